@@ -1,0 +1,86 @@
+// A certificate with its chain and key, as it is stored, served and put into evidence.
+
+import { createPrivateKey, X509Certificate } from 'node:crypto';
+import { type Domain, parseDomain } from './domain.ts';
+
+export interface Certificate {
+  /** The names it is valid for (its dNSName entries), the first is the one it is stored under. */
+  readonly names: readonly Domain[];
+  /** PEM, leaf first, then the intermediates. */
+  readonly chain: string;
+  /** PEM, PKCS#8. Secret. */
+  readonly key: string;
+  /** Upper-case hex. */
+  readonly serial: string;
+  readonly notBefore: Date;
+  readonly notAfter: Date;
+  readonly issuer: string;
+  /** SHA-256 of the leaf's DER, lower-case hex. */
+  readonly sha256: string;
+}
+
+export type CertificateErrorCode = 'certificate-unreadable' | 'key-unreadable' | 'key-mismatch' | 'no-names';
+
+export class CertificateError extends Error {
+  override readonly name = 'CertificateError';
+  readonly code: CertificateErrorCode;
+  constructor(code: CertificateErrorCode, message: string, options?: ErrorOptions) {
+    super(message, options);
+    this.code = code;
+  }
+}
+
+/** Parses and proves that the key belongs to the leaf. Throws CertificateError; never puts the key into its text. */
+export function readCertificate(chain: string, key: string): Certificate {
+  const leaf = readLeaf(chain);
+  const privateKey = readKey(key);
+  if (!leaf.checkPrivateKey(privateKey)) {
+    throw new CertificateError('key-mismatch', `the key is not that of certificate ${leaf.serialNumber}`);
+  }
+  return {
+    names: namesOf(leaf),
+    chain,
+    key: privateKey.export({ type: 'pkcs8', format: 'pem' }).toString(),
+    serial: leaf.serialNumber,
+    notBefore: leaf.validFromDate,
+    notAfter: leaf.validToDate,
+    issuer: leaf.issuer.split('\n').reverse().join(', '),
+    sha256: leaf.fingerprint256.replaceAll(':', '').toLowerCase(),
+  };
+}
+
+/** The certificates of a PEM text, each as its own PEM block. */
+export function splitChain(chain: string): string[] {
+  return chain.match(/-----BEGIN CERTIFICATE-----[\s\S]+?-----END CERTIFICATE-----/g) ?? [];
+}
+
+function readLeaf(chain: string): X509Certificate {
+  const blocks = splitChain(chain);
+  if (blocks.length === 0) throw new CertificateError('certificate-unreadable', 'no PEM certificate found');
+  try {
+    // Every link must parse: a chain with a damaged intermediate would fail only at the visitor's.
+    const parsed = blocks.map((block) => new X509Certificate(block));
+    return parsed[0]!;
+  } catch (cause) {
+    throw new CertificateError('certificate-unreadable', 'the certificate chain cannot be parsed', { cause });
+  }
+}
+
+function readKey(key: string) {
+  try {
+    return createPrivateKey(key);
+  } catch {
+    // The cause may quote the input: it is dropped on purpose.
+    throw new CertificateError('key-unreadable', 'the private key cannot be parsed');
+  }
+}
+
+function namesOf(leaf: X509Certificate): Domain[] {
+  const names = (leaf.subjectAltName ?? '')
+    .split(', ')
+    .filter((entry) => entry.startsWith('DNS:'))
+    .map((entry) => parseDomain(entry.slice(4)));
+  if (names.length === 0)
+    throw new CertificateError('no-names', `certificate ${leaf.serialNumber} has no DNS name`);
+  return names;
+}
