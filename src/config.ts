@@ -1,8 +1,41 @@
 // The environment and the routes file, read once into a Config; every mistake in them is reported together.
 
-import type { Route, UpstreamSettings } from '../proxy/routes.ts';
-import type { Domain } from './lib/domain.ts';
+import { X509Certificate } from 'node:crypto';
+import { readFileSync } from 'node:fs';
+import { availableParallelism } from 'node:os';
+import { resolve } from 'node:path';
+import { chooseProvider, DnsError, type ProviderKind, providerKinds } from '../dns/provider.ts';
+import type { Route } from '../proxy/routes.ts';
+import {
+  type ConfigProblem,
+  type ConfigWarning,
+  type Env,
+  type Environment,
+  readEnvironment,
+} from './environment.ts';
+import { splitChain } from './lib/certificate.ts';
+import { isWildcard } from './lib/domain.ts';
 import type { LogLevel } from './lib/log.ts';
+import { describeProblem, parseRoutesFile, RoutesFileError, type UpstreamTimeouts } from './routes-file.ts';
+import { type FixedRouting, planRouting, type RoutingPlan, readFixedRouting } from './routing.ts';
+import {
+  parseAddress,
+  parseChoice,
+  parseCount,
+  parseDuration,
+  parseHost,
+  parseHttpsUrl,
+  parseNetworks,
+  parseNginxTime,
+  parsePort,
+  parseSeconds,
+  parseSize,
+  parseSwitch,
+  quote,
+  splitWords,
+  ValueError,
+} from './setting-values.ts';
+import { retiredSettings, settings, unsupportedSettings } from './settings.ts';
 
 export type Alpn = 'h2' | 'http/1.1';
 
@@ -40,8 +73,9 @@ export type DnsSetup = 'auto' | 'wait' | 'print';
 
 export interface DnsSettings {
   readonly setup: DnsSetup;
+  /** Always there for dns-01 and for setup "auto". */
   readonly provider:
-    | { readonly kind: string; readonly credentials: Readonly<Record<string, string>> }
+    | { readonly kind: ProviderKind; readonly credentials: Readonly<Record<string, string>> }
     | undefined;
   /** The target of the CNAMEs; always there unless setup is "print". */
   readonly gatewayDomain: string | undefined;
@@ -63,8 +97,8 @@ export interface DnsSettings {
 
 export interface AcmeSettings {
   readonly directoryUrl: string;
-  /** Extra trust for the ACME server: the file and its PEM text. */
-  readonly ca: { readonly file: string; readonly pem: string } | undefined;
+  /** PEM of roots trusted for the ACME server beside the system's. */
+  readonly ca: string | undefined;
   readonly email: string | undefined;
   readonly staging: boolean;
   readonly profile: string | undefined;
@@ -76,33 +110,16 @@ export interface AcmeSettings {
   readonly renewDaysBefore: number | undefined;
 }
 
-/** Routes that do not come from the file, so that a reloaded file can be joined with them. */
-export interface FixedRouting {
-  readonly routes: readonly Route[];
-  /** For every domain that has no route of its own. */
-  readonly fallback: UpstreamSettings | undefined;
-  readonly timeouts: UpstreamTimeouts;
-}
-
-export type UpstreamTimeouts = Pick<UpstreamSettings, 'connectTimeoutMs' | 'readTimeoutMs' | 'sendTimeoutMs'>;
-
-export interface ConfigWarning {
-  readonly variable: string;
-  readonly warning: string;
-}
-
-/** Plain data, well-formed as a whole. */
-export interface Config {
+/** Well-formed as a whole. */
+export interface Config extends RoutingPlan {
   readonly listen: ListenSettings;
   readonly workers: number;
   readonly accessLog: boolean;
-  /** Every name that needs records and a certificate, as first named, each once. */
-  readonly domains: readonly Domain[];
-  /** The names of each certificate: a wildcard and its base share one. */
-  readonly certificates: readonly (readonly Domain[])[];
-  readonly routes: readonly Route[];
-  readonly routesFile: string | undefined;
+  readonly routesFile: RoutesFile | undefined;
+  /** To be joined with the routes file when that is read again: planFromFile. */
   readonly fixedRouting: FixedRouting;
+  /** PEM of roots that https:// and grpcs:// upstreams may have beside the system's. */
+  readonly upstreamCa: string | undefined;
   readonly dns: DnsSettings;
   readonly acme: AcmeSettings;
   readonly stateDir: string;
@@ -116,11 +133,10 @@ export interface Config {
   readonly warnings: readonly ConfigWarning[];
 }
 
-/** One mistake: whose, what is wrong and what is wanted. `value` is never that of a secret. */
-export interface ConfigProblem {
-  readonly variable: string;
-  readonly problem: string;
-  readonly value?: string;
+export interface RoutesFile {
+  readonly path: string;
+  /** What it said when the configuration was read. */
+  readonly text: string;
 }
 
 /** Every mistake found, at once. */
@@ -137,4 +153,437 @@ export class ConfigError extends Error {
     );
     this.problems = problems;
   }
+}
+
+const LETS_ENCRYPT = {
+  production: 'https://acme-v02.api.letsencrypt.org/directory',
+  staging: 'https://acme-staging-v02.api.letsencrypt.org/directory',
+} as const;
+
+export type ReadFile = (path: string) => string;
+
+/** Reads nothing but `env` and the files named in it, and contacts nothing. Throws ConfigError. */
+export function readConfig(env: Env, readFile: ReadFile = (path) => readFileSync(path, 'utf8')): Config {
+  const environment = readEnvironment(env, knownVariables());
+  refuseUnsupported(environment);
+  const alpn = environment.read('ALPN', parseAlpn) ?? ['h2', 'http/1.1'];
+  const timeouts = readTimeouts(environment);
+  const fixedRouting = readFixedRouting(environment, timeouts, alpn.join() === 'h2');
+  const routesFile = environment.read('ROUTES_FILE', (path) => readRoutesFile(path, readFile));
+  const plan = readPlan(environment, fixedRouting, routesFile);
+  const listen = readListen(environment, alpn);
+  const acme = readAcme(environment, readFile);
+  const config: Config = {
+    ...plan,
+    listen,
+    workers: environment.read('WORKERS', (text) => parseCount(text, 1, 1024)) ?? availableParallelism(),
+    accessLog: environment.read('ACCESS_LOG', parseSwitch) ?? false,
+    routesFile,
+    fixedRouting,
+    upstreamCa: environment.read('UPSTREAM_CA_FILE', (path) => readRoots(path, readFile)),
+    dns: readDns(environment, acme.challenge, listen.port),
+    acme,
+    stateDir: resolve(environment.read('STATE_DIR', parsePath) ?? '/etc/letsencrypt'),
+    evidence: {
+      serve: environment.read('EVIDENCE_SERVER', parseSwitch) ?? true,
+      dir: resolve(environment.read('EVIDENCE_DIR', parsePath) ?? '/evidences'),
+      agentEndpoint: environment.read('DSTACK_SIMULATOR_ENDPOINT', parseAgentEndpoint),
+    },
+    logLevel: environment.read('LOG_LEVEL', (text) => parseChoice(text, LOG_LEVELS)) ?? 'info',
+    warnings: environment.warnings,
+  };
+  refuseWildcards(environment, config);
+  if (environment.problems.length > 0) throw new ConfigError(environment.problems);
+  return config;
+}
+
+const LOG_LEVELS = ['trace', 'debug', 'info', 'warn', 'error', 'silent'] as const;
+
+/** The plan under a new text of the routes file. Throws RoutesFileError if that cannot be served. */
+export function planFromFile(fixed: FixedRouting, file: RoutesFile): RoutingPlan {
+  const fileRoutes = parseRoutesFile(file.text, file.path, fixed.timeouts);
+  const { plan, problems } = planRouting(fixed, fileRoutes);
+  if (problems.length === 0) return plan;
+  throw new RoutesFileError(
+    file.path,
+    problems.map(({ domain, problem }) => ({ problem: `${domain} ${problem}` })),
+  );
+}
+
+function knownVariables(): Set<string> {
+  const ours = settings.flatMap(({ name, aliases = [] }) => [name, ...aliases]);
+  const credentials = providerKinds
+    .flatMap(({ variables }) => variables)
+    .flatMap(({ name, aliases = [] }) => [name, ...aliases]);
+  const gone = [...retiredSettings, ...unsupportedSettings].map(({ name }) => name);
+  return new Set([...ours, ...credentials, ...gone]);
+}
+
+function refuseUnsupported(environment: Environment): void {
+  for (const { name, why } of unsupportedSettings) {
+    environment.read(name, (text) => {
+      if (!/^(false|no|off|0)$/i.test(text)) environment.refuse(name, why);
+    });
+  }
+  for (const { name, why } of retiredSettings) {
+    if (environment.has(name)) environment.warn(name, `no longer does anything: ${why}`);
+  }
+}
+
+function readTimeouts(environment: Environment): UpstreamTimeouts {
+  const server = environment.read('TIMEOUT_SERVER', parseDuration);
+  const read = environment.read('PROXY_READ_TIMEOUT', parseNginxTime);
+  const send = environment.read('PROXY_SEND_TIMEOUT', parseNginxTime);
+  if (server !== undefined) {
+    for (const [name, value] of [
+      ['PROXY_READ_TIMEOUT', read],
+      ['PROXY_SEND_TIMEOUT', send],
+    ] as const) {
+      if (value !== undefined && value !== server) {
+        environment.warn(name, 'is not used: TIMEOUT_SERVER is set and differs');
+      }
+    }
+  }
+  return {
+    connectTimeoutMs:
+      environment.read(['TIMEOUT_CONNECT', 'PROXY_CONNECT_TIMEOUT'], parseEitherTime) ?? 10_000,
+    readTimeoutMs: server ?? read ?? DAY_MS,
+    sendTimeoutMs: server ?? send ?? DAY_MS,
+  };
+}
+
+const DAY_MS = 86_400_000;
+
+/** The 1.x images wrote times as nginx does, the 2.x images as HAProxy does. */
+function parseEitherTime(text: string, name: string): number {
+  return name.startsWith('PROXY_') ? parseNginxTime(text) : parseDuration(text);
+}
+
+function readRoutesFile(path: string, readFile: ReadFile): RoutesFile {
+  return { path: resolve(path), text: readNamedFile(path, readFile) };
+}
+
+function readNamedFile(path: string, readFile: ReadFile): string {
+  try {
+    return readFile(path);
+  } catch (cause) {
+    const why = (cause as NodeJS.ErrnoException).code ?? String(cause);
+    throw new ValueError(`${quote(path)} cannot be read: ${why}`, { cause });
+  }
+}
+
+function readPlan(
+  environment: Environment,
+  fixed: FixedRouting,
+  routesFile: RoutesFile | undefined,
+): RoutingPlan {
+  const { plan, problems } = planRouting(fixed, readFileRoutes(environment, fixed, routesFile));
+  // A domain or upstream that could not be read is one mistake: what follows from it is not told as another.
+  if (environment.isWrong('DOMAIN', 'DOMAINS', 'TARGET_ENDPOINT', 'ROUTING_MAP', 'ROUTES_FILE')) return plan;
+  if (plan.domains.length === 0) {
+    environment.refuse(
+      'DOMAIN',
+      'no domain is set: wants DOMAIN, DOMAINS, or a ROUTES_FILE that names hosts',
+    );
+  }
+  for (const { domain, problem } of problems) {
+    environment.refuse(routingVariable(environment), `${domain} ${problem}`);
+  }
+  return plan;
+}
+
+/** The setting that an operator would look at first. */
+function routingVariable(environment: Environment): string {
+  return ['ROUTING_MAP', 'ROUTES_FILE'].find((name) => environment.has(name)) ?? 'TARGET_ENDPOINT';
+}
+
+function readFileRoutes(
+  environment: Environment,
+  { timeouts }: FixedRouting,
+  file: RoutesFile | undefined,
+): Route[] {
+  if (file === undefined) return [];
+  try {
+    return parseRoutesFile(file.text, file.path, timeouts);
+  } catch (error) {
+    if (!(error instanceof RoutesFileError)) throw error;
+    for (const problem of error.problems)
+      environment.refuse('ROUTES_FILE', describeProblem(file.path, problem));
+    return [];
+  }
+}
+
+function readListen(environment: Environment, alpn: readonly Alpn[]): ListenSettings {
+  const proxyProtocol = environment.read(['PROXY_PROTOCOL', 'ACCEPT_PROXY_PROTOCOL'], parseSwitch) ?? false;
+  const trusted = environment.read('TRUSTED_PROXIES', parseNetworks) ?? parseNetworks('private');
+  if (!proxyProtocol && environment.has('TRUSTED_PROXIES')) {
+    environment.warn('TRUSTED_PROXIES', 'does nothing: PROXY_PROTOCOL is off');
+  }
+  return {
+    host: environment.read('LISTEN_ADDRESS', parseHost),
+    port: environment.read('PORT', parsePort) ?? 443,
+    alpn,
+    proxyProtocol,
+    trustedProxies: proxyProtocol ? trusted : [],
+    limits: readLimits(environment),
+  };
+}
+
+function readLimits(environment: Environment): Limits {
+  const duration = (name: string, otherwise: number) => environment.read(name, parseDuration) ?? otherwise;
+  const count = (name: string, most: number, otherwise: number) =>
+    environment.read(name, (text) => parseCount(text, 1, most)) ?? otherwise;
+  return {
+    maxConnections: count('MAXCONN', 10_000_000, 4096),
+    handshakeTimeoutMs: duration('HANDSHAKE_TIMEOUT', 10_000),
+    headerTimeoutMs: duration('HEADER_TIMEOUT', 30_000),
+    clientIdleTimeoutMs: duration('TIMEOUT_CLIENT', DAY_MS),
+    keepAliveTimeoutMs: duration('KEEPALIVE_TIMEOUT', 75_000),
+    maxHeaderBytes: readHeaderSize(environment),
+    maxHeaderCount: count('MAX_HEADER_COUNT', 2000, 128),
+    // nginx's zero is no limit; an unset size is none either, as in the 2.x images.
+    maxBodyBytes: environment.read('CLIENT_MAX_BODY_SIZE', parseSize) || undefined,
+    maxConcurrentStreams: count('MAX_CONCURRENT_STREAMS', 10_000, 100),
+  };
+}
+
+const DEFAULT_HEADER_BYTES = 64 * 1024;
+
+function readHeaderSize(environment: Environment): number {
+  const size = environment.read(['MAX_HEADER_SIZE', 'PROXY_BUFFER_SIZE'], (text, name) => {
+    const bytes = parseSize(text);
+    // What is a small buffer in nginx would be a strict limit here.
+    if (name === 'PROXY_BUFFER_SIZE' && bytes <= DEFAULT_HEADER_BYTES) return DEFAULT_HEADER_BYTES;
+    if (bytes >= 1024 && bytes <= 1024 * 1024) return bytes;
+    throw new ValueError(`${quote(text)} is out of range: wants 1k to 1m`);
+  });
+  return size ?? DEFAULT_HEADER_BYTES;
+}
+
+function parseAlpn(text: string): Alpn[] {
+  const protocols = splitWords(text).map((word) => parseChoice(word, ['h2', 'http/1.1']));
+  if (protocols.length === 0)
+    throw new ValueError(`${quote(text)} names no protocol: wants h2, http/1.1 or both`);
+  return [...new Set(protocols)];
+}
+
+function readDns(environment: Environment, challenge: AcmeSettings['challenge'], port: number): DnsSettings {
+  const setup = readSetup(environment, challenge);
+  const gatewayDomain = environment.read('GATEWAY_DOMAIN', parseGatewayDomain);
+  if (setup !== 'print' && !environment.has('GATEWAY_DOMAIN')) {
+    environment.refuse(
+      'GATEWAY_DOMAIN',
+      'is not set: wants the dstack gateway, as in _.dstack-prod5.phala.network',
+    );
+  }
+  return {
+    setup,
+    provider: readProvider(environment, setup, challenge),
+    gatewayDomain,
+    publicPort: environment.read('PUBLIC_PORT', parsePort) ?? port,
+    appId: environment.read('APP_ID', parseAppId),
+    txtPrefix: environment.read('TXT_PREFIX', parseTxtPrefix) ?? '_dstack-app-address',
+    setCaa: environment.read('SET_CAA', parseSwitch) ?? false,
+    resolvers: environment.read('DNS_RESOLVERS', parseResolvers) ?? [],
+    dohResolvers: environment.read('DOH_RESOLVERS', (text) => splitWords(text).map(parseHttpsUrl)) ?? [],
+    propagationTimeoutMs: environment.read('DNS_SETUP_TIMEOUT', parseNginxTime) ?? 1_800_000,
+    propagationIntervalMs: environment.read('DNS_SETUP_INTERVAL', parseNginxTime) ?? 15_000,
+    settleMs: environment.read('DNS_SETTLE_SECONDS', parseSeconds) ?? 30_000,
+  };
+}
+
+function readSetup(environment: Environment, challenge: AcmeSettings['challenge']): DnsSetup {
+  const setup = environment.read('DNS_SETUP_MODE', (text): DnsSetup => {
+    if (text.toLowerCase() === 'webhook')
+      throw new ValueError('webhook is not supported: wants auto, wait or print');
+    return parseChoice(text, ['auto', 'wait', 'print']);
+  });
+  if (challenge === 'dns-01' && setup !== undefined && setup !== 'auto') {
+    environment.warn(
+      'DNS_SETUP_MODE',
+      `${setup}: only challenge records are written, the others are left to you`,
+    );
+  }
+  return setup ?? (challenge === 'dns-01' ? 'auto' : 'wait');
+}
+
+function readProvider(
+  environment: Environment,
+  setup: DnsSetup,
+  challenge: AcmeSettings['challenge'],
+): DnsSettings['provider'] {
+  const needed = challenge === 'dns-01' || setup === 'auto';
+  const choice = chooseProvider(environment.values);
+  if (!needed) {
+    if (choice !== undefined) {
+      environment.warn(
+        'DNS_PROVIDER',
+        'credentials are set but not used: DNS_SETUP_MODE=auto would use them',
+      );
+    }
+    return undefined;
+  }
+  if (choice === undefined) {
+    const names = providerKinds.map(({ name }) => name).join(' or ');
+    const variables = providerKinds.flatMap((kind) => kind.variables.filter((one) => one.required));
+    if (environment.isWrong('DNS_PROVIDER', ...variables.map(({ name }) => name))) return undefined;
+    environment.refuse(
+      'DNS_PROVIDER',
+      `${challenge === 'dns-01' ? 'dns-01' : 'DNS_SETUP_MODE=auto'} needs a DNS provider: wants ${names}, with its ` +
+        `credentials (${variables.map(({ name }) => name).join(', ')}); CHALLENGE_TYPE=tls-alpn-01 needs none`,
+    );
+    return undefined;
+  }
+  if ('problems' in choice) {
+    for (const { variable, problem } of choice.problems) {
+      if (!environment.isWrong(variable)) environment.refuse(variable, problem);
+    }
+    return undefined;
+  }
+  return isUsable(environment, choice) ? choice : undefined;
+}
+
+/** Making a provider contacts nothing, and tells whether its credentials can be right. */
+function isUsable(environment: Environment, choice: NonNullable<DnsSettings['provider']>): boolean {
+  try {
+    choice.kind.create(choice.credentials);
+    return true;
+  } catch (error) {
+    if (!(error instanceof DnsError)) throw error;
+    environment.refuse('DNS_PROVIDER', error.message);
+    return false;
+  }
+}
+
+/** A name that records can point at; unlike those in certificates it may have underscores. */
+function parseGatewayDomain(text: string): string {
+  const name = text.toLowerCase().replace(/\.$/, '');
+  const labels = name.split('.');
+  const sound = labels.every((label) => /^[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?$/.test(label));
+  if (sound && labels.length > 1 && name.length <= 253 && !/^[\d.]+$/.test(name)) return name;
+  const unfilled = text === '_.' ? ' (was DSTACK_GATEWAY_DOMAIN empty?)' : '';
+  throw new ValueError(
+    `${quote(text)} is not a DNS name${unfilled}: wants one as in _.dstack-prod5.phala.network`,
+  );
+}
+
+/** With "-wildcard" it still is one label of at most 63 (RFC 1035 §2.3.4). */
+function parseTxtPrefix(text: string): string {
+  if (/^[a-z0-9_-]{1,54}$/i.test(text)) return text.toLowerCase();
+  throw new ValueError(
+    `${quote(text)} is not one label of at most 54 letters, digits, hyphens and underscores`,
+  );
+}
+
+function parseAppId(text: string): string {
+  if (/^[0-9a-f]{40}$/i.test(text)) return text.toLowerCase();
+  throw new ValueError(`${quote(text)} is not an app id: wants 40 hexadecimal digits`);
+}
+
+function parseResolvers(text: string): string[] {
+  return splitWords(text).map((word) => {
+    const { host, port } = parseAddress(word, 53);
+    return host.includes(':') ? `[${host}]:${port}` : `${host}:${port}`;
+  });
+}
+
+function readAcme(environment: Environment, readFile: ReadFile): AcmeSettings {
+  const staging = environment.read(['ACME_STAGING', 'CERTBOT_STAGING'], parseSwitch) ?? false;
+  const url = environment.read('ACME_DIRECTORY_URL', parseHttpsUrl);
+  if (staging && url !== undefined && url !== LETS_ENCRYPT.staging) {
+    environment.refuse(
+      'ACME_STAGING',
+      'ACME_DIRECTORY_URL names another directory: wants one of the two unset',
+    );
+  }
+  return {
+    directoryUrl: url ?? (staging ? LETS_ENCRYPT.staging : LETS_ENCRYPT.production),
+    ca: environment.read('ACME_CA_FILE', (path) => readRoots(path, readFile)),
+    email: environment.read(['ACME_EMAIL', 'CERTBOT_EMAIL'], parseEmail),
+    staging,
+    profile: environment.read('ACME_PROFILE', parseProfile),
+    eab: readEab(environment),
+    challenge:
+      environment.read('CHALLENGE_TYPE', (text) => parseChoice(text, ['dns-01', 'tls-alpn-01'])) ?? 'dns-01',
+    accountKey: environment.read('ACME_ACCOUNT_KEY', parseAccountKey) ?? 'file',
+    renewIntervalMs: environment.read('RENEW_INTERVAL', parseNginxTime) ?? DAY_MS / 2,
+    renewDaysBefore: environment.read('RENEW_DAYS_BEFORE', (text) => parseCount(text, 1, 365)),
+  };
+}
+
+function readEab(environment: Environment): AcmeSettings['eab'] {
+  const kid = environment.read('ACME_EAB_KID', (text) => text);
+  const hmacKey = environment.read('ACME_EAB_HMAC_KEY', parseHmacKey);
+  for (const [name, other] of [
+    ['ACME_EAB_KID', 'ACME_EAB_HMAC_KEY'],
+    ['ACME_EAB_HMAC_KEY', 'ACME_EAB_KID'],
+  ] as const) {
+    if (environment.has(other) && !environment.has(name))
+      environment.refuse(name, `is not set, but ${other} is`);
+  }
+  return kid === undefined || hmacKey === undefined ? undefined : { kid, hmacKey };
+}
+
+/** RFC 8555 §7.3.4: the CA hands it out as base64url. Some print it with padding, or with plain base64's letters. */
+function parseHmacKey(text: string): string {
+  const key = text.replace(/=+$/, '').replaceAll('+', '-').replaceAll('/', '_');
+  if (/^[A-Za-z0-9_-]{16,}$/.test(key)) return key;
+  throw new ValueError('is not a key in base64url');
+}
+
+function parseEmail(text: string): string {
+  const address = text.replace(/^mailto:/i, '');
+  if (/^[^\s@,<>?]+@[^\s@,<>?]+$/.test(address)) return address;
+  throw new ValueError(`${quote(text)} is not one e-mail address`);
+}
+
+function parseProfile(text: string): string {
+  if (/^[\w.-]{1,64}$/.test(text)) return text;
+  throw new ValueError(`${quote(text)} is not a profile name`);
+}
+
+function parseAccountKey(text: string): 'file' {
+  if (text.toLowerCase() === 'kms') throw new ValueError('kms is not supported: wants file');
+  return parseChoice(text, ['file']);
+}
+
+function readRoots(path: string, readFile: ReadFile): string {
+  const pem = readNamedFile(path, readFile);
+  const blocks = splitChain(pem);
+  if (blocks.length > 0 && blocks.every(isCertificate)) return pem;
+  throw new ValueError(`${quote(path)} does not hold certificates: wants a PEM file of roots`);
+}
+
+function isCertificate(pem: string): boolean {
+  try {
+    return new X509Certificate(pem).raw.length > 0;
+  } catch {
+    return false;
+  }
+}
+
+function parsePath(text: string): string {
+  if (!text.includes('\0')) return text;
+  throw new ValueError('is not a path');
+}
+
+/** What the agent's SDK takes: a socket's path or a URL. */
+function parseAgentEndpoint(text: string): string {
+  if (/^https?:\/\//i.test(text)) {
+    if (URL.canParse(text)) return text;
+  } else if (text.startsWith('/') || text.startsWith('./')) {
+    return resolve(text);
+  }
+  throw new ValueError(`${quote(text)} is neither the path of a socket nor an http:// URL`);
+}
+
+/** RFC 8737 §3: tls-alpn-01 proves single names. */
+function refuseWildcards(environment: Environment, { domains, acme }: Config): void {
+  if (acme.challenge !== 'tls-alpn-01') return;
+  const wildcards = domains.filter(isWildcard);
+  if (wildcards.length === 0) return;
+  environment.refuse(
+    'CHALLENGE_TYPE',
+    `tls-alpn-01 cannot get a certificate for ${wildcards.join(', ')}: wants dns-01, or the single names`,
+  );
 }

@@ -1,0 +1,474 @@
+// The routes file: YAML to routes, every mistake with its line and column; read again when it changes.
+
+import { readFile, stat } from 'node:fs/promises';
+import {
+  isAlias,
+  isMap,
+  isScalar,
+  isSeq,
+  LineCounter,
+  type Node,
+  type Pair,
+  parseAllDocuments,
+  visit,
+} from 'yaml';
+import type { PathRoute, Route, UpstreamSettings } from '../proxy/routes.ts';
+import { type Clock, systemClock } from './lib/clock.ts';
+import { type Domain, DomainError, parseDomain } from './lib/domain.ts';
+import { parseDuration, quote, ValueError } from './setting-values.ts';
+import { parseUpstreamUrl } from './upstream-url.ts';
+
+export type UpstreamTimeouts = Pick<UpstreamSettings, 'connectTimeoutMs' | 'readTimeoutMs' | 'sendTimeoutMs'>;
+
+/** `line` and `column` count from 1; they are absent where the whole file is at fault. */
+export interface RoutesFileProblem {
+  readonly line?: number;
+  readonly column?: number;
+  readonly problem: string;
+}
+
+/** The file as a whole is refused; every mistake in it is listed as `file:line:column: problem`. */
+export class RoutesFileError extends Error {
+  override readonly name = 'RoutesFileError';
+  readonly code = 'invalid-routes-file';
+  readonly path: string;
+  readonly problems: readonly RoutesFileProblem[];
+  constructor(path: string, problems: readonly RoutesFileProblem[], options?: ErrorOptions) {
+    super(problems.map((problem) => describeProblem(path, problem)).join('\n'), options);
+    this.path = path;
+    this.problems = problems;
+  }
+}
+
+export function describeProblem(path: string, { line, column, problem }: RoutesFileProblem): string {
+  return line === undefined ? `${path}: ${problem}` : `${path}:${line}:${column}: ${problem}`;
+}
+
+const LARGEST_FILE_BYTES = 1024 * 1024;
+const MOST_ROUTES = 1000;
+const MOST_PROBLEMS = 50;
+
+/**
+ * The file's routes. `timeouts` hold where the file names none. Throws RoutesFileError with every mistake; the shape is
+ * that of docs/routes.schema.json, and beyond it no host, no prefix of a host and no upstream may be given twice.
+ */
+export function parseRoutesFile(text: string, path: string, timeouts: UpstreamTimeouts): Route[] {
+  if (Buffer.byteLength(text) > LARGEST_FILE_BYTES) {
+    throw new RoutesFileError(path, [{ problem: 'is larger than 1 MiB' }]);
+  }
+  const mistakes = createMistakes(text);
+  const root = parseYaml(text, mistakes);
+  const routes = root === undefined ? [] : readRoutes(root, timeouts, mistakes);
+  const problems = mistakes.sorted();
+  if (problems.length > 0) throw new RoutesFileError(path, problems);
+  return routes;
+}
+
+interface Mistakes {
+  readonly lines: LineCounter;
+  at(node: Positioned, problem: string): void;
+  atOffset(offset: number, problem: string): void;
+  inFile(problem: string): void;
+  sorted(): RoutesFileProblem[];
+}
+
+type Positioned = { readonly range?: readonly number[] | null | undefined } | undefined | null;
+
+function createMistakes(text: string): Mistakes {
+  const lines = new LineCounter();
+  const found: RoutesFileProblem[] = [];
+  const atOffset = (offset: number, problem: string) => {
+    if (found.length >= MOST_PROBLEMS) return;
+    const { line, col } = lines.linePos(Math.min(offset, text.length));
+    found.push({ line: Math.max(line, 1), column: Math.max(col, 1), problem });
+  };
+  return {
+    lines,
+    atOffset,
+    at: (node, problem) => atOffset(node?.range?.[0] ?? 0, problem),
+    inFile: (problem) => found.push({ problem }),
+    sorted: () => found.sort((a, b) => (a.line ?? 0) - (b.line ?? 0) || (a.column ?? 0) - (b.column ?? 0)),
+  };
+}
+
+/** The root node of a file that is one sound YAML 1.2 document of plain data. */
+function parseYaml(text: string, mistakes: Mistakes): Node | undefined {
+  let documents: ReturnType<typeof parseAllDocuments>;
+  try {
+    documents = parseAllDocuments(text, {
+      lineCounter: mistakes.lines,
+      prettyErrors: false,
+      stringKeys: true,
+    });
+  } catch {
+    // Nesting by the thousand exhausts the parser's stack.
+    mistakes.inFile('cannot be read as YAML: it is nested too deeply');
+    return undefined;
+  }
+  const [document, second] = Array.isArray(documents) ? documents : [];
+  if (second !== undefined) {
+    mistakes.atOffset(second.range?.[0] ?? 0, 'a second YAML document begins here: wants one');
+    return undefined;
+  }
+  const faults = [...(document?.errors ?? []), ...(document?.warnings ?? [])];
+  for (const fault of faults) mistakes.atOffset(fault.pos[0], `is not sound YAML: ${fault.message}`);
+  if (faults.length > 0) return undefined;
+  if (document?.contents == null || (isScalar(document.contents) && document.contents.value === null)) {
+    mistakes.inFile('is empty: wants "routes:" and a list');
+    return undefined;
+  }
+  return refuseAliases(document.contents, mistakes) ? document.contents : undefined;
+}
+
+/** An alias can stand for more than the file holds, and a schema cannot see it: each value is written where it is used. */
+function refuseAliases(root: Node, mistakes: Mistakes): boolean {
+  let plain = true;
+  visit(root, {
+    Alias(_, node) {
+      mistakes.at(node, `*${node.source} is an alias: wants the value itself`);
+      plain = false;
+    },
+  });
+  return plain;
+}
+
+function readRoutes(root: Node, timeouts: UpstreamTimeouts, mistakes: Mistakes): Route[] {
+  const fields = readFields(root, ['routes'], 'the file', mistakes);
+  if (fields === undefined) return [];
+  const list = fields.require('routes', 'wants "routes:" and a list');
+  if (list === undefined) return [];
+  const items = readList(list, '"routes"', MOST_ROUTES, mistakes);
+  const seen = new Map<string, number>();
+  return items.flatMap((item) => readRoute(item, timeouts, seen, mistakes) ?? []);
+}
+
+function readRoute(
+  node: Node,
+  inherited: UpstreamTimeouts,
+  hosts: Map<string, number>,
+  mistakes: Mistakes,
+): Route | undefined {
+  const fields = readFields(node, ['host', 'upstream', 'paths', 'timeouts'], 'a route', mistakes);
+  if (fields === undefined) return undefined;
+  const hostNode = fields.require('host', 'this route has no "host"');
+  const host = hostNode && readHost(hostNode, hosts, mistakes);
+  const timeouts = readTimeouts(fields.find('timeouts'), inherited, mistakes);
+  const paths = readTargets(node, fields, timeouts, mistakes);
+  return host === undefined || paths === undefined ? undefined : { host, paths };
+}
+
+/** Either one upstream for all paths or a list of paths. */
+function readTargets(
+  node: Node,
+  fields: Fields,
+  timeouts: UpstreamTimeouts,
+  mistakes: Mistakes,
+): PathRoute[] | undefined {
+  const upstreamNode = fields.find('upstream');
+  const pathsNode = fields.find('paths');
+  if (upstreamNode !== undefined && pathsNode !== undefined) {
+    mistakes.at(pathsNode, 'this route has "upstream" and "paths": wants one of them');
+    return undefined;
+  }
+  if (pathsNode !== undefined) return readPaths(pathsNode, timeouts, mistakes);
+  if (upstreamNode === undefined) {
+    mistakes.at(node, 'this route has neither "upstream" nor "paths"');
+    return undefined;
+  }
+  const upstream = readUpstream(upstreamNode, timeouts, mistakes);
+  return upstream && [{ prefix: '/', upstream }];
+}
+
+function readPaths(node: Node, timeouts: UpstreamTimeouts, mistakes: Mistakes): PathRoute[] {
+  const prefixes = new Map<string, number>();
+  const paths = readList(node, '"paths"', MOST_ROUTES, mistakes).flatMap(
+    (item) => readPath(item, timeouts, prefixes, mistakes) ?? [],
+  );
+  if (paths.length > 1 && paths.some(({ upstream }) => upstream.protocol === 'tcp')) {
+    mistakes.at(
+      node,
+      'tcp:// takes whole connections, which have no paths: wants to be the only upstream of its host',
+    );
+  }
+  return paths;
+}
+
+function readPath(
+  node: Node,
+  inherited: UpstreamTimeouts,
+  prefixes: Map<string, number>,
+  mistakes: Mistakes,
+): PathRoute | undefined {
+  const fields = readFields(node, ['prefix', 'upstream', 'timeouts'], 'a path', mistakes);
+  if (fields === undefined) return undefined;
+  const prefixNode = fields.require('prefix', 'this path has no "prefix"');
+  const prefix = prefixNode && readPrefix(prefixNode, prefixes, mistakes);
+  const timeouts = readTimeouts(fields.find('timeouts'), inherited, mistakes);
+  const upstreamNode = fields.require('upstream', 'this path has no "upstream"');
+  const upstream = upstreamNode && readUpstream(upstreamNode, timeouts, mistakes);
+  if (upstream?.protocol === 'tcp' && prefix !== undefined && prefix !== '/') {
+    mistakes.at(upstreamNode, 'tcp:// takes whole connections, which have no paths: wants the prefix "/"');
+  }
+  return prefix === undefined || upstream === undefined ? undefined : { prefix, upstream };
+}
+
+function readHost(node: Node, seen: Map<string, number>, mistakes: Mistakes): Domain | undefined {
+  const text = readString(node, '"host"', mistakes);
+  if (text === undefined) return undefined;
+  let host: Domain;
+  try {
+    host = parseDomain(text);
+  } catch (error) {
+    if (!(error instanceof DomainError)) throw error;
+    mistakes.at(node, error.message);
+    return undefined;
+  }
+  return isRepeated(host, node, seen, `host ${quote(host)}`, mistakes) ? undefined : host;
+}
+
+function readPrefix(node: Node, seen: Map<string, number>, mistakes: Mistakes): string | undefined {
+  const prefix = readString(node, '"prefix"', mistakes);
+  if (prefix === undefined) return undefined;
+  // RFC 3986 §3.3: what a request's path can be made of.
+  if (!/^\/(?:[A-Za-z0-9\-._~!$&'()*+,;=:@/]|%[0-9A-Fa-f]{2})*$/.test(prefix)) {
+    mistakes.at(node, `${quote(prefix)} is not a path: wants what requests' paths start with, as in "/v1/"`);
+    return undefined;
+  }
+  return isRepeated(prefix, node, seen, `prefix ${quote(prefix)}`, mistakes) ? undefined : prefix;
+}
+
+function isRepeated(
+  key: string,
+  node: Node,
+  seen: Map<string, number>,
+  subject: string,
+  mistakes: Mistakes,
+): boolean {
+  const first = seen.get(key);
+  if (first !== undefined) mistakes.at(node, `${subject} is already on line ${first}`);
+  else seen.set(key, mistakes.lines.linePos(node.range?.[0] ?? 0).line);
+  return first !== undefined;
+}
+
+const MOST_ADDRESSES = 100;
+
+function readUpstream(
+  node: Node,
+  timeouts: UpstreamTimeouts,
+  mistakes: Mistakes,
+): UpstreamSettings | undefined {
+  const items = isSeq(node) ? readList(node, '"upstream"', MOST_ADDRESSES, mistakes) : [node];
+  const seen = new Map<string, number>();
+  const targets = items.map((item) => readTarget(item, seen, mistakes));
+  const [first] = targets;
+  if (first === undefined || targets.includes(undefined)) return undefined;
+  const other = targets.findIndex((target) => target?.protocol !== first.protocol);
+  if (other !== -1) {
+    mistakes.at(
+      items[other],
+      `speaks ${targets[other]?.protocol}, the first one ${first.protocol}: wants one protocol`,
+    );
+    return undefined;
+  }
+  return { protocol: first.protocol, addresses: targets.map((target) => target!.address), ...timeouts };
+}
+
+function readTarget(node: Node, seen: Map<string, number>, mistakes: Mistakes) {
+  const text = readString(node, 'an upstream', mistakes);
+  if (text === undefined) return undefined;
+  const target = readValue(node, () => parseUpstreamUrl(text), mistakes);
+  if (target === undefined) return undefined;
+  const { host, port } = target.address;
+  return isRepeated(`${host} ${port}`, node, seen, `upstream ${quote(text)}`, mistakes) ? undefined : target;
+}
+
+function readTimeouts(
+  node: Node | undefined,
+  inherited: UpstreamTimeouts,
+  mistakes: Mistakes,
+): UpstreamTimeouts {
+  if (node === undefined) return inherited;
+  const fields = readFields(node, ['connect', 'read', 'send'], '"timeouts"', mistakes);
+  const read = (key: string, otherwise: number) => {
+    const value = fields?.find(key);
+    const text = value && readString(value, `"${key}"`, mistakes);
+    return (text && readValue(value, () => parseDuration(text), mistakes)) || otherwise;
+  };
+  return {
+    connectTimeoutMs: read('connect', inherited.connectTimeoutMs),
+    readTimeoutMs: read('read', inherited.readTimeoutMs),
+    sendTimeoutMs: read('send', inherited.sendTimeoutMs),
+  };
+}
+
+function readValue<T>(node: Positioned, parse: () => T, mistakes: Mistakes): T | undefined {
+  try {
+    return parse();
+  } catch (error) {
+    if (!(error instanceof ValueError)) throw error;
+    mistakes.at(node, error.message);
+    return undefined;
+  }
+}
+
+interface Fields {
+  find(key: string): Node | undefined;
+  /** Undefined after saying what is missing. */
+  require(key: string, complaint: string): Node | undefined;
+}
+
+function readFields(
+  node: Node,
+  known: readonly string[],
+  subject: string,
+  mistakes: Mistakes,
+): Fields | undefined {
+  if (!isMap(node)) {
+    mistakes.at(node, `${subject} is ${kindOf(node)}: wants ${known.map((key) => `"${key}"`).join(', ')}`);
+    return undefined;
+  }
+  const byKey = new Map<string, Node>();
+  for (const { key, value } of node.items as Pair<Node, Node | null>[]) {
+    const name = isScalar(key) ? String(key.value) : '';
+    if (known.includes(name)) byKey.set(name, value ?? key);
+    else mistakes.at(key, `${quote(name)} is not a key of ${subject}: wants ${known.join(', ')}`);
+  }
+  const find = (key: string) => byKey.get(key);
+  return {
+    find,
+    require(key, complaint) {
+      const value = find(key);
+      if (value === undefined) mistakes.at(node, complaint);
+      return value;
+    },
+  };
+}
+
+function readList(node: Node, subject: string, most: number, mistakes: Mistakes): Node[] {
+  if (!isSeq(node) || node.items.length === 0) {
+    mistakes.at(
+      node,
+      `${subject} is ${isSeq(node) ? 'an empty list' : kindOf(node)}: wants a list of at least one`,
+    );
+    return [];
+  }
+  if (node.items.length > most) {
+    mistakes.at(node, `${subject} has ${node.items.length} entries: at most ${most} are taken`);
+    return [];
+  }
+  return node.items as Node[];
+}
+
+function readString(node: Node, subject: string, mistakes: Mistakes): string | undefined {
+  if (isScalar(node) && typeof node.value === 'string') return node.value;
+  mistakes.at(node, `${subject} is ${kindOf(node)}: wants text`);
+  return undefined;
+}
+
+function kindOf(node: unknown): string {
+  if (isMap(node)) return 'a mapping';
+  if (isSeq(node)) return 'a list';
+  if (isAlias(node)) return 'an alias';
+  const value = isScalar(node) ? node.value : null;
+  if (value === null) return 'empty';
+  return typeof value === 'string' ? 'text' : `a ${typeof value}`;
+}
+
+export interface RoutesWatchOptions<T> {
+  path: string;
+  /** The text to a whole; throws what goes to onProblem. */
+  parse(text: string): T;
+  /** Called with what a changed file says, never twice in a row for the same text. */
+  onRoutes(parsed: T): void;
+  /** The file cannot be read or is refused: what it said before holds. Called once for each such state of the file. */
+  onProblem(error: unknown): void;
+  /** What was last taken from the file. */
+  current?: string;
+  intervalMs?: number;
+  clock?: Clock;
+}
+
+export interface RoutesWatch {
+  /** Reads at once, whether or not the file seems changed. */
+  reload(): Promise<void>;
+  close(): void;
+}
+
+/**
+ * Looks at the file each interval. Looking works where file-system events do not (bind mounts of one file, network and
+ * overlay file systems) and sees writes in place, renames over and swapped symbolic links alike. A change is read only
+ * after two looks that agree, so that a file in the middle of being written is left alone.
+ */
+export function watchRoutesFile<T>(options: RoutesWatchOptions<T>): RoutesWatch {
+  const { path, clock = systemClock, intervalMs = 1000 } = options;
+  const stop = new AbortController();
+  let taken = options.current;
+  let refused: string | undefined;
+
+  function take(text: string): void {
+    if (text === taken) {
+      refused = undefined;
+      return;
+    }
+    try {
+      options.onRoutes(options.parse(text));
+      taken = text;
+      refused = undefined;
+    } catch (error) {
+      refused = text;
+      options.onProblem(error);
+    }
+  }
+
+  async function read(): Promise<string | undefined> {
+    try {
+      const text = await readFile(path, 'utf8');
+      return stop.signal.aborted ? undefined : text;
+    } catch (cause) {
+      if (!stop.signal.aborted) options.onProblem(unreadable(path, cause));
+      return undefined;
+    }
+  }
+
+  async function look(): Promise<void> {
+    // No file has this fingerprint: what was written between the caller's reading and the first look is seen too.
+    let known = '';
+    let before = await fingerprint(path);
+    for (;;) {
+      await clock.sleep(intervalMs, stop.signal);
+      const now = await fingerprint(path);
+      if (now !== known && now === before) {
+        known = now;
+        const text = await read();
+        if (text !== undefined && text !== refused) take(text);
+      }
+      before = now;
+    }
+  }
+
+  look().catch((error) => {
+    if (!stop.signal.aborted) options.onProblem(error);
+  });
+  return {
+    async reload() {
+      const text = await read();
+      if (text !== undefined) take(text);
+    },
+    close: () => stop.abort(),
+  };
+}
+
+/** What changes when the file does; a file that is not there has one too. */
+async function fingerprint(path: string): Promise<string> {
+  try {
+    const { dev, ino, size, mtimeNs, ctimeNs } = await stat(path, { bigint: true });
+    return [dev, ino, size, mtimeNs, ctimeNs].join(' ');
+  } catch (error) {
+    return String((error as NodeJS.ErrnoException).code);
+  }
+}
+
+function unreadable(path: string, cause: unknown): RoutesFileError {
+  const why = (cause as NodeJS.ErrnoException).code ?? String(cause);
+  return new RoutesFileError(path, [{ problem: `cannot be read: ${why}` }], { cause });
+}

@@ -1,0 +1,173 @@
+// Which domains are served and where each one's requests go, out of the settings and the routes file together.
+
+import { createRouteTable, type Route, type UpstreamSettings } from '../proxy/routes.ts';
+import type { Environment } from './environment.ts';
+import { baseOf, covers, type Domain, isWildcard, parseDomain } from './lib/domain.ts';
+import type { UpstreamTimeouts } from './routes-file.ts';
+import { quote, splitLines, splitWords, ValueError } from './setting-values.ts';
+import { parseUpstreamUrl } from './upstream-url.ts';
+
+/** What the environment alone says, so that a file read again can be joined with it. */
+export interface FixedRouting {
+  /** DOMAIN and DOMAINS, each name once. */
+  readonly domains: readonly Domain[];
+  /** ROUTING_MAP. */
+  readonly routes: readonly Route[];
+  /** TARGET_ENDPOINT: for every domain that has no route of its own. */
+  readonly fallback: UpstreamSettings | undefined;
+  readonly timeouts: UpstreamTimeouts;
+}
+
+export interface RoutingPlan {
+  /** Every name that needs records and a certificate, as first named, each once. */
+  readonly domains: readonly Domain[];
+  /** The names of each certificate: a wildcard and its base share one. */
+  readonly certificates: readonly (readonly Domain[])[];
+  readonly routes: readonly Route[];
+}
+
+export interface RoutingProblem {
+  readonly domain: Domain;
+  readonly problem: string;
+}
+
+/** Mistakes go to the environment's list. `bareIsH2c`: what a bare host:port stands for, see ALPN. */
+export function readFixedRouting(
+  environment: Environment,
+  timeouts: UpstreamTimeouts,
+  bareIsH2c: boolean,
+): FixedRouting {
+  const upstream = (text: string): UpstreamSettings => {
+    const { protocol, address } = parseUpstreamUrl(text);
+    return {
+      protocol: protocol === 'auto' && bareIsH2c ? 'h2c' : protocol,
+      addresses: [address],
+      ...timeouts,
+    };
+  };
+  const domain = environment.read('DOMAIN', parseSingleDomain);
+  const others = environment.read('DOMAINS', (text) =>
+    parseAll(environment, 'DOMAINS', splitWords(text), parseDomain),
+  );
+  const fallback = environment.read('TARGET_ENDPOINT', upstream);
+  const routes = environment.read('ROUTING_MAP', (text) =>
+    withoutRepeats(
+      environment,
+      parseAll(environment, 'ROUTING_MAP', splitLines(text), (entry) => parseEntry(entry, upstream)),
+    ),
+  );
+  return {
+    domains: [...new Set([...(domain ? [domain] : []), ...(others ?? [])])],
+    routes: routes ?? [],
+    fallback,
+    timeouts,
+  };
+}
+
+function parseSingleDomain(text: string): Domain {
+  if (/[\s,]/.test(text))
+    throw new ValueError(`${quote(text)} is more than one domain: wants them in DOMAINS`);
+  return parseDomain(text);
+}
+
+/** Every item that parses; a mistake for every one that does not. */
+function parseAll<T>(
+  environment: Environment,
+  variable: string,
+  items: string[],
+  parse: (item: string) => T,
+): T[] {
+  return items.flatMap((item) => {
+    try {
+      return [parse(item)];
+    } catch (error) {
+      environment.refuse(variable, (error as Error).message);
+      return [];
+    }
+  });
+}
+
+function parseEntry(entry: string, upstream: (text: string) => UpstreamSettings): Route {
+  const [, name, target] = /^([^=]*)=(.*)$/s.exec(entry) ?? [];
+  if (!name?.trim() || !target?.trim()) {
+    // What stands before an @ may be a password.
+    const shown = entry.includes('@') ? 'an entry' : quote(entry);
+    throw new ValueError(`${shown} is not an entry: wants domain=upstream, as in app.example.com=app:80`);
+  }
+  const host = parseDomain(name);
+  try {
+    return { host, paths: [{ prefix: '/', upstream: upstream(target.trim()) }] };
+  } catch (cause) {
+    throw new ValueError(`the upstream of ${host}: ${(cause as Error).message}`, { cause });
+  }
+}
+
+function withoutRepeats(environment: Environment, routes: Route[]): Route[] {
+  const seen = new Set<Domain>();
+  return routes.filter(({ host }) => {
+    if (!seen.has(host)) return seen.add(host);
+    environment.refuse('ROUTING_MAP', `${host} has two entries: wants one`);
+    return false;
+  });
+}
+
+/**
+ * The file's hosts are served as well; a name that a listed wildcard covers needs no certificate of its own. Everything
+ * that cannot be served comes back as a problem, and then the plan is not to be used.
+ */
+export function planRouting(
+  fixed: FixedRouting,
+  fileRoutes: readonly Route[],
+): { plan: RoutingPlan; problems: RoutingProblem[] } {
+  const problems: RoutingProblem[] = [];
+  const domains = withUncovered(
+    fixed.domains,
+    fileRoutes.map(({ host }) => host),
+  );
+  for (const { host } of fixed.routes) {
+    if (fileRoutes.some((route) => route.host === host)) {
+      problems.push({ domain: host, problem: 'is in ROUTING_MAP and in the routes file: wants one of them' });
+    } else if (!isCovered(domains, host)) {
+      problems.push({
+        domain: host,
+        problem: 'has a route, but is not among the domains: wants it in DOMAINS',
+      });
+    }
+  }
+  const own = [...fixed.routes, ...fileRoutes];
+  const { knows } = createRouteTable(own);
+  const without = domains.filter((domain) => !knows(domain));
+  if (fixed.fallback === undefined) {
+    for (const domain of without) {
+      problems.push({
+        domain,
+        problem: 'has no upstream: wants TARGET_ENDPOINT, or an entry in ROUTING_MAP or the routes file',
+      });
+    }
+  }
+  const rest = without.flatMap((host) =>
+    fixed.fallback === undefined ? [] : [{ host, paths: [{ prefix: '/', upstream: fixed.fallback }] }],
+  );
+  return { plan: { domains, certificates: groupNames(domains), routes: [...own, ...rest] }, problems };
+}
+
+function withUncovered(listed: readonly Domain[], more: readonly Domain[]): Domain[] {
+  const wildcards = more.filter(isWildcard);
+  const known = [...listed, ...wildcards];
+  return [...new Set([...listed, ...more.filter((host) => isWildcard(host) || !isCovered(known, host))])];
+}
+
+function isCovered(domains: readonly Domain[], host: Domain): boolean {
+  return domains.some((domain) => covers(domain, host));
+}
+
+/** Each group in the order of its first name; a wildcard does not cover its base, so the two are ordered together. */
+function groupNames(domains: readonly Domain[]): Domain[][] {
+  const groups = new Map<Domain, Domain[]>();
+  for (const domain of domains) {
+    const group = groups.get(baseOf(domain));
+    if (group === undefined) groups.set(baseOf(domain), [domain]);
+    else group.push(domain);
+  }
+  return [...groups.values()];
+}

@@ -1,0 +1,420 @@
+// The table of all settings: what each is for, its default and what it means for security; the README shows it.
+
+export interface Setting {
+  readonly name: string;
+  /** Older names that still work. */
+  readonly aliases?: readonly string[];
+  readonly meaning: string;
+  /** Empty: there is none. */
+  readonly byDefault: string;
+  readonly example: string;
+  /** What choosing it differently does to the security of the deployment. */
+  readonly security?: string;
+  readonly secret?: true;
+}
+
+export const settings: readonly Setting[] = [
+  {
+    name: 'DOMAIN',
+    meaning: 'The domain to serve. A wildcard stands for one label.',
+    byDefault: '',
+    example: 'app.example.com',
+  },
+  {
+    name: 'DOMAINS',
+    meaning: 'More domains, one a line (spaces and commas separate too).',
+    byDefault: '',
+    example: 'app.example.com,api.example.com',
+  },
+  {
+    name: 'TARGET_ENDPOINT',
+    meaning:
+      'The upstream of every domain that has no route of its own: `http://`, `https://`, `h2c://`, `grpc://`, `grpcs://`, `tcp://`, or a bare `host:port`, which takes HTTP as HTTP/1.1 and anything else as raw bytes (with `ALPN=h2`: HTTP/2 without TLS).',
+    byDefault: '',
+    example: 'http://app:80',
+    security:
+      'The way from the ingress to the upstream is in the clear unless it is `https://` or `grpcs://`.',
+  },
+  {
+    name: 'ROUTING_MAP',
+    meaning: 'An upstream for each domain: `domain=upstream`, one a line (commas separate too).',
+    byDefault: '',
+    example: 'app.example.com=app:80,api.example.com=grpc://api:50051',
+  },
+  {
+    name: 'ROUTES_FILE',
+    meaning:
+      'A YAML file of routes by host and path; read again when it changes or on SIGHUP. Its hosts are served in addition to DOMAIN and DOMAINS.',
+    byDefault: '',
+    example: '/config/routes.yaml',
+    security: 'Who can write it decides where traffic goes.',
+  },
+  {
+    name: 'GATEWAY_DOMAIN',
+    meaning: 'The dstack gateway that the CNAME records point at.',
+    byDefault: '',
+    example: '_.dstack-prod5.phala.network',
+  },
+  {
+    name: 'PORT',
+    meaning: 'The port to listen on, and the port in the TXT record unless PUBLIC_PORT says otherwise.',
+    byDefault: '443',
+    example: '8443',
+  },
+  {
+    name: 'PUBLIC_PORT',
+    meaning:
+      'The port at which the gateway reaches the ingress, where a port mapping makes it differ from PORT.',
+    byDefault: 'PORT',
+    example: '443',
+  },
+  {
+    name: 'LISTEN_ADDRESS',
+    meaning: 'The one address to listen on.',
+    byDefault: 'all addresses, IPv6 and IPv4',
+    example: '127.0.0.1',
+  },
+  {
+    name: 'ALPN',
+    meaning: 'What is offered to clients: `h2`, `http/1.1` or both.',
+    byDefault: 'h2,http/1.1',
+    example: 'http/1.1',
+  },
+  {
+    name: 'PROXY_PROTOCOL',
+    aliases: ['ACCEPT_PROXY_PROTOCOL'],
+    meaning: 'Whether connections begin with a PROXY protocol header (v1 or v2) naming the client.',
+    byDefault: 'false',
+    example: 'true',
+    security: 'Whoever may send the header may claim any client address; see TRUSTED_PROXIES.',
+  },
+  {
+    name: 'TRUSTED_PROXIES',
+    meaning: 'Whose PROXY header is believed: `private`, `any`, addresses and CIDR blocks.',
+    byDefault: 'private',
+    example: '10.0.0.0/8',
+    security: '`any` lets every peer claim any address.',
+  },
+  {
+    name: 'UPSTREAM_CA_FILE',
+    meaning:
+      "PEM file of roots to trust, in addition to the system's, for `https://` and `grpcs://` upstreams.",
+    byDefault: '',
+    example: '/config/upstream-root.pem',
+    security: 'Who holds one of these roots can stand in for an upstream.',
+  },
+  {
+    name: 'DNS_PROVIDER',
+    meaning: 'The DNS provider that holds the zones; without it, the one whose credentials are set.',
+    byDefault: '',
+    example: 'cloudflare',
+  },
+  {
+    name: 'DNS_SETUP_MODE',
+    meaning:
+      'Who creates the records: `auto` (the ingress, through the provider), `wait` (you; the ingress prints them and waits until they show) or `print` (you; the ingress prints them and goes on).',
+    byDefault: '`auto` for dns-01, `wait` for tls-alpn-01',
+    example: 'print',
+  },
+  {
+    name: 'DNS_SETUP_TIMEOUT',
+    meaning: 'Seconds to wait until records show, before the pass is given up and tried again later.',
+    byDefault: '1800',
+    example: '600',
+  },
+  {
+    name: 'DNS_SETUP_INTERVAL',
+    meaning: 'Seconds between two looks at the DNS.',
+    byDefault: '15',
+    example: '5',
+  },
+  {
+    name: 'DNS_SETTLE_SECONDS',
+    meaning: "Seconds to wait after new records show, until the gateway's own cache has lapsed too.",
+    byDefault: '30',
+    example: '0',
+  },
+  {
+    name: 'DOH_RESOLVERS',
+    meaning: 'DNS over HTTPS servers to look with, separated by commas.',
+    byDefault: 'Google and Cloudflare',
+    example: 'https://dns.quad9.net/dns-query',
+    security: 'They decide what the ingress believes about its own records; the CA looks for itself.',
+  },
+  {
+    name: 'DNS_RESOLVERS',
+    meaning: 'Plain DNS servers (`host` or `host:port`) to look with instead of DNS over HTTPS.',
+    byDefault: '',
+    example: '10.0.0.53,[fd00::53]:53',
+    security: 'Plain DNS can be forged on its way.',
+  },
+  {
+    name: 'TXT_PREFIX',
+    meaning: 'The first label of the TXT record in which the gateway looks for the app.',
+    byDefault: '_dstack-app-address',
+    example: '_tapp-address',
+  },
+  {
+    name: 'APP_ID',
+    meaning: 'The app id to put into the TXT record.',
+    byDefault: 'what the guest agent says',
+    example: 'b1ea785543bbbb19ce9de33744321360992bf63b',
+    security:
+      'A wrong one routes the domain to another app, which cannot terminate its TLS but can refuse it.',
+  },
+  {
+    name: 'SET_CAA',
+    meaning:
+      "Whether to write CAA records that bind issuance to this ingress's ACME account and challenge type.",
+    byDefault: 'false',
+    example: 'true',
+    security:
+      'Without them, whoever passes a validation of the domain at any CA gets a certificate for it. Turn it on.',
+  },
+  {
+    name: 'CHALLENGE_TYPE',
+    meaning:
+      '`dns-01` (needs a DNS token) or `tls-alpn-01` (needs none, serves one instance, and cannot do wildcards).',
+    byDefault: 'dns-01',
+    example: 'tls-alpn-01',
+    security:
+      'With tls-alpn-01 no secret that can change the zone is inside; the network in front can answer for the domain, unless CAA names the account.',
+  },
+  {
+    name: 'ACME_EMAIL',
+    aliases: ['CERTBOT_EMAIL'],
+    meaning: 'A contact for the ACME account. Optional.',
+    byDefault: '',
+    example: 'ops@example.com',
+    security: 'The CA keeps it.',
+  },
+  {
+    name: 'ACME_STAGING',
+    aliases: ['CERTBOT_STAGING'],
+    meaning: "Whether to use Let's Encrypt's staging environment.",
+    byDefault: 'false',
+    example: 'true',
+    security: 'Browsers do not trust staging certificates.',
+  },
+  {
+    name: 'ACME_DIRECTORY_URL',
+    meaning: 'The directory of another ACME CA.',
+    byDefault: "Let's Encrypt",
+    example: 'https://acme.example.net/directory',
+    security:
+      'The CA can issue certificates for what it validates: it has to be trusted by visitors and by you.',
+  },
+  {
+    name: 'ACME_CA_FILE',
+    meaning: "PEM file of roots to trust, in addition to the system's, for the ACME server itself.",
+    byDefault: '',
+    example: '/config/acme-root.pem',
+  },
+  {
+    name: 'ACME_PROFILE',
+    meaning: 'The certificate profile to ask for, where the CA offers profiles.',
+    byDefault: "the CA's own choice",
+    example: 'shortlived',
+  },
+  {
+    name: 'ACME_EAB_KID',
+    meaning: 'External account binding: the key id that the CA gave you.',
+    byDefault: '',
+    example: 'kid-1',
+  },
+  {
+    name: 'ACME_EAB_HMAC_KEY',
+    meaning: 'External account binding: the HMAC key that the CA gave you, base64url.',
+    byDefault: '',
+    example: 'zWNDZM6eQGHWpSRTPal5eIUYFTu7EajVIoguysqZ9wG44nMEtx3MUAsUDkMTQ12W',
+    secret: true,
+    security: 'Secret. Needed for the first registration only.',
+  },
+  {
+    name: 'ACME_ACCOUNT_KEY',
+    meaning: 'Where the account key is kept: `file`, in STATE_DIR.',
+    byDefault: 'file',
+    example: 'file',
+    security: 'Who has the key can order certificates under the account that CAA names.',
+  },
+  {
+    name: 'RENEW_INTERVAL',
+    meaning: 'Seconds between two passes over all certificates.',
+    byDefault: '43200',
+    example: '3600',
+  },
+  {
+    name: 'RENEW_DAYS_BEFORE',
+    meaning: 'Renew when fewer than this many days are left.',
+    byDefault: 'a third of the life is left, half if it is under ten days',
+    example: '30',
+  },
+  {
+    name: 'STATE_DIR',
+    meaning: 'Where account key, certificates and their keys are kept. A volume.',
+    byDefault: '/etc/letsencrypt',
+    example: '/var/lib/ingress',
+    security: 'Holds private keys: mount it into no other container.',
+  },
+  {
+    name: 'EVIDENCE_SERVER',
+    meaning: 'Whether `/evidences/` is answered on every domain. The files are written either way.',
+    byDefault: 'true',
+    example: 'false',
+    security: 'Without evidence visitors cannot verify the domain, unless the app serves the files.',
+  },
+  {
+    name: 'EVIDENCE_DIR',
+    meaning: 'Where the evidence files are written, for an app that wants to read them.',
+    byDefault: '/evidences',
+    example: '/srv/evidences',
+    security: 'Nothing in it is secret. Mount it read-only into the app.',
+  },
+  {
+    name: 'DSTACK_SIMULATOR_ENDPOINT',
+    meaning: 'The guest agent to ask, a socket path or an http:// URL, instead of the sockets in /var/run.',
+    byDefault: '',
+    example: '/tmp/dstack.sock',
+    security: 'Its quotes prove nothing unless it is the real agent.',
+  },
+  {
+    name: 'MAXCONN',
+    meaning: 'Client connections at once.',
+    byDefault: '4096',
+    example: '20000',
+  },
+  {
+    name: 'WORKERS',
+    meaning: 'Processes that serve.',
+    byDefault: 'one a core',
+    example: '2',
+  },
+  {
+    name: 'TIMEOUT_CONNECT',
+    aliases: ['PROXY_CONNECT_TIMEOUT'],
+    meaning: 'Longest wait for a connection to an upstream.',
+    byDefault: '10s',
+    example: '3s',
+  },
+  {
+    name: 'TIMEOUT_SERVER',
+    meaning:
+      'Longest silence of an upstream. In its place, PROXY_READ_TIMEOUT (while it should answer) and PROXY_SEND_TIMEOUT (while it should take what is sent), as in 1.x; TIMEOUT_SERVER wins over both.',
+    byDefault: '86400s',
+    example: '10m',
+  },
+  {
+    name: 'PROXY_READ_TIMEOUT',
+    meaning: 'See TIMEOUT_SERVER. A number without a unit is seconds, in all PROXY_…_TIMEOUT settings.',
+    byDefault: 'TIMEOUT_SERVER',
+    example: '900s',
+  },
+  {
+    name: 'PROXY_SEND_TIMEOUT',
+    meaning: 'See TIMEOUT_SERVER.',
+    byDefault: 'TIMEOUT_SERVER',
+    example: '60s',
+  },
+  {
+    name: 'TIMEOUT_CLIENT',
+    meaning: 'Longest silence of a client in the middle of a request, a reply or a tunnel.',
+    byDefault: '86400s',
+    example: '10m',
+  },
+  {
+    name: 'HANDSHAKE_TIMEOUT',
+    meaning: 'Longest time for the PROXY header and the TLS handshake.',
+    byDefault: '10s',
+    example: '5s',
+  },
+  {
+    name: 'HEADER_TIMEOUT',
+    meaning: 'Longest time for the head of a request.',
+    byDefault: '30s',
+    example: '10s',
+  },
+  {
+    name: 'KEEPALIVE_TIMEOUT',
+    meaning: 'Longest pause of a client between two requests.',
+    byDefault: '75s',
+    example: '1h',
+  },
+  {
+    name: 'CLIENT_MAX_BODY_SIZE',
+    meaning: 'Largest request body, in bytes or with k, m or g; 0 is no limit.',
+    byDefault: '0',
+    example: '100m',
+  },
+  {
+    name: 'MAX_HEADER_SIZE',
+    aliases: ['PROXY_BUFFER_SIZE'],
+    meaning:
+      'Largest head of a request or a reply, in bytes or with k or m. Under the old name it only ever raises the default.',
+    byDefault: '64k',
+    example: '128k',
+  },
+  {
+    name: 'MAX_HEADER_COUNT',
+    meaning: 'Most header lines in a request.',
+    byDefault: '128',
+    example: '500',
+  },
+  {
+    name: 'MAX_CONCURRENT_STREAMS',
+    meaning: 'HTTP/2 requests at once on one client connection.',
+    byDefault: '100',
+    example: '256',
+  },
+  {
+    name: 'ACCESS_LOG',
+    meaning: 'Whether every request is logged.',
+    byDefault: 'false',
+    example: 'true',
+    security: 'The log names clients and paths, and dstack can publish container logs.',
+  },
+  {
+    name: 'LOG_LEVEL',
+    meaning: '`trace`, `debug`, `info`, `warn`, `error` or `silent`.',
+    byDefault: 'info',
+    example: 'debug',
+  },
+];
+
+export interface RetiredSetting {
+  readonly name: string;
+  readonly why: string;
+}
+
+/** Settings of the 1.x and 2.x images that no longer do anything, harmlessly. */
+export const retiredSettings: readonly RetiredSetting[] = [
+  { name: 'PROXY_BUFFERS', why: 'replies are streamed, not buffered' },
+  { name: 'PROXY_BUSY_BUFFERS_SIZE', why: 'replies are streamed, not buffered' },
+  { name: 'EVIDENCE_PORT', why: 'evidence is served on the TLS port, by the ingress itself' },
+  { name: 'TLSALPN_ADDRESS', why: 'challenges are answered by the serving listener' },
+  { name: 'TLSALPN_PORT', why: 'challenges are answered by the serving listener' },
+  { name: 'TLS_TERMINATE_PORT', why: 'TLS ends where connections are accepted' },
+  { name: 'LEGO_BIN', why: 'no other ACME client is run' },
+  { name: 'LEGO_PATH', why: 'no other ACME client is run; the state is in STATE_DIR' },
+  { name: 'CERTBOT_TIMEOUT', why: 'no other ACME client is run; every step has its own deadline' },
+  { name: 'DELEGATION_PROPAGATION_SECONDS', why: 'it waits until the records show, see DNS_SETUP_TIMEOUT' },
+  { name: 'DNS_WEBHOOK_URL', why: 'DNS_SETUP_MODE=webhook is not supported' },
+  { name: 'DNS_WEBHOOK_TOKEN', why: 'DNS_SETUP_MODE=webhook is not supported' },
+  { name: 'TAPPD_SIMULATOR_ENDPOINT', why: 'the agent to ask is named by DSTACK_SIMULATOR_ENDPOINT' },
+];
+
+/** Settings whose being ignored would do harm: the start is refused. */
+export const unsupportedSettings: readonly RetiredSetting[] = [
+  {
+    name: 'DELEGATION_ZONE',
+    why: 'delegation is not supported: records are written in the zones of the domains',
+  },
+  {
+    name: 'ACME_CHALLENGE_ALIAS',
+    why: 'delegation is not supported: records are written in the zones of the domains',
+  },
+  { name: 'ALIAS_DOMAIN', why: 'is not supported: name the domain in DOMAINS, it gets its own certificate' },
+  { name: 'ROUTE53_INITIAL_WEIGHT', why: 'weighted records are not supported' },
+  { name: 'SEND_PROXY_PROTOCOL', why: 'is not supported: upstreams learn the client from X-Forwarded-For' },
+  { name: 'DETERMINISTIC_TLS_KEY', why: 'is not supported: every certificate gets a fresh key' },
+  { name: 'ADMIN_ADDRESS', why: 'is not supported' },
+];
