@@ -1,0 +1,71 @@
+// What the demo suggests to try: plain shell commands, each under a line that says what it shows.
+
+export interface Suggestion {
+  readonly shows: string;
+  /** For a POSIX shell, on one line. */
+  readonly command: string;
+}
+
+export interface Scene {
+  readonly port: number;
+  /** The root that curl and the clients are to trust. */
+  readonly caFile: string;
+  /** Where downloaded evidence goes. */
+  readonly downloads: string;
+  /** How the demo's own clients are started, as shell words. */
+  readonly program: string;
+}
+
+export function suggestions(scene: Scene): Suggestion[] {
+  return [...traffic(scene), ...evidence(scene)];
+}
+
+function traffic({ port, caFile, program }: Scene): Suggestion[] {
+  const ca = shellWord(caFile);
+  const client = (words: string) => `${program} ${words} --port ${port} --ca ${ca}`;
+  const page = `https://localhost:${port}/hello?from=curl`;
+  return [
+    {
+      shows: 'A page over HTTP/1.1, as the app saw the request',
+      command: `curl -sS --http1.1 --cacert ${ca} '${page}'`,
+    },
+    {
+      shows: 'The same over HTTP/2, with the head of the reply',
+      command: `curl -sSi --http2 --cacert ${ca} '${page}'`,
+    },
+    { shows: 'A WebSocket whose messages come back', command: client('websocket hello') },
+    { shows: 'A unary gRPC call', command: client('grpc-unary World') },
+    {
+      shows: 'A bidirectional gRPC stream, each message echoed before the next is sent',
+      command: client('grpc-stream a b c'),
+    },
+  ];
+}
+
+function evidence({ port, caFile, downloads }: Scene): Suggestion[] {
+  const folder = shellWord(downloads);
+  const fetch = `curl -fsS --cacert ${shellWord(caFile)} -O https://localhost:${port}/evidences`;
+  // The first 64 of a sha256sum's characters are the digest, so the names begin at the 67th.
+  const names = '$(cut -c67- sha256sum.txt)';
+  const digest = `$(sha256sum < ${folder}/sha256sum.txt | cut -c1-64)`;
+  const quote = `${folder}/quote.json`;
+  return [
+    {
+      shows: 'The evidence: fetch all of it, and check each file against sha256sum.txt',
+      command: `mkdir -p ${folder} && (cd ${folder} && ${fetch}/sha256sum.txt && for name in ${names} quote.json; do ${fetch}/$name; done && sha256sum -c sha256sum.txt)`,
+    },
+    {
+      shows: 'The report data beside the (simulated) quote begins with the digest of sha256sum.txt',
+      command: `grep -Eq '"report_data": *"'${digest} ${quote} && echo 'report data: is the digest of sha256sum.txt'`,
+    },
+    {
+      shows: 'The same within what the (simulated) quote signs: bytes 568 to 600 of a TDX quote',
+      command: `test "$(grep -Eo '"quote": *"[0-9a-f]+' ${quote} | cut -d'"' -f4 | cut -c1137-1200)" = "${digest}" && echo 'quote: signs the digest of sha256sum.txt'`,
+    },
+  ];
+}
+
+/** As it stands if the shell leaves it alone, else in single quotes. */
+export function shellWord(text: string): string {
+  return /^[\w@%+=:,./-]+$/.test(text) ? text : `'${text.replaceAll("'", `'\\''`)}'`;
+}
