@@ -1,0 +1,174 @@
+// The account at the CA: found before it is made, never changed silently, and its public document.
+
+import { createPrivateKey, createPublicKey, generateKeyPairSync } from 'node:crypto';
+import { z } from 'zod';
+import { type Log, silentLog } from '../src/lib/log.ts';
+import type { Store, StoredAccount } from './store.ts';
+import { AcmeProblem, type ExternalAccount, readObject, type Session, type Transport } from './transport.ts';
+
+/** What evidence publishes: the form of certbot's regr.json, without contact data. */
+export interface AccountDocument {
+  readonly body: { readonly key?: Readonly<Record<string, string>> };
+  /** The account's URL, which CAA pins as `accounturi` (RFC 8657 §3). */
+  readonly uri: string;
+}
+
+export interface Account {
+  readonly url: string;
+  readonly document: AccountDocument;
+  readonly session: Session;
+}
+
+export type AccountErrorCode =
+  | 'account-gone'
+  | 'account-changed'
+  | 'account-refused'
+  | 'account-key-differs'
+  | 'external-account-required';
+
+/** Stops new orders until an operator has decided: the CA knows another account than the one that we are pinned to. */
+export class AccountError extends Error {
+  override readonly name = 'AccountError';
+  readonly code: AccountErrorCode;
+  constructor(code: AccountErrorCode, message: string, options?: ErrorOptions) {
+    super(message, options);
+    this.code = code;
+  }
+}
+
+export interface AccountOptions {
+  transport: Transport;
+  store: Store;
+  /** Told to the CA when an account is made; optional (RFC 8555 §7.3). */
+  email?: string | undefined;
+  externalAccount?: ExternalAccount | undefined;
+  /** PEM, PKCS#8: a derived key, which is then not written to disk. */
+  key?: string | undefined;
+  log?: Log;
+}
+
+const AnswerSchema = z.object({ status: z.string().optional() });
+
+/**
+ * The account of this directory: looked up by its key first (RFC 8555 §7.3.1), and made only if none was ever confirmed.
+ * Rejects with AccountError, StoreError, AcmeProblem or AcmeTransportError; makes no account in any of these cases.
+ */
+export async function openAccount(options: AccountOptions, signal: AbortSignal): Promise<Account> {
+  const { transport, store, log = silentLog } = options;
+  const stored = await accountKey(options);
+  const session = transport.session(options.key ?? stored.key!);
+  const found = await lookUp(transport, session, signal);
+  if (found === undefined && stored.url !== undefined) {
+    throw new AccountError(
+      'account-gone',
+      `${transport.directoryUrl} does not know account ${stored.url}, to which earlier certificates and CAA records ` +
+        `are bound: restore the state folder or check the directory URL; remove ${store.folder}/account.json to start anew`,
+    );
+  }
+  if (found !== undefined && stored.url !== undefined && found !== stored.url) {
+    throw new AccountError(
+      'account-changed',
+      `${transport.directoryUrl} says that our key belongs to account ${found}, but we are bound to ${stored.url}`,
+    );
+  }
+  const url = found ?? (await register(options, session, signal));
+  if (stored.url === undefined) {
+    await store.writeAccount({ ...stored, url, publicKey: { ...session.jwk } });
+    log.info({ account: url, made: found === undefined }, 'account ready');
+  }
+  return { url, session, document: documentOf(url, session.jwk) };
+}
+
+/** What is on disk, without asking the CA; undefined before the first registration. */
+export async function storedDocument(store: Store): Promise<AccountDocument | undefined> {
+  const stored = await store.readAccount();
+  return stored?.url === undefined ? undefined : documentOf(stored.url, stored.publicKey);
+}
+
+/** A fresh P-256 key as PEM, PKCS#8. */
+export function generateKey(): string {
+  const { privateKey } = generateKeyPairSync('ec', { namedCurve: 'P-256' });
+  return privateKey.export({ type: 'pkcs8', format: 'pem' }).toString();
+}
+
+async function accountKey({ store, key }: AccountOptions): Promise<StoredAccount> {
+  const stored = await store.readAccount();
+  if (key !== undefined) {
+    if (stored?.key !== undefined && !samePublicKey(stored.key, key)) {
+      throw new AccountError(
+        'account-key-differs',
+        `the state folder ${store.folder} holds an account with another key than the one configured`,
+      );
+    }
+    return stored ?? {};
+  }
+  if (stored?.key !== undefined) return stored;
+  if (stored?.url !== undefined) {
+    throw new AccountError(
+      'account-key-differs',
+      `account ${stored.url} in ${store.folder} was made with a derived key, which is no longer configured`,
+    );
+  }
+  // On disk before the CA hears of it: an account whose key is lost would be lost too.
+  const fresh: StoredAccount = { key: generateKey() };
+  await store.writeAccount(fresh);
+  return fresh;
+}
+
+/** RFC 8555 §7.3.1; undefined if the CA does not know the key. */
+async function lookUp(
+  transport: Transport,
+  session: Session,
+  signal: AbortSignal,
+): Promise<string | undefined> {
+  const { newAccount } = await transport.directory(signal);
+  try {
+    const answer = await session.post(newAccount, { onlyReturnExisting: true }, { signal });
+    return usable(transport, answer.data, answer.headers.location);
+  } catch (error) {
+    if (error instanceof AcmeProblem && error.type === 'accountDoesNotExist') return undefined;
+    throw error;
+  }
+}
+
+async function register(options: AccountOptions, session: Session, signal: AbortSignal): Promise<string> {
+  const { transport, email, externalAccount } = options;
+  const { newAccount, meta } = await transport.directory(signal);
+  if (meta.externalAccountRequired === true && externalAccount === undefined) {
+    throw new AccountError(
+      'external-account-required',
+      `${transport.directoryUrl} makes accounts only for its customers: set ACME_EAB_KID and ACME_EAB_HMAC_KEY`,
+    );
+  }
+  const contact = email === undefined || email === '' ? {} : { contact: [`mailto:${email}`] };
+  const answer = await session.post(
+    newAccount,
+    { termsOfServiceAgreed: true, ...contact },
+    { signal, externalAccount },
+  );
+  return usable(transport, answer.data, answer.headers.location);
+}
+
+function usable(transport: Transport, data: unknown, url: string | undefined): string {
+  const subject = `the account's description by ${transport.directoryUrl}`;
+  const { status } = readObject(AnswerSchema, data, subject);
+  const location = readObject(z.url(), url, `the account's URL given by ${transport.directoryUrl}`);
+  // RFC 8555 §7.1.2: `deactivated` and `revoked` never become valid again.
+  if (status !== undefined && status !== 'valid') {
+    throw new AccountError(
+      'account-refused',
+      `account ${location} is ${status} at ${transport.directoryUrl}`,
+    );
+  }
+  return location;
+}
+
+function documentOf(uri: string, key: Readonly<Record<string, string>> | undefined): AccountDocument {
+  return { body: key === undefined ? {} : { key }, uri };
+}
+
+function samePublicKey(a: string, b: string): boolean {
+  const publicPart = (key: string) =>
+    createPublicKey(createPrivateKey(key)).export({ type: 'spki', format: 'der' }).toString('base64');
+  return publicPart(a) === publicPart(b);
+}

@@ -1,0 +1,66 @@
+// Builds from settings what the manager needs of one ACME directory: the connection, renewal information, recovery.
+
+import type { Certificate } from '../src/lib/certificate.ts';
+import { type Clock, systemClock } from '../src/lib/clock.ts';
+import { type Log, silentLog } from '../src/lib/log.ts';
+import { openAccount } from './account.ts';
+import { createIssuer, type Solver } from './issuer.ts';
+import type { Connection } from './manager.ts';
+import { fetchRenewalInfo, type SuggestedWindow } from './renewal.ts';
+import type { Store } from './store.ts';
+import { createTransport, type ExternalAccount, type Transport } from './transport.ts';
+
+export interface AcmeSettings {
+  directoryUrl: string;
+  /** PEM, trusted beside the public roots for the ACME server alone. */
+  caPem?: string | undefined;
+  email?: string | undefined;
+  externalAccount?: ExternalAccount | undefined;
+  profile?: string | undefined;
+  /** PEM, PKCS#8: a derived account key instead of one on disk. */
+  accountKey?: string | undefined;
+  store: Store;
+  solver: Solver;
+  /** For one certificate, propagation included. */
+  deadlineMs?: number | undefined;
+  userAgent?: string | undefined;
+  clock?: Clock | undefined;
+  log?: Log | undefined;
+}
+
+export interface Acme {
+  readonly transport: Transport;
+  connect(signal: AbortSignal): Promise<Connection>;
+  renewalInfo(certificate: Certificate, signal: AbortSignal): Promise<SuggestedWindow | undefined>;
+  recover(): Promise<void>;
+  /** Ends idle connections to the CA. */
+  close(): Promise<void>;
+}
+
+/** Contacts nobody by itself; the members named as in ManagerOptions are for it. */
+export function createAcme(settings: AcmeSettings): Acme {
+  const { directoryUrl, caPem, store, solver, clock = systemClock, log = silentLog } = settings;
+  const { userAgent, deadlineMs } = settings;
+  const transport = createTransport({
+    directoryUrl,
+    caPem,
+    clock,
+    log,
+    ...(userAgent === undefined ? {} : { userAgent }),
+  });
+  return {
+    transport,
+    async connect(signal) {
+      const { email, externalAccount, accountKey: key, profile } = settings;
+      const account = await openAccount({ transport, store, email, externalAccount, key, log }, signal);
+      const timing = deadlineMs === undefined ? {} : { deadlineMs };
+      return {
+        account,
+        issuer: createIssuer({ transport, account, solver, store, profile, clock, log, ...timing }),
+      };
+    },
+    renewalInfo: (certificate, signal) => fetchRenewalInfo(transport, certificate, signal),
+    recover: async () => solver.recover?.(),
+    close: () => transport.close(),
+  };
+}

@@ -1,0 +1,63 @@
+// When a certificate that failed may be tried again: 1, 10, 100 minutes, then daily, whatever restarts in between.
+
+import type { Domain } from '../src/lib/domain.ts';
+import type { Ledger, LedgerEntry } from './store.ts';
+import { AcmeProblem } from './transport.ts';
+
+const MINUTE_MS = 60_000;
+const DELAYS_MS = [1, 10, 100, 24 * 60].map((minutes) => minutes * MINUTE_MS);
+/** A process killed by its host is not the CA's affair: so many times it may go on at once. */
+const FREE_CRASHES = 2;
+
+/** The entry that counts for exactly these names; undefined if there is none. */
+export function entryFor(ledger: Ledger, names: readonly Domain[]): LedgerEntry | undefined {
+  const entry = ledger[names[0]!];
+  return entry !== undefined && entry.names.join() === names.join() ? entry : undefined;
+}
+
+/** Written before an attempt: if the process is killed in it, this is what the next one finds. */
+export function begun(before: LedgerEntry | undefined, names: readonly Domain[], now: Date): LedgerEntry {
+  const failures = before?.failures ?? 0;
+  const crashes = (before?.crashes ?? 0) + 1;
+  const tries = failures + Math.max(0, crashes - FREE_CRASHES);
+  const notBefore = new Date(now.getTime() + delayMs(tries)).toISOString();
+  return { names: [...names], failures, crashes, notBefore, reason: 'the attempt did not end' };
+}
+
+/** `random` in [0, 1) spreads the attempts of many by up to a tenth. */
+export function failed(
+  before: LedgerEntry | undefined,
+  names: readonly Domain[],
+  error: unknown,
+  now: Date,
+  random: number,
+): LedgerEntry {
+  const failures = (before?.failures ?? 0) + 1;
+  const ownMs = delayMs(failures);
+  const askedMs = retryAfter(error);
+  // A CA that says when is believed at first; one that keeps saying "soon" is not.
+  const waitMs = askedMs === undefined ? ownMs : Math.max(askedMs, failures > 3 ? ownMs : 1000);
+  const notBefore = new Date(now.getTime() + Math.round(waitMs * (1 + random / 10))).toISOString();
+  const reason = error instanceof Error ? error.message : String(error);
+  return { names: [...names], failures, crashes: 0, notBefore, reason };
+}
+
+/** Keeps a certificate that seems due as soon as it is made from being ordered again and again. */
+export function obtained(names: readonly Domain[], lifeMs: number, now: Date): LedgerEntry {
+  const restMs = Math.min(60 * MINUTE_MS, Math.max(lifeMs / 10, 0));
+  const notBefore = new Date(now.getTime() + Math.round(restMs)).toISOString();
+  return { names: [...names], failures: 0, crashes: 0, notBefore, reason: 'obtained only now' };
+}
+
+function delayMs(tries: number): number {
+  return tries === 0 ? 0 : DELAYS_MS[Math.min(tries, DELAYS_MS.length) - 1]!;
+}
+
+function retryAfter(error: unknown): number | undefined {
+  for (let cause = error; cause instanceof Error; cause = cause.cause) {
+    const limited =
+      cause instanceof AcmeProblem && (cause.type === 'rateLimited' || [429, 503].includes(cause.status));
+    if (limited) return (cause as AcmeProblem).retryAfterMs;
+  }
+  return undefined;
+}

@@ -1,0 +1,197 @@
+// One process at a time works on a folder: a lock file that outlives neither its owner nor, for long, its owner's death.
+
+import { randomBytes } from 'node:crypto';
+import { link, open, readFile, readlink, rename, rm, stat, utimes } from 'node:fs/promises';
+import { join } from 'node:path';
+import { z } from 'zod';
+import { type Clock, systemClock } from '../src/lib/clock.ts';
+import { type Log, silentLog } from '../src/lib/log.ts';
+
+export interface StateLockOptions {
+  folder: string;
+  clock?: Clock;
+  log?: Log;
+  /** How often a waiting process looks again. */
+  pollMs?: number;
+  /** A lock of an owner that cannot be looked up (another container) is stale when unchanged for so long. */
+  staleMs?: number;
+}
+
+export interface StateLock {
+  /**
+   * Runs `work` while holding the lock; waits for it as long as `signal` allows. The signal given to `work` aborts as
+   * well when the lock was lost, which happens only to a process that stood still for longer than `staleMs`.
+   */
+  hold<T>(signal: AbortSignal, work: (signal: AbortSignal) => Promise<T>): Promise<T>;
+}
+
+const OwnerSchema = z.object({
+  token: z.string(),
+  pid: z.number().int(),
+  /** Start time in clock ticks: process ids are used again. */
+  started: z.string(),
+  /** Boot and process id namespace: only within one does a pid mean anything. */
+  realm: z.string(),
+});
+type Owner = z.infer<typeof OwnerSchema>;
+
+const TAKEN = Symbol('taken');
+
+/** The exclusion is as good as a shared file system allows: see `hold`. */
+export function createStateLock(options: StateLockOptions): StateLock {
+  const { folder, clock = systemClock, log = silentLog, pollMs = 1000, staleMs = 30_000 } = options;
+  const path = join(folder, 'lock');
+  /** Within one process, callers queue here. */
+  let last: Promise<unknown> = Promise.resolve();
+
+  async function acquire(signal: AbortSignal): Promise<Owner> {
+    const self = await describeSelf();
+    let told = false;
+    let watched: { token: string; touched: number; since: number } | undefined;
+    for (;;) {
+      signal.throwIfAborted();
+      if ((await tryCreate(path, self)) !== TAKEN) return self;
+      const holder = await readOwner(path);
+      if (holder === undefined) continue;
+      const now = performance.now();
+      if (watched?.token !== holder.owner.token || watched.touched !== holder.touched) {
+        watched = { token: holder.owner.token, touched: holder.touched, since: now };
+      }
+      if (await isStale(holder.owner, now - watched.since, staleMs)) {
+        log.warn({ folder, pid: holder.owner.pid }, 'lock of a dead process removed');
+        await removeStale(path, holder.owner);
+        continue;
+      }
+      if (!told)
+        log.warn({ folder, pid: holder.owner.pid }, 'another process works on the state folder, waiting');
+      told = true;
+      await clock.sleep(pollMs, signal);
+    }
+  }
+
+  async function holding<T>(signal: AbortSignal, work: (signal: AbortSignal) => Promise<T>): Promise<T> {
+    const self = await acquire(signal);
+    const lost = new AbortController();
+    const heartbeat = setInterval(() => {
+      void beat(path, self).catch((cause) => {
+        log.error({ folder, err: cause }, 'lock on the state folder lost');
+        lost.abort(new Error(`the lock on ${folder} was lost`, { cause }));
+        clearInterval(heartbeat);
+      });
+    }, staleMs / 6);
+    heartbeat.unref();
+    try {
+      return await work(AbortSignal.any([signal, lost.signal]));
+    } finally {
+      clearInterval(heartbeat);
+      if ((await readOwner(path))?.owner.token === self.token) await rm(path, { force: true });
+    }
+  }
+
+  return {
+    hold(signal, work) {
+      const turn = last.then(() => holding(signal, work));
+      last = turn.catch(() => {});
+      return turn;
+    },
+  };
+}
+
+async function describeSelf(): Promise<Owner> {
+  return {
+    token: randomBytes(12).toString('hex'),
+    pid: process.pid,
+    started: (await startOf(process.pid)) ?? '',
+    realm: await realm(),
+  };
+}
+
+async function realm(): Promise<string> {
+  try {
+    const boot = await readFile('/proc/sys/kernel/random/boot_id', 'utf8');
+    return `${boot.trim()} ${await readlink('/proc/self/ns/pid')}`;
+  } catch {
+    // Without /proc no pid can be judged from outside: the realm is then this process alone.
+    return randomBytes(12).toString('hex');
+  }
+}
+
+/** Field 22 of /proc/<pid>/stat; undefined if there is no such process. */
+async function startOf(pid: number): Promise<string | undefined> {
+  try {
+    const text = await readFile(`/proc/${pid}/stat`, 'utf8');
+    const [state, ...fields] = text.slice(text.lastIndexOf(')') + 2).split(' ');
+    return state === 'Z' || state === 'X' ? undefined : fields[18];
+  } catch {
+    return undefined;
+  }
+}
+
+/** A hard link appears with its content or not at all, and never over another. */
+async function tryCreate(path: string, self: Owner): Promise<typeof TAKEN | undefined> {
+  const staged = `${path}.${self.token}.tmp`;
+  const file = await open(staged, 'w', 0o600);
+  try {
+    await file.writeFile(JSON.stringify(self));
+  } finally {
+    await file.close();
+  }
+  try {
+    await link(staged, path);
+    return undefined;
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === 'EEXIST') return TAKEN;
+    throw error;
+  } finally {
+    await rm(staged, { force: true });
+  }
+}
+
+async function readOwner(path: string): Promise<{ owner: Owner; touched: number } | undefined> {
+  try {
+    const { mtimeMs } = await stat(path);
+    const text = await readFile(path, 'utf8');
+    const parsed = OwnerSchema.safeParse(parseJson(text));
+    // A file that is not ours to understand is judged by its age alone.
+    const owner = parsed.success ? parsed.data : { token: text, pid: 0, started: '', realm: '' };
+    return { owner, touched: mtimeMs };
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return undefined;
+    throw error;
+  }
+}
+
+function parseJson(text: string): unknown {
+  try {
+    return JSON.parse(text);
+  } catch {
+    return undefined;
+  }
+}
+
+async function isStale(owner: Owner, unchangedMs: number, staleMs: number): Promise<boolean> {
+  if (owner.realm === (await realm())) return (await startOf(owner.pid)) !== owner.started;
+  return unchangedMs >= staleMs;
+}
+
+/** Takes the judged lock away, and puts back any other that came in between. */
+async function removeStale(path: string, judged: Owner): Promise<void> {
+  const aside = `${path}.${randomBytes(6).toString('hex')}.tmp`;
+  try {
+    await rename(path, aside);
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return;
+    throw error;
+  }
+  const taken = await readOwner(aside);
+  if (taken !== undefined && taken.owner.token !== judged.token) await link(aside, path).catch(() => {});
+  await rm(aside, { force: true });
+}
+
+async function beat(path: string, self: Owner): Promise<void> {
+  const holder = await readOwner(path);
+  if (holder?.owner.token !== self.token)
+    throw new Error('the lock file is gone or belongs to another process');
+  const now = new Date();
+  await utimes(path, now, now);
+}

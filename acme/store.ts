@@ -1,0 +1,275 @@
+// State on disk: the account, certificates with their keys, pending orders, and what failed or was put into DNS.
+
+import { createHash } from 'node:crypto';
+import { readdir, rename, rm } from 'node:fs/promises';
+import { join } from 'node:path';
+import { z } from 'zod';
+import {
+  ensurePrivateFolder,
+  readFileIfPresent,
+  syncFolder,
+  writeFileAtomic,
+} from '../src/lib/atomic-file.ts';
+import { type Certificate, readCertificate } from '../src/lib/certificate.ts';
+import { type Clock, systemClock } from '../src/lib/clock.ts';
+import { type Domain, parseDomain } from '../src/lib/domain.ts';
+import { type Log, silentLog } from '../src/lib/log.ts';
+import { createStateLock } from './state-lock.ts';
+
+export type StoreErrorCode = 'state-unwritable' | 'account-damaged';
+
+export class StoreError extends Error {
+  override readonly name = 'StoreError';
+  readonly code: StoreErrorCode;
+  constructor(code: StoreErrorCode, message: string, options?: ErrorOptions) {
+    super(message, options);
+    this.code = code;
+  }
+}
+
+const AccountSchema = z.object({
+  /** PEM, PKCS#8. Absent when the key is derived and never stored. */
+  key: z.string().optional(),
+  /** Absent until the CA has confirmed it. */
+  url: z.string().optional(),
+  publicKey: z.record(z.string(), z.string()).optional(),
+});
+export type StoredAccount = z.infer<typeof AccountSchema>;
+
+const OrderSchema = z.object({
+  names: z.array(z.string()),
+  url: z.string(),
+  /** The future certificate's key: PEM, PKCS#8. */
+  key: z.string(),
+  account: z.string(),
+  createdAt: z.string(),
+});
+/** An order that the CA knows, and the key that its certificate will have. */
+export type StoredOrder = z.infer<typeof OrderSchema>;
+
+const TimeSchema = z.iso.datetime();
+const LedgerEntrySchema = z.object({
+  /** The names it was for: other names start afresh. */
+  names: z.array(z.string()),
+  /** Attempts that ended in a failure, in a row. */
+  failures: z.number().int().min(0),
+  /** Attempts that did not end at all: the process was killed. */
+  crashes: z.number().int().min(0),
+  /** No attempt before this. */
+  notBefore: TimeSchema,
+  reason: z.string(),
+});
+export type LedgerEntry = z.infer<typeof LedgerEntrySchema>;
+/** By the certificate's first name. */
+export type Ledger = Record<string, LedgerEntry>;
+
+const WindowSchema = z.object({
+  /** SHA-256 of the certificate that it is about. */
+  certificate: z.string(),
+  start: TimeSchema,
+  end: TimeSchema,
+  chosen: TimeSchema,
+});
+export type StoredWindow = z.infer<typeof WindowSchema>;
+
+const TxtSchema = z.object({ name: z.string(), value: z.string() });
+export type ChallengeTxt = z.infer<typeof TxtSchema>;
+
+export interface Store {
+  /** Everything of one ACME directory. */
+  readonly folder: string;
+  /** Rejects with StoreError `account-damaged` while an account file that could not be read lies aside. */
+  readAccount(): Promise<StoredAccount | undefined>;
+  writeAccount(account: StoredAccount): Promise<void>;
+  /** All that can be read; the name it is stored under comes first in `names`. */
+  readCertificates(): Promise<Certificate[]>;
+  /** Replaces the one of the same first name, and drops that name's pending order, which is thereby done. */
+  keepCertificate(certificate: Certificate): Promise<void>;
+  readOrder(name: Domain): Promise<StoredOrder | undefined>;
+  writeOrder(name: Domain, order: StoredOrder): Promise<void>;
+  dropOrder(name: Domain): Promise<void>;
+  readLedger(): Promise<Ledger>;
+  writeLedger(ledger: Ledger): Promise<void>;
+  readWindows(): Promise<Record<string, StoredWindow>>;
+  writeWindows(windows: Record<string, StoredWindow>): Promise<void>;
+  /** TXT values that were about to be set and are not known to be gone. */
+  readChallenges(): Promise<ChallengeTxt[]>;
+  addChallenge(txt: ChallengeTxt): Promise<void>;
+  dropChallenge(txt: ChallengeTxt): Promise<void>;
+  /** Removes what a killed process left half written. Only under the lock. */
+  sweep(): Promise<void>;
+  /** See StateLock.hold. */
+  hold<T>(signal: AbortSignal, work: (signal: AbortSignal) => Promise<T>): Promise<T>;
+}
+
+export interface StoreOptions {
+  /** STATE_DIR; whatever else lies in it (a certbot tree) is left alone. */
+  stateDir: string;
+  directoryUrl: string;
+  clock?: Clock;
+  log?: Log;
+  /** See StateLockOptions. */
+  lockPollMs?: number;
+  lockStaleMs?: number;
+}
+
+/** Makes its folders if need be. Rejects with StoreError if it cannot. */
+export async function createStore(options: StoreOptions): Promise<Store> {
+  const { stateDir, directoryUrl, clock = systemClock, log = silentLog } = options;
+  const folder = join(stateDir, 'dstack-ingress', ...directoryFolder(directoryUrl));
+  const certificates = join(folder, 'certificates');
+  const orders = join(folder, 'orders');
+  try {
+    for (const each of [folder, certificates, orders]) await ensurePrivateFolder(each);
+  } catch (cause) {
+    throw new StoreError('state-unwritable', `the state folder ${folder} cannot be made`, { cause });
+  }
+  const lock = createStateLock({
+    folder,
+    clock,
+    log,
+    ...(options.lockPollMs === undefined ? {} : { pollMs: options.lockPollMs }),
+    ...(options.lockStaleMs === undefined ? {} : { staleMs: options.lockStaleMs }),
+  });
+
+  async function setAside(path: string, cause: unknown): Promise<void> {
+    const stamp = clock.now().toISOString().replaceAll(':', '');
+    const aside = `${path}.${stamp}.damaged`;
+    await rename(path, aside);
+    log.error({ path, aside, err: cause }, 'damaged state file set aside');
+  }
+
+  async function readJson<T>(path: string, schema: z.ZodType<T>): Promise<T | undefined> {
+    const bytes = await readFileIfPresent(path);
+    if (bytes === undefined) return undefined;
+    try {
+      return schema.parse(JSON.parse(bytes.toString('utf8')));
+    } catch {
+      // The parser's words may quote the file, which may hold a key.
+      await setAside(path, new Error('it is not the JSON that was written'));
+      return undefined;
+    }
+  }
+
+  const writeJson = (path: string, value: unknown) =>
+    writeFileAtomic(path, `${JSON.stringify(value, null, 2)}\n`);
+
+  const accountPath = join(folder, 'account.json');
+  const ledgerPath = join(folder, 'ledger.json');
+  const windowsPath = join(folder, 'windows.json');
+  const challengesPath = join(folder, 'challenges.json');
+  const orderPath = (name: Domain) => join(orders, `${fileName(name)}.json`);
+
+  async function readStoredCertificate(file: string): Promise<Certificate | undefined> {
+    const path = join(certificates, file);
+    try {
+      const text = (await readFileIfPresent(path))?.toString('utf8');
+      if (text === undefined) return undefined;
+      const stored = JSON.parse(text) as { name?: unknown; chain?: unknown; key?: unknown };
+      const certificate = readCertificate(String(stored.chain), String(stored.key));
+      return withFirst(certificate, parseDomain(String(stored.name)));
+    } catch (error) {
+      if (isDiskError(error)) log.error({ path, err: error }, 'certificate cannot be read from disk');
+      else await setAside(path, redacted(error));
+      return undefined;
+    }
+  }
+
+  // Challenges of several orders change the one file.
+  let changing: Promise<unknown> = Promise.resolve();
+  function changeChallenges(change: (all: ChallengeTxt[]) => ChallengeTxt[]): Promise<void> {
+    const turn = changing.then(async () => {
+      const before = (await readJson(challengesPath, z.array(TxtSchema))) ?? [];
+      const after = change(before);
+      if (after.length !== before.length) await writeJson(challengesPath, after);
+    });
+    changing = turn.catch(() => {});
+    return turn;
+  }
+
+  return {
+    folder,
+    async readAccount() {
+      const account = await readJson(accountPath, AccountSchema);
+      if (account !== undefined) return account;
+      const damaged = (await readdir(folder)).find((file) => /^account\.json\..*damaged$/.test(file));
+      if (damaged === undefined) return undefined;
+      throw new StoreError(
+        'account-damaged',
+        `the account file of ${directoryUrl} was damaged and lies at ${join(folder, damaged)}: ` +
+          `restore account.json, or remove the damaged file to register a new account`,
+      );
+    },
+    writeAccount: (account) => writeJson(accountPath, account),
+
+    async readCertificates() {
+      const files = (await readdir(certificates)).filter((file) => file.endsWith('.json')).sort();
+      const found = await Promise.all(files.map(readStoredCertificate));
+      return found.filter((certificate) => certificate !== undefined);
+    },
+    async keepCertificate(certificate) {
+      const name = certificate.names[0]!;
+      // Key and chain in one file, so that no crash can leave one without the other.
+      const { chain, key } = certificate;
+      await writeJson(join(certificates, `${fileName(name)}.json`), { name, chain, key });
+      await rm(orderPath(name), { force: true });
+    },
+
+    readOrder: (name) => readJson(orderPath(name), OrderSchema),
+    writeOrder: (name, order) => writeJson(orderPath(name), order),
+    dropOrder: (name) => rm(orderPath(name), { force: true }),
+
+    readLedger: async () => (await readJson(ledgerPath, z.record(z.string(), LedgerEntrySchema))) ?? {},
+    writeLedger: (ledger) => writeJson(ledgerPath, ledger),
+    readWindows: async () => (await readJson(windowsPath, z.record(z.string(), WindowSchema))) ?? {},
+    writeWindows: (windows) => writeJson(windowsPath, windows),
+
+    async readChallenges() {
+      await changing;
+      return (await readJson(challengesPath, z.array(TxtSchema))) ?? [];
+    },
+    addChallenge: (txt) => changeChallenges((all) => [...all.filter((each) => !sameTxt(each, txt)), txt]),
+    dropChallenge: (txt) => changeChallenges((all) => all.filter((each) => !sameTxt(each, txt))),
+
+    async sweep() {
+      for (const each of [folder, certificates, orders]) {
+        const left = (await readdir(each)).filter((file) => file.endsWith('.tmp'));
+        for (const file of left) await rm(join(each, file), { force: true });
+        if (left.length > 0) await syncFolder(each);
+      }
+    },
+    hold: lock.hold,
+  };
+}
+
+/** Two folder names that no other directory URL shares: so staging and production never mix. */
+function directoryFolder(directoryUrl: string): [string, string] {
+  const { host, pathname, search } = new URL(directoryUrl);
+  const path = encodeURIComponent(pathname.replace(/^\//, '') + search);
+  return [host.replaceAll(':', '_'), path === '' ? '_' : path.slice(0, 200)];
+}
+
+/** A domain has no underscore, and a file name at most 255 bytes with what atomic writes add. */
+function fileName(name: Domain): string {
+  const plain = name.replace('*', '_');
+  if (plain.length <= 200) return plain;
+  return `${plain.slice(0, 150)}_${createHash('sha256').update(name).digest('hex').slice(0, 32)}`;
+}
+
+function withFirst(certificate: Certificate, first: Domain): Certificate {
+  if (!certificate.names.includes(first)) return certificate;
+  return { ...certificate, names: [first, ...certificate.names.filter((name) => name !== first)] };
+}
+
+function isDiskError(error: unknown): boolean {
+  return typeof (error as NodeJS.ErrnoException).syscall === 'string';
+}
+
+/** Errors of JSON.parse quote what they read. */
+function redacted(error: unknown): unknown {
+  return error instanceof SyntaxError ? new Error('it is not the JSON that was written') : error;
+}
+
+function sameTxt(a: ChallengeTxt, b: ChallengeTxt): boolean {
+  return a.name === b.name && a.value === b.value;
+}
