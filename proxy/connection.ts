@@ -1,0 +1,76 @@
+// What the protocols share: the connection that a client made, and everything around it that they may use.
+
+import type { TLSSocket } from 'node:tls';
+import type { LocalHandler } from '../src/lib/local-handler.ts';
+import type { Log } from '../src/lib/log.ts';
+import type { Deadlines } from './deadlines.ts';
+import type { RouteTable } from './routes.ts';
+import type { Upstreams } from './upstream.ts';
+
+/** A client's connection after its handshake. */
+export interface Connection {
+  readonly socket: TLSSocket;
+  /** Names of the certificate that it was served: it may ask for no others (421). */
+  readonly certificateNames: readonly string[];
+  /** The SNI, lower case. */
+  readonly serverName: string;
+  /** Of the client; from the PROXY header if there was one. */
+  readonly clientAddress: string;
+  readonly clientPort: number;
+  /** The port that the client connected to. */
+  readonly serverPort: number;
+  /** Whether its peer is a trusted proxy, whose X-Forwarded-* and Forwarded fields are kept and appended to. */
+  readonly trustedClient: boolean;
+}
+
+export interface ListenerLimits {
+  /** Connections open at once; more are closed at accept. */
+  readonly maxConnections: number;
+  /** From accept to the end of the TLS handshake, the PROXY header included. */
+  readonly handshakeTimeoutMs: number;
+  /** From the first byte of a request head (of a new connection: from its handshake) to its last. */
+  readonly headerTimeoutMs: number;
+  /** Longest silence of a client in the middle of a body, in a tunnel, or while it takes none of a reply. */
+  readonly clientIdleTimeoutMs: number;
+  /** How long a connection without a request is kept. */
+  readonly keepAliveTimeoutMs: number;
+  /** Of a request head, and of a reply head. */
+  readonly maxHeaderBytes: number;
+  /** Header lines. */
+  readonly maxHeaderCount: number;
+  /** Of a request body; 0: no limit. */
+  readonly maxBodyBytes: number;
+  /** HTTP/2 streams open at once in one connection. */
+  readonly maxConcurrentStreams: number;
+}
+
+export const defaultLimits: ListenerLimits = {
+  maxConnections: 16_384,
+  handshakeTimeoutMs: 10_000,
+  headerTimeoutMs: 10_000,
+  clientIdleTimeoutMs: 60_000,
+  keepAliveTimeoutMs: 75_000,
+  maxHeaderBytes: 16_384,
+  maxHeaderCount: 128,
+  maxBodyBytes: 0,
+  maxConcurrentStreams: 128,
+};
+
+export interface ProxyContext {
+  routes(): RouteTable;
+  readonly upstreams: Upstreams;
+  readonly localHandlers: readonly LocalHandler[];
+  readonly limits: ListenerLimits;
+  readonly deadlines: Deadlines;
+  readonly log: Log;
+}
+
+/** What carries one protocol on connections that are handed to it. */
+export interface Acceptor {
+  accept(connection: Connection): void;
+  /** No new requests: each connection ends when what it is doing is done. */
+  drain(): void;
+  /** Connections still open. */
+  readonly open: number;
+  destroyAll(): void;
+}
