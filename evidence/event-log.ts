@@ -1,0 +1,133 @@
+// The event log of a dstack machine: what was measured into RTMR0 to RTMR3, and the replay that proves it.
+
+import { createHash } from 'node:crypto';
+import { z } from 'zod';
+
+/** One measurement. `digest` is what extends the register, computed here where the log carries the content. */
+export interface LogEvent {
+  readonly imr: number;
+  readonly type: number;
+  readonly name: string;
+  /** Lower-case hex; agents from 0.5.6 on leave it out for RTMR0 to RTMR2. */
+  readonly payload: string;
+  readonly digest: string;
+}
+
+export type EventLogErrorCode = 'unintelligible' | 'digest-mismatch';
+
+export class EventLogError extends Error {
+  override readonly name = 'EventLogError';
+  readonly code: EventLogErrorCode;
+  constructor(code: EventLogErrorCode, message: string, options?: ErrorOptions) {
+    super(message, options);
+    this.code = code;
+  }
+}
+
+/** The type of the events that dstack itself measures at run time, all of them into RTMR3. */
+export const RUNTIME_EVENT = 0x08000001;
+
+const hex = z
+  .string()
+  .regex(/^([0-9a-f]{2})*$/i, 'must be hexadecimal')
+  .transform((text) => text.toLowerCase());
+
+const logSchema = z.array(
+  z.object({
+    imr: z.int().min(0).max(3),
+    event_type: z.int().min(0).max(0xffffffff),
+    digest: hex.refine((text) => text === '' || text.length === 96, 'must be a SHA-384 digest or empty'),
+    event: z.string(),
+    event_payload: hex,
+    version: z.int().optional(),
+  }),
+);
+
+type RawEvent = z.infer<typeof logSchema>[number];
+
+/**
+ * Takes the `event_log` of a quote: a JSON text. Digests of runtime events are computed from their content, because
+ * agents from 0.5.6 on leave them out, and a digest that is given must agree. Throws EventLogError.
+ */
+export function parseEventLog(text: string): LogEvent[] {
+  return readLog(text).map((event, index) => ({
+    imr: event.imr,
+    type: event.event_type,
+    name: event.event,
+    payload: event.event_payload,
+    digest: digestOf(event, index),
+  }));
+}
+
+/** RTMR0 to RTMR3 as hex after all events, from 48 zero bytes each: RTMR = SHA-384(RTMR || digest). */
+export function replay(events: readonly LogEvent[]): readonly [string, string, string, string] {
+  const register = (imr: number) =>
+    events
+      .filter((event) => event.imr === imr)
+      .reduce<Buffer>((value, event) => sha384(value, Buffer.from(event.digest, 'hex')), Buffer.alloc(48))
+      .toString('hex');
+  return [register(0), register(1), register(2), register(3)];
+}
+
+/**
+ * The payload of the first event of this name that the system measured, as hex. Events after `system-ready` come from
+ * the app, which may give them any name, and are passed over.
+ */
+export function systemEvent(events: readonly LogEvent[], name: string): string | undefined {
+  const runtime = events.filter((event) => event.imr === 3 && event.type === RUNTIME_EVENT);
+  const ready = runtime.findIndex((event) => event.name === 'system-ready');
+  const ofSystem = ready === -1 ? runtime : runtime.slice(0, ready + 1);
+  return ofSystem.find((event) => event.name === name)?.payload;
+}
+
+/** SHA-384 over type (32 bits, little endian), colon, name, colon, payload. */
+export function runtimeDigest(name: string, payload: Uint8Array, type = RUNTIME_EVENT): string {
+  const typeBytes = Buffer.alloc(4);
+  typeBytes.writeUInt32LE(type);
+  return sha384(typeBytes, Buffer.from(`:${name}:`), payload).toString('hex');
+}
+
+/** The second version, opted in by the app: SHA-384 over the canonical JSON (RFC 8785) of name, payload in hex, type. */
+function runtimeDigestV2(event: RawEvent): string {
+  const canonical = JSON.stringify({
+    name: event.event,
+    payload: event.event_payload,
+    type: event.event_type,
+  });
+  return sha384(Buffer.from(canonical)).toString('hex');
+}
+
+function digestOf(event: RawEvent, index: number): string {
+  const subject = `event ${index} (${JSON.stringify(event.event)}, RTMR${event.imr})`;
+  if (event.imr !== 3 || event.event_type !== RUNTIME_EVENT) {
+    if (event.digest === '') throw new EventLogError('unintelligible', `${subject} has no digest`);
+    return event.digest;
+  }
+  const computed =
+    event.version === 2
+      ? runtimeDigestV2(event)
+      : runtimeDigest(event.event, Buffer.from(event.event_payload, 'hex'), event.event_type);
+  if (event.digest !== '' && event.digest !== computed) {
+    throw new EventLogError(
+      'digest-mismatch',
+      `${subject} says its digest is ${event.digest}, its content has ${computed}`,
+    );
+  }
+  return computed;
+}
+
+function readLog(text: string): RawEvent[] {
+  try {
+    return logSchema.parse(JSON.parse(text));
+  } catch (cause) {
+    throw new EventLogError('unintelligible', 'the event log is not the JSON list that it should be', {
+      cause,
+    });
+  }
+}
+
+function sha384(...parts: Uint8Array[]): Buffer {
+  const hash = createHash('sha384');
+  for (const part of parts) hash.update(part);
+  return hash.digest();
+}

@@ -1,0 +1,122 @@
+// The bytes of a TDX quote as fields (Intel TDX DCAP Quoting Library, quote formats 4 and 5).
+
+/** Only parseQuote makes one. Measurements are lower-case hex. Nothing in it is proven until its signature is verified. */
+export interface Quote {
+  readonly version: 4 | 5;
+  /** One byte a component, of the TDX module and the processor. */
+  readonly teeTcbSvn: string;
+  readonly mrSeam: string;
+  readonly mrSignerSeam: string;
+  readonly seamAttributes: string;
+  readonly tdAttributes: string;
+  readonly xfam: string;
+  readonly mrTd: string;
+  readonly mrConfigId: string;
+  readonly mrOwner: string;
+  readonly mrOwnerConfig: string;
+  readonly rtmrs: readonly [string, string, string, string];
+  /** 64 bytes, chosen by whoever asked for the quote. */
+  readonly reportData: string;
+  /** Only in TD reports of version 1.5. */
+  readonly mrServiceTd?: string;
+  /** Whether the host may look into the machine: such a quote proves nothing. */
+  readonly debug: boolean;
+}
+
+export type QuoteErrorCode = 'not-hex' | 'truncated' | 'unsupported';
+
+export class QuoteError extends Error {
+  override readonly name = 'QuoteError';
+  readonly code: QuoteErrorCode;
+  constructor(code: QuoteErrorCode, message: string) {
+    super(message);
+    this.code = code;
+  }
+}
+
+const HEADER_BYTES = 48;
+const TDX = 0x81;
+/** Body types of format 5; format 4 has a TD report 1.0 without saying so. */
+const BODY_TD_1_0 = 2;
+const BODY_TD_1_5 = 3;
+
+/** Takes hex, with or without 0x, or bytes. Throws QuoteError: also when the signature part is cut short. */
+export function parseQuote(quote: string | Uint8Array): Quote {
+  const bytes = typeof quote === 'string' ? bytesOf(quote) : Buffer.from(quote);
+  const read = createReader(bytes);
+  const version = read.u16('version');
+  if (version !== 4 && version !== 5)
+    throw new QuoteError('unsupported', `quote format ${version} is not 4 or 5`);
+  read.skip(2, 'attestation key type');
+  const teeType = read.u32('TEE type');
+  if (teeType !== TDX)
+    throw new QuoteError('unsupported', `TEE type 0x${teeType.toString(16)} is not TDX (0x81)`);
+  read.skip(HEADER_BYTES - 8, 'header');
+  const report = readReport(read, version, version === 4 ? BODY_TD_1_0 : readBodyType(read));
+  read.skip(read.u32('signature length'), 'signature');
+  return report;
+}
+
+function readBodyType(read: Reader): number {
+  const type = read.u16('body type');
+  read.skip(4, 'body size');
+  if (type === BODY_TD_1_0 || type === BODY_TD_1_5) return type;
+  throw new QuoteError('unsupported', `quote body type ${type} is not a TD report`);
+}
+
+function readReport(read: Reader, version: 4 | 5, bodyType: number): Quote {
+  const report = {
+    version,
+    teeTcbSvn: read.hex(16, 'TEE TCB SVN'),
+    mrSeam: read.hex(48, 'MRSEAM'),
+    mrSignerSeam: read.hex(48, 'MRSIGNERSEAM'),
+    seamAttributes: read.hex(8, 'SEAM attributes'),
+    tdAttributes: read.hex(8, 'TD attributes'),
+    xfam: read.hex(8, 'XFAM'),
+    mrTd: read.hex(48, 'MRTD'),
+    mrConfigId: read.hex(48, 'MRCONFIGID'),
+    mrOwner: read.hex(48, 'MROWNER'),
+    mrOwnerConfig: read.hex(48, 'MROWNERCONFIG'),
+    rtmrs: [read.hex(48, 'RTMR0'), read.hex(48, 'RTMR1'), read.hex(48, 'RTMR2'), read.hex(48, 'RTMR3')],
+    reportData: read.hex(64, 'report data'),
+  } as const;
+  // The lowest byte of the attributes is the "TD under debug" group: any bit of it opens the machine.
+  const debug = !report.tdAttributes.startsWith('00');
+  if (bodyType === BODY_TD_1_0) return { ...report, debug };
+  read.skip(16, 'TEE TCB SVN 2');
+  return { ...report, debug, mrServiceTd: read.hex(48, 'MRSERVICETD') };
+}
+
+interface Reader {
+  u16(what: string): number;
+  u32(what: string): number;
+  hex(length: number, what: string): string;
+  skip(length: number, what: string): void;
+}
+
+function createReader(bytes: Buffer): Reader {
+  let offset = 0;
+  const take = (length: number, what: string): Buffer => {
+    const end = offset + length;
+    if (end > bytes.length) {
+      throw new QuoteError('truncated', `the quote has ${bytes.length} bytes and ends within its ${what}`);
+    }
+    const part = bytes.subarray(offset, end);
+    offset = end;
+    return part;
+  };
+  return {
+    u16: (what) => take(2, what).readUInt16LE(),
+    u32: (what) => take(4, what).readUInt32LE(),
+    hex: (length, what) => take(length, what).toString('hex'),
+    skip: (length, what) => void take(length, what),
+  };
+}
+
+function bytesOf(text: string): Buffer {
+  const hex = text.replace(/^0x/i, '');
+  // Buffer.from stops silently at the first character that is not hex.
+  if (hex.length % 2 !== 0 || !/^[0-9a-f]*$/i.test(hex))
+    throw new QuoteError('not-hex', 'the quote is not hexadecimal');
+  return Buffer.from(hex, 'hex');
+}
