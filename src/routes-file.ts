@@ -10,6 +10,7 @@ import {
   type Node,
   type Pair,
   parseAllDocuments,
+  Scalar,
   visit,
 } from 'yaml';
 import type { PathRoute, Route, UpstreamSettings } from '../proxy/routes.ts';
@@ -292,7 +293,9 @@ function readTimeouts(
   const read = (key: string, otherwise: number) => {
     const value = fields?.find(key);
     const text = value && readString(value, `"${key}"`, mistakes);
-    return (text && readValue(value, () => parseDuration(text), mistakes)) || otherwise;
+    return text === undefined
+      ? otherwise
+      : (readValue(value, () => parseDuration(text), mistakes) ?? otherwise);
   };
   return {
     connectTimeoutMs: read('connect', inherited.connectTimeoutMs),
@@ -330,7 +333,7 @@ function readFields(
   const byKey = new Map<string, Node>();
   for (const { key, value } of node.items as Pair<Node, Node | null>[]) {
     const name = isScalar(key) ? String(key.value) : '';
-    if (known.includes(name)) byKey.set(name, value ?? key);
+    if (known.includes(name)) byKey.set(name, value ?? emptyAt(key));
     else mistakes.at(key, `${quote(name)} is not a key of ${subject}: wants ${known.join(', ')}`);
   }
   const find = (key: string) => byKey.get(key);
@@ -342,6 +345,13 @@ function readFields(
       return value;
     },
   };
+}
+
+/** `{host}` has a key and nothing after it, not even a place. */
+function emptyAt(key: Node): Node {
+  const empty = new Scalar(null);
+  empty.range = key.range ?? null;
+  return empty;
 }
 
 function readList(node: Node, subject: string, most: number, mistakes: Mistakes): Node[] {

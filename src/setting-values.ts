@@ -60,7 +60,7 @@ export function parseSize(text: string): number {
 }
 
 export function parseCount(text: string, least: number, most: number): number {
-  const count = /^\d{1,10}$/.test(text) ? Number(text) : Number.NaN;
+  const count = /^(0|[1-9]\d{0,9})$/.test(text) ? Number(text) : Number.NaN;
   if (count >= least && count <= most) return count;
   throw new ValueError(`${quote(text)} is not a whole number from ${least} to ${most}`);
 }

@@ -24,9 +24,9 @@ const SCHEMES = Object.keys(DEFAULT_PORTS).map((scheme) => `${scheme}://`);
 
 /** Throws ValueError. A path is refused, except a lone "/": requests keep the path that the client asked for. */
 export function parseUpstreamUrl(text: string): UpstreamTarget {
-  const match = /^([a-z][a-z0-9+.-]*):\/\/(.*)$/is.exec(text);
+  const match = /^([A-Za-z][A-Za-z0-9+.-]*):\/\/(.*)$/s.exec(text);
   if (match === null) return { protocol: 'auto', address: parseAuthority(text, text, undefined) };
-  const scheme = knownScheme(match[1]!.toLowerCase());
+  const scheme = knownScheme(match[1]!);
   const rest = match[2]!;
   const authority = /^[^/?#]*/.exec(rest)![0];
   const after = rest.slice(authority.length);
