@@ -17,6 +17,7 @@ import {
   socketFolder,
   startAgentDouble,
 } from '../support/agent-double.ts';
+import { readFixture, withoutFixtures } from '../support/attestation-fixtures.ts';
 
 const reportData = Buffer.from('5ca1ab1e'.repeat(8), 'hex');
 const paddedHex = reportData.toString('hex').padEnd(128, '0');
@@ -259,3 +260,20 @@ test('an answer that should hold a key and is not understood is never quoted', a
     assert.doesNotMatch(`${error.message} ${error.cause}`, /f00dfeed/);
   }
 });
+
+for (const name of ['quote-report.json', 'tdx-lite-getquote.json'] as const) {
+  test(`a real agent's answer is accepted and passed on unchanged (${name})`, {
+    skip: withoutFixtures(name),
+  }, async (t) => {
+    const real = readFixture<{ report_data: string }>(name);
+    const double = await startSimulatedAgent({
+      socketPath: join(await socketFolder(t), 'dstack.sock'),
+      processor: await sharedProcessor(),
+      intercept: () => ({ status: 200, body: JSON.stringify(real) }),
+    });
+    t.after(() => double.close());
+    const agent = createAgent({ endpoint: double.endpoint });
+    assert.deepEqual(await agent.quote(Buffer.from(real.report_data, 'hex')), real);
+    await rejectsWith('report-data-mismatch', /asked was 00/, agent.quote(Buffer.alloc(64)));
+  });
+}
