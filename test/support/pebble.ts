@@ -34,6 +34,8 @@ export interface PebbleOptions {
 export interface PebbleDns {
   /** "127.0.0.1:port", UDP and TCP; answers 127.0.0.1 for every A that is not set. */
   readonly address: string;
+  /** URL of pebble-challtestsrv's own API, for the doubles of DNS providers. */
+  readonly management: string;
   /** All TXT values of this name, in place of those before. */
   setTxt(name: string, values: readonly string[]): Promise<void>;
   addTxt(name: string, value: string): Promise<void>;
@@ -75,7 +77,7 @@ export interface Pebble {
 }
 
 const PATHS = { newOrder: '/order-plz', newAccount: '/sign-me-up' };
-const MADE = { order: 'Added order "', account: 'There are now ' };
+const MADE = { order: /Added order "/g, account: /There are now \d+ accounts/g };
 const START_ATTEMPTS = 8;
 
 /** Rejects with what is missing or what the processes said. Stop it, or they live on. */
@@ -170,7 +172,7 @@ async function startCa(
     dns: dns.api,
     log,
     count: (what) => log().split(`POST ${PATHS[what]} `).length - 1,
-    made: (what) => log().split(MADE[what]).length - 1,
+    made: (what) => log().match(MADE[what])?.length ?? 0,
     kill,
     async restart() {
       await kill();
@@ -227,6 +229,7 @@ function dnsApi(address: string, manage: string): PebbleDns {
   const txt = (name: string) => texts.get(host(name)) ?? [];
   return {
     address,
+    management: manage,
     txt,
     setTxt: (name, values) => inTurn(() => replace(name, values)),
     addTxt: (name, value) =>
