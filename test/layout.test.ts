@@ -1,0 +1,258 @@
+// The shape of the source, held: who imports whom, how files begin and are called, and what no file may say.
+
+import assert from 'node:assert/strict';
+import { globSync, readFileSync } from 'node:fs';
+import { basename, dirname, join } from 'node:path/posix';
+import { describe, test } from 'node:test';
+import { fileURLToPath } from 'node:url';
+
+const root = fileURLToPath(new URL('..', import.meta.url));
+
+/** Where a file stands: the most specific of these that its path begins with. */
+const areas = [
+  'src/lib/',
+  'src/demo/',
+  'src/worker.ts',
+  'src/',
+  'proxy/',
+  'acme/',
+  'dns/',
+  'evidence/',
+  'test/',
+  'bench/',
+] as const;
+type Area = (typeof areas)[number];
+
+const features = ['proxy/', 'acme/', 'dns/', 'evidence/'] as const;
+const program = ['src/', 'src/worker.ts', 'src/demo/'] as const;
+
+interface ForbiddenArrow {
+  readonly from: Area;
+  readonly to: readonly Area[];
+  readonly reason: string;
+}
+
+const forbidden: readonly ForbiddenArrow[] = [
+  { from: 'src/lib/', to: [...features, ...program], reason: 'the floor cannot stand on what stands on it' },
+  {
+    from: 'proxy/',
+    to: ['acme/', 'dns/', 'evidence/'],
+    reason: 'what reads hostile bytes has no use for accounts, tokens or quotes',
+  },
+  { from: 'proxy/', to: program, reason: 'the proxy is told what to do by whoever runs it' },
+  {
+    from: 'evidence/',
+    to: ['proxy/', 'acme/', 'dns/'],
+    reason: 'an auditor of the evidence reads nothing else',
+  },
+  {
+    from: 'evidence/',
+    to: program,
+    reason: 'evidence is made of what it is given, not of the configuration',
+  },
+  {
+    from: 'dns/',
+    to: ['proxy/', 'acme/', 'evidence/'],
+    reason: 'records are written for anyone who needs them',
+  },
+  { from: 'dns/', to: program, reason: 'a provider sees its own credentials and no other setting' },
+  {
+    from: 'acme/',
+    to: ['proxy/'],
+    reason: 'how a challenge is served is the business of the composition root',
+  },
+  { from: 'acme/', to: ['evidence/'], reason: 'certificates are issued whether or not a quote can be had' },
+  { from: 'acme/', to: program, reason: 'the issuer works for any program' },
+  {
+    from: 'src/worker.ts',
+    to: ['acme/', 'dns/', 'src/demo/'],
+    reason: 'a worker that falls must have nothing to give away',
+  },
+  ...(['src/', ...features] as const).map((from) => ({
+    from,
+    to: ['src/demo/'] as const,
+    reason: 'what is simulated must not be needed by what is real',
+  })),
+  ...(['src/lib/', ...program, ...features] as const).map((from) => ({
+    from,
+    to: ['test/', 'bench/'] as const,
+    reason: 'the program does not ship its tests',
+  })),
+];
+
+const exceptions: readonly { from: string; to: string; reason: string }[] = [
+  { from: 'src/main.ts', to: 'src/demo/demo.ts', reason: 'the command line starts the demo, on demand' },
+];
+
+/** Packages that belong to one subject, and who may import them; tests and benchmarks may import all. */
+const packages: readonly { name: string; only: readonly string[]; reason: string }[] = [
+  {
+    name: 'acme-client',
+    only: ['acme/'],
+    reason: 'its transport and its auto() are only safe as acme/ uses them',
+  },
+  { name: 'cloudflare', only: ['dns/'], reason: 'a provider hides its vendor' },
+  { name: '@linode/api-v4', only: ['dns/'], reason: 'a provider hides its vendor' },
+  { name: '@phala/dstack-sdk', only: ['evidence/'], reason: 'its answers are checked where it is asked' },
+  { name: '@grpc/grpc-js', only: ['proxy/', 'src/demo/'], reason: 'gRPC passes through unread' },
+  { name: 'http-proxy-3', only: ['proxy/'], reason: 'the data path is in one place' },
+  { name: 'ws', only: ['proxy/', 'src/demo/'], reason: 'WebSockets pass through unread' },
+  { name: 'yaml', only: ['src/routes-file.ts'], reason: 'YAML is read in one place' },
+  { name: 'pino', only: ['src/lib/log.ts'], reason: 'everyone else knows only what a Log is' },
+];
+
+const sources = filesOf('{src,proxy,acme,dns,evidence}/**/*.ts');
+
+describe('imports', () => {
+  test('are recognised in every form that TypeScript has', () => {
+    const text = [
+      "import { a } from './a.ts';",
+      'import {',
+      '  b,',
+      "} from './b.ts';",
+      "import './c.ts';",
+      "import type { D } from './d.ts';",
+      "export * from './e.ts';",
+      "export { f } from './f.ts';",
+      "const g = await import('./g.ts');",
+      "type H = import('./h.ts').H;",
+      "// import { no } from './comment.ts';",
+      "const text = 'imported from nowhere';",
+    ].join('\n');
+    assert.deepEqual(
+      importsIn(text).sort(),
+      'abcdefgh'.split('').map((name) => `./${name}.ts`),
+    );
+  });
+
+  test('follow no forbidden arrow', () => {
+    const found = sources.flatMap((file) => importedFiles(file).flatMap((target) => judge(file, target)));
+    assert.deepEqual(found, []);
+  });
+
+  test('take a package only where its subject is', () => {
+    const found = sources.flatMap((file) =>
+      importsIn(read(file)).flatMap((specifier) => {
+        const rule = packages.find(({ name }) => specifier === name || specifier.startsWith(`${name}/`));
+        if (rule === undefined || rule.only.some((place) => file.startsWith(place))) return [];
+        return [`${file} imports ${specifier}: ${rule.reason}`];
+      }),
+    );
+    assert.deepEqual(found, []);
+  });
+
+  test('of a forbidden kind would be found, and the exceptions are still in use', () => {
+    assert.equal(judge('proxy/listener.ts', 'acme/manager.ts').length, 1);
+    assert.equal(judge('src/lib/log.ts', 'src/config.ts').length, 1);
+    assert.equal(judge('src/ingress.ts', 'src/demo/demo.ts').length, 1);
+    assert.deepEqual(judge('src/ingress.ts', 'acme/manager.ts'), []);
+    for (const { from, to } of exceptions) assert.ok(importedFiles(from).includes(to), `${from} -> ${to}`);
+  });
+});
+
+describe('a source file', () => {
+  test('begins with one sentence that says what it is', () => {
+    const wrong = sources.filter((file) => !/^\/\/ [A-Z].*\.$/.test(read(file).split('\n', 1)[0]!));
+    assert.deepEqual(wrong, []);
+  });
+
+  test('is named for its subject', () => {
+    const vague = /^(utils?|helpers?|common|misc|shared|services?|types|managers?)$/;
+    const wrong = [...sources, ...filesOf('{test,bench}/**/*.ts')].filter((file) => {
+      const words = file.replace(/\.ts$/, '').split(/[/.-]/);
+      return (
+        file !== 'acme/manager.ts' &&
+        !/manager\.test\.ts$/.test(file) &&
+        words.some((word) => vague.test(word))
+      );
+    });
+    assert.deepEqual(wrong, []);
+  });
+
+  test('has nothing in it that must be compiled: no enum, no namespace', () => {
+    const compiled = /^\s*(export\s+)?(declare\s+)?((const\s+)?enum|namespace)\s+\w/m;
+    assert.match('export const enum Colour {', compiled);
+    assert.deepEqual(
+      sources.filter((file) => compiled.test(read(file))),
+      [],
+    );
+  });
+});
+
+describe('no file', () => {
+  const everything = filesOf('{,.ci/}**/*').filter((file) =>
+    /\.(ts|json|md|ya?ml|sh|conf|toml)$|\/run$|file$/i.test(file),
+  );
+
+  test('names a folder of the machine that it was written on', () => {
+    const places = ['home', 'root', 'work', 'Users'].map((name) => `/${name}/`).join('|');
+    const pattern = new RegExp(`(^|[\\s"'\`=(:])(${places})\\w`, 'm');
+    assert.match(`cd ${'/ho'}${'me/someone'}`, pattern);
+    assert.deepEqual(
+      everything.filter((file) => pattern.test(read(file))),
+      [],
+    );
+  });
+
+  test('ties the lockfile to a registry, and what is always installed has its hash', () => {
+    const { packages: locked } = JSON.parse(read('package-lock.json')) as {
+      packages: Record<
+        string,
+        { version?: string; resolved?: string; integrity?: string; optional?: boolean }
+      >;
+    };
+    const installed = Object.entries(locked).filter(([path]) => path !== '');
+    assert.ok(installed.length > 50);
+    assert.deepEqual(
+      installed.filter(([, entry]) => entry.resolved !== undefined),
+      [],
+    );
+    assert.deepEqual(
+      installed.filter(([, { version, integrity, optional }]) => !version || (!integrity && !optional)),
+      [],
+    );
+  });
+});
+
+function judge(from: string, to: string): string[] {
+  if (exceptions.some((one) => one.from === from && one.to === to)) return [];
+  const [here, there] = [areaOf(from), areaOf(to)];
+  return forbidden
+    .filter((arrow) => arrow.from === here && arrow.to.includes(there))
+    .map(({ reason }) => `${from} imports ${to}: ${reason}`);
+}
+
+function areaOf(file: string): Area {
+  const area = areas.find((prefix) => file.startsWith(prefix));
+  assert.ok(area, `${file} is in no known folder`);
+  return area;
+}
+
+function importedFiles(file: string): string[] {
+  return importsIn(read(file))
+    .filter((specifier) => specifier.startsWith('.'))
+    .map((specifier) => join(dirname(file), specifier));
+}
+
+function importsIn(text: string): string[] {
+  const code = text.replace(/^\s*(\/\/|\*|\/\*).*$/gm, '');
+  const statements =
+    /^(?:import|export)\b[^'";]*?\bfrom\s+'([^']+)'|^import\s+'([^']+)'|\bimport\(\s*'([^']+)'/gm;
+  return [...code.matchAll(statements)].map(([, from, bare, dynamic]) => (from ?? bare ?? dynamic)!);
+}
+
+function filesOf(pattern: string): string[] {
+  const skipped = new Set(['node_modules', 'dist', '.git']);
+  return globSync(pattern, {
+    cwd: root,
+    withFileTypes: true,
+    exclude: (entry) => skipped.has(typeof entry === 'string' ? basename(entry) : entry.name),
+  })
+    .filter((entry) => entry.isFile())
+    .map((entry) => join(entry.parentPath, entry.name).slice(root.length))
+    .sort();
+}
+
+function read(file: string): string {
+  return readFileSync(join(root, file), 'utf8');
+}
