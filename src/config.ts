@@ -445,6 +445,10 @@ function readProvider(
 
 /** Making a provider contacts nothing, and tells whether its credentials can be right. */
 function isUsable(environment: Environment, choice: NonNullable<DnsSettings['provider']>): boolean {
+  const broken = Object.entries(choice.credentials).filter(([, value]) => /[\x00-\x1f\x7f]/.test(value));
+  for (const [name] of broken)
+    environment.refuse(name, 'has a line break or another control character inside');
+  if (broken.length > 0) return false;
   try {
     choice.kind.create(choice.credentials);
     return true;

@@ -1,7 +1,7 @@
 // The environment as settings: unset, unfilled and misspelt variables told apart, every mistake collected.
 
 import { DomainError } from './lib/domain.ts';
-import { quote, ValueError } from './setting-values.ts';
+import { quote, ValueError, withoutUserInfo } from './setting-values.ts';
 
 /** One mistake: whose it is; what is wrong, and what is wanted. Never holds a secret's value. */
 export interface ConfigProblem {
@@ -36,7 +36,9 @@ export function readEnvironment(env: Env, known: ReadonlySet<string>): Environme
   const problems: ConfigProblem[] = [];
   const warnings: ConfigWarning[] = [];
   const values: Record<string, string> = {};
-  const refuse = (variable: string, problem: string) => void problems.push({ variable, problem });
+  // Texts of others' errors may quote the value whole.
+  const refuse = (variable: string, problem: string) =>
+    void problems.push({ variable, problem: withoutUserInfo(problem) });
   const warn = (variable: string, warning: string) => void warnings.push({ variable, warning });
   for (const name of known) {
     const text = env[name]?.trim() ?? '';
@@ -54,7 +56,10 @@ export function readEnvironment(env: Env, known: ReadonlySet<string>): Environme
     has: (name) => (env[name]?.trim() ?? '') !== '',
     isWrong: (...names) => problems.some(({ variable }) => names.includes(variable)),
     read(names, parse) {
-      const [name, ...others] = (typeof names === 'string' ? [names] : names).filter((one) => one in values);
+      const all = typeof names === 'string' ? [names] : names;
+      const untold = all.find((one) => !known.has(one));
+      if (untold !== undefined) throw new Error(`${untold} is missing from the table of settings`);
+      const [name, ...others] = all.filter((one) => one in values);
       if (name === undefined) return undefined;
       for (const other of others) {
         if (values[other] !== values[name]) warn(other, `is not used: ${name} is set and differs`);

@@ -90,9 +90,9 @@ function parseAll<T>(
 function parseEntry(entry: string, upstream: (text: string) => UpstreamSettings): Route {
   const [, name, target] = /^([^=]*)=(.*)$/s.exec(entry) ?? [];
   if (!name?.trim() || !target?.trim()) {
-    // What stands before an @ may be a password.
-    const shown = entry.includes('@') ? 'an entry' : quote(entry);
-    throw new ValueError(`${shown} is not an entry: wants domain=upstream, as in app.example.com=app:80`);
+    throw new ValueError(
+      `${quote(entry)} is not an entry: wants domain=upstream, as in app.example.com=app:80`,
+    );
   }
   const host = parseDomain(name);
   try {

@@ -143,7 +143,9 @@ const PRIVATE_NETWORKS = [
 
 /** `private`, `any`, addresses and CIDR blocks -> CIDR blocks. */
 export function parseNetworks(text: string): string[] {
-  return splitWords(text).flatMap((word) => {
+  const words = splitWords(text);
+  if (words.length === 0) throw new ValueError(`${quote(text)} names no network`);
+  return words.flatMap((word) => {
     if (word.toLowerCase() === 'private') return PRIVATE_NETWORKS;
     if (word.toLowerCase() === 'any') return ['0.0.0.0/0', '::/0'];
     return [parseNetwork(word)];
@@ -163,16 +165,20 @@ function parseNetwork(word: string): string {
 /** An https URL without credentials, normalised. */
 export function parseHttpsUrl(text: string): string {
   const url = URL.parse(text);
-  // Not quoted where it has an @: what stands before may be a password.
-  if (url === null)
-    throw new ValueError(`${text.includes('@') ? 'it' : quote(text)} is not a URL: wants https://…`);
+  if (url === null) throw new ValueError(`${quote(text)} is not a URL: wants https://…`);
   if (url.username !== '' || url.password !== '')
     throw new ValueError('holds a user name or password: wants a URL without');
   if (url.protocol !== 'https:') throw new ValueError(`${quote(text)} is not an https:// URL`);
   return url.href;
 }
 
-/** The text as it can be shown: on one line, and not too much of it. */
+/** The text as it can be shown: on one line, not too much of it, and without a password. */
 export function quote(text: string): string {
-  return JSON.stringify(text.length > 80 ? `${text.slice(0, 77)}…` : text);
+  const shown = withoutUserInfo(text);
+  return JSON.stringify(shown.length > 80 ? `${shown.slice(0, 77)}…` : shown);
+}
+
+/** What stands before an @ may be a password (RFC 3986 §3.2.1). */
+export function withoutUserInfo(text: string): string {
+  return text.replace(/[^\s"/]+@/g, '…@');
 }

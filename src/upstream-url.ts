@@ -1,5 +1,6 @@
 // Where requests go, as people write it: a URL, or the bare host:port of the HAProxy images.
 
+import { isIPv6 } from 'node:net';
 import type { Address, UpstreamProtocol } from '../proxy/routes.ts';
 import { parseAddress, quote, ValueError } from './setting-values.ts';
 
@@ -50,11 +51,12 @@ function knownScheme(scheme: string): Scheme {
 }
 
 function parseAuthority(text: string, authority: string, defaultPort: number | undefined): Address {
-  // Not quoted: what stands before the @ may be a password.
   if (authority.includes('@'))
     throw new ValueError('has a user name or password: upstreams are given without');
   if (authority === '')
     throw new ValueError(`${quote(text)} has no host: wants host:port or a URL as in http://app:80`);
+  if (isIPv6(authority))
+    throw new ValueError(`${quote(text)}: an IPv6 address needs brackets, as in [::1]:80`);
   try {
     return parseAddress(authority, defaultPort);
   } catch (error) {
