@@ -388,7 +388,8 @@ async function exchange(
     body = await readBody(response);
   } catch (cause) {
     if (cause instanceof AgentError) throw cause;
-    const why = (cause as Error).message;
+    // A name with several addresses fails with an error that has a code and no text.
+    const why = (cause as Error).message || (cause as NodeJS.ErrnoException).code;
     throw new AgentError('unreachable', `${subject(about)}: the connection broke before the answer: ${why}`, {
       cause,
     });

@@ -8,7 +8,12 @@ import type { AddressInfo } from 'node:net';
 import { secp256k1 } from '@noble/curves/secp256k1.js';
 import { keccak_256 } from '@noble/hashes/sha3.js';
 import { RUNTIME_EVENT, replay, runtimeDigest } from '../../evidence/event-log.ts';
-import { type Collateral, createSimulatedProcessor, type SimulatedProcessor } from './simulated-quote.ts';
+import {
+  type Collateral,
+  createSimulatedProcessor,
+  type Measurements,
+  type SimulatedProcessor,
+} from './simulated-quote.ts';
 
 export interface SimulatedAgentOptions {
   /** Where to listen: a socket (`tappd` in its name makes no difference here), or else a port of loopback (0: any). */
@@ -253,64 +258,82 @@ function createMachine(options: SimulatedAgentOptions, processor: SimulatedProce
   const composeHash = sha256(appCompose);
   const appId = options.appId ?? composeHash.slice(0, 40);
   const instanceId = options.instanceId ?? sha256(`SIMULATED instance of ${appId}`).slice(0, 40);
-  const keys = createKeyService(
-    options.kmsSeed ?? Buffer.from(sha256('SIMULATED key service'), 'hex'),
-    appId,
-  );
+  const seed = options.kmsSeed ?? Buffer.from(sha256('SIMULATED key service'), 'hex');
+  const keys = createKeyService(seed, appId);
   const keyProvider = JSON.stringify({ name: 'simulated-kms', id: keys.rootPublicKey });
-  const osImageHash = sha256('SIMULATED image');
-  const log = bootLog({ appId, composeHash, instanceId, osImageHash, keyProvider });
-  const measurements = {
+  const identity = { appId, composeHash, instanceId, osImageHash: sha256('SIMULATED image'), keyProvider };
+  const log = bootLog(identity);
+  const measurements: Measurements = {
     mrTd: sha384('SIMULATED firmware'),
+    // Binds the app's description: version 1, then its hash.
     mrConfigId: `01${composeHash}${'00'.repeat(15)}`,
+    rtmrs: replay(log),
   };
-  const rtmrs = replay(log);
-  const deviceId = sha256('SIMULATED processor');
+  const events = log.map(published(options.eventLog ?? 'stripped'));
+  const tcb = describeTcb(identity, measurements);
   const vm_config = JSON.stringify({
-    os_image_hash: osImageHash,
+    os_image_hash: identity.osImageHash,
     cpu_count: 1,
     memory_size: 0,
     simulated: true,
   });
-  const tcb = {
-    mrtd: measurements.mrTd,
-    ...Object.fromEntries(rtmrs.map((value, index) => [`rtmr${index}`, value])),
-    mr_aggregated: sha256(
-      Buffer.from(measurements.mrTd + rtmrs.join('') + measurements.mrConfigId + '00'.repeat(96), 'hex'),
-    ),
-    os_image_hash: osImageHash,
-    compose_hash: composeHash,
-    device_id: deviceId,
-    event_log: log.map(published(options.eventLog ?? 'stripped')),
-    app_compose: appCompose,
-  };
   return {
     processor,
     appId,
     instanceId,
     composeHash,
-    info: () => ({
-      app_id: appId,
-      instance_id: instanceId,
-      app_cert: '',
-      tcb_info: JSON.stringify(tcb),
-      app_name: 'SIMULATED app',
-      device_id: deviceId,
-      mr_aggregated: tcb.mr_aggregated,
-      os_image_hash: osImageHash,
-      key_provider_info: keyProvider,
-      compose_hash: composeHash,
-      vm_config,
-      cloud_vendor: 'SIMULATED',
-      cloud_product: 'SIMULATED',
-    }),
+    info: () => describeApp(identity, { ...tcb, event_log: events, app_compose: appCompose }, vm_config),
     quote: (reportData) => ({
-      quote: processor.quote({ ...measurements, rtmrs }, reportData).toString('hex'),
-      event_log: JSON.stringify(tcb.event_log),
+      quote: processor.quote(measurements, reportData).toString('hex'),
+      event_log: JSON.stringify(events),
       report_data: reportData.toString('hex'),
       vm_config,
     }),
     key: keys.derive,
+  };
+}
+
+interface TcbInfo {
+  readonly mr_aggregated: string;
+  readonly device_id: string;
+  readonly [other: string]: unknown;
+}
+
+function describeTcb(
+  { osImageHash, composeHash }: Identity,
+  { mrTd, mrConfigId, rtmrs }: Measurements,
+): TcbInfo {
+  const [rtmr0, rtmr1, rtmr2, rtmr3] = rtmrs;
+  // MRTD, the registers, MRCONFIGID, then MROWNER and MROWNERCONFIG, which are zero here.
+  const all = Buffer.from(mrTd + rtmrs.join('') + mrConfigId + '00'.repeat(96), 'hex');
+  return {
+    mrtd: mrTd,
+    rtmr0,
+    rtmr1,
+    rtmr2,
+    rtmr3,
+    mr_aggregated: sha256(all),
+    os_image_hash: osImageHash,
+    compose_hash: composeHash,
+    device_id: sha256('SIMULATED processor'),
+  };
+}
+
+function describeApp(identity: Identity, tcb: TcbInfo, vm_config: string) {
+  return {
+    app_id: identity.appId,
+    instance_id: identity.instanceId,
+    app_cert: '',
+    tcb_info: JSON.stringify(tcb),
+    app_name: 'SIMULATED app',
+    device_id: tcb.device_id,
+    mr_aggregated: tcb.mr_aggregated,
+    os_image_hash: identity.osImageHash,
+    key_provider_info: identity.keyProvider,
+    compose_hash: identity.composeHash,
+    vm_config,
+    cloud_vendor: 'SIMULATED',
+    cloud_product: 'SIMULATED',
   };
 }
 

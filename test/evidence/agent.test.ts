@@ -219,6 +219,19 @@ test('an http endpoint works like a socket', async (t) => {
   assert.equal((await agent.quote(reportData)).report_data, paddedHex);
 });
 
+test('an http endpoint where nobody listens is an error that says so', async (t) => {
+  const double = await startAgentDouble(t, { port: 0 });
+  await double.close();
+  const { port } = new URL(double.endpoint);
+  for (const host of ['127.0.0.1', 'localhost']) {
+    await rejectsWith(
+      'unreachable',
+      /ECONNREFUSED/,
+      createAgent({ endpoint: `http://${host}:${port}` }).info(),
+    );
+  }
+});
+
 test('derived keys depend on the path, and not on machine or interface', async (t) => {
   const folder = await socketFolder(t);
   const shared = { appId: '0a'.repeat(20), kmsSeed: Buffer.alloc(32, 7) };
