@@ -1,5 +1,11 @@
 // A DNS provider: the zones we may write; which one it is, by its name or by the credentials that are set.
 
+import { cloudflareKind } from './cloudflare.ts';
+import { linodeKind } from './linode.ts';
+import type { Patience } from './patience.ts';
+
+export { DnsError, type DnsErrorCode } from './error.ts';
+
 export type RecordType = 'A' | 'AAAA' | 'CNAME' | 'TXT' | 'CAA';
 
 export interface DnsRecord {
@@ -10,6 +16,8 @@ export interface DnsRecord {
    * TXT: the text itself, unquoted. CNAME: the target without a trailing dot. CAA: `0 issue "value"` as in a zone file.
    */
   readonly value: string;
+  /** The provider answers with addresses of its own in place of the value, so that visitors reach it and not us. */
+  readonly proxied?: boolean;
 }
 
 /**
@@ -22,28 +30,115 @@ export interface DnsProvider {
   readonly caaBesideCname: boolean;
   /** All records at this very name of this type, every page read. */
   list(name: string, type: RecordType): Promise<DnsRecord[]>;
-  /** Adds this value beside the others of its name and type; already there is success. */
+  /** Adds this value beside the others of its name and type; already there is success. A proxied one stops being so. */
   add(record: DnsRecord, ttlSeconds?: number): Promise<void>;
   /** Removes this value only; not there is success. */
   remove(record: DnsRecord): Promise<void>;
 }
 
-export type DnsErrorCode =
-  | 'zone-not-found'
-  | 'unauthorized'
-  | 'rate-limited'
-  | 'conflict'
-  | 'refused'
-  | 'unreachable'
-  | 'unintelligible'
-  | 'unsupported';
+export interface CredentialVariable {
+  /** The name under which create() is given it. */
+  readonly name: string;
+  /** Other names of the same thing, as lego and certbot users know them. */
+  readonly aliases?: readonly string[];
+  readonly required: boolean;
+  readonly secret: boolean;
+  readonly meaning: string;
+}
 
-/** What the provider's API did not do. The message names the provider, the subject and the API's own words. */
-export class DnsError extends Error {
-  override readonly name = 'DnsError';
-  readonly code: DnsErrorCode;
-  constructor(code: DnsErrorCode, message: string, options?: ErrorOptions) {
-    super(message, options);
-    this.code = code;
+export interface ProviderOptions {
+  /** For one call to the API. Default 30 s. */
+  readonly timeoutMs?: number;
+  /** How often and how long a failing or limiting API is asked again. */
+  readonly patience?: Patience;
+}
+
+export interface ProviderKind {
+  /** As in DNS_PROVIDER. */
+  readonly name: string;
+  readonly aliases?: readonly string[];
+  readonly variables: readonly CredentialVariable[];
+  /** `credentials` by the names of `variables`; contacts nothing. Throws DnsError `unsupported` if one cannot be right. */
+  create(credentials: Readonly<Record<string, string>>, options?: ProviderOptions): DnsProvider;
+}
+
+export const providerKinds: readonly ProviderKind[] = [cloudflareKind, linodeKind];
+
+export interface ProviderProblem {
+  readonly variable: string;
+  readonly problem: string;
+}
+
+export type ProviderChoice =
+  | { readonly kind: ProviderKind; readonly credentials: Record<string, string> }
+  | { readonly problems: ProviderProblem[] };
+
+/**
+ * By DNS_PROVIDER, or the one kind whose required credentials are all present; undefined when there is neither. Problems
+ * are returned whole, not thrown.
+ */
+export function chooseProvider(
+  env: Readonly<Record<string, string | undefined>>,
+): ProviderChoice | undefined {
+  const named = env.DNS_PROVIDER?.trim().toLowerCase();
+  if (named) return choiceByName(named, env);
+  const complete = providerKinds.filter((kind) => missingOf(kind, env).length === 0);
+  const [kind] = complete;
+  if (kind === undefined) return undefined;
+  if (complete.length > 1) {
+    const names = complete.map((candidate) => candidate.name).join(', ');
+    return {
+      problems: [
+        {
+          variable: 'DNS_PROVIDER',
+          problem: `credentials of several providers are set, say which one: ${names}`,
+        },
+      ],
+    };
   }
+  return { kind, credentials: credentialsOf(kind, env) };
+}
+
+function choiceByName(named: string, env: Readonly<Record<string, string | undefined>>): ProviderChoice {
+  const kind = providerKinds.find(
+    (candidate) => candidate.name === named || candidate.aliases?.includes(named),
+  );
+  if (kind === undefined) {
+    const names = providerKinds.map((candidate) => candidate.name).join(', ');
+    return {
+      problems: [{ variable: 'DNS_PROVIDER', problem: `${JSON.stringify(named)} is not one of ${names}` }],
+    };
+  }
+  const problems = missingOf(kind, env).map((variable) => ({
+    variable: variable.name,
+    problem: `DNS_PROVIDER=${named} needs it: ${variable.meaning}${alsoKnownAs(variable)}`,
+  }));
+  return problems.length > 0 ? { problems } : { kind, credentials: credentialsOf(kind, env) };
+}
+
+function alsoKnownAs(variable: CredentialVariable): string {
+  return variable.aliases === undefined ? '' : ` (also read from ${variable.aliases.join(', ')})`;
+}
+
+function missingOf(
+  kind: ProviderKind,
+  env: Readonly<Record<string, string | undefined>>,
+): CredentialVariable[] {
+  return kind.variables.filter((variable) => variable.required && valueIn(env, variable) === undefined);
+}
+
+function credentialsOf(
+  kind: ProviderKind,
+  env: Readonly<Record<string, string | undefined>>,
+): Record<string, string> {
+  const found = kind.variables.map((variable) => [variable.name, valueIn(env, variable)] as const);
+  return Object.fromEntries(found.filter((entry): entry is [string, string] => entry[1] !== undefined));
+}
+
+function valueIn(
+  env: Readonly<Record<string, string | undefined>>,
+  variable: CredentialVariable,
+): string | undefined {
+  const names = [variable.name, ...(variable.aliases ?? [])];
+  return names.map((name) => env[name]?.trim()).find((value) => value !== undefined && value !== '');
 }

@@ -1,0 +1,118 @@
+// What all providers' HTTP APIs have in common: how a call is carried, and what a refusal means.
+
+import type { z } from 'zod';
+import { type Clock, systemClock } from '../src/lib/clock.ts';
+import { HttpError, type HttpReply, type HttpRequest, httpRequest } from '../src/lib/fetch.ts';
+import { DnsError, type DnsErrorCode } from './error.ts';
+import { readRetryAfter } from './patience.ts';
+
+export interface ApiOptions {
+  /** The provider's name, as errors say it. */
+  readonly provider: string;
+  /** Never to appear in an error, even if the API repeats them. */
+  readonly secrets: readonly string[];
+  readonly timeoutMs: number;
+  readonly clock?: Clock;
+}
+
+export interface Api {
+  /** Any reply, a refusal too. Rejects with DnsError `unreachable` or `unintelligible`. */
+  send(request: Omit<HttpRequest, 'timeoutMs' | 'maxBytes'>): Promise<HttpReply>;
+  /** The reply's JSON, or DnsError `unintelligible`. */
+  json(reply: HttpReply): unknown;
+  /** The error for a reply whose status is a refusal. `said` is what the API gave as its reason. */
+  refusal(reply: HttpReply, subject: string, said: string): DnsError;
+  /** `value` in the shape of the schema, or DnsError `unintelligible`: an answer is believed only when it fits. */
+  expect<T>(schema: z.ZodType<T>, value: unknown, subject: string): T;
+  /** Text from outside made fit for an error: one line, not long, without secrets. */
+  clean(text: string): string;
+  error(code: DnsErrorCode, message: string, options?: ErrorOptions): DnsError;
+}
+
+export function createApi(options: ApiOptions): Api {
+  const { provider, secrets, timeoutMs, clock = systemClock } = options;
+  const clean = (text: string) => {
+    const hidden = secrets
+      .filter((secret) => secret !== '')
+      .reduce((rest, secret) => rest.replaceAll(secret, '***'), text);
+    return hidden
+      .replace(/[^\x20-\x7e]+/g, ' ')
+      .trim()
+      .slice(0, 300);
+  };
+  const error = (code: DnsErrorCode, message: string, more?: ErrorOptions) =>
+    new DnsError(code, `${provider}: ${clean(message)}`, more);
+  return {
+    clean,
+    error,
+    async send(request) {
+      try {
+        return await httpRequest({ ...request, timeoutMs });
+      } catch (failure) {
+        if (!(failure instanceof HttpError)) throw failure;
+        const code = failure.code === 'too-large' ? 'unintelligible' : 'unreachable';
+        throw error(code, failure.message);
+      }
+    },
+    json(reply) {
+      try {
+        return JSON.parse(reply.body.toString('utf8'));
+      } catch {
+        throw error('unintelligible', `the API answered with what is not JSON (HTTP status ${reply.status})`);
+      }
+    },
+    refusal(reply, subject, said) {
+      const retryAfterMs = readRetryAfter(reply.headers['retry-after'], clock.now());
+      const words = clean(said);
+      const message = `${provider}: ${subject}: HTTP status ${reply.status}${words === '' ? '' : `: ${words}`}`;
+      return new DnsError(refusalCode(reply.status), message, { retryAfterMs });
+    },
+    expect(schema, value, subject) {
+      const parsed = schema.safeParse(value);
+      if (parsed.success) return parsed.data;
+      const where = parsed.error.issues
+        .map((issue) => `${issue.path.join('.') || 'answer'}: ${issue.message}`)
+        .join('; ');
+      throw error('unintelligible', `${subject}: the API's answer has not the documented shape: ${where}`);
+    },
+  };
+}
+
+/** One page of a list: `last` as far as the API knows. */
+export interface Page<T> {
+  readonly items: readonly T[];
+  readonly pages: number;
+  /** Of the whole list, if the API says. */
+  readonly total?: number | undefined;
+}
+
+/** No list that we read is this long: an API that says so is not to be followed. */
+const MOST_PAGES = 1_000;
+
+/** Every page, or DnsError: a list with a part missing is no list. */
+export async function readAllPages<T>(
+  api: Api,
+  subject: string,
+  read: (page: number) => Promise<Page<T>>,
+): Promise<T[]> {
+  const items: T[] = [];
+  for (let number = 1; ; number++) {
+    const page = await read(number);
+    items.push(...page.items);
+    if (page.pages > MOST_PAGES)
+      throw api.error('unintelligible', `${subject}: the API speaks of ${page.pages} pages`);
+    if (number < page.pages) continue;
+    if (page.total !== undefined && items.length < page.total) {
+      throw api.error('unintelligible', `${subject}: the API sent ${items.length} of ${page.total} entries`);
+    }
+    return items;
+  }
+}
+
+function refusalCode(status: number): DnsErrorCode {
+  if (status === 401 || status === 403) return 'unauthorized';
+  if (status === 404) return 'zone-not-found';
+  if (status === 409) return 'conflict';
+  if (status === 429) return 'rate-limited';
+  return status >= 500 || status === 408 ? 'unreachable' : 'refused';
+}

@@ -1,0 +1,267 @@
+// Linode: domains and records through the vendor's own package, whose global state is kept out of the way.
+
+import { AsyncLocalStorage } from 'node:async_hooks';
+import * as linodePackage from '@linode/api-v4';
+import { z } from 'zod';
+import { type Api, createApi, readAllPages } from './api.ts';
+import { DnsError } from './error.ts';
+import { patiently } from './patience.ts';
+import { formatCaa, normalizeName, parseCaa, sameRecord, unquoteTxt } from './presentation.ts';
+import type { DnsProvider, DnsRecord, ProviderKind, ProviderOptions, RecordType } from './provider.ts';
+import { longestZone, nameInZone, possibleZones } from './zone.ts';
+import { createZoneCache } from './zone-cache.ts';
+
+const PACKAGE_BASE_URL = 'https://api.linode.com/v4';
+
+export const linodeKind: ProviderKind = {
+  name: 'linode',
+  aliases: ['linodev4', 'akamai'],
+  variables: [
+    {
+      name: 'LINODE_API_TOKEN',
+      aliases: ['LINODE_TOKEN'],
+      required: true,
+      secret: true,
+      meaning: 'a personal access token with read and write access to Domains',
+    },
+    {
+      name: 'LINODE_API_URL',
+      aliases: ['LINODE_URL'],
+      required: false,
+      secret: false,
+      meaning: `where the API is, if not at ${PACKAGE_BASE_URL}`,
+    },
+  ],
+  create: createLinode,
+};
+
+/** The API rounds what it does not offer; this it offers. */
+const SHORTEST_TTL_SECONDS = 300;
+const LARGEST_PAGE = 500;
+
+const listSchema = z.object({
+  data: z.array(z.unknown()),
+  pages: z.number().int().nonnegative(),
+  results: z.number().int().nonnegative(),
+});
+const zoneSchema = z.object({ id: z.number().int(), domain: z.string().min(1), type: z.string() });
+const recordSchema = z.object({
+  id: z.number().int(),
+  type: z.string(),
+  name: z.string().nullable(),
+  target: z.string().nullable(),
+  tag: z.string().nullish(),
+});
+const refusalSchema = z.object({
+  errors: z.array(z.object({ reason: z.string(), field: z.string().optional() })),
+});
+
+interface Zone {
+  readonly id: number;
+  readonly name: string;
+}
+interface Held {
+  readonly id: number;
+  readonly record: DnsRecord;
+}
+
+function createLinode(
+  credentials: Readonly<Record<string, string>>,
+  options: ProviderOptions = {},
+): DnsProvider {
+  const token = credentials.LINODE_API_TOKEN ?? '';
+  const { timeoutMs = 30_000, patience } = options;
+  const api = createApi({ provider: 'linode', secrets: [token], timeoutMs });
+  const baseUrl = (credentials.LINODE_API_URL ?? PACKAGE_BASE_URL).replace(/\/+$/, '');
+  const calls = createCalls(api, { token, baseUrl, api });
+  const zones = createZoneCache(calls.findZone);
+  const inZone = <T>(name: string, use: (zone: Zone) => Promise<T>) =>
+    patiently(() => zones.within(name, use), patience);
+  return {
+    name: 'linode',
+    caaBesideCname: false,
+    list: (name, type) =>
+      inZone(name, async (zone) => (await calls.held(zone, name, type)).map(({ record }) => record)),
+    add: (record, ttlSeconds = SHORTEST_TTL_SECONDS) =>
+      inZone(record.name, async (zone) => {
+        const held = await calls.held(zone, record.name, record.type);
+        if (held.some((candidate) => sameRecord(candidate.record, record))) return;
+        await calls.create(zone, record, Math.max(ttlSeconds, SHORTEST_TTL_SECONDS));
+      }),
+    remove: (record) =>
+      inZone(record.name, async (zone) => {
+        const held = await calls.held(zone, record.name, record.type);
+        for (const { id, record: found } of held) if (sameRecord(found, record)) await calls.delete(zone, id);
+      }),
+  };
+}
+
+/** The part of the package that is used. Its own type files import each other in a way that Node's rules do not follow. */
+interface LinodePackage {
+  readonly baseRequest: {
+    readonly interceptors: {
+      readonly request: { use(intercept: (config: CarriedRequest) => CarriedRequest): number };
+    };
+  };
+  getDomains(page: PageQuery, filter: unknown): Promise<unknown>;
+  getDomainRecords(domainId: number, page: PageQuery): Promise<unknown>;
+  createDomainRecord(domainId: number, record: Readonly<Record<string, unknown>>): Promise<unknown>;
+  deleteDomainRecord(domainId: number, recordId: number): Promise<unknown>;
+}
+
+interface PageQuery {
+  readonly page: number;
+  readonly page_size: number;
+}
+
+/** What its HTTP client hands to whatever carries the request. */
+interface CarriedRequest {
+  readonly url?: string;
+  readonly method?: string;
+  readonly params?: Readonly<Record<string, string | number>>;
+  readonly data?: unknown;
+  readonly headers: { toJSON(asStrings: boolean): Record<string, string> };
+  adapter?: (request: CarriedRequest) => Promise<unknown>;
+}
+
+const { baseRequest, createDomainRecord, deleteDomainRecord, getDomainRecords, getDomains } =
+  linodePackage as unknown as LinodePackage;
+
+/** What one provider's calls need, found by the package's one global HTTP client through the call's own context. */
+interface Session {
+  readonly token: string;
+  readonly baseUrl: string;
+  readonly api: Api;
+}
+
+const session = new AsyncLocalStorage<Session>();
+
+// The package keeps the token in a global: instead of giving it one, each request takes the token of the provider that
+// is making it, and goes over our own HTTP, which heeds no proxy variables, follows no redirects and has a deadline.
+baseRequest.interceptors.request.use((config) => {
+  const current = session.getStore();
+  if (current === undefined) throw new DnsError('unsupported', 'linode: a request outside of a provider');
+  config.adapter = (request) => carry(current, request);
+  return config;
+});
+
+async function carry({ api, baseUrl, token }: Session, request: CarriedRequest): Promise<unknown> {
+  const path = (request.url ?? '').slice(PACKAGE_BASE_URL.length);
+  const query = new URLSearchParams(
+    Object.entries(request.params ?? {}).map(([name, value]) => [name, String(value)]),
+  );
+  const method = (request.method ?? 'GET').toUpperCase();
+  const reply = await api.send({
+    url: `${baseUrl}${path}${query.size === 0 ? '' : `?${query}`}`,
+    method,
+    headers: { ...request.headers.toJSON(true), authorization: `Bearer ${token}` },
+    ...(typeof request.data === 'string' ? { body: request.data } : {}),
+  });
+  if (reply.status < 200 || reply.status > 299) {
+    const parsed = refusalSchema.safeParse(jsonOrNothing(reply.body));
+    const errors = parsed.success ? parsed.data.errors : [];
+    const said = errors
+      .map(({ field, reason }) => (field === undefined ? reason : `${field}: ${reason}`))
+      .join('; ');
+    throw api.refusal(reply, `${method} ${path}`, said);
+  }
+  return {
+    data: api.json(reply),
+    status: reply.status,
+    statusText: '',
+    headers: { ...reply.headers },
+    config: request,
+  };
+}
+
+function jsonOrNothing(body: Buffer): unknown {
+  try {
+    return JSON.parse(body.toString('utf8'));
+  } catch {
+    return undefined;
+  }
+}
+
+function createCalls(api: Api, current: Session) {
+  const call = <T>(run: () => Promise<T>): Promise<unknown> => session.run(current, run);
+  const all = <T>(schema: z.ZodType<T>, subject: string, read: (page: PageQuery) => Promise<unknown>) =>
+    readAllPages(api, subject, async (page) => {
+      const answer = api.expect(
+        listSchema,
+        await call(() => read({ page, page_size: LARGEST_PAGE })),
+        subject,
+      );
+      return {
+        items: api.expect(z.array(schema), answer.data, subject),
+        pages: answer.pages,
+        total: answer.results,
+      };
+    });
+  return {
+    async findZone(name: string): Promise<Zone> {
+      const filter = { '+or': possibleZones(name).map((domain) => ({ domain })) };
+      const found = await all(zoneSchema, `zone of ${name}`, (page) => getDomains(page, filter));
+      const zones = found.map(({ id, domain, type }) => ({ id, type, name: normalizeName(domain) }));
+      const zone = longestZone(name, zones);
+      if (zone === undefined) throw api.error('zone-not-found', `no domain of this account holds ${name}`);
+      if (zone.type !== 'master')
+        throw api.error('unsupported', `${zone.name} is a secondary zone here, it is written elsewhere`);
+      return zone;
+    },
+    async held(zone: Zone, name: string, type: RecordType): Promise<Held[]> {
+      const found = await all(recordSchema, `records of ${zone.name}`, (page) =>
+        getDomainRecords(zone.id, page),
+      );
+      const relative = nameInZone(name, zone.name);
+      const here = found.filter(
+        (record) => record.type === type && hostOf(record.name ?? '', zone) === relative,
+      );
+      return here.map((record) => ({ id: record.id, record: { name, type, value: toValue(record, type) } }));
+    },
+    async create(zone: Zone, record: DnsRecord, ttl: number): Promise<void> {
+      const subject = `adding ${record.type} ${record.name}`;
+      const name = nameInZone(record.name, zone.name);
+      const body = { type: record.type, name, ttl_sec: ttl, ...toFields(api, record) };
+      const made = api.expect(recordSchema, await call(() => createDomainRecord(zone.id, body)), subject);
+      const claimed = { ...record, value: toValue(made, record.type) };
+      if (
+        made.type !== record.type ||
+        hostOf(made.name ?? '', zone) !== name ||
+        !sameRecord(claimed, record)
+      ) {
+        throw api.error('unintelligible', `${subject}: the API reports success but describes another record`);
+      }
+    },
+    async delete(zone: Zone, id: number): Promise<void> {
+      try {
+        await call(() => deleteDomainRecord(zone.id, id));
+      } catch (error) {
+        // Somebody else was faster: what was to be gone is gone.
+        if (!(error instanceof DnsError && error.code === 'zone-not-found')) throw error;
+      }
+    },
+  };
+}
+
+/** The API gives names relative to the zone, but has accepted full ones. */
+function hostOf(name: string, zone: Zone): string {
+  const host = normalizeName(name);
+  return host === zone.name || host.endsWith(`.${zone.name}`) ? nameInZone(host, zone.name) : host;
+}
+
+function toFields(api: Api, record: DnsRecord): { target: string; tag?: string } {
+  if (record.type !== 'CAA') return { target: record.value };
+  const property = parseCaa(record.value);
+  if (property === undefined) throw api.error('unsupported', `${record.value} is not a CAA value`);
+  if (property.flags !== 0)
+    throw api.error('unsupported', `CAA flags other than 0 cannot be written here: ${record.value}`);
+  return { target: property.value, tag: property.tag };
+}
+
+function toValue(held: z.infer<typeof recordSchema>, type: RecordType): string {
+  const target = held.target ?? '';
+  if (type === 'TXT') return unquoteTxt(target);
+  if (type === 'CNAME') return normalizeName(target);
+  if (type !== 'CAA') return target;
+  return formatCaa({ flags: 0, tag: held.tag ?? 'issue', value: unquoteTxt(target) });
+}

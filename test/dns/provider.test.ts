@@ -1,0 +1,60 @@
+// The provider is found by its name or by the credentials that are set, and every problem is told at once.
+
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { chooseProvider, providerKinds } from '../../dns/provider.ts';
+
+function chosen(env: Record<string, string>) {
+  const choice = chooseProvider(env);
+  assert.ok(choice !== undefined && 'kind' in choice, JSON.stringify(choice));
+  return { name: choice.kind.name, credentials: choice.credentials };
+}
+
+function problems(env: Record<string, string>) {
+  const choice = chooseProvider(env);
+  assert.ok(choice !== undefined && 'problems' in choice, JSON.stringify(choice));
+  return choice.problems;
+}
+
+test('without a name the credentials say which provider it is', () => {
+  assert.deepEqual(chosen({ CLOUDFLARE_API_TOKEN: 'a' }), {
+    name: 'cloudflare',
+    credentials: { CLOUDFLARE_API_TOKEN: 'a' },
+  });
+  assert.equal(chosen({ LINODE_API_TOKEN: 'b' }).name, 'linode');
+});
+
+test('the names that lego users know are read under our own', () => {
+  assert.deepEqual(chosen({ CF_DNS_API_TOKEN: 'a' }).credentials, { CLOUDFLARE_API_TOKEN: 'a' });
+  assert.deepEqual(chosen({ LINODE_TOKEN: 'b' }).credentials, { LINODE_API_TOKEN: 'b' });
+});
+
+test('DNS_PROVIDER decides between credentials of several providers', () => {
+  const both = { CLOUDFLARE_API_TOKEN: 'a', LINODE_API_TOKEN: 'b' };
+  assert.equal(chosen({ ...both, DNS_PROVIDER: 'Linode' }).name, 'linode');
+  assert.deepEqual(
+    problems(both).map(({ variable }) => variable),
+    ['DNS_PROVIDER'],
+  );
+});
+
+test('a provider that is named without its credentials is a problem of the missing variable', () => {
+  const [problem] = problems({ DNS_PROVIDER: 'cloudflare', LINODE_API_TOKEN: 'b' });
+  assert.equal(problem?.variable, 'CLOUDFLARE_API_TOKEN');
+  assert.match(problem?.problem ?? '', /CF_DNS_API_TOKEN/);
+});
+
+test('an unknown provider is refused with the list of known ones', () => {
+  const [problem] = problems({ DNS_PROVIDER: 'cloudfare' });
+  assert.equal(problem?.variable, 'DNS_PROVIDER');
+  for (const { name } of providerKinds) assert.ok(problem?.problem.includes(name), name);
+});
+
+test('an empty or blank credential counts as none', () => {
+  assert.equal(chooseProvider({ CLOUDFLARE_API_TOKEN: '  ', DNS_PROVIDER: '' }), undefined);
+  assert.equal(chooseProvider({}), undefined);
+});
+
+test('a line break pasted behind a token does not become a part of it', () => {
+  assert.equal(chosen({ CLOUDFLARE_API_TOKEN: 'a\n' }).credentials.CLOUDFLARE_API_TOKEN, 'a');
+});
