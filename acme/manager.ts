@@ -205,7 +205,8 @@ export function createManager(options: ManagerOptions): Manager {
       adopt(entry, fresh);
       await save(entry);
       const lifeMs = fresh.notAfter.getTime() - fresh.notBefore.getTime();
-      await note(entry, ledgers.obtained(names, lifeMs, clock.now())).catch(() => {});
+      const oldAgeMs = old === undefined ? undefined : clock.now().getTime() - old.notBefore.getTime();
+      await note(entry, ledgers.obtained(names, lifeMs, oldAgeMs, clock.now())).catch(() => {});
       entry.next = plan(entry);
       const { serial, notAfter, issuer: by } = fresh;
       log.info({ domain: names[0], serial, notAfter, by, next: entry.next.at }, 'certificate obtained');

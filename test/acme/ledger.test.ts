@@ -8,6 +8,7 @@ import { AcmeProblem } from '../../acme/transport.ts';
 import { parseDomain } from '../../src/lib/domain.ts';
 
 const MINUTE = 60_000;
+const DAY = 86_400_000;
 const now = new Date('2026-01-01T00:00:00Z');
 const names = [parseDomain('a.example')];
 const waits = (entry: LedgerEntry) => (Date.parse(entry.notBefore) - now.getTime()) / MINUTE;
@@ -54,8 +55,14 @@ test('a delay that the CA gave with another refusal does not count', () => {
 });
 
 test('a certificate that is due as soon as it is made is left alone for a while', () => {
-  assert.equal(waits(obtained(names, 90 * 86_400_000, now)), 60);
-  assert.equal(waits(obtained(names, 10 * MINUTE, now)), 1);
+  assert.equal(waits(obtained(names, 90 * DAY, undefined, now)), 60);
+  assert.equal(waits(obtained(names, 90 * DAY, 60 * DAY, now)), 60);
+  assert.equal(waits(obtained(names, 10 * MINUTE, undefined, now)), 1);
+});
+
+test('renewals that come too early never exceed what the CA allows for the same names', () => {
+  assert.equal(waits(obtained(names, 90 * DAY, 4 * DAY, now)), 34 * 60);
+  assert.equal(waits(obtained(names, 8 * MINUTE, MINUTE, now)), 2);
 });
 
 test('other names under the same first name start afresh', () => {
