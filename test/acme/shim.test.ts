@@ -1,0 +1,275 @@
+// What Pebble lacks, added by a proxy in front of it: renewal information, profiles, refusals with a delay, conflicts.
+
+import assert from 'node:assert/strict';
+import { after, before, type TestContext, test } from 'node:test';
+import { createAcme } from '../../acme/connect.ts';
+import { createDns01Solver } from '../../acme/dns01.ts';
+import { renewalInfoId } from '../../acme/renewal.ts';
+import { createStore } from '../../acme/store.ts';
+import { AcmeProblem } from '../../acme/transport.ts';
+import { parseDomain } from '../../src/lib/domain.ts';
+import { problem, startShim } from '../support/acme-shim.ts';
+import { type Pebble, startPebble } from '../support/pebble.ts';
+import { freshFolder, providerOver, recordedLog } from './support.ts';
+
+let pebble: Pebble;
+before(async () => {
+  pebble = await startPebble();
+});
+after(() => pebble?.stop());
+
+const signal = () => AbortSignal.timeout(60_000);
+
+async function behindShim(t: TestContext, settings: { profile?: string } = {}) {
+  const shim = await startShim(pebble);
+  t.after(shim.stop);
+  const { log, lines } = recordedLog();
+  const { directoryUrl } = shim;
+  const store = await createStore({ stateDir: await freshFolder(t), directoryUrl, log });
+  const solver = createDns01Solver({ provider: providerOver(pebble.dns), wait: async () => {}, store, log });
+  const acme = createAcme({ directoryUrl, caPem: pebble.caPem, store, solver, log, ...settings });
+  t.after(acme.close);
+  const newOrders = () =>
+    shim.requests.filter(({ path }) => path === '/order-plz').map(({ payload }) => payload);
+  return { shim, store, acme, lines, newOrders };
+}
+
+test('the profile asked for goes into the order when the CA offers it', async (t) => {
+  const { shim, acme, newOrders } = await behindShim(t, { profile: 'shortlived' });
+  shim.directory = (directory) => ({ ...directory, meta: { profiles: { classic: 'x', shortlived: 'y' } } });
+  const { issuer } = await acme.connect(signal());
+  await issuer.obtain([parseDomain('profile.example')], signal());
+  assert.equal(newOrders()[0]!.profile, 'shortlived');
+});
+
+test('a profile that the CA does not offer is left out and reported', async (t) => {
+  const { shim, acme, newOrders, lines } = await behindShim(t, { profile: 'toString' });
+  shim.directory = (directory) => ({ ...directory, meta: { profiles: { classic: 'x' } } });
+  const { issuer } = await acme.connect(signal());
+  await issuer.obtain([parseDomain('no-profile.example')], signal());
+  assert.equal('profile' in newOrders()[0]!, false);
+  assert.ok(lines.some((line) => line.msg === 'profile is not offered by the ca'));
+});
+
+const withRenewalInfo = (directory: Record<string, unknown>, base: string) => ({
+  ...directory,
+  renewalInfo: `${base}/renewal-info`,
+});
+
+test('the successor names its predecessor, where the CA takes renewal information', async (t) => {
+  const { shim, acme, store, newOrders } = await behindShim(t);
+  const names = [parseDomain('successor.example')];
+  const { issuer } = await acme.connect(signal());
+  const first = await issuer.obtain(names, signal());
+  await store.keepCertificate(first);
+  const replaces = renewalInfoId(first)!;
+  await store.keepCertificate(await issuer.obtain(names, signal(), { replaces }));
+  assert.equal('replaces' in newOrders().at(-1)!, false, 'not advertised, not sent');
+  shim.directory = withRenewalInfo;
+  const other = createAcme({
+    directoryUrl: shim.directoryUrl,
+    caPem: pebble.caPem,
+    store,
+    solver: createDns01Solver({ provider: providerOver(pebble.dns), wait: async () => {}, store }),
+  });
+  t.after(other.close);
+  const second = await (await other.connect(signal())).issuer.obtain(names, signal(), { replaces });
+  assert.equal(newOrders().at(-1)!.replaces, replaces);
+  assert.notEqual(second.serial, first.serial);
+});
+
+for (const [status, type] of [
+  [409, 'alreadyReplaced'],
+  [409, 'conflict'],
+  [400, 'malformed'],
+] as const) {
+  test(`an order refused with ${status} ${type} for what it replaces is placed without`, async (t) => {
+    const { shim, acme, newOrders } = await behindShim(t);
+    shim.directory = withRenewalInfo;
+    shim.intercept = ({ payload }) =>
+      payload?.replaces === undefined ? undefined : problem(status, type, 'no');
+    const { issuer } = await acme.connect(signal());
+    const names = [parseDomain(`${type.toLowerCase()}.example`)];
+    const certificate = await issuer.obtain(names, signal(), { replaces: 'AAAA.BBBB' });
+    assert.deepEqual(certificate.names, names);
+    assert.equal('replaces' in newOrders().at(-1)!, false);
+  });
+}
+
+test('renewal information is read as the CA gives it, with the delay until the next question', async (t) => {
+  const { shim, acme } = await behindShim(t);
+  shim.directory = withRenewalInfo;
+  const suggestedWindow = { start: '2026-01-02T04:00:00Z', end: '2026-01-03T04:00:00+01:00' };
+  shim.intercept = ({ path }) =>
+    path.startsWith('/renewal-info/')
+      ? {
+          status: 200,
+          headers: { 'content-type': 'application/json', 'retry-after': '21600' },
+          body: JSON.stringify({ suggestedWindow, explanationURL: 'https://ca.example/why' }),
+        }
+      : undefined;
+  const { issuer } = await acme.connect(signal());
+  const certificate = await issuer.obtain([parseDomain('ari.example')], signal());
+  const info = await acme.renewalInfo(certificate, signal());
+  assert.deepEqual(info, {
+    start: new Date('2026-01-02T04:00:00Z'),
+    end: new Date('2026-01-03T03:00:00Z'),
+    explanationUrl: 'https://ca.example/why',
+    retryAfterMs: 21_600_000,
+  });
+  assert.equal(shim.requests.at(-1)!.path, `/renewal-info/${renewalInfoId(certificate)}`);
+});
+
+test('a window that ends before it starts is none', async (t) => {
+  const { shim, acme } = await behindShim(t);
+  shim.directory = withRenewalInfo;
+  const suggestedWindow = { start: '2026-01-03T04:00:00Z', end: '2026-01-02T04:00:00Z' };
+  const { issuer } = await acme.connect(signal());
+  const certificate = await issuer.obtain([parseDomain('void.example')], signal());
+  shim.intercept = ({ path }) =>
+    path.startsWith('/renewal-info/')
+      ? {
+          status: 200,
+          headers: { 'content-type': 'application/json' },
+          body: JSON.stringify({ suggestedWindow }),
+        }
+      : undefined;
+  assert.equal(await acme.renewalInfo(certificate, signal()), undefined);
+});
+
+test('a rate limit reaches the caller with its delay, whether in seconds or as a date', async (t) => {
+  const { shim, acme } = await behindShim(t);
+  const { issuer } = await acme.connect(signal());
+  const date = new Date(Date.now() + 3_600_000).toUTCString();
+  for (const [value, least, most] of [
+    ['5', 5000, 5000],
+    [date, 3_500_000, 3_600_000],
+    ['3000000', 86_400_000, 86_400_000],
+  ] as const) {
+    shim.intercept = ({ path }) =>
+      path === '/order-plz' ? problem(429, 'rateLimited', 'too many', { 'retry-after': value }) : undefined;
+    await assert.rejects(issuer.obtain([parseDomain('limited.example')], signal()), (error) => {
+      assert.ok(error instanceof AcmeProblem);
+      assert.equal(error.type, 'rateLimited');
+      assert.ok(error.retryAfterMs! >= least && error.retryAfterMs! <= most);
+      return true;
+    });
+  }
+});
+
+test('an order that is being processed is asked for until it is valid', async (t) => {
+  const { shim, acme } = await behindShim(t);
+  const { issuer } = await acme.connect(signal());
+  let processing = 2;
+  shim.intercept = ({ path }) => {
+    const finalized = shim.requests.some((each) => each.path.startsWith('/finalize-order/'));
+    if (!path.startsWith('/my-order/') || !finalized || processing === 0) return undefined;
+    processing -= 1;
+    const order = { status: 'processing', authorizations: [], finalize: `${shim.directoryUrl}/none` };
+    return {
+      status: 200,
+      headers: { 'content-type': 'application/json', 'retry-after': '0', 'replay-nonce': 'AAAA' },
+      body: JSON.stringify(order),
+    };
+  };
+  const certificate = await issuer.obtain([parseDomain('slow.example')], signal());
+  assert.ok(certificate.serial);
+  assert.equal(processing, 0);
+});
+
+test('a certificate for other names, or of another key, is refused and the order stays to be looked at again', async (t) => {
+  const { shim, acme, store } = await behindShim(t);
+  const { issuer } = await acme.connect(signal());
+  const stranger = await issuer.obtain([parseDomain('stranger.example')], signal());
+  shim.intercept = ({ path }) =>
+    path.startsWith('/certZ/')
+      ? {
+          status: 200,
+          headers: { 'content-type': 'application/pem-certificate-chain', 'replay-nonce': 'AAAA' },
+          body: stranger.chain,
+        }
+      : undefined;
+  const name = parseDomain('victim.example');
+  await assert.rejects(issuer.obtain([name], signal()), {
+    code: 'certificate-unfit',
+    message: /key is not that of/,
+  });
+  shim.intercept = () => undefined;
+  const orders = pebble.made('order');
+  const certificate = await issuer.obtain([name], signal());
+  assert.deepEqual(certificate.names, [name]);
+  assert.equal(pebble.made('order'), orders, 'the same order');
+  assert.ok(await store.readOrder(name));
+});
+
+test('an order that became invalid is replaced by a new one at the next attempt', async (t) => {
+  const { acme, store } = await behindShim(t);
+  const name = parseDomain('invalid.example');
+  const solver = {
+    type: 'dns-01' as const,
+    present: async () => {},
+    wait: async () => {},
+    cleanUp: async () => {},
+  };
+  const broken = createAcme({
+    directoryUrl: acme.transport.directoryUrl,
+    caPem: pebble.caPem,
+    store,
+    solver,
+  });
+  t.after(broken.close);
+  const orders = pebble.made('order');
+  await assert.rejects((await broken.connect(signal())).issuer.obtain([name], signal()), {
+    code: 'authorization-failed',
+  });
+  const certificate = await (await acme.connect(signal())).issuer.obtain([name], signal());
+  assert.deepEqual(certificate.names, [name]);
+  assert.equal(pebble.made('order'), orders + 2);
+});
+
+test('a valid authorization is not proven again', async (t) => {
+  const reusing = await startPebble({ authzReusePercent: 100 });
+  t.after(reusing.stop);
+  const store = await createStore({ stateDir: await freshFolder(t), directoryUrl: reusing.directoryUrl });
+  let presented = 0;
+  const dns = createDns01Solver({ provider: providerOver(reusing.dns), wait: async () => {}, store });
+  const solver = {
+    ...dns,
+    async present(challenge: Parameters<typeof dns.present>[0]) {
+      presented += 1;
+      await dns.present(challenge);
+    },
+  };
+  const acme = createAcme({ directoryUrl: reusing.directoryUrl, caPem: reusing.caPem, store, solver });
+  t.after(acme.close);
+  const { issuer } = await acme.connect(signal());
+  const names = [parseDomain('again.example')];
+  await store.keepCertificate(await issuer.obtain(names, signal()));
+  await store.keepCertificate(await issuer.obtain(names, signal()));
+  assert.equal(presented, 1);
+});
+
+test('a CA that never finishes is given up on at the deadline', async (t) => {
+  const { shim, store } = await behindShim(t);
+  const solver = createDns01Solver({ provider: providerOver(pebble.dns), wait: async () => {}, store });
+  const acme = createAcme({
+    directoryUrl: shim.directoryUrl,
+    caPem: pebble.caPem,
+    store,
+    solver,
+    deadlineMs: 1500,
+  });
+  t.after(acme.close);
+  const { issuer } = await acme.connect(signal());
+  shim.intercept = ({ path, payload }) => {
+    if (!path.startsWith('/my-order/') || payload !== undefined) return undefined;
+    const order = { status: 'processing', authorizations: [], finalize: `${shim.directoryUrl}/none` };
+    return {
+      status: 200,
+      headers: { 'content-type': 'application/json', 'retry-after': '3000000', 'replay-nonce': 'AAAA' },
+      body: JSON.stringify(order),
+    };
+  };
+  await assert.rejects(issuer.obtain([parseDomain('never.example')], signal()), { code: 'deadline-passed' });
+  assert.deepEqual(pebble.dns.txt('_acme-challenge.never.example'), []);
+});
