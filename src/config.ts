@@ -4,6 +4,7 @@ import { X509Certificate } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import { availableParallelism } from 'node:os';
 import { resolve } from 'node:path';
+import { letsEncrypt } from '../acme/transport.ts';
 import { chooseProvider, DnsError, type ProviderKind, providerKinds } from '../dns/provider.ts';
 import type { Route } from '../proxy/routes.ts';
 import {
@@ -154,11 +155,6 @@ export class ConfigError extends Error {
     this.problems = problems;
   }
 }
-
-const LETS_ENCRYPT = {
-  production: 'https://acme-v02.api.letsencrypt.org/directory',
-  staging: 'https://acme-staging-v02.api.letsencrypt.org/directory',
-} as const;
 
 export type ReadFile = (path: string) => string;
 
@@ -494,14 +490,14 @@ function parseResolvers(text: string): string[] {
 function readAcme(environment: Environment, readFile: ReadFile): AcmeSettings {
   const staging = environment.read(['ACME_STAGING', 'CERTBOT_STAGING'], parseSwitch) ?? false;
   const url = environment.read('ACME_DIRECTORY_URL', parseHttpsUrl);
-  if (staging && url !== undefined && url !== LETS_ENCRYPT.staging) {
+  if (staging && url !== undefined && url !== letsEncrypt.staging) {
     environment.refuse(
       'ACME_STAGING',
       'ACME_DIRECTORY_URL names another directory: wants one of the two unset',
     );
   }
   return {
-    directoryUrl: url ?? (staging ? LETS_ENCRYPT.staging : LETS_ENCRYPT.production),
+    directoryUrl: url ?? (staging ? letsEncrypt.staging : letsEncrypt.production),
     ca: environment.read('ACME_CA_FILE', (path) => readRoots(path, readFile)),
     email: environment.read(['ACME_EMAIL', 'CERTBOT_EMAIL'], parseEmail),
     staging,

@@ -130,7 +130,8 @@ export const settings: readonly Setting[] = [
   },
   {
     name: 'DNS_SETTLE_SECONDS',
-    meaning: "Seconds to wait after new records show, until the gateway's own cache has lapsed too.",
+    meaning:
+      "With tls-alpn-01, seconds to wait after the records show, until the gateway's own cache has lapsed too.",
     byDefault: '30',
     example: '0',
   },
@@ -160,7 +161,7 @@ export const settings: readonly Setting[] = [
     byDefault: 'what the guest agent says',
     example: 'b1ea785543bbbb19ce9de33744321360992bf63b',
     security:
-      'A wrong one routes the domain to another app, which cannot terminate its TLS but can refuse it.',
+      "A wrong one hands the domain to another app, which can refuse its visitors, and pass a CA's validation unless CAA names your account.",
   },
   {
     name: 'SET_CAA',
@@ -186,7 +187,7 @@ export const settings: readonly Setting[] = [
     meaning: 'A contact for the ACME account. Optional.',
     byDefault: '',
     example: 'ops@example.com',
-    security: 'The CA keeps it.',
+    security: 'The CA keeps it; the evidence does not show it.',
   },
   {
     name: 'ACME_STAGING',
@@ -245,7 +246,8 @@ export const settings: readonly Setting[] = [
   },
   {
     name: 'RENEW_DAYS_BEFORE',
-    meaning: 'Renew when fewer than this many days are left.',
+    meaning:
+      'Renew when fewer than this many days are left. Not used where it would be more than half of the life.',
     byDefault: 'a third of the life is left, half if it is under ten days',
     example: '30',
   },
