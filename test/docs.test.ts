@@ -1,0 +1,171 @@
+// The README and the examples: what they say is what the program does.
+
+import assert from 'node:assert/strict';
+import { existsSync, globSync, readFileSync, writeFileSync } from 'node:fs';
+import { test } from 'node:test';
+import { fileURLToPath } from 'node:url';
+import { parse } from 'yaml';
+import { providerKinds } from '../dns/provider.ts';
+import { readConfig } from '../src/config.ts';
+import { retiredSettings, settings, unsupportedSettings } from '../src/settings.ts';
+
+const root = fileURLToPath(new URL('..', import.meta.url));
+const read = (path: string) => readFileSync(`${root}/${path}`, 'utf8');
+const code = (text: string) => `\`${text}\``;
+const cell = (text: string) => text.replaceAll('|', '\\|');
+
+function settingsTable(): string {
+  const rows = settings.map(({ name, aliases = [], meaning, byDefault, example, security, secret }) => [
+    [name, ...aliases].map(code).join(' '),
+    [meaning, security && `**Security:** ${security}`].filter(Boolean).join(' '),
+    /^[a-z0-9_./:,-]+$/.test(byDefault) || settings.some((one) => one.name === byDefault)
+      ? code(byDefault)
+      : byDefault,
+    secret ? '' : code(example),
+  ]);
+  const credentials = providerKinds.flatMap((kind) =>
+    kind.variables.map(({ name, aliases = [], meaning, secret }) => [
+      [name, ...aliases].map(code).join(' '),
+      `DNS provider ${code(kind.name)}: ${meaning}.${secret ? ' **Security:** Secret; who has it can change the zone. Give it that zone only.' : ''}`,
+      '',
+      '',
+    ]),
+  );
+  const lines = [...rows, ...credentials].map((cells) => `| ${cells.map(cell).join(' | ')} |`);
+  return `| Setting, and older names | Meaning | Default | Example |\n| --- | --- | --- | --- |\n${lines.join('\n')}\n`;
+}
+
+test('the table of settings in the README is that of the program (UPDATE_README=1 writes it)', () => {
+  const readme = read('README.md');
+  const [, before, shown, after] =
+    /^(.*<!-- settings:[^\n]*-->\n)(.*)(<!-- \/settings -->.*)$/s.exec(readme) ?? [];
+  assert.ok(before !== undefined && after !== undefined, 'the markers are there');
+  if (process.env.UPDATE_README === '1')
+    writeFileSync(`${root}/README.md`, `${before}${settingsTable()}${after}`);
+  else assert.equal(shown, settingsTable());
+});
+
+test('no setting is in two tables', () => {
+  const names = [
+    ...settings.flatMap(({ name, aliases = [] }) => [name, ...aliases]),
+    ...providerKinds
+      .flatMap(({ variables }) => variables)
+      .flatMap(({ name, aliases = [] }) => [name, ...aliases]),
+    ...[...retiredSettings, ...unsupportedSettings].map(({ name }) => name),
+  ];
+  assert.deepEqual(
+    names.filter((name, i) => names.indexOf(name) !== i),
+    [],
+  );
+});
+
+test('every setting that the prose of the README names exists', () => {
+  const known = new Set([
+    ...settings.flatMap(({ name, aliases = [] }) => [name, ...aliases]),
+    ...[...retiredSettings, ...unsupportedSettings].map(({ name }) => name),
+  ]);
+  const prose = read('README.md').replace(/<!-- settings:.*<!-- \/settings -->/s, '');
+  const named = [...prose.matchAll(/`([A-Z]+_[A-Z_]+)(?:=[a-z0-9]+)?`/g)].map(([, name]) => name!);
+  assert.ok(named.length > 10);
+  assert.deepEqual(
+    named.filter((name) => !known.has(name)),
+    [],
+  );
+});
+
+test('every link in the README leads to a file, and every npm command to a script', () => {
+  const readme = read('README.md');
+  const links = [...readme.matchAll(/\]\((?!https?:)([^)#]+)\)/g)].map(([, path]) => path!);
+  assert.ok(links.length > 5);
+  for (const path of links) assert.ok(existsSync(`${root}/${path}`), path);
+  const { scripts } = JSON.parse(read('package.json'));
+  const commands = [...readme.matchAll(/npm (?:run ([\w-]+)|(start|test))/g)].map(
+    ([, script, short]) => script ?? short!,
+  );
+  for (const command of commands) assert.ok(Object.hasOwn(scripts, command), `npm run ${command}`);
+});
+
+test('every dependency is argued for, and none that is gone', () => {
+  const { dependencies, devDependencies } = JSON.parse(read('package.json'));
+  const section = /## What each dependency is for\n(.*?)\n## /s.exec(read('README.md'))![1]!;
+  const rows = section.split('\n').filter((line) => line.startsWith('| `'));
+  const named = rows.flatMap((row) =>
+    [...row.split('|')[1]!.matchAll(/`([^`]+)`/g)].map(([, name]) => name!),
+  );
+  assert.deepEqual(named.sort(), Object.keys({ ...dependencies, ...devDependencies }).sort());
+});
+
+test('the exit codes in the README are those of the program', () => {
+  const codes = [...read('src/main.ts').matchAll(/^ {2}(?:ok|failed|usage|configuration): (\d+),$/gm)].map(
+    ([, n]) => n,
+  );
+  const table = /\| Exit code \| Meaning \|\n(.*?)\n\n/s.exec(read('README.md'))![1]!;
+  assert.deepEqual(
+    [...table.matchAll(/^\| (\d+) \|/gm)].map(([, n]) => n),
+    codes,
+  );
+  assert.equal(codes.length, 4);
+});
+
+test('the compose file in the README is the example', () => {
+  assert.ok(read('README.md').includes(`\`\`\`yaml\n${read('examples/single-domain.yaml')}\`\`\``));
+});
+
+const examples = globSync('examples/*.yaml', { cwd: root });
+
+/** What dstack and the operator fill in. */
+const FILLED_IN: Record<string, string> = {
+  DOMAIN: 'app.example.com',
+  DSTACK_GATEWAY_DOMAIN: 'dstack-prod5.phala.network',
+  CLOUDFLARE_API_TOKEN: 'v1.0-0123456789abcdef0123456789abcdef01234567',
+};
+
+function environmentOf(compose: { services: { ingress: { environment: Record<string, unknown> } } }) {
+  const filledIn = (text: string) =>
+    text.replace(
+      /\$\{(\w+)\}/g,
+      (_, name: string) => FILLED_IN[name] ?? assert.fail(`${name} is filled in by nobody`),
+    );
+  return Object.fromEntries(
+    Object.entries(compose.services.ingress.environment).map(([name, value]) => {
+      assert.equal(typeof value, 'string', `${name}: compose takes text as the value of a variable`);
+      return [name, filledIn(value as string)];
+    }),
+  );
+}
+
+test('there is an example for each use', () => assert.ok(examples.length >= 6));
+
+for (const path of examples) {
+  test(`${path} is a configuration that the program takes without a warning`, () => {
+    const compose = parse(read(path));
+    const files = new Map<string, string>(
+      (compose.services.ingress.configs ?? []).map(({ source, target }: Record<string, string>) => [
+        target,
+        compose.configs[source!].content,
+      ]),
+    );
+    const config = readConfig(
+      environmentOf(compose),
+      (file) => files.get(file) ?? assert.fail(`${file} is not mounted`),
+    );
+    assert.deepEqual(config.warnings, []);
+    const services = Object.keys(compose.services);
+    for (const { upstream } of config.routes.flatMap(({ paths }) => paths)) {
+      for (const { host } of upstream.addresses) assert.ok(services.includes(host), `${host} is a service`);
+    }
+  });
+
+  test(`${path} keeps private keys in a named volume that only the ingress mounts`, () => {
+    const { services, volumes } = parse(read(path));
+    const state = services.ingress.volumes
+      .find((volume: string) => volume.endsWith(':/etc/letsencrypt'))
+      .split(':')[0];
+    assert.ok(Object.hasOwn(volumes, state));
+    const others = Object.entries<{ volumes?: string[] }>(services).filter(([name]) => name !== 'ingress');
+    for (const [name, service] of others) {
+      assert.ok(!(service.volumes ?? []).some((volume) => volume.startsWith(`${state}:`)), name);
+    }
+    assert.ok(services.ingress.volumes.includes('/var/run/dstack.sock:/var/run/dstack.sock'));
+  });
+}
