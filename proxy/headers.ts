@@ -151,6 +151,8 @@ export function trailerText(trailers: MessageHead, nominated: readonly string[])
 
 /** The reply's start line, always as HTTP/1.1: the version is the ingress's own (RFC 9110 §6.2). */
 function statusLine(head: MessageHead): string {
+  // RFC 9112 §4: the space after the status belongs there even if no reason follows.
+  if (head.fieldsStart === 14) return `HTTP/1.1 ${head.status} \r\n`;
   return `HTTP/1.1${head.text.slice(8, head.fieldsStart)}`;
 }
 

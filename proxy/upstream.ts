@@ -37,6 +37,8 @@ export interface UpstreamLink {
   readonly reused: boolean;
   /** For the log. */
   readonly address: Address;
+  /** From now on the calls go to `user`: the connection has become a tunnel. */
+  handTo(user: UpstreamUser): void;
   /** The exchange is complete on both sides and the upstream keeps the connection: back to the pool. */
   release(): void;
   /** The connection is over, whatever is under way; nothing is called any more. */
@@ -286,6 +288,9 @@ export function createUpstreams(options: UpstreamsOptions): Upstreams {
       reused: false,
       user,
       idleSince: 0,
+      handTo(next) {
+        link.user = next;
+      },
       release() {
         if (link.user === undefined) return;
         leave();
@@ -326,19 +331,19 @@ export function createUpstreams(options: UpstreamsOptions): Upstreams {
     return link;
   }
 
-  function noteFailure(target: Target): void {
+  function noteFailure(target: Target) {
     target.session = undefined;
     if (++target.failures < FAILURES_TO_EJECT) return;
     target.failures = 0;
     target.ejectedUntil = deadlines.now() + EJECTION_MS;
   }
 
-  function watchIdle(): void {
+  function watchIdle() {
     reaper.at = deadlines.now() + Math.min(1_000, idleTimeoutMs);
     deadlines.watch(reaper);
   }
 
-  function reap(): void {
+  function reap() {
     reaper.at = Number.POSITIVE_INFINITY;
     const oldest = deadlines.now() - idleTimeoutMs;
     let left = 0;

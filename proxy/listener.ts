@@ -1,0 +1,299 @@
+// Accepts connections: PROXY header, TLS handshake, then the protocol that was agreed on; limits, and an orderly end.
+
+import { randomBytes } from 'node:crypto';
+import { createServer, type Server, type Socket } from 'node:net';
+import { createServer as createTlsServer, type TLSSocket, type Server as TlsServer } from 'node:tls';
+import ipaddr from 'ipaddr.js';
+import type { LocalHandler } from '../src/lib/local-handler.ts';
+import type { Log } from '../src/lib/log.ts';
+import { type Connection, defaultLimits, type ListenerLimits, type ProxyContext } from './connection.ts';
+import { createDeadlines, type Deadline } from './deadlines.ts';
+import { createHttp2Acceptor } from './http2.ts';
+import { parseProxyHeader } from './proxy-protocol.ts';
+import { createHttp1Acceptor } from './relay.ts';
+import { createRouteTable, type Route } from './routes.ts';
+import { ACME_TLS, createSecureContexts, type ServedCertificate } from './secure-contexts.ts';
+import { acceptAuto, acceptTcp } from './tcp.ts';
+import { createUpstreams } from './upstream.ts';
+
+export { defaultLimits, type ListenerLimits } from './connection.ts';
+export type { ServedCertificate } from './secure-contexts.ts';
+
+export interface ListenerOptions {
+  /** Default: every address, IPv6 and IPv4. */
+  readonly host?: string;
+  /** 0: any that is free. */
+  readonly port: number;
+  /** Several processes listen on one port, and the kernel spreads the connections. */
+  readonly reusePort?: boolean;
+  /** In order of preference; default: both. */
+  readonly alpn?: readonly ('h2' | 'http/1.1')[];
+  readonly limits?: Partial<ListenerLimits>;
+  readonly localHandlers?: readonly LocalHandler[];
+  /** Every connection must begin with a PROXY header, and come from one of `trustedProxies`. */
+  readonly proxyProtocol?: boolean;
+  /** Addresses and CIDRs. Their X-Forwarded-* and Forwarded fields are believed too. */
+  readonly trustedProxies?: readonly string[];
+  /** PEM; replaces the system's roots for `https` and `grpcs` upstreams. */
+  readonly upstreamCa?: string;
+  /** 48 bytes, the same in all workers, so that sessions resume in any of them. Default: random. */
+  readonly ticketKeys?: Buffer;
+  readonly log: Log;
+}
+
+export interface Listener {
+  /** Rejects with the system's error if the port cannot be had. */
+  listen(): Promise<{ address: string; port: number }>;
+  /**
+   * Loads all, then serves them from the next handshake on; open connections live on. Throws ServedCertificateError,
+   * and serves on as before, if one does not load.
+   */
+  setCertificates(list: readonly ServedCertificate[]): void;
+  /** The tls-alpn-01 certificate of a domain (RFC 8737), PEM; undefined takes it away. */
+  setChallenge(domain: string, certificate: { cert: string; key: string } | undefined): void;
+  setRoutes(routes: readonly Route[]): void;
+  /** 48 bytes. Sessions under the keys before are forgotten. */
+  setTicketKeys(keys: Buffer): void;
+  /** No new connections; open ones end when what they are doing is done, and at the latest after `timeoutMs`. */
+  drain(timeoutMs: number): Promise<void>;
+}
+
+const TCP_KEEPALIVE_MS = 60_000;
+
+/** What is known of a connection before its handshake. */
+interface Origin {
+  readonly address: string;
+  readonly port: number;
+  readonly serverPort: number;
+  readonly trusted: boolean;
+}
+
+export function createListener(options: ListenerOptions): Listener {
+  const { log, alpn = ['h2', 'http/1.1'] } = options;
+  const limits: ListenerLimits = { ...defaultLimits, ...options.limits };
+  const deadlines = createDeadlines();
+  const isTrusted = createTrust(options.trustedProxies ?? []);
+  const contexts = createSecureContexts({
+    alpn,
+    // What is spliced may speak any protocol that client and upstream agree on.
+    takesAnyProtocol: (serverName) => /^(?:tcp|auto)$/.test(routes.find(serverName, '/')?.protocol ?? ''),
+  });
+  const upstreams = createUpstreams({ deadlines, upstreamCa: options.upstreamCa });
+  let routes = createRouteTable([]);
+  const context: ProxyContext = {
+    routes: () => routes,
+    upstreams,
+    localHandlers: options.localHandlers ?? [],
+    limits,
+    deadlines,
+    log,
+  };
+  const http1 = createHttp1Acceptor(context);
+  const http2 = createHttp2Acceptor(context);
+  /** Every connection, from accept to close. */
+  const open = new Map<Socket, Origin>();
+  const tlsServer = createTls();
+  const server = createTcp();
+
+  return {
+    listen,
+    setCertificates(list) {
+      contexts.setCertificates(list);
+      // A resumed session never shows the certificate: the ones of before must end with it.
+      if (options.ticketKeys === undefined) tlsServer.setTicketKeys(randomBytes(48));
+    },
+    setChallenge: contexts.setChallenge,
+    setRoutes(list) {
+      routes = createRouteTable(list);
+    },
+    setTicketKeys: (keys) => tlsServer.setTicketKeys(keys),
+    drain,
+  };
+
+  function createTls(): TlsServer {
+    const created = createTlsServer({
+      ...contexts.serverOptions,
+      handshakeTimeout: limits.handshakeTimeoutMs,
+      ...(options.ticketKeys === undefined ? {} : { ticketKeys: options.ticketKeys }),
+    });
+    created.on('secureConnection', secured);
+    created.on('tlsClientError', (error, socket) => {
+      log.debug({ err: error }, 'handshake failed');
+      socket.destroy();
+    });
+    return created;
+  }
+
+  function createTcp(): Server {
+    const created = createServer({
+      // Half-closes of tunnels are passed on, so none may be answered unasked.
+      allowHalfOpen: true,
+      noDelay: true,
+      keepAlive: true,
+      keepAliveInitialDelay: TCP_KEEPALIVE_MS,
+    });
+    created.maxConnections = limits.maxConnections;
+    created.on('connection', accepted);
+    created.on('drop', () =>
+      log.debug({ maxConnections: limits.maxConnections }, 'connection limit reached'),
+    );
+    created.on('error', (error) => log.warn({ err: error }, 'accept failed'));
+    return created;
+  }
+
+  function listen(): Promise<{ address: string; port: number }> {
+    const { promise, resolve, reject } = Promise.withResolvers<{ address: string; port: number }>();
+    server.once('error', reject);
+    server.listen(
+      {
+        port: options.port,
+        backlog: 4096,
+        ...(options.host === undefined ? {} : { host: options.host }),
+        ...(options.reusePort === true ? { reusePort: true } : {}),
+      },
+      () => {
+        server.off('error', reject);
+        const bound = server.address() as { address: string; port: number };
+        resolve({ address: bound.address, port: bound.port });
+      },
+    );
+    return promise;
+  }
+
+  function accepted(socket: Socket) {
+    const peer = unmapped(socket.remoteAddress ?? '');
+    const origin: Origin = {
+      address: peer,
+      port: socket.remotePort ?? 0,
+      serverPort: socket.localPort ?? options.port,
+      trusted: isTrusted(peer),
+    };
+    open.set(socket, origin);
+    socket.once('close', () => open.delete(socket));
+    if (options.proxyProtocol === true) readProxyHeader(socket, origin);
+    else tlsServer.emit('connection', socket);
+  }
+
+  /** A header from elsewhere than a trusted proxy would let anyone be anyone: closed, as is a connection without. */
+  function readProxyHeader(socket: Socket, origin: Origin) {
+    if (!origin.trusted) {
+      socket.destroy();
+      return;
+    }
+    let bytes: Buffer = Buffer.alloc(0);
+    const deadline: Deadline = {
+      at: deadlines.now() + limits.handshakeTimeoutMs,
+      expired: () => socket.destroy(),
+    };
+    deadlines.watch(deadline);
+    const stop = () => {
+      deadlines.forget(deadline);
+      socket.off('data', read);
+      socket.off('end', refuse);
+      socket.off('error', refuse);
+      socket.off('close', stop);
+    };
+    const refuse = () => {
+      stop();
+      log.debug({ peer: origin.address }, 'PROXY header refused');
+      socket.destroy();
+    };
+    const read = (chunk: Buffer) => {
+      bytes = bytes.length === 0 ? chunk : Buffer.concat([bytes, chunk]);
+      const header = parseProxyHeader(bytes);
+      if (header === 'incomplete') return;
+      if (header === 'malformed') return refuse();
+      stop();
+      socket.pause();
+      if (header.size < bytes.length) socket.unshift(bytes.subarray(header.size));
+      const { source } = header;
+      open.set(socket, {
+        address: source?.address ?? origin.address,
+        port: source?.port ?? origin.port,
+        serverPort: header.destinationPort ?? origin.serverPort,
+        trusted: origin.trusted,
+      });
+      tlsServer.emit('connection', socket);
+    };
+    socket.on('data', read);
+    socket.on('end', refuse);
+    socket.on('error', refuse);
+    socket.on('close', stop);
+  }
+
+  function secured(socket: TLSSocket) {
+    const serverName = (socket.servername || '').toString().toLowerCase();
+    if (socket.alpnProtocol === ACME_TLS) {
+      socket.end();
+      return;
+    }
+    const certificateNames = contexts.namesFor(serverName);
+    // A resumed session shows no certificate: it must not outlive the name's being served.
+    if (certificateNames === undefined) {
+      socket.destroy();
+      return;
+    }
+    const origin = originOf(socket);
+    if (origin === undefined) {
+      socket.destroy();
+      return;
+    }
+    dispatch({
+      socket,
+      certificateNames,
+      serverName,
+      clientAddress: origin.address,
+      clientPort: origin.port,
+      serverPort: origin.serverPort,
+      trustedClient: origin.trusted,
+    });
+  }
+
+  /** Node names the socket under a TLS socket only so; the test with a PROXY header would notice a change. */
+  function originOf(socket: TLSSocket): Origin | undefined {
+    return open.get((socket as TLSSocket & { _parent: Socket })._parent);
+  }
+
+  function dispatch(connection: Connection) {
+    const settings = routes.find(connection.serverName, '/');
+    if (settings?.protocol === 'tcp') return acceptTcp(context, connection, settings);
+    if (connection.socket.alpnProtocol === 'h2') return http2.accept(connection);
+    // With ALPN the client has said that it speaks HTTP.
+    if (settings?.protocol === 'auto' && connection.socket.alpnProtocol !== 'http/1.1') {
+      return acceptAuto(context, connection, settings, http1.accept);
+    }
+    http1.accept(connection);
+  }
+
+  async function drain(timeoutMs: number): Promise<void> {
+    const closed = new Promise<void>((resolve) => server.close(() => resolve()));
+    http1.drain();
+    http2.drain();
+    const timer = setTimeout(() => {
+      http1.destroyAll();
+      http2.destroyAll();
+      for (const socket of open.keys()) socket.destroy();
+    }, timeoutMs);
+    await closed;
+    clearTimeout(timer);
+    upstreams.close();
+  }
+}
+
+/** ::ffff:192.0.2.1 is how a socket for both families names an IPv4 peer. */
+function unmapped(address: string): string {
+  return address.startsWith('::ffff:') ? address.slice(7) : address;
+}
+
+function createTrust(list: readonly string[]): (address: string) => boolean {
+  const ranges = list.map((entry) => {
+    if (entry.includes('/')) return ipaddr.parseCIDR(entry);
+    const address = ipaddr.parse(entry);
+    return [address, address.kind() === 'ipv4' ? 32 : 128] as [typeof address, number];
+  });
+  return (address) => {
+    if (ranges.length === 0 || !ipaddr.isValid(address)) return false;
+    const parsed = ipaddr.process(address);
+    return ranges.some(([range, bits]) => range.kind() === parsed.kind() && parsed.match(range, bits));
+  };
+}

@@ -1,0 +1,808 @@
+// One HTTP/1.1 exchange after another between a client's socket and upstream sockets (RFC 9112), as one state machine.
+
+import type { TLSSocket } from 'node:tls';
+import type { LocalHandler, LocalReply } from '../src/lib/local-handler.ts';
+import type { Acceptor, Connection, ProxyContext } from './connection.ts';
+import type { Deadline } from './deadlines.ts';
+import { Fault, type FaultCode, faultReply } from './errors.ts';
+import {
+  forwardedBefore,
+  forwardedLines,
+  interimHeadText,
+  replyHeadText,
+  requestHeadText,
+  trailerText,
+} from './headers.ts';
+import {
+  type BodyReader,
+  beginBody,
+  beginReplyBody,
+  beginRequestBody,
+  createBodyReader,
+  createMessageHead,
+  INCOMPLETE,
+  type MessageHead,
+  nameAt,
+  parseHost,
+  parseReplyHead,
+  parseRequestHead,
+  REFUSED,
+  readBody,
+  valueAt,
+} from './http1.ts';
+import { coveredBy, type UpstreamSettings } from './routes.ts';
+import type { Tunnel } from './tcp.ts';
+import { asksForUpgrade, beginTunnel } from './upgrade.ts';
+import type { Acquisition, UpstreamLink, UpstreamUser } from './upstream.ts';
+import { writeJoined, writeLent } from './writes.ts';
+
+export interface Http1Acceptor extends Acceptor {
+  /** `first`: bytes that were already read from the connection. */
+  accept(connection: Connection, first?: Buffer): void;
+}
+
+/** Waiting for a request. */
+const IDLE = 0;
+/** Between the first and the last byte of a request head. */
+const HEAD = 1;
+/** From a request head to the end of its reply. */
+const EXCHANGE = 2;
+/** The protocol was switched. */
+const TUNNEL = 3;
+/** The last reply was written; what still comes is thrown away. */
+const CLOSING = 4;
+const CLOSED = 5;
+
+/** How long a client that is being said goodbye to may go on sending, lest a reset overtake the last reply. */
+const LINGER_MS = 2_000;
+
+/** How the reply's body leaves: as it came, cut into chunks, or taken out of its chunks. */
+const AS_IT_CAME = 0;
+const CHUNKED = 1;
+const UNCHUNKED = 2;
+
+interface Relay extends UpstreamUser {
+  readonly shared: Shared;
+  readonly connection: Connection;
+  readonly client: TLSSocket;
+  readonly deadline: Deadline;
+  state: number;
+  /** Bytes of the client's that wait: an unfinished head, a body without an upstream, or pipelined requests. */
+  held: Buffer | undefined;
+  clientPaused: boolean;
+  upstreamPaused: boolean;
+  /** Whether the connection can carry another request after this one. */
+  keepAlive: boolean;
+
+  method: string;
+  http10: boolean;
+  requestText: string;
+  readonly request: BodyReader;
+  requestNominated: readonly string[];
+  settings: UpstreamSettings | undefined;
+  attempt: Acquisition | undefined;
+  link: UpstreamLink | undefined;
+  bodySent: boolean;
+  retried: boolean;
+  upgrading: boolean;
+
+  readonly reply: BodyReader;
+  replyHeld: Buffer | undefined;
+  replyHeard: boolean;
+  replyBegun: boolean;
+  replyMode: number;
+  replyNominated: readonly string[];
+  upstreamKeeps: boolean;
+
+  tunnel: Tunnel | undefined;
+
+  /** The last Host, what it means here, and what the upstream is told of the client because of it. */
+  hostText: string;
+  host: string | undefined;
+  hostCovered: boolean;
+  forwarded: string;
+}
+
+interface Shared {
+  readonly context: ProxyContext;
+  readonly relays: Set<Relay>;
+  /** Filled by each parse, and used up before the next. */
+  readonly head: MessageHead;
+  readonly replyHead: MessageHead;
+  draining: boolean;
+}
+
+export function createHttp1Acceptor(context: ProxyContext): Http1Acceptor {
+  const shared: Shared = {
+    context,
+    relays: new Set(),
+    head: createMessageHead(),
+    replyHead: createMessageHead(),
+    draining: false,
+  };
+  return {
+    accept: (connection, first) => acceptConnection(shared, connection, first),
+    drain() {
+      shared.draining = true;
+      for (const relay of shared.relays) if (relay.state === IDLE) endClient(relay);
+    },
+    get open() {
+      return shared.relays.size;
+    },
+    destroyAll() {
+      for (const relay of shared.relays) relay.client.destroy();
+    },
+  };
+}
+
+function acceptConnection(shared: Shared, connection: Connection, first: Buffer | undefined) {
+  const { socket } = connection;
+  const relay = createRelay(shared, connection);
+  shared.relays.add(relay);
+  relay.deadline.at = shared.context.deadlines.now() + shared.context.limits.headerTimeoutMs;
+  shared.context.deadlines.watch(relay.deadline);
+  socket.on('data', (bytes: Buffer) => clientData(relay, bytes));
+  socket.on('drain', () => clientDrained(relay));
+  socket.on('end', () => clientEnded(relay));
+  // 'close' follows, and says all that matters.
+  socket.on('error', ignore);
+  socket.on('close', () => clientClosed(relay));
+  if (socket.destroyed) return clientClosed(relay);
+  if (first !== undefined) clientData(relay, first);
+}
+
+function ignore() {}
+
+function createRelay(shared: Shared, connection: Connection): Relay {
+  const relay: Relay = {
+    shared,
+    connection,
+    client: connection.socket,
+    deadline: { at: 0, expired: () => expire(relay) },
+    state: IDLE,
+    held: undefined,
+    clientPaused: false,
+    upstreamPaused: false,
+    keepAlive: true,
+    method: '',
+    http10: false,
+    requestText: '',
+    request: createBodyReader(),
+    requestNominated: [],
+    settings: undefined,
+    attempt: undefined,
+    link: undefined,
+    bodySent: false,
+    retried: false,
+    upgrading: false,
+    reply: createBodyReader(),
+    replyHeld: undefined,
+    replyHeard: false,
+    replyBegun: false,
+    replyMode: AS_IT_CAME,
+    replyNominated: [],
+    upstreamKeeps: false,
+    tunnel: undefined,
+    hostText: '',
+    host: undefined,
+    hostCovered: false,
+    forwarded: '',
+    upstreamReady,
+    upstreamFailed,
+    upstreamData,
+    upstreamDrained,
+    upstreamEnded,
+    upstreamClosed,
+  };
+  return relay;
+}
+
+// --- The client's side ---
+
+function clientData(relay: Relay, bytes: Buffer) {
+  switch (relay.state) {
+    case IDLE:
+    case HEAD:
+      return readRequest(relay, relay.held === undefined ? bytes : Buffer.concat([relay.held, bytes]));
+    case EXCHANGE:
+      if (relay.request.done || relay.link === undefined) return hold(relay, bytes);
+      return passRequestBody(relay, '', bytes);
+    case TUNNEL:
+      return relay.tunnel!.clientData(bytes);
+    default:
+      return;
+  }
+}
+
+/** Pipelined requests (RFC 9112 §9.3.2), or a body whose upstream is not connected yet, wait where the client is. */
+function hold(relay: Relay, bytes: Buffer) {
+  relay.held = relay.held === undefined ? bytes : Buffer.concat([relay.held, bytes]);
+  pauseClient(relay);
+}
+
+function pauseClient(relay: Relay) {
+  if (relay.clientPaused) return;
+  relay.clientPaused = true;
+  relay.client.pause();
+}
+
+function resumeClient(relay: Relay) {
+  if (!relay.clientPaused) return;
+  relay.clientPaused = false;
+  relay.client.resume();
+}
+
+function readRequest(relay: Relay, bytes: Buffer) {
+  const { head, context } = relay.shared;
+  relay.held = undefined;
+  const taken = parseRequestHead(head, bytes, 0, bytes.length, context.limits);
+  if (taken === INCOMPLETE) {
+    relay.held = bytes;
+    if (relay.state === HEAD) return;
+    relay.state = HEAD;
+    relay.deadline.at = context.deadlines.now() + context.limits.headerTimeoutMs;
+    return;
+  }
+  relay.state = EXCHANGE;
+  relay.requestText = '';
+  relay.attempt = undefined;
+  relay.settings = undefined;
+  relay.bodySent = false;
+  relay.retried = false;
+  relay.replyHeld = undefined;
+  relay.replyHeard = false;
+  relay.replyBegun = false;
+  relay.upstreamKeeps = false;
+  if (taken === REFUSED) {
+    relay.method = '';
+    relay.http10 = false;
+    return refuse(relay, head.refusal.code, head.refusal.reason);
+  }
+  if (taken < bytes.length) relay.held = bytes.subarray(taken);
+  beginExchange(relay, head);
+}
+
+/** A request that cannot be answered by an upstream, and after which nothing else may be read. */
+function refuse(relay: Relay, code: FaultCode, reason: string) {
+  relay.keepAlive = false;
+  beginBody(relay.request, 'none');
+  relay.held = undefined;
+  replyFault(relay, new Fault(code, reason));
+}
+
+function beginExchange(relay: Relay, head: MessageHead) {
+  const { context } = relay.shared;
+  relay.method = head.method;
+  relay.http10 = head.minor === 0;
+  relay.keepAlive = !relay.shared.draining && !head.close && (head.minor === 1 || head.keepAlive);
+  relay.upgrading = asksForUpgrade(head);
+  beginRequestBody(relay.request, head);
+  if (head.host !== relay.hostText) noteHost(relay, head.host);
+  const { host } = relay;
+  if (host === undefined) return refuse(relay, 'bad-request', 'the Host is malformed');
+  const target = originForm(head, host);
+  if (target === undefined) return refuse(relay, 'bad-request', 'the request target does not fit');
+  if (head.method === 'CONNECT' || head.method === 'TRACE')
+    return refuse(relay, 'method-refused', head.method);
+  // RFC 9110 §15.5.20: not the connection for this host.
+  if (!relay.hostCovered) return replyCode(relay, 'misdirected');
+  const { maxBodyBytes } = context.limits;
+  if (maxBodyBytes > 0 && head.contentLength > maxBodyBytes)
+    return refuse(relay, 'body-too-large', 'by its length');
+  const query = target.indexOf('?');
+  const path = query === -1 ? target : target.slice(0, query);
+  const handler = localHandlerOf(context.localHandlers, path);
+  if (handler !== undefined) {
+    const search = query === -1 ? '' : target.slice(query + 1);
+    return answerLocally(relay, handler, localRequest(head, path, search, host));
+  }
+  const settings = context.routes().find(host, path === '*' ? '/' : path);
+  if (settings === undefined) return replyCode(relay, 'no-route');
+  forward(relay, head, target, settings);
+}
+
+function noteHost(relay: Relay, hostText: string) {
+  const { connection } = relay;
+  relay.hostText = hostText;
+  relay.host = parseHost(hostText);
+  if (relay.host === undefined) return;
+  relay.hostCovered = coveredBy(connection.certificateNames, relay.host);
+  relay.forwarded = forwardedLines(connection, hostText);
+}
+
+/** RFC 9112 §3.2: origin-form as it is, absolute-form if it names the same host, asterisk-form for OPTIONS. */
+function originForm(head: MessageHead, host: string): string | undefined {
+  const { target, method } = head;
+  if (target.startsWith('/')) return target;
+  if (target === '*') return method === 'OPTIONS' ? target : undefined;
+  // CONNECT has a form of its own, and is refused for itself.
+  if (method === 'CONNECT') return target;
+  const absolute = /^https?:\/\/([^/?]+)(\/[^?]*)?(\?.*)?$/i.exec(target);
+  if (absolute === null || absolute[1]!.toLowerCase() !== head.host.toLowerCase()) return undefined;
+  if (parseHost(absolute[1]!) !== host) return undefined;
+  return `${absolute[2] ?? '/'}${absolute[3] ?? ''}`;
+}
+
+function localHandlerOf(handlers: readonly LocalHandler[], path: string): LocalHandler | undefined {
+  for (const handler of handlers) if (handler.matches(path)) return handler;
+  return undefined;
+}
+
+function localRequest(head: MessageHead, path: string, query: string, host: string) {
+  const headers: Record<string, string> = Object.create(null);
+  for (let line = 0; line < head.count; line++) {
+    const name = nameAt(head, line).toLowerCase();
+    const value = valueAt(head, line);
+    headers[name] = headers[name] === undefined ? value : `${headers[name]}, ${value}`;
+  }
+  return { method: head.method, path, query, host, headers };
+}
+
+function answerLocally(relay: Relay, handler: LocalHandler, request: Parameters<LocalHandler['handle']>[0]) {
+  relay.deadline.at = Number.POSITIVE_INFINITY;
+  const failed = (error: unknown) => {
+    relay.shared.context.log.error({ err: error, path: request.path }, 'local handler failed');
+    replyFault(relay, new Fault('failed'));
+  };
+  try {
+    const reply = handler.handle(request);
+    if (!(reply instanceof Promise)) return replyLocally(relay, reply);
+    pauseClient(relay);
+    reply.then((answer) => replyLocally(relay, answer), failed);
+  } catch (error) {
+    failed(error);
+  }
+}
+
+function replyLocally(relay: Relay, reply: LocalReply) {
+  if (relay.state !== EXCHANGE) return;
+  let fields = '';
+  for (const [name, value] of Object.entries(reply.headers)) fields += `${name}: ${value}\r\n`;
+  writeOwnReply(relay, reply.status, '', fields, reply.body);
+}
+
+function forward(relay: Relay, head: MessageHead, target: string, settings: UpstreamSettings) {
+  const { context } = relay.shared;
+  const own = relay.connection.trustedClient
+    ? forwardedLines(relay.connection, relay.hostText, forwardedBefore(head))
+    : relay.forwarded;
+  relay.settings = settings;
+  relay.requestText = requestHeadText(head, target, own, relay.upgrading);
+  relay.requestNominated = head.nominated;
+  if (settings.protocol !== 'http' && settings.protocol !== 'https' && settings.protocol !== 'auto') {
+    return replyCode(relay, settings.protocol === 'tcp' ? 'misdirected' : 'upstream-unavailable');
+  }
+  // The upstream's connect timeout counts from here, and the other clocks from when it is connected.
+  relay.deadline.at = Number.POSITIVE_INFINITY;
+  relay.attempt = context.upstreams.acquire(settings, relay);
+}
+
+function passRequestBody(relay: Relay, prefix: string, bytes: Buffer) {
+  const { request, link } = relay;
+  const { limits } = relay.shared.context;
+  const { maxBodyBytes } = limits;
+  let pos = 0;
+  let from = 0;
+  let text = prefix;
+  while (pos < bytes.length && !request.done) {
+    const next = readBody(request, bytes, pos, bytes.length, limits);
+    if (next === REFUSED) return failRequest(relay, request.refusal.code, request.refusal.reason);
+    if (maxBodyBytes > 0 && request.received > maxBodyBytes)
+      return failRequest(relay, 'body-too-large', 'by count');
+    if (request.cutEnd > request.cutStart) {
+      text += bytes.toString('latin1', from, request.cutStart);
+      from = request.cutEnd;
+      if (request.done) text += trailerText(request.trailers!, relay.requestNominated);
+    }
+    pos = next;
+  }
+  if (pos < bytes.length) hold(relay, bytes.subarray(pos));
+  relay.bodySent ||= pos > 0;
+  const socket = link!.socket;
+  const ready =
+    text === '' ? socket.write(bytes.subarray(from, pos)) : writeJoined(socket, text, bytes, from, pos);
+  if (!ready) pauseClient(relay);
+  touch(relay);
+}
+
+/** The client broke its own message: nobody may take what was sent of it for the whole. */
+function failRequest(relay: Relay, code: FaultCode, reason: string) {
+  dropUpstream(relay);
+  if (relay.replyBegun) {
+    relay.client.destroy();
+    return;
+  }
+  refuse(relay, code, reason);
+}
+
+function dropUpstream(relay: Relay) {
+  const { link, attempt } = relay;
+  relay.link = undefined;
+  relay.attempt = undefined;
+  relay.upstreamPaused = false;
+  if (link !== undefined) link.destroy();
+  else attempt?.abandon();
+}
+
+function clientDrained(relay: Relay) {
+  if (relay.state === TUNNEL) return relay.tunnel!.clientDrained();
+  if (relay.state === IDLE) return readHeld(relay);
+  if (!relay.upstreamPaused) return;
+  relay.upstreamPaused = false;
+  relay.link?.socket.resume();
+  touch(relay);
+}
+
+/** In the middle of an exchange the end of a client's bytes is taken for its going away, as other proxies do. */
+function clientEnded(relay: Relay) {
+  if (relay.state === TUNNEL) return relay.tunnel!.clientEnded();
+  if (relay.state === EXCHANGE) {
+    relay.client.destroy();
+    return;
+  }
+  relay.client.end();
+}
+
+function clientClosed(relay: Relay) {
+  if (relay.state === CLOSED) return;
+  relay.tunnel?.clientClosed();
+  relay.state = CLOSED;
+  relay.held = undefined;
+  dropUpstream(relay);
+  relay.shared.context.deadlines.forget(relay.deadline);
+  relay.shared.relays.delete(relay);
+}
+
+// --- Clocks ---
+
+/** One clock at a time: that of the side that is being waited for. */
+function touch(relay: Relay) {
+  const { deadlines, limits } = relay.shared.context;
+  const settings = relay.settings!;
+  let ms = settings.readTimeoutMs;
+  if (relay.upstreamPaused) ms = limits.clientIdleTimeoutMs;
+  else if (!relay.request.done) ms = relay.clientPaused ? settings.sendTimeoutMs : limits.clientIdleTimeoutMs;
+  relay.deadline.at = deadlines.now() + ms;
+}
+
+function expire(relay: Relay) {
+  relay.shared.context.deadlines.watch(relay.deadline);
+  // Whatever comes of it, it must not last for ever.
+  relay.deadline.at = relay.shared.context.deadlines.now() + LINGER_MS;
+  switch (relay.state) {
+    case HEAD:
+      relay.state = EXCHANGE;
+      relay.method = '';
+      relay.replyBegun = false;
+      return refuse(relay, 'request-timeout', 'its head');
+    case EXCHANGE:
+      return expireExchange(relay);
+    case IDLE:
+      return endClient(relay);
+    default:
+      relay.client.destroy();
+  }
+}
+
+function expireExchange(relay: Relay) {
+  if (relay.replyBegun) {
+    relay.client.destroy();
+    return;
+  }
+  if (!relay.request.done && !relay.clientPaused) {
+    dropUpstream(relay);
+    return refuse(relay, 'request-timeout', 'its body');
+  }
+  relay.link?.fail();
+  relay.link = undefined;
+  replyFault(
+    relay,
+    new Fault('upstream-timeout', relay.requestText.slice(0, relay.requestText.indexOf('\r'))),
+  );
+}
+
+// --- The upstream's side ---
+
+function upstreamReady(this: Relay, link: UpstreamLink) {
+  this.link = link;
+  this.attempt = undefined;
+  if (this.request.done) {
+    link.socket.write(this.requestText, 'latin1');
+    return touch(this);
+  }
+  const bytes = this.held;
+  this.held = undefined;
+  resumeClient(this);
+  if (bytes !== undefined) return passRequestBody(this, this.requestText, bytes);
+  link.socket.write(this.requestText, 'latin1');
+  touch(this);
+}
+
+function upstreamFailed(this: Relay, fault: Fault) {
+  this.attempt = undefined;
+  replyFault(this, fault);
+}
+
+function upstreamDrained(this: Relay) {
+  // Pipelined requests stay where they are.
+  if (this.held === undefined) resumeClient(this);
+  touch(this);
+}
+
+function upstreamData(this: Relay, bytes: Buffer, end: number) {
+  this.replyHeard = true;
+  if (this.replyBegun) {
+    passReplyBody(this, '', bytes, 0, end);
+    return;
+  }
+  if (this.replyHeld === undefined) return readReply(this, bytes, end);
+  const whole = Buffer.concat([this.replyHeld, bytes.subarray(0, end)]);
+  this.replyHeld = undefined;
+  readReply(this, whole, whole.length);
+}
+
+function readReply(relay: Relay, bytes: Buffer, end: number) {
+  const { replyHead: head, context } = relay.shared;
+  let pos = 0;
+  for (;;) {
+    const taken = pos === end ? INCOMPLETE : parseReplyHead(head, bytes, pos, end, context.limits);
+    if (taken === INCOMPLETE) {
+      if (pos < end) relay.replyHeld = Buffer.from(bytes.subarray(pos, end));
+      return touch(relay);
+    }
+    if (taken === REFUSED) return failReply(relay, head.refusal.reason);
+    pos += taken;
+    if (head.status >= 200) return beginReply(relay, head, bytes, pos, end);
+    if (head.status === 101) {
+      if (!relay.upgrading) return failReply(relay, 'an upgrade that nobody asked for');
+      relay.state = TUNNEL;
+      relay.tunnel = beginTunnel(relay.shared.context, relay.client, relay.settings!, relay.link!, head);
+      relay.link = undefined;
+      relay.deadline.at = Number.POSITIVE_INFINITY;
+      const early = relay.held;
+      relay.held = undefined;
+      resumeClient(relay);
+      if (pos < end) relay.tunnel.upstreamData(bytes.subarray(pos, end), end - pos);
+      if (early !== undefined) relay.tunnel.clientData(early);
+      return;
+    }
+    // RFC 9110 §15.2: interim replies are passed on, but never to HTTP/1.0.
+    if (!relay.http10) relay.client.write(interimHeadText(head), 'latin1');
+  }
+}
+
+function failReply(relay: Relay, reason: string) {
+  relay.link?.fail();
+  relay.link = undefined;
+  replyFault(relay, new Fault('upstream-malformed', reason));
+}
+
+function beginReply(relay: Relay, head: MessageHead, bytes: Buffer, pos: number, end: number) {
+  const { reply } = relay;
+  beginReplyBody(reply, head, relay.method);
+  relay.replyBegun = true;
+  relay.requestText = '';
+  relay.replyNominated = head.nominated;
+  relay.upstreamKeeps =
+    reply.kind !== 'until-close' && !head.close && (head.minor === 1 || head.keepAlive) && !relay.upgrading;
+  relay.replyMode = AS_IT_CAME;
+  let own = '';
+  if (relay.http10) {
+    // RFC 9112 §6.1: HTTP/1.0 knows no chunks; the end of the connection is the end of the body.
+    if (reply.kind === 'chunked') relay.replyMode = UNCHUNKED;
+    if (reply.kind === 'chunked' || reply.kind === 'until-close') relay.keepAlive = false;
+  } else if (reply.kind === 'until-close') {
+    relay.replyMode = CHUNKED;
+    own = 'Transfer-Encoding: chunked\r\n';
+  }
+  // A body that is still arriving may never end: after this reply nothing else can be read.
+  if (!relay.request.done || relay.shared.draining) relay.keepAlive = false;
+  if (!relay.keepAlive) own += 'Connection: close\r\n';
+  else if (relay.http10) own += 'Connection: keep-alive\r\n';
+  if (head.status === 426 && head.upgradeTo !== '') own += upgradeOffer(head, relay.keepAlive);
+  const text = replyHeadText(head, relay.http10 ? 'unframed' : 'as-it-came', own);
+  passReplyBody(relay, text, bytes, pos, end);
+}
+
+/** RFC 9110 §15.5.22: a 426 must say what to upgrade to. */
+function upgradeOffer(head: MessageHead, keepAlive: boolean): string {
+  return `Upgrade: ${head.upgradeTo}\r\n${keepAlive ? 'Connection: upgrade\r\n' : ''}`;
+}
+
+function passReplyBody(relay: Relay, prefix: string, bytes: Buffer, start: number, end: number) {
+  const { reply, client, replyMode } = relay;
+  let ready = true;
+  if (reply.kind === 'chunked' || replyMode !== AS_IT_CAME) {
+    ready = passFramedReply(relay, prefix, bytes, start, end);
+    if (relay.state !== EXCHANGE) return;
+  } else {
+    const next = readBody(reply, bytes, start, end, relay.shared.context.limits);
+    if (next < end) relay.upstreamKeeps = false;
+    if (prefix !== '') ready = writeJoined(client, prefix, bytes, start, next);
+    else if (next > start) ready = writeLent(client, bytes, start, next);
+  }
+  if (reply.done) return finishReply(relay);
+  if (!ready && !relay.upstreamPaused) {
+    relay.upstreamPaused = true;
+    relay.link!.socket.pause();
+  }
+  touch(relay);
+}
+
+/** Chunks in, chunks out, or both. What was checked passes as it came; only extensions and trailers are cut out. */
+function passFramedReply(relay: Relay, prefix: string, bytes: Buffer, start: number, end: number): boolean {
+  const { reply, client, replyMode } = relay;
+  const { limits } = relay.shared.context;
+  let text = prefix;
+  let from = start;
+  let pos = start;
+  let ready = true;
+  const flush = (to: number) => {
+    if (text !== '') ready = writeJoined(client, text, bytes, from, to);
+    else if (to > from) ready = writeLent(client, bytes, from, to);
+    text = '';
+  };
+  while (pos < end && !reply.done) {
+    const next = readBody(reply, bytes, pos, end, limits);
+    if (next === REFUSED) {
+      // The head has left: only the missing end can tell the client.
+      flush(pos);
+      cutShort(relay, new Fault('upstream-malformed', reply.refusal.reason));
+      return false;
+    }
+    if (replyMode === CHUNKED) {
+      text += `${(reply.dataEnd - reply.dataStart).toString(16)}\r\n`;
+      from = reply.dataStart;
+      flush(reply.dataEnd);
+      text = '\r\n';
+      from = next;
+    } else if (replyMode === UNCHUNKED) {
+      from = reply.dataStart;
+      flush(reply.dataEnd);
+      from = next;
+    } else if (reply.cutEnd > reply.cutStart) {
+      flush(reply.cutStart);
+      from = reply.cutEnd;
+      if (reply.done) text = trailerText(reply.trailers!, relay.replyNominated);
+    }
+    pos = next;
+  }
+  flush(pos);
+  if (pos < end) relay.upstreamKeeps = false;
+  return ready;
+}
+
+function upstreamEnded(this: Relay) {
+  if (!this.replyBegun || this.reply.kind !== 'until-close') {
+    const { link } = this;
+    this.link = undefined;
+    link?.destroy();
+    return loseUpstream(this, undefined);
+  }
+  this.reply.done = true;
+  finishReply(this);
+}
+
+function upstreamClosed(this: Relay, error: Error | undefined) {
+  this.link = undefined;
+  loseUpstream(this, error);
+}
+
+const IDEMPOTENT = new Set(['GET', 'HEAD', 'OPTIONS', 'PUT', 'DELETE']);
+
+function loseUpstream(relay: Relay, error: Error | undefined) {
+  if (relay.state !== EXCHANGE) return;
+  const fault = new Fault(
+    'upstream-closed',
+    relay.replyBegun ? 'in the middle of its reply' : 'without a reply',
+    {
+      cause: error,
+    },
+  );
+  if (relay.replyBegun) return cutShort(relay, fault);
+  // RFC 9110 §9.2.2: again only what may be done twice, and only if nothing of a reply was heard.
+  if (!relay.replyHeard && !relay.retried && !relay.bodySent && IDEMPOTENT.has(relay.method)) {
+    relay.retried = true;
+    relay.deadline.at = Number.POSITIVE_INFINITY;
+    relay.attempt = relay.shared.context.upstreams.acquire(relay.settings!, relay, { fresh: true });
+    return;
+  }
+  replyFault(relay, fault);
+}
+
+/** A reply that can no longer be whole: the client must not take it for one (RFC 9112 §8). */
+function cutShort(relay: Relay, fault: Fault) {
+  logUpstream(relay, fault);
+  dropUpstream(relay);
+  relay.client.destroy();
+}
+
+function finishReply(relay: Relay) {
+  const { link } = relay;
+  if (relay.replyMode === CHUNKED) relay.client.write('0\r\n\r\n', 'latin1');
+  relay.link = undefined;
+  if (relay.upstreamPaused) {
+    relay.upstreamPaused = false;
+    link?.socket.resume();
+  }
+  if (link !== undefined) {
+    if (relay.upstreamKeeps && relay.request.done) link.release();
+    else link.destroy();
+  }
+  afterReply(relay);
+}
+
+function afterReply(relay: Relay) {
+  if (!relay.keepAlive || !relay.request.done) return endClient(relay);
+  relay.state = IDLE;
+  relay.replyMode = AS_IT_CAME;
+  const { deadlines, limits } = relay.shared.context;
+  relay.deadline.at = deadlines.now() + limits.keepAliveTimeoutMs;
+  // Who does not take replies gets no more of them to pile up.
+  if (relay.client.writableNeedDrain) pauseClient(relay);
+  else if (relay.held !== undefined) process.nextTick(readHeld, relay);
+  else resumeClient(relay);
+}
+
+/** The next pipelined request; not at once, or a thousand of them would be a thousand frames deep. */
+function readHeld(relay: Relay) {
+  if (relay.state !== IDLE) return;
+  const { held } = relay;
+  relay.held = undefined;
+  resumeClient(relay);
+  if (held !== undefined) readRequest(relay, held);
+}
+
+function endClient(relay: Relay) {
+  relay.state = CLOSING;
+  relay.held = undefined;
+  const { deadlines } = relay.shared.context;
+  relay.deadline.at = deadlines.now() + LINGER_MS;
+  relay.client.end();
+  // RFC 9112 §9.6: closing with bytes unread would reset the connection, and the reply with it.
+  resumeClient(relay);
+}
+
+// --- Replies of our own ---
+
+function replyCode(relay: Relay, code: FaultCode) {
+  replyFault(relay, new Fault(code));
+}
+
+function replyFault(relay: Relay, fault: Fault) {
+  if (relay.state !== EXCHANGE) return;
+  if (fault.side !== 'downstream') logUpstream(relay, fault);
+  else
+    relay.shared.context.log.debug({ err: fault, client: relay.connection.clientAddress }, 'request refused');
+  if (relay.replyBegun) {
+    relay.client.destroy();
+    return;
+  }
+  const { status, reason, contentType, body } = faultReply(fault.code);
+  writeOwnReply(relay, status, reason, `Content-Type: ${contentType}\r\n`, Buffer.from(body, 'latin1'));
+}
+
+function logUpstream(relay: Relay, fault: Fault) {
+  relay.shared.context.log.warn({ err: fault, host: relay.host, method: relay.method }, 'upstream failed');
+}
+
+function writeOwnReply(relay: Relay, status: number, reason: string, fields: string, body: Uint8Array) {
+  if (!relay.request.done || relay.shared.draining) relay.keepAlive = false;
+  const connection = relay.keepAlive
+    ? relay.http10
+      ? 'Connection: keep-alive\r\n'
+      : ''
+    : 'Connection: close\r\n';
+  // RFC 9110 §6.6.1: an origin server with a clock sends Date.
+  const text = `HTTP/1.1 ${status} ${reason}\r\nDate: ${new Date().toUTCString()}\r\n${fields}${lengthLine(status, body)}${connection}\r\n`;
+  const bytes = Buffer.from(body.buffer, body.byteOffset, body.byteLength);
+  const bare = relay.method === 'HEAD' || status === 204 || status === 304;
+  relay.replyBegun = true;
+  writeJoined(relay.client, text, bytes, 0, bare ? 0 : bytes.length);
+  afterReply(relay);
+}
+
+/** RFC 9110 §8.6: not in 204; in 304 it would have to be that of the 200. */
+function lengthLine(status: number, body: Uint8Array): string {
+  return status === 204 || status === 304 ? '' : `Content-Length: ${body.byteLength}\r\n`;
+}

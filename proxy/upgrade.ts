@@ -1,0 +1,33 @@
+// Upgrade over HTTP/1.1 (RFC 9110 §7.8, RFC 6455): which requests may switch, and what a 101 turns the connection into.
+
+import type { TLSSocket } from 'node:tls';
+import type { ProxyContext } from './connection.ts';
+import { interimHeadText } from './headers.ts';
+import type { MessageHead } from './http1.ts';
+import type { UpstreamSettings } from './routes.ts';
+import { createTunnel, type Tunnel } from './tcp.ts';
+import type { UpstreamLink } from './upstream.ts';
+
+/**
+ * Whether a request's wish to upgrade is passed on. With a body, from HTTP/1.0 or to h2c it is ignored, which RFC 9110
+ * §7.8 allows: the first two are how parsers are led astray, and h2c would carry requests past the ingress's rules.
+ */
+export function asksForUpgrade(head: MessageHead): boolean {
+  if (!head.upgrade || head.upgradeTo === '' || head.minor === 0) return false;
+  if (head.chunked || head.contentLength > 0) return false;
+  return !/\bh2c?\b|\bTLS\b|\bHTTP\b/i.test(head.upgradeTo);
+}
+
+/** Passes the 101 on, and joins the sockets: frames, pings and half-closes are the two ends' own business. */
+export function beginTunnel(
+  context: ProxyContext,
+  client: TLSSocket,
+  settings: UpstreamSettings,
+  link: UpstreamLink,
+  head: MessageHead,
+): Tunnel {
+  client.write(interimHeadText(head, `Connection: Upgrade\r\nUpgrade: ${head.upgradeTo}\r\n`), 'latin1');
+  const tunnel = createTunnel({ context, client, settings }, link);
+  link.handTo(tunnel);
+  return tunnel;
+}
