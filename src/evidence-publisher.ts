@@ -1,0 +1,128 @@
+// Keeps the published evidence equal to what is served: rebuilt with every change, retried until the agent answers.
+
+import type { Bundle } from '../evidence/bundle.ts';
+import type { Certificate } from './lib/certificate.ts';
+import { type Clock, systemClock } from './lib/clock.ts';
+import type { Log } from './lib/log.ts';
+
+/** The account's public document; what else it holds is its own affair. */
+export interface AccountDocument {
+  readonly uri: string;
+}
+
+export interface PublisherOptions {
+  /** Quotes and packs; rejects if the agent refuses. */
+  build(account: AccountDocument, certificates: readonly Certificate[]): Promise<Bundle>;
+  /** Puts the files where other containers read them. */
+  write(bundle: Bundle): Promise<void>;
+  /** What visitors are shown; undefined: that there is none yet. */
+  serve(bundle: Bundle | undefined): Promise<void>;
+  readonly log: Log;
+  readonly clock?: Clock;
+  /** How long a swap of certificates waits for the evidence that should go with it. */
+  readonly patienceMs?: number;
+  /** Quotes age: the firmware they speak of may be out of date by then. */
+  readonly requoteMs?: number;
+}
+
+export interface Publisher {
+  setAccount(account: AccountDocument): void;
+  /**
+   * Carries out `swap`, after which these certificates are served. The evidence is made beforehand and replaced right
+   * after it, so that it describes something else for no longer than that; if the agent does not answer in time the
+   * swap goes ahead and there is no evidence until it does. Rejects only if `swap` does.
+   */
+  deploy(certificates: readonly Certificate[], swap: () => Promise<void>): Promise<void>;
+  /** Until aborted. */
+  run(signal: AbortSignal): Promise<void>;
+  /** Resolves with the first complete bundle. */
+  readonly complete: Promise<void>;
+}
+
+const PATIENCE_MS = 20_000;
+const REQUOTE_MS = 24 * 3_600_000;
+const FIRST_RETRY_MS = 1_000;
+const LAST_RETRY_MS = 5 * 60_000;
+
+export function createPublisher(options: PublisherOptions): Publisher {
+  const { log, clock = systemClock } = options;
+  const completed = Promise.withResolvers<void>();
+  let account: AccountDocument | undefined;
+  let certificates: readonly Certificate[] = [];
+  /** Counts what the evidence must describe; a bundle of an older count is out of date. */
+  let wanted = 0;
+  let published = 0;
+  let wake: () => void = () => {};
+
+  async function publish(bundle: Bundle, describes: number): Promise<void> {
+    await options.write(bundle).catch((err: unknown) => {
+      log.error({ err }, 'evidence cannot be written to its folder');
+    });
+    if (describes !== wanted) return;
+    await options.serve(bundle);
+    published = describes;
+    log.info({ builtAt: bundle.builtAt, names: Object.keys(bundle.certificates) }, 'evidence published');
+    completed.resolve();
+  }
+
+  async function buildInTime(next: readonly Certificate[]): Promise<Bundle | undefined> {
+    if (account === undefined) return undefined;
+    const gaveUp = new AbortController();
+    const patience = clock.sleep(options.patienceMs ?? PATIENCE_MS, gaveUp.signal).then(
+      () => undefined,
+      () => undefined,
+    );
+    try {
+      return await Promise.race([options.build(account, next), patience]);
+    } catch (err) {
+      log.warn({ err }, 'evidence for new certificates failed, they are served without it for now');
+      return undefined;
+    } finally {
+      gaveUp.abort();
+    }
+  }
+
+  /** One try; says how long to wait before the next, and whether it failed. */
+  async function attempt(retryMs: number): Promise<{ pauseMs: number; failed: boolean }> {
+    if (account === undefined || certificates.length === 0) return { pauseMs: LAST_RETRY_MS, failed: false };
+    const describes = wanted;
+    try {
+      await publish(await options.build(account, certificates), describes);
+      return { pauseMs: options.requoteMs ?? REQUOTE_MS, failed: false };
+    } catch (err) {
+      log.error({ err, retryMs }, 'evidence cannot be made');
+      return { pauseMs: retryMs, failed: true };
+    }
+  }
+
+  return {
+    complete: completed.promise,
+    setAccount(document) {
+      if (document.uri === account?.uri) return;
+      account = document;
+      wanted++;
+      wake();
+    },
+    async deploy(next, swap) {
+      const isPublished = published !== 0 && published === wanted;
+      // Where nothing is published nothing can be contradicted: visitors need not wait for the agent.
+      const bundle = isPublished ? await buildInTime(next) : undefined;
+      await swap();
+      certificates = next;
+      const describes = ++wanted;
+      if (bundle !== undefined) return publish(bundle, describes);
+      await options.serve(undefined);
+      wake();
+    },
+    async run(signal) {
+      let retryMs = FIRST_RETRY_MS;
+      while (!signal.aborted) {
+        const woken = new AbortController();
+        wake = () => woken.abort();
+        const { pauseMs, failed } = await attempt(retryMs);
+        retryMs = failed ? Math.min(retryMs * 2, LAST_RETRY_MS) : FIRST_RETRY_MS;
+        await clock.sleep(pauseMs, AbortSignal.any([signal, woken.signal])).catch(() => {});
+      }
+    },
+  };
+}

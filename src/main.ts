@@ -1,0 +1,64 @@
+// The command line: serve (the default), demo, --version, --help.
+
+import { readFileSync } from 'node:fs';
+
+/** What the process ends with; part of the interface, see the README. */
+export const exitCodes = {
+  ok: 0,
+  failed: 1,
+  usage: 2,
+  /** EX_CONFIG of sysexits.h. */
+  configuration: 78,
+} as const;
+
+const HELP = `usage: dstack-ingress [command]
+
+  serve      serve with the configuration of the environment (the default)
+  demo       show everything on this machine, with nothing configured
+  --version  print the version and the git revision it was built from
+  --help     print this
+
+Every setting is an environment variable; the README has the table.
+`;
+
+async function main(args: readonly string[]): Promise<number> {
+  const [command = 'serve', ...rest] = args;
+  switch (command) {
+    case 'serve': {
+      if (rest.length > 0) return usage(`serve takes no arguments: ${rest[0]}`);
+      const { serve } = await import('./serve.ts');
+      return serve(process.env, exitCodes);
+    }
+    case 'demo': {
+      const { demo } = await import('./demo/demo.ts');
+      return demo(rest, { out: process.stdout, err: process.stderr });
+    }
+    case '--version':
+      process.stdout.write(`dstack-ingress ${version()}\n`);
+      return exitCodes.ok;
+    case '--help':
+    case '-h':
+      process.stdout.write(HELP);
+      return exitCodes.ok;
+    default:
+      return usage(`unknown command: ${command}`);
+  }
+}
+
+function usage(problem: string): number {
+  process.stderr.write(`${problem}\nhint: dstack-ingress --help lists the commands\n`);
+  return exitCodes.usage;
+}
+
+declare const BUILD_VERSION: string | undefined;
+
+/** Fixed when the program is bundled; from source it is what package.json says. */
+function version(): string {
+  if (typeof BUILD_VERSION === 'string') return BUILD_VERSION;
+  const manifest = JSON.parse(readFileSync(new URL('../package.json', import.meta.url), 'utf8')) as {
+    version: string;
+  };
+  return `${manifest.version} (from source)`;
+}
+
+process.exitCode = await main(process.argv.slice(2));

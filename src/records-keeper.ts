@@ -1,0 +1,93 @@
+// Keeps the domains' DNS records true: before the first order, at every start, and until it has worked.
+
+import type { DnsSettings } from './config.ts';
+import { type Clock, systemClock } from './lib/clock.ts';
+import type { Domain } from './lib/domain.ts';
+import type { Log } from './lib/log.ts';
+import { addressee, recordsFor } from './records.ts';
+import type { RecordsSetup } from './records-setup.ts';
+
+export interface RecordsKeeperOptions {
+  readonly dns: Pick<
+    DnsSettings,
+    'gatewayDomain' | 'publicPort' | 'appId' | 'txtPrefix' | 'setCaa' | 'settleMs'
+  >;
+  readonly challenge: 'dns-01' | 'tls-alpn-01';
+  /** Who we are to the gateway; asked only where the configuration does not say. */
+  identity(): Promise<{ appId: string; instanceId: string }>;
+  /** The account that is on disk, if any. */
+  accountUri(): Promise<string | undefined>;
+  /** By which names the CA goes in CAA. */
+  caaIdentities(signal: AbortSignal): Promise<readonly string[]>;
+  readonly setup: RecordsSetup;
+  readonly log: Log;
+  readonly clock?: Clock;
+}
+
+export interface RecordsKeeper {
+  /** Resolves once the records of all domains are there and seen, with CAA for this account. */
+  ensure(domains: readonly Domain[], accountUri: string, signal: AbortSignal): Promise<void>;
+  /**
+   * The same for the account on disk, tried until it works. An app that was upgraded has a certificate and need not order,
+   * but its id may be another than the records say. Without an account there is nothing to do: the first order comes first.
+   */
+  keep(domains: readonly Domain[], signal: AbortSignal): Promise<void>;
+}
+
+const FIRST_RETRY_MS = 10_000;
+const LAST_RETRY_MS = 15 * 60_000;
+
+export function createRecordsKeeper(options: RecordsKeeperOptions): RecordsKeeper {
+  const { dns, setup, log, clock = systemClock } = options;
+  let turn: Promise<unknown> = Promise.resolve();
+
+  async function wanted(domains: readonly Domain[], accountUri: string, signal: AbortSignal) {
+    const { gatewayDomain } = dns;
+    if (gatewayDomain === undefined) return [];
+    const caa = dns.setCaa && {
+      identities: await options.caaIdentities(signal),
+      accountUri,
+      methods: [options.challenge],
+    };
+    return recordsFor(domains, {
+      gatewayDomain,
+      addressee: dns.appId ?? addressee(options.challenge, await options.identity()),
+      port: dns.publicPort,
+      txtPrefix: dns.txtPrefix,
+      ...(caa && { caa }),
+    });
+  }
+
+  function ensure(domains: readonly Domain[], accountUri: string, signal: AbortSignal): Promise<void> {
+    // One at a time: two that write the same record would see each other's halves.
+    const mine = turn.then(async () => {
+      const records = await wanted(domains, accountUri, signal);
+      if (records.length === 0) return;
+      await setup.ensure(records, signal);
+      log.info({ domains }, 'DNS records are in place');
+    });
+    turn = mine.catch(() => {});
+    return mine;
+  }
+
+  return {
+    async ensure(domains, accountUri, signal) {
+      await ensure(domains, accountUri, signal);
+      // The CA reaches us through the gateway, which may remember for a while that there was no such record.
+      if (options.challenge === 'tls-alpn-01' && dns.settleMs > 0) await clock.sleep(dns.settleMs, signal);
+    },
+    async keep(domains, signal) {
+      for (let retryMs = FIRST_RETRY_MS; !signal.aborted; retryMs = Math.min(retryMs * 2, LAST_RETRY_MS)) {
+        try {
+          const accountUri = await options.accountUri();
+          if (accountUri !== undefined) await ensure(domains, accountUri, signal);
+          return;
+        } catch (err) {
+          if (signal.aborted) return;
+          log.warn({ err, retryMs }, 'DNS records cannot be checked');
+          await clock.sleep(retryMs, signal).catch(() => {});
+        }
+      }
+    },
+  };
+}

@@ -1,0 +1,71 @@
+// The serve command: configuration in, signals handled, the ingress run until it is told to stop.
+
+import { ConfigError, readConfig } from './config.ts';
+import { type Ingress, startIngress } from './ingress.ts';
+import { createLog, type Log } from './lib/log.ts';
+
+interface ExitCodes {
+  readonly ok: number;
+  readonly failed: number;
+  readonly configuration: number;
+}
+
+/** Resolves with the exit code. SIGTERM and SIGINT drain, SIGHUP reloads the routes, SIGUSR2 renews now. */
+export async function serve(env: NodeJS.ProcessEnv, exits: ExitCodes): Promise<number> {
+  const config = configure(env);
+  if (config === undefined) return exits.configuration;
+  const log = createLog({ level: config.logLevel });
+  for (const { variable, warning } of config.warnings)
+    log.warn({ variable, warning }, 'setting needs attention');
+  const stop = new AbortController();
+  const stopped = new Promise<void>((resolve) => {
+    stop.signal.addEventListener('abort', () => resolve(), { once: true });
+  });
+  for (const signal of ['SIGTERM', 'SIGINT'] as const) {
+    process.on(signal, () => {
+      log.info({ signal }, 'stopping');
+      stop.abort();
+    });
+  }
+  let ingress: Ingress;
+  try {
+    ingress = await startIngress(config, { log });
+  } catch (err) {
+    log.error({ err }, 'cannot start');
+    return exits.failed;
+  }
+  const detach = onSignals(ingress, log);
+  await stopped;
+  await ingress.stop();
+  detach();
+  log.info('stopped');
+  return exits.ok;
+}
+
+function configure(env: NodeJS.ProcessEnv) {
+  try {
+    return readConfig(env);
+  } catch (error) {
+    if (!(error instanceof ConfigError)) throw error;
+    const lines = error.problems.map(({ variable, problem }) => `  ${variable}: ${problem}`);
+    process.stderr.write(
+      `configuration: ${lines.length} ${lines.length === 1 ? 'mistake' : 'mistakes'}, nothing was started:\n` +
+        `${lines.join('\n')}\nhint: the README has a table of every setting\n`,
+    );
+    return undefined;
+  }
+}
+
+function onSignals(ingress: Ingress, log: Log): () => void {
+  const reload = () => void ingress.reloadRoutes();
+  const renew = () => {
+    log.info('renewal of all certificates asked for by signal');
+    ingress.renewNow();
+  };
+  process.on('SIGHUP', reload);
+  process.on('SIGUSR2', renew);
+  return () => {
+    process.off('SIGHUP', reload);
+    process.off('SIGUSR2', renew);
+  };
+}

@@ -1,0 +1,60 @@
+// What crosses from the supervisor to a worker and back: plain data, and nothing that a worker does not need.
+
+import type { Bundle } from '../evidence/bundle.ts';
+import type { ListenerLimits, ServedCertificate } from '../proxy/listener.ts';
+import type { Route } from '../proxy/routes.ts';
+import type { LogLevel } from './lib/log.ts';
+
+/** All that a worker serves, sent whole when it starts and part by part when something changes. */
+export interface Serving {
+  readonly certificates: readonly ServedCertificate[];
+  readonly routes: readonly Route[];
+  readonly challenges: ReadonlyMap<string, ChallengeCertificate>;
+  readonly evidence: Bundle | undefined;
+  /** 48 random bytes, the same in every worker, so that a session resumes in any of them. */
+  readonly ticketKeys: Uint8Array;
+}
+
+/** PEM of a tls-alpn-01 certificate (RFC 8737); its key answers one challenge and is worth nothing else. */
+export interface ChallengeCertificate {
+  readonly cert: string;
+  readonly key: string;
+}
+
+export interface WorkerSettings {
+  /** Undefined: every address of the machine. */
+  readonly host: string | undefined;
+  readonly port: number;
+  readonly alpn: readonly ('h2' | 'http/1.1')[];
+  readonly proxyProtocol: boolean;
+  readonly trustedProxies: readonly string[];
+  readonly limits: Partial<ListenerLimits>;
+  /** PEM of CAs trusted for upstreams beside the system's. */
+  readonly upstreamCa: string | undefined;
+  /** Whether /evidences/ is answered. */
+  readonly evidence: boolean;
+  /** One line for each request. */
+  readonly accessLog: boolean;
+  readonly logLevel: LogLevel;
+  readonly readableLog: boolean;
+}
+
+export type Order =
+  | { readonly type: 'start'; readonly settings: WorkerSettings; readonly serving: Serving }
+  | { readonly type: 'certificates'; readonly certificates: readonly ServedCertificate[] }
+  | { readonly type: 'routes'; readonly routes: readonly Route[] }
+  | {
+      readonly type: 'challenge';
+      readonly domain: string;
+      readonly certificate: ChallengeCertificate | undefined;
+    }
+  | { readonly type: 'evidence'; readonly bundle: Bundle | undefined }
+  | { readonly type: 'ticket-keys'; readonly keys: Uint8Array }
+  | { readonly type: 'drain'; readonly timeoutMs: number };
+
+/** Every order is answered once by its number. */
+export type ToWorker = Order & { readonly id: number };
+
+export type FromWorker =
+  | { readonly id: number; readonly done: true; readonly address?: { address: string; port: number } }
+  | { readonly id: number; readonly done: false; readonly message: string; readonly code?: string };

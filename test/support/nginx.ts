@@ -1,0 +1,76 @@
+// Debian's nginx as a real upstream, in a folder of its own, in the foreground.
+
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { connect } from 'node:net';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+
+export interface NginxServer {
+  readonly port: number;
+  readonly folder: string;
+  stop(): Promise<void>;
+}
+
+export interface NginxOptions {
+  readonly port: number;
+  /** The inside of the server block. */
+  readonly server: string;
+  /** Files under `folder`/www, by name. */
+  readonly files?: Readonly<Record<string, string | Uint8Array>>;
+}
+
+export async function startNginx({ port, server, files = {} }: NginxOptions): Promise<NginxServer> {
+  const folder = await mkdtemp(join(tmpdir(), 'upstream-nginx-'));
+  await mkdir(join(folder, 'www'));
+  await mkdir(join(folder, 'tmp'));
+  for (const [name, content] of Object.entries(files)) await writeFile(join(folder, 'www', name), content);
+  const kinds = ['client_body', 'proxy', 'fastcgi', 'uwsgi', 'scgi'];
+  await writeFile(
+    join(folder, 'nginx.conf'),
+    `${process.getuid?.() === 0 ? 'user root;' : ''}
+daemon off; worker_processes 1; pid ${folder}/nginx.pid; error_log ${folder}/error.log warn;
+events { worker_connections 4096; }
+http {
+  access_log off; default_type text/plain; keepalive_requests 1000000;
+  ${kinds.map((kind) => `${kind}_temp_path ${folder}/tmp/${kind};`).join(' ')}
+  server { listen 127.0.0.1:${port}; root ${folder}/www; client_max_body_size 0; ${server} }
+}
+`,
+  );
+  const child = spawn(
+    'nginx',
+    ['-p', folder, '-c', join(folder, 'nginx.conf'), '-e', join(folder, 'error.log')],
+    {
+      stdio: 'inherit',
+    },
+  );
+  const ended = once(child, 'exit');
+  await accepting(port);
+  return {
+    port,
+    folder,
+    async stop() {
+      child.kill('SIGTERM');
+      await ended;
+      await rm(folder, { recursive: true, force: true });
+    },
+  };
+}
+
+async function accepting(port: number): Promise<void> {
+  for (let tries = 0; tries < 200; tries++) {
+    const socket = connect(port, '127.0.0.1');
+    const open = await Promise.race([
+      once(socket, 'connect').then(
+        () => true,
+        () => false,
+      ),
+    ]);
+    socket.destroy();
+    if (open) return;
+    await new Promise((resolve) => setTimeout(resolve, 25));
+  }
+  throw new Error(`nginx does not accept connections on port ${port}`);
+}
