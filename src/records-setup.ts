@@ -46,7 +46,7 @@ export function createRecordsSetup(options: RecordsSetupOptions): RecordsSetup {
       const wanted = await withoutForbiddenAliases(records, provider, options.resolver);
       for (const group of groupByNameAndType(wanted)) await writer.make(group, wanted);
       for (const record of obsolete) await writer.removeIfThere(record, wanted);
-      await waitForRecords(observable(wanted), waitOptions(options, signal));
+      await waitForRecords(wanted, waitOptions(options, signal));
     },
   };
 }
@@ -54,15 +54,6 @@ export function createRecordsSetup(options: RecordsSetupOptions): RecordsSetup {
 function waitOptions(options: RecordsSetupOptions, signal: AbortSignal) {
   const { resolver, timeoutMs, intervalMs = 5_000, log, clock = systemClock } = options;
   return { resolver, timeoutMs, intervalMs, log, clock, signal };
-}
-
-/**
- * A resolver that has the CNAME of a name in its cache answers for the target whatever is asked (RFC 1034 §3.6.2), so a
- * CAA record beside a CNAME may be there and never be seen.
- */
-function observable(records: readonly DnsRecord[]): DnsRecord[] {
-  const aliases = new Set(records.filter(({ type }) => type === 'CNAME').map(({ name }) => name));
-  return records.filter(({ type, name }) => type !== 'CAA' || !aliases.has(name));
 }
 
 /** Where CAA cannot stand beside a CNAME, the alias becomes the addresses that it stands for. */
@@ -276,12 +267,12 @@ async function showAndWait(records: readonly DnsRecord[], signal: AbortSignal, o
   const { mode, print = (text: string) => void process.stderr.write(text) } = options;
   if (mode === 'wait' && (await alreadySeen(records, signal, options))) return;
   print(describeRecords(records));
-  if (mode === 'wait') await waitForRecords(observable(records), waitOptions(options, signal));
+  if (mode === 'wait') await waitForRecords(records, waitOptions(options, signal));
 }
 
 async function alreadySeen(records: readonly DnsRecord[], signal: AbortSignal, options: RecordsSetupOptions) {
   try {
-    await waitForRecords(observable(records), { ...waitOptions(options, signal), timeoutMs: 0 });
+    await waitForRecords(records, { ...waitOptions(options, signal), timeoutMs: 0 });
     return true;
   } catch (error) {
     if (error instanceof DnsError && error.code === 'not-visible') return false;

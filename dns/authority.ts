@@ -1,0 +1,75 @@
+// The servers that hold a name's zone, and what each of them says: what a CA will see before any cache does.
+
+import { DnsError } from './error.ts';
+import { createPlainExchange, type Exchange } from './exchange.ts';
+import { lookUpOnce } from './lookup.ts';
+import { normalizeName } from './presentation.ts';
+import type { RecordType } from './provider.ts';
+import type { ResolverView } from './resolver.ts';
+import { possibleZones } from './zone.ts';
+
+export interface Authority {
+  /** One view for each name server of the name's zone. Rejects with DnsError when they cannot be found. */
+  viewsOf(name: string): Promise<ResolverView[]>;
+}
+
+export interface AuthorityOptions {
+  readonly nameServers: (zone: string) => Promise<string[]>;
+  readonly addresses: (host: string, type: 'A' | 'AAAA') => Promise<string[]>;
+  /** Default: port 53 over UDP and TCP, without recursion. */
+  readonly exchangeWith?: (address: string) => Exchange;
+  readonly timeoutMs?: number;
+}
+
+/** Longer chains of aliases are loops. */
+const DEEPEST = 8;
+
+export function createAuthority(options: AuthorityOptions): Authority {
+  const { timeoutMs = 5_000 } = options;
+  const exchangeWith =
+    options.exchangeWith ?? ((address) => createPlainExchange(address, { timeoutMs, recursion: false }));
+
+  async function viewsAt(name: string, depth: number): Promise<ResolverView[]> {
+    const servers = await serversOf(name, options);
+    return servers.map(({ host, address }) => {
+      const exchange = exchangeWith(address);
+      return {
+        server: `${host} (${address})`,
+        resolve: (asked: string, type: RecordType) => ask(exchange, asked, type, depth),
+      };
+    });
+  }
+
+  /** An alias into another zone is followed to all the servers of that one, and what they agree upon counts. */
+  async function ask(exchange: Exchange, name: string, type: RecordType, depth: number): Promise<string[]> {
+    const chain = [normalizeName(name)];
+    const { values, authoritative } = await lookUpOnce(exchange, chain, type);
+    if (!authoritative) throw new DnsError('refused', `${exchange.server} does not hold the zone of ${name}`);
+    const end = chain.at(-1)!;
+    if (values.length > 0 || end === chain[0]) return values;
+    if (depth >= DEEPEST) throw new DnsError('unintelligible', `the CNAMEs of ${name} lead nowhere`);
+    const views = await viewsAt(end, depth + 1);
+    const answers = await Promise.all(views.map((view) => view.resolve(end, type)));
+    return (answers[0] ?? []).filter((value) => answers.every((answer) => answer.includes(value)));
+  }
+
+  return { viewsOf: (name) => viewsAt(normalizeName(name), 0) };
+}
+
+/** One address of each server: with IPv6 only where there is no IPv4, for many containers have no IPv6 at all. */
+async function serversOf(name: string, { nameServers, addresses }: AuthorityOptions) {
+  // A question about a name that is not there yet would be remembered as "not there" by the resolver that is asked.
+  const [own = '', ...parents] = possibleZones(name);
+  for (const zone of own.startsWith('_') ? parents : [own, ...parents]) {
+    const hosts = await nameServers(zone);
+    if (hosts.length === 0) continue;
+    const found = await Promise.all(
+      hosts.map(async (host) => {
+        const [address] = [...(await addresses(host, 'A')), ...(await addresses(host, 'AAAA'))];
+        return address === undefined ? [] : [{ host, address }];
+      }),
+    );
+    if (found.flat().length > 0) return found.flat();
+  }
+  throw new DnsError('unreachable', `no name server of ${name} can be found`);
+}

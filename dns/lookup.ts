@@ -1,0 +1,86 @@
+// One server's answer about a name: its values at the end of its aliases, or an error that is never mistaken for absence.
+
+import { DnsError } from './error.ts';
+import type { Exchange } from './exchange.ts';
+import {
+  CLASS_IN,
+  FLAG_AUTHORITATIVE,
+  FLAG_TRUNCATED,
+  type Message,
+  recordValue,
+  responseCode,
+  responseCodes,
+  typeNumbers,
+} from './message.ts';
+import { normalizeName } from './presentation.ts';
+import type { RecordType } from './provider.ts';
+
+export type LookupType = RecordType | 'NS';
+
+/** Longer chains than this are loops to resolvers and CAs alike. */
+const LONGEST_CHAIN = 8;
+
+/** What the server knows, asked again for as long as it follows an alias only to its first step. */
+export async function lookUp(exchange: Exchange, name: string, type: LookupType): Promise<string[]> {
+  const chain = [normalizeName(name)];
+  for (;;) {
+    const asked = chain.at(-1)!;
+    const { values, exists } = await lookUpOnce(exchange, chain, type);
+    if (values.length > 0 || !exists || chain.at(-1) === asked) return values;
+  }
+}
+
+export interface Look {
+  readonly values: string[];
+  /** Whether there is anything of that name, of whatever type. */
+  readonly exists: boolean;
+  /** Whether the server holds the zone itself (RFC 1035 §4.1.1, AA). */
+  readonly authoritative: boolean;
+}
+
+/**
+ * One question, about the last name of `chain`; the aliases in the answer are appended to it. SERVFAIL, REFUSED and
+ * silence reject with DnsError: they do not mean that there is nothing.
+ */
+export async function lookUpOnce(exchange: Exchange, chain: string[], type: LookupType): Promise<Look> {
+  const name = chain.at(-1)!;
+  const message = await exchange.ask({ name, type: typeNumbers[type], class: CLASS_IN });
+  refuseFailure(message, exchange.server, name, type);
+  return {
+    values: valuesIn(message, chain, type, exchange.server),
+    exists: responseCode(message) !== 3,
+    authoritative: (message.flags & FLAG_AUTHORITATIVE) !== 0,
+  };
+}
+
+function refuseFailure(message: Message, server: string, name: string, type: LookupType): void {
+  const code = responseCode(message);
+  if ((message.flags & FLAG_TRUNCATED) !== 0) {
+    throw new DnsError('unintelligible', `${server} sent only a part of the ${type} records of ${name}`);
+  }
+  // NXDOMAIN is a definite answer: there is nothing.
+  if (code === 0 || code === 3) return;
+  const said = `${server} answered ${responseCodes[code] ?? `code ${code}`} for ${type} of ${name}`;
+  throw new DnsError(code === 2 ? 'unreachable' : 'refused', said);
+}
+
+/** Appends the aliases that it follows to `chain`. A record at the name itself goes before an alias of the same name. */
+function valuesIn(message: Message, chain: string[], type: LookupType, server: string): string[] {
+  const answers = message.answers.filter((record) => record.class === CLASS_IN);
+  for (;;) {
+    const name = chain.at(-1)!;
+    const here = answers.filter((record) => record.name === name);
+    const values = here.filter((record) => record.type === typeNumbers[type]).map(recordValue);
+    const alias = here.find((record) => record.type === typeNumbers.CNAME);
+    // An alias is no zone, whatever its target is: its name servers are not asked for.
+    if (values.length > 0 || alias === undefined || type === 'NS') return values;
+    const target = recordValue(alias);
+    if (chain.includes(target) || chain.length > LONGEST_CHAIN) {
+      throw new DnsError(
+        'unintelligible',
+        `${server}: the CNAMEs of ${chain[0]} lead nowhere: ${chain.join(' -> ')} -> ${target}`,
+      );
+    }
+    chain.push(target);
+  }
+}

@@ -1,0 +1,164 @@
+// The wait until records show: at every server that holds the zone first, at public resolvers as the second opinion.
+
+import { type Clock, systemClock } from '../src/lib/clock.ts';
+import { type Log, silentLog } from '../src/lib/log.ts';
+import { DnsError } from './error.ts';
+import { normalizeValue } from './presentation.ts';
+import type { DnsRecord, RecordType } from './provider.ts';
+import type { Resolver, ResolverView } from './resolver.ts';
+
+export interface PropagationOptions {
+  readonly resolver: Resolver;
+  readonly timeoutMs: number;
+  /** Between two looks. Default 5 s. */
+  readonly intervalMs?: number;
+  /** Between two log lines about the same missing record. Default 30 s. */
+  readonly reportEveryMs?: number;
+  /** How long resolvers may lag behind the zone's own servers, with their caches, before they are left behind. Default 60 s. */
+  readonly secondOpinionMs?: number;
+  readonly clock?: Clock;
+  readonly log?: Log;
+  readonly signal?: AbortSignal;
+}
+
+export type WaitForRecords = (records: readonly DnsRecord[], options: PropagationOptions) => Promise<void>;
+
+interface Wanted {
+  readonly name: string;
+  readonly type: RecordType;
+  readonly values: readonly string[];
+  /**
+   * A resolver that has a CNAME in its cache answers for the target whatever is asked (RFC 1034 §3.6.2): a CAA record
+   * beside a CNAME may be there and never be seen.
+   */
+  readonly besideAlias: boolean;
+}
+
+/** What one server sees in place of what is wanted. */
+interface Lack {
+  readonly name: string;
+  readonly type: RecordType;
+  readonly values: readonly string[];
+  readonly server: string;
+  readonly seen: readonly string[];
+  readonly failure?: string;
+  /** Seen by the servers of the zone, or not to be seen for sure: not worth more than a while. */
+  readonly minor: boolean;
+}
+
+/**
+ * Resolves once every record is seen, all its values beside whatever else is there, by every server that answers, and
+ * enough of them do. A CNAME counts as seen, too, when the name has the addresses of its target, as flattened aliases
+ * have. Where the zone's own servers can be asked, resolvers are asked only after them, so that none remembers that there
+ * was nothing. Rejects with DnsError `not-visible` that says what is missing, or with the signal's reason.
+ */
+export const waitForRecords: WaitForRecords = async (records, options) => {
+  const { timeoutMs, intervalMs = 5_000, reportEveryMs = 30_000, secondOpinionMs = 60_000 } = options;
+  const { clock = systemClock, log = silentLog, signal } = options;
+  const since = clock.now().getTime();
+  let reported = Number.NEGATIVE_INFINITY;
+  let minorSince: number | undefined;
+  let wanted = groupWanted(records);
+  for (;;) {
+    signal?.throwIfAborted();
+    const lacks = (await Promise.all(wanted.map((want) => lookFor(want, options.resolver)))).flat();
+    if (lacks.length === 0) return;
+    const now = clock.now().getTime();
+    const waitedMs = now - since;
+    minorSince = lacks.every(({ minor }) => minor) ? (minorSince ?? now) : undefined;
+    if (minorSince !== undefined && now - minorSince >= Math.min(secondOpinionMs, timeoutMs)) {
+      for (const { minor, ...lack } of lacks) log.warn(lack, 'a resolver does not see a DNS record yet');
+      return;
+    }
+    wanted = wanted.filter((want) =>
+      lacks.some((lack) => lack.name === want.name && lack.type === want.type),
+    );
+    if (waitedMs >= timeoutMs) throw notVisible(lacks, waitedMs);
+    if (waitedMs - reported >= reportEveryMs) {
+      reported = waitedMs;
+      for (const { minor, ...lack } of lacks) log.info({ ...lack, waitedMs }, 'waiting for a DNS record');
+    }
+    await clock.sleep(Math.min(intervalMs, Math.max(1, timeoutMs - waitedMs)), signal);
+  }
+};
+
+function groupWanted(records: readonly DnsRecord[]): Wanted[] {
+  const aliases = new Set(records.filter(({ type }) => type === 'CNAME').map(({ name }) => name));
+  const groups = new Map<string, Wanted>();
+  for (const { name, type, value } of records) {
+    const key = `${type} ${name}`;
+    const values = [...(groups.get(key)?.values ?? []), normalizeValue(type, value)];
+    groups.set(key, { name, type, values, besideAlias: type === 'CAA' && aliases.has(name) });
+  }
+  return [...groups.values()];
+}
+
+async function lookFor(want: Wanted, resolver: Resolver): Promise<Lack[]> {
+  const holders = await holdersOf(want, resolver);
+  const held =
+    holders.length === 0 ? undefined : await lookWithAll(want, holders, Math.ceil(holders.length / 2));
+  // When none of the zone's servers answers, port 53 is closed to us.
+  const blind = held === undefined || held.answered === 0;
+  if (!blind && held.lacks.length > 0)
+    return held.lacks.map((lack) => ({ ...lack, minor: want.besideAlias }));
+  if (want.besideAlias) return [];
+  const views = resolver.views ?? [{ server: 'the resolver', resolve: resolver.resolve }];
+  const { lacks } = await lookWithAll(want, views, resolver.quorum ?? views.length);
+  return lacks.map((lack) => ({ ...lack, minor: !blind }));
+}
+
+async function holdersOf(want: Wanted, resolver: Resolver): Promise<readonly ResolverView[]> {
+  try {
+    return (await resolver.authority?.viewsOf(want.name)) ?? [];
+  } catch (error) {
+    if (error instanceof DnsError) return [];
+    throw error;
+  }
+}
+
+type PlainLack = Omit<Lack, 'minor'>;
+
+/** Failures count only when so many fail that those that answer are too few. */
+async function lookWithAll(want: Wanted, views: readonly ResolverView[], quorum: number) {
+  const looks = await Promise.all(views.map((view) => lookWith(view, want)));
+  const lacks = looks.filter((lack) => lack !== undefined);
+  const failed = lacks.filter(({ failure }) => failure !== undefined);
+  const answered = views.length - failed.length;
+  return { answered, lacks: answered >= quorum ? lacks.filter((lack) => !failed.includes(lack)) : lacks };
+}
+
+async function lookWith(view: ResolverView, want: Wanted): Promise<PlainLack | undefined> {
+  const { name, type, values } = want;
+  try {
+    const seen = (await view.resolve(name, type)).map((value) => normalizeValue(type, value));
+    if (values.every((value) => seen.includes(value))) return undefined;
+    if (type === 'CNAME' && (await leadsTo(view, name, values[0]!))) return undefined;
+    return { name, type, values, server: view.server, seen };
+  } catch (error) {
+    const failure = error instanceof Error ? error.message : String(error);
+    return { name, type, values, server: view.server, seen: [], failure };
+  }
+}
+
+/** Whether every address of the name is one of the target's. */
+async function leadsTo(view: ResolverView, name: string, target: string): Promise<boolean> {
+  for (const type of ['A', 'AAAA'] as const) {
+    const own = await view.resolve(name, type);
+    if (own.length === 0) continue;
+    const theirs = await view.resolve(target, type);
+    return own.every((address) => theirs.includes(address));
+  }
+  return false;
+}
+
+function notVisible(lacks: readonly Lack[], waitedMs: number): DnsError {
+  const lines = lacks.map((lack) => {
+    const instead =
+      lack.failure ?? (lack.seen.length === 0 ? 'there is none' : `there is ${lack.seen.join(', ')}`);
+    return `${lack.type} ${lack.name} should be ${lack.values.join(', ')}; ${lack.server}: ${instead}`;
+  });
+  return new DnsError(
+    'not-visible',
+    `not in DNS after ${Math.round(waitedMs / 1000)} s: ${lines.join('. ')}`,
+  );
+}
