@@ -1,0 +1,38 @@
+# The image: one stage bundles the program, the other holds Node, the bundle and nothing else. ./build-image.sh builds
+# it so that the same commit gives the same digest.
+
+FROM node:26-trixie-slim@sha256:930557a230abacbc3f4fd9b8648abf8f4bee1e17cb72195dcdfb2f709bc85b33 AS build
+WORKDIR /build
+COPY package.json package-lock.json ./
+# No install scripts: the only one that matters brings a Node, and this image is one.
+RUN npm ci --ignore-scripts --no-audit --no-fund
+COPY build.ts ./
+COPY src ./src
+COPY proxy ./proxy
+COPY acme ./acme
+COPY dns ./dns
+COPY evidence ./evidence
+ARG GIT_REVISION
+RUN GIT_REVISION="$GIT_REVISION" node build.ts dist
+
+FROM gcr.io/distroless/nodejs26-debian13:nonroot@sha256:2ee7b2c54a3e37dfc248af81c9f6bcdcaa50abe4af44aa47a3388431031b9283
+ARG GIT_REVISION
+LABEL org.opencontainers.image.title="dstack-ingress" \
+      org.opencontainers.image.description="TLS ingress for dstack confidential VMs" \
+      org.opencontainers.image.licenses="MIT" \
+      org.opencontainers.image.revision="$GIT_REVISION"
+# Modes are set, not inherited: they differ with the umask of whoever cloned the repository.
+COPY --from=build --chmod=0444 /build/dist/dstack-ingress.mjs /build/dist/worker.mjs /app/
+COPY --chmod=0444 LICENSE /app/
+# Root inside the container, as in the images that this one replaces: their volumes (/etc/letsencrypt with keys of mode
+# 0600, /evidences) and the guest agent's socket belong to root, and a compose file need not change. There is no shell
+# and nothing set-uid here; `cap_drop: [ALL]` with `cap_add: [NET_BIND_SERVICE]` works.
+USER 0:0
+ENV NODE_ENV=production
+EXPOSE 443
+STOPSIGNAL SIGTERM
+# That it accepts connections; whether a certificate is there yet, its log says.
+HEALTHCHECK --interval=30s --timeout=5s --start-period=15s \
+  CMD ["/nodejs/bin/node", "-e", "require('net').connect(process.env.PORT || 443, process.env.LISTEN_ADDRESS || '127.0.0.1').on('connect', () => process.exit(0)).on('error', () => process.exit(1))"]
+ENTRYPOINT ["/nodejs/bin/node", "/app/dstack-ingress.mjs"]
+CMD ["serve"]
