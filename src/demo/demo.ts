@@ -41,6 +41,7 @@ export class DemoError extends Error {
 }
 
 const DEFAULT_PORT = 8443;
+const SAME_SIGNAL_MS = 1_000;
 
 const USAGE = `usage: demo [--port N]                            serve until Ctrl-C
        demo websocket TEXT... --ca FILE [--port N]    send over a WebSocket, print what comes back
@@ -89,6 +90,8 @@ export async function runDemo({ port, out, err, signal }: DemoOptions): Promise<
     PORT: String(port),
     CHALLENGE_TYPE: 'tls-alpn-01',
     DNS_SETUP_MODE: 'print',
+    // localhost is in nobody's cache.
+    DNS_SETTLE_SECONDS: '0',
     ACME_DIRECTORY_URL: authority.directoryUrl,
     ACME_CA_FILE: authority.caFile,
     STATE_DIR: join(folder, 'state'),
@@ -167,12 +170,13 @@ async function assertPortIsFree(port: number): Promise<void> {
   }
 }
 
-/** The first SIGINT or SIGTERM asks for a clean stop; the second ends the process as if nobody listened. */
+/** The first SIGINT or SIGTERM asks for a clean stop; one that comes later ends the process as if nobody listened. */
 async function untilSignalled(run: (signal: AbortSignal) => Promise<void>): Promise<void> {
   const stop = new AbortController();
   const onSignal = () => {
-    detach();
     stop.abort();
+    // On Ctrl-C the signal comes twice: from the terminal, and from npm, which passes on what it gets.
+    setTimeout(detach, SAME_SIGNAL_MS).unref();
   };
   const detach = () => {
     process.off('SIGINT', onSignal);
