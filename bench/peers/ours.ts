@@ -1,0 +1,61 @@
+// The program of this repository, with a certificate already in its state folder and a CA that cannot be reached.
+
+import { readFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { createStore } from '../../acme/store.ts';
+import { readCertificate } from '../../src/lib/certificate.ts';
+import { type Command, nodeCommand } from '../processes.ts';
+import { HTTP_ROWS } from '../rows/row.ts';
+import type { Peer, Site, Target } from './peer.ts';
+
+/** Nobody listens on port 1 (tcpmux): issuing fails at once, and is tried again later. */
+const UNREACHABLE_DIRECTORY = 'https://127.0.0.1:1/directory';
+
+const SCHEMES: Readonly<Record<Target['protocol'], string>> = { http: 'http', grpc: 'grpc', tcp: 'tcp' };
+
+/** `program` is the bundle as the image ships it, or the source. */
+export function createOurs(program: string): Peer {
+  return {
+    id: 'ours',
+    title: 'dstack-ingress',
+    rows: [...HTTP_ROWS, 'h1-logged', 'tcp'],
+    version: nodeCommand(program, ['--version']),
+    prepare: (site) => prepareOurs(program, site),
+  };
+}
+
+/** Without a routing file everything goes to the site's target. */
+export async function prepareOurs(program: string, site: Site, routesFile?: string): Promise<Command> {
+  const stateDir = join(site.folder, 'state');
+  await placeCertificate(stateDir, site);
+  const upstream = `${SCHEMES[site.target.protocol]}://127.0.0.1:${site.target.port}`;
+  return {
+    ...nodeCommand(program, ['serve']),
+    env: {
+      ...(routesFile === undefined ? { TARGET_ENDPOINT: upstream } : { ROUTES_FILE: routesFile }),
+      DOMAIN: 'localhost',
+      PORT: String(site.port),
+      LISTEN_ADDRESS: '127.0.0.1',
+      STATE_DIR: stateDir,
+      WORKERS: '1',
+      MAXCONN: '8192',
+      ACCESS_LOG: site.accessLog ? 'on' : 'off',
+      LOG_LEVEL: 'info',
+      // Of the challenges the one that needs no DNS provider; none is ever answered here.
+      CHALLENGE_TYPE: 'tls-alpn-01',
+      DNS_SETUP_MODE: 'print',
+      EVIDENCE_SERVER: 'false',
+      ACME_DIRECTORY_URL: UNREACHABLE_DIRECTORY,
+      ACME_EMAIL: 'bench@localhost.invalid',
+    },
+  };
+}
+
+async function placeCertificate(stateDir: string, { certificate }: Site): Promise<void> {
+  const [chain, key] = await Promise.all([
+    readFile(certificate.chain, 'utf8'),
+    readFile(certificate.key, 'utf8'),
+  ]);
+  const store = await createStore({ stateDir, directoryUrl: UNREACHABLE_DIRECTORY });
+  await store.keepCertificate(readCertificate(chain, key));
+}

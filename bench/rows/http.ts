@@ -1,0 +1,121 @@
+// Rows of HTTP requests: kept connections, uploads, HTTP/2, and the same through raw TCP.
+
+import { askHttp1, askHttp2, expectAnswer } from '../ask.ts';
+import { LARGE, SMALL } from '../files-upstream.ts';
+import { download } from '../load/curl.ts';
+import { startH2load } from '../load/h2load.ts';
+import { startWrk, type WrkSettings } from '../load/wrk.ts';
+import { cpuTimeUs } from '../measure.ts';
+import { count } from './count.ts';
+import type { Measurement, Row } from './row.ts';
+
+const wrk = { program: 'wrk', package: 'wrk' };
+const h2load = { program: 'h2load', package: 'nghttp2-client' };
+const curl = { program: 'curl', package: 'curl' };
+
+const UPLOAD = { connections: 16, bytes: 1_024 * 1_024 };
+const H2 = { connections: 32, streams: 8 };
+const DOWNLOADS = 5;
+
+/** µs of CPU per small reply to wrk's requests over this many kept connections. */
+export async function measureKeepAlive(measurement: Measurement, connections: number): Promise<number> {
+  const { stage, subject } = measurement;
+  const settings: WrkSettings = {
+    port: subject.port,
+    path: SMALL.path,
+    connections,
+    replyBytes: SMALL.bytes,
+    units: stage.files.served,
+  };
+  return count(measurement, await startWrk(stage, settings));
+}
+
+async function verifySmall({ stage, subject }: Measurement): Promise<void> {
+  expectAnswer(await askHttp1(stage, subject.port, { path: SMALL.path }), SMALL.bytes);
+}
+
+export const h1: Row = {
+  id: 'h1',
+  title: 'HTTP/1.1, 64 kept connections, 1 KiB reply',
+  unit: 'µs/request',
+  tools: [wrk],
+  target: (stage) => ({ protocol: 'http', port: stage.files.port }),
+  verify: verifySmall,
+  measure: (measurement) => measureKeepAlive(measurement, 64),
+};
+
+export const h1Logged: Row = {
+  ...h1,
+  id: 'h1-logged',
+  title: 'the same with JSON access logs',
+  accessLog: true,
+};
+
+export const tcp: Row = {
+  ...h1,
+  id: 'tcp',
+  title: 'raw TCP behind TLS, 64 connections, 1 KiB reply',
+  target: (stage) => ({ protocol: 'tcp', port: stage.files.port }),
+};
+
+export const upload: Row = {
+  id: 'upload',
+  title: 'HTTP/1.1 upload of 1 MiB, 16 connections',
+  unit: 'µs/request',
+  tools: [wrk],
+  target: (stage) => ({ protocol: 'http', port: stage.http.port }),
+  async verify({ stage, subject }) {
+    const answer = await askHttp1(stage, subject.port, { path: '/', body: Buffer.alloc(UPLOAD.bytes, 'x') });
+    expectAnswer(answer, String(UPLOAD.bytes).length);
+    if (answer.body.toString() !== String(UPLOAD.bytes)) throw new Error(`only ${answer.body} bytes arrived`);
+  },
+  async measure(measurement) {
+    const { stage, subject } = measurement;
+    const load = await startWrk(stage, {
+      port: subject.port,
+      path: '/',
+      connections: UPLOAD.connections,
+      uploadBytes: UPLOAD.bytes,
+      replyBytes: String(UPLOAD.bytes).length,
+      units: stage.http.served,
+    });
+    return count(measurement, load);
+  },
+};
+
+export const h2: Row = {
+  id: 'h2',
+  title: 'HTTP/2, 32 connections of 8 streams, 1 KiB reply',
+  unit: 'µs/request',
+  tools: [h2load],
+  target: (stage) => ({ protocol: 'http', port: stage.files.port }),
+  async verify({ stage, subject }) {
+    expectAnswer(await askHttp2(stage, subject.port, { path: SMALL.path }), SMALL.bytes);
+  },
+  async measure(measurement) {
+    const { stage, subject, warmUpMs, windowMs } = measurement;
+    const load = await startH2load({
+      ...H2,
+      port: subject.port,
+      path: SMALL.path,
+      durationMs: warmUpMs + windowMs + 500,
+      replyBytes: SMALL.bytes,
+      units: stage.files.served,
+    });
+    return count(measurement, load);
+  },
+};
+
+export const downloadRow: Row = {
+  id: 'download',
+  title: 'download of 100 MiB',
+  unit: 'ms',
+  tools: [curl],
+  target: (stage) => ({ protocol: 'http', port: stage.files.port }),
+  verify: ({ stage, subject }) => download(stage, subject.port, LARGE, 1),
+  async measure({ stage, subject }) {
+    const beforeUs = cpuTimeUs(subject.pid);
+    await download(stage, subject.port, LARGE, DOWNLOADS);
+    return (cpuTimeUs(subject.pid) - beforeUs) / DOWNLOADS / 1_000;
+  },
+};

@@ -1,0 +1,75 @@
+// A row of the table: one kind of work, how it is set going, and what a unit of it is.
+
+import type { Target } from '../peers/peer.ts';
+import type { Stage } from '../stage.ts';
+
+export type RowId =
+  | 'h1'
+  | 'h1-logged'
+  | 'upload'
+  | 'h2'
+  | 'grpc'
+  | 'grpc-stream'
+  | 'handshake'
+  | 'resumed'
+  | 'websocket'
+  | 'download'
+  | 'tcp'
+  | 'idle'
+  | 'start';
+
+/** What one who speaks HTTP on both sides can take part in. */
+export const HTTP_ROWS: readonly RowId[] = [
+  'h1',
+  'upload',
+  'h2',
+  'grpc',
+  'grpc-stream',
+  'handshake',
+  'resumed',
+  'websocket',
+  'download',
+  'idle',
+  'start',
+];
+
+/** What one who passes decrypted bytes can take part in: HTTP/2 only where the upstream speaks it too. */
+export const TCP_ROWS: readonly RowId[] = [...HTTP_ROWS.filter((id) => id !== 'h2'), 'tcp'];
+
+/** A proxy that runs, ready to be measured. */
+export interface Subject {
+  /** On 127.0.0.1, TLS, for `localhost`. */
+  readonly port: number;
+  readonly pid: number;
+  /** From the start of the process to the first byte of its first reply. */
+  readonly firstByteMs: number;
+}
+
+export interface Measurement {
+  readonly subject: Subject;
+  readonly stage: Stage;
+  /** How long the load runs before it counts. */
+  readonly warmUpMs: number;
+  /** How long it counts. */
+  readonly windowMs: number;
+}
+
+export interface Row {
+  readonly id: RowId;
+  readonly title: string;
+  readonly unit: string;
+  /** Programs that make the load. */
+  readonly tools: readonly Tool[];
+  /** Whether the proxy writes an access log; otherwise none does. */
+  readonly accessLog?: true;
+  target(stage: Stage): Target;
+  /** Looks at one unit of the work: rejects unless its status and size are what they must be. */
+  verify(measurement: Measurement): Promise<void>;
+  /** Rejects if anything that it asked for failed. */
+  measure(measurement: Measurement): Promise<number>;
+}
+
+export interface Tool {
+  readonly program: string;
+  readonly package: string;
+}
