@@ -1,0 +1,43 @@
+// Deadlines that move with every byte, any number of them on one coarse timer.
+
+/** Set `at` (milliseconds of `now()`) anew at each sign of life; Infinity suspends it. */
+export interface Deadline {
+  at: number;
+  /** Called once, after which the deadline is no longer watched. */
+  readonly expired: () => void;
+}
+
+export interface Deadlines {
+  /** Monotonic milliseconds, the time scale of `Deadline.at`. */
+  now(): number;
+  watch(deadline: Deadline): void;
+  forget(deadline: Deadline): void;
+}
+
+/** Late by up to one tick: a timer per request would cost more than the lateness does. */
+const TICK_MS = 250;
+
+export function createDeadlines(now: () => number = () => performance.now(), tickMs = TICK_MS): Deadlines {
+  const watched = new Set<Deadline>();
+  let timer: NodeJS.Timeout | undefined;
+  const sweep = () => {
+    const time = now();
+    for (const deadline of watched) {
+      if (deadline.at > time) continue;
+      watched.delete(deadline);
+      deadline.expired();
+    }
+    if (watched.size > 0) return;
+    clearInterval(timer);
+    timer = undefined;
+  };
+  return {
+    now,
+    watch(deadline) {
+      watched.add(deadline);
+      // Never what keeps the process alive: the sockets being watched do that.
+      timer ??= setInterval(sweep, tickMs).unref();
+    },
+    forget: (deadline) => void watched.delete(deadline),
+  };
+}

@@ -1,0 +1,218 @@
+// One HTTP/2 stream to one HTTP/2 stream of an upstream: gRPC above all, trailers, resets and cancellation included.
+
+import { type ClientHttp2Stream, constants } from 'node:http2';
+import type { Deadline } from './deadlines.ts';
+import { Fault, type FaultCode, faultTrailers } from './errors.ts';
+import { NO_DATE, noteFault, replyFault, resetStream, wasReset } from './http2-reply.ts';
+import type { Http2Exchange } from './http2-request.ts';
+import { type FieldObject, fieldObject } from './http2-translation.ts';
+import { type Http2Upstreams, type UpstreamSession, wasNotProcessed } from './http2-upstream.ts';
+
+const { NGHTTP2_CANCEL, NGHTTP2_FLAG_END_STREAM, NGHTTP2_INTERNAL_ERROR, NGHTTP2_NO_ERROR } = constants;
+
+/** Of a request body, kept until the reply begins, so that a refused stream can be sent again. */
+const REPLAY_BYTES = 64 * 1024;
+
+/**
+ * Relays the exchange's stream. A stream that the upstream refused unprocessed is sent once more on another session; anything else that fails ends
+ * as a reset with the upstream's code, or, when nothing has been answered yet, as the reply to a Fault.
+ */
+export function relayToHttp2(exchange: Http2Exchange, upstreams: Http2Upstreams): void {
+  const { stream, request, upstream, context } = exchange;
+  const { deadlines, limits } = context;
+  let session: UpstreamSession | undefined;
+  let up: ClientHttp2Stream | undefined;
+  let upError: Error | undefined;
+  let upEnded = false;
+  let responded = false;
+  // Trailers cost a frame and a turn of the loop: only those that were announced are waited for (RFC 9110 §6.6.2).
+  const announced = !request.endStream && request.fields.includes('trailer');
+  let finished = false;
+  let failed = false;
+  let retried = false;
+  let requestEnded = request.endStream;
+  let received = 0;
+  let replay: Buffer[] | undefined = [];
+  let requestTrailers: FieldObject | undefined;
+  let replyTrailers: FieldObject | undefined;
+  const deadline: Deadline = { at: Number.POSITIVE_INFINITY, expired: onDeadline };
+
+  stream.on('close', onClientClose);
+  stream.on('wantTrailers', () => stream.sendTrailers(replyTrailers ?? {}));
+  if (!requestEnded) {
+    stream.on('trailers', (_headers, _flags, raw: string[]) => {
+      requestTrailers = fieldObject(raw);
+    });
+  }
+  upstreams.acquire(upstream, start, fail);
+
+  function start(taken: UpstreamSession) {
+    if (finished) return;
+    session = taken;
+    const attempt = taken.request(requestFields(exchange, taken.scheme), {
+      endStream: request.endStream,
+      waitForTrailers: announced,
+    });
+    up = attempt;
+    upError = undefined;
+    attempt.on('response', onResponse);
+    attempt.on('headers', onInterim);
+    attempt.on('trailers', (_headers, _flags, raw: string[]) => {
+      replyTrailers = fieldObject(raw);
+    });
+    attempt.on('data', onReplyData);
+    attempt.on('end', onReplyEnd);
+    attempt.on('error', (error) => {
+      upError = error;
+    });
+    attempt.on('close', onUpstreamClose);
+    if (announced) attempt.on('wantTrailers', () => attempt.sendTrailers(requestTrailers ?? {}));
+    if (!request.endStream) sendBody(attempt);
+    alive();
+    deadlines.watch(deadline);
+  }
+
+  function sendBody(attempt: ClientHttp2Stream) {
+    attempt.on('drain', () => stream.resume());
+    if (retried) {
+      for (const chunk of replay ?? []) attempt.write(chunk);
+      if (requestEnded) attempt.end();
+      return;
+    }
+    stream.on('data', onRequestData);
+    stream.on('end', onRequestEnd);
+  }
+
+  function onRequestData(chunk: Buffer) {
+    received += chunk.length;
+    if (limits.maxBodyBytes > 0 && received > limits.maxBodyBytes) return fail(new Fault('body-too-large'));
+    if (responded || received > REPLAY_BYTES) replay = undefined;
+    else replay?.push(chunk);
+    alive();
+    if (up?.write(chunk) === false) stream.pause();
+  }
+
+  function onRequestEnd() {
+    // A reset looks like an end here, and must never complete the request.
+    if (stream.aborted || wasReset(stream)) return onClientClose();
+    requestEnded = true;
+    alive();
+    up?.end();
+  }
+
+  function onInterim(headers: Record<string, unknown>, _flags: number, raw: string[]) {
+    alive();
+    if (headers[':status'] === 101 || stream.closed || stream.headersSent) return;
+    stream.additionalHeaders(fieldObject(raw));
+  }
+
+  function onResponse(headers: Record<string, unknown>, flags: number, raw: string[]) {
+    if (finished || failed || stream.closed) return;
+    responded = true;
+    replay = undefined;
+    alive();
+    const endStream = (flags & NGHTTP2_FLAG_END_STREAM) !== 0;
+    const waitForTrailers = !endStream && !endsItself(request.method, headers[':status'] as number);
+    try {
+      stream.respond(raw as never, { endStream, waitForTrailers, ...NO_DATE });
+    } catch (cause) {
+      responded = false;
+      fail(new Fault('upstream-malformed', undefined, { cause }));
+    }
+  }
+
+  function onReplyData(chunk: Buffer) {
+    alive();
+    if (stream.writableEnded || stream.write(chunk)) return;
+    up?.pause();
+    stream.once('drain', () => up?.resume());
+  }
+
+  function onReplyEnd() {
+    // RFC 9113 §8.1 has a use for RST_STREAM with NO_ERROR after a reply, while the request is still under way.
+    if (up?.rstCode !== NGHTTP2_NO_ERROR || (up.writableFinished && wasReset(up))) return;
+    upEnded = responded;
+    if (upEnded && !stream.writableEnded) stream.end();
+  }
+
+  function onUpstreamClose() {
+    session?.release(responded);
+    if (finished || failed || stream.closed) return;
+    const code = up?.rstCode ?? NGHTTP2_INTERNAL_ERROR;
+    if (upEnded) {
+      // The upstream wants no more of the request (RFC 9113 §8.1): say the same to the client, when the reply is out.
+      if (!requestEnded) stream.close(NGHTTP2_NO_ERROR);
+      return;
+    }
+    if (!responded) return retryOrFail();
+    if (session?.lost && request.grpc) return endWithStatus('upstream-closed');
+    resetStream(stream, code === NGHTTP2_NO_ERROR ? NGHTTP2_INTERNAL_ERROR : code);
+  }
+
+  function retryOrFail() {
+    const unprocessed = up !== undefined && wasNotProcessed(up, upError);
+    if (unprocessed && !retried && replay !== undefined) {
+      retried = true;
+      return upstreams.acquire(upstream, start, fail);
+    }
+    // A reset of this one stream by a living upstream is its answer: the client gets the same code.
+    const code = up?.rstCode ?? NGHTTP2_NO_ERROR;
+    if (session?.lost === false && code !== NGHTTP2_NO_ERROR && !unprocessed)
+      return resetStream(stream, code);
+    fail(new Fault('upstream-closed', undefined, { cause: upError }));
+  }
+
+  function endWithStatus(code: FaultCode) {
+    replyTrailers = { ...faultTrailers(code) };
+    stream.end();
+  }
+
+  function onDeadline() {
+    if (failed) return resetStream(stream, NGHTTP2_CANCEL);
+    const waitsForClient = (!requestEnded && !stream.isPaused()) || stream.writableNeedDrain;
+    if (waitsForClient && responded) return resetStream(stream, NGHTTP2_CANCEL);
+    fail(new Fault(waitsForClient ? 'request-timeout' : 'upstream-timeout'));
+  }
+
+  function fail(fault: Fault) {
+    if (finished || failed || stream.closed) return;
+    failed = true;
+    // Even the short reply to a fault may meet a client that takes nothing.
+    deadline.at = deadlines.now() + limits.clientIdleTimeoutMs;
+    deadlines.watch(deadline);
+    stream.off('data', onRequestData);
+    noteFault(exchange, fault);
+    if (!responded) replyFault(stream, request, fault);
+    else if (request.grpc && !stream.writableEnded) endWithStatus(fault.code);
+    else resetStream(stream, NGHTTP2_INTERNAL_ERROR);
+    if (up !== undefined) resetStream(up, NGHTTP2_CANCEL);
+  }
+
+  function onClientClose() {
+    finished = true;
+    deadlines.forget(deadline);
+    if (up !== undefined && !up.closed) resetStream(up, NGHTTP2_CANCEL);
+  }
+
+  function alive() {
+    const patience = requestEnded
+      ? upstream.readTimeoutMs
+      : Math.max(upstream.readTimeoutMs, limits.clientIdleTimeoutMs);
+    deadline.at = deadlines.now() + patience;
+  }
+}
+
+function requestFields({ request, forwarded }: Http2Exchange, scheme: string): string[] {
+  const { method, authority, path, contentLength, fields } = request;
+  const all = [':method', method, ':scheme', scheme, ':authority', authority, ':path', path, ...fields];
+  // RFC 9110 §10.1.4, and without it gRPC servers refuse the call.
+  all.push('te', 'trailers');
+  if (contentLength >= 0) all.push('content-length', String(contentLength));
+  all.push(...forwarded.fields);
+  return all;
+}
+
+/** Node ends the stream by itself with these (RFC 9110 §6.4.1): no trailers can follow. */
+function endsItself(method: string, status: number): boolean {
+  return method === 'HEAD' || status === 204 || status === 205 || status === 304;
+}

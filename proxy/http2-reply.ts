@@ -1,0 +1,85 @@
+// Replies that the ingress itself gives on an HTTP/2 stream: to faults, and from local handlers.
+
+import { constants, type Http2Stream, type ServerHttp2Stream } from 'node:http2';
+import type { LocalReply } from '../src/lib/local-handler.ts';
+import { type Fault, faultReply, faultTrailers } from './errors.ts';
+import type { Http2Exchange, Http2Request } from './http2-request.ts';
+
+/** A Date of our own would hide that the upstream sent none; Node knows the option, its types do not. */
+export const NO_DATE = { sendDate: false } as object;
+
+type Answered = Pick<Http2Request, 'method' | 'endStream' | 'grpc'>;
+
+/**
+ * For gRPC a trailers-only reply with `grpc-status` (HTTP 200, gRPC over HTTP2, Responses), else the fault's status
+ * with its JSON body. What was already being answered is reset: a cut reply must not look complete.
+ */
+export function replyFault(stream: ServerHttp2Stream, request: Answered, fault: Fault) {
+  if (stream.closed || stream.destroyed) return;
+  if (stream.headersSent) return resetStream(stream, constants.NGHTTP2_INTERNAL_ERROR);
+  if (request.grpc) {
+    const trailers = faultTrailers(fault.code);
+    const fields = [':status', '200', 'content-type', 'application/grpc'];
+    fields.push('grpc-status', trailers['grpc-status'], 'grpc-message', trailers['grpc-message']);
+    stream.respond(fields as never, { endStream: true, ...NO_DATE });
+    return stopRequest(stream, request);
+  }
+  const { status, contentType, body } = faultReply(fault.code);
+  replyWhole(stream, request, status, ['content-type', contentType], Buffer.from(body));
+}
+
+export function replyLocal(stream: ServerHttp2Stream, request: Answered, reply: LocalReply): void {
+  if (stream.closed || stream.destroyed) return;
+  const fields = Object.entries(reply.headers).flat();
+  replyWhole(stream, request, reply.status, fields, reply.body);
+}
+
+function replyWhole(
+  stream: ServerHttp2Stream,
+  request: Answered,
+  status: number,
+  fields: readonly string[],
+  body: Uint8Array,
+): void {
+  // Neither has content, and 204 may not even name a length (RFC 9110 §8.6).
+  const bodiless = status === 204 || status === 304;
+  const length = bodiless ? [] : ['content-length', String(body.length)];
+  const headers = [':status', String(status), ...fields, ...length];
+  if (bodiless || request.method === 'HEAD') stream.respond(headers as never, { endStream: true });
+  else {
+    stream.respond(headers as never);
+    stream.end(body);
+  }
+  stopRequest(stream, request);
+}
+
+/** The reply is complete, the rest of the request is not wanted (RFC 9113 §8.1). */
+function stopRequest(stream: ServerHttp2Stream, request: Answered): void {
+  if (!request.endStream && !stream.readableEnded) stream.close(constants.NGHTTP2_NO_ERROR);
+}
+
+/** What the log says of a fault; the client is told less. */
+export function noteFault({ request, context }: Http2Exchange, err: Fault): void {
+  const fields = { host: request.host, method: request.method, err };
+  if (err.side === 'downstream') context.log.debug(fields, 'request refused');
+  else context.log.warn(fields, 'exchange failed');
+}
+
+/**
+ * RST_STREAM and nothing before it. Node's close() ends the writable side first and flushes that: an END_STREAM that
+ * makes what was cut short look complete.
+ */
+export function resetStream(stream: Http2Stream, code: number): void {
+  if (!stream.writableEnded) stream._final = (callback) => callback();
+  stream.close(code);
+}
+
+/**
+ * Whether the end of a stream's data is owed to a reset or a lost connection, for which Node emits `end` as if
+ * END_STREAM had come. Of a RST_STREAM with NO_ERROR only the listener that Node leaves behind tells; it leaves none
+ * where both sides had ended before.
+ */
+export function wasReset(stream: Http2Stream): boolean {
+  const code = stream.rstCode ?? constants.NGHTTP2_NO_ERROR;
+  return code !== constants.NGHTTP2_NO_ERROR || stream.listeners('end').includes(stream.destroy);
+}
