@@ -78,6 +78,24 @@ export function createApi(options: ApiOptions): Api {
   };
 }
 
+/**
+ * The API's address without a slash at its end. Throws DnsError `unsupported` for what is no URL, and for plain HTTP to
+ * anywhere but the loopback: the credentials would be there for all to read.
+ */
+export function readBaseUrl(variable: string, text: string): string {
+  const url = URL.canParse(text) ? new URL(text) : undefined;
+  const local = url?.protocol === 'http:' && ['127.0.0.1', '[::1]', 'localhost'].includes(url.hostname);
+  if (
+    url === undefined ||
+    !(url.protocol === 'https:' || local) ||
+    url.username !== '' ||
+    url.search !== ''
+  ) {
+    throw new DnsError('unsupported', `${variable} is not the address of an API: give an https:// URL`);
+  }
+  return url.href.replace(/\/+$/, '');
+}
+
 /** One page of a list: `last` as far as the API knows. */
 export interface Page<T> {
   readonly items: readonly T[];

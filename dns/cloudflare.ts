@@ -5,7 +5,7 @@ import { BaseZones } from 'cloudflare/resources/zones/zones';
 import { createClient } from 'cloudflare/tree-shakable';
 import { z } from 'zod';
 import type { HttpReply } from '../src/lib/fetch.ts';
-import { type Api, createApi, type Page, readAllPages } from './api.ts';
+import { type Api, createApi, type Page, readAllPages, readBaseUrl } from './api.ts';
 import { DnsError } from './error.ts';
 import { patiently } from './patience.ts';
 import { formatCaa, normalizeName, parseCaa, quoteTxt, sameRecord, unquoteTxt } from './presentation.ts';
@@ -82,7 +82,7 @@ function createCloudflare(
   options: ProviderOptions = {},
 ): DnsProvider {
   const token = credentials.CLOUDFLARE_API_TOKEN ?? '';
-  const baseUrl = credentials.CLOUDFLARE_BASE_URL ?? DEFAULT_BASE_URL;
+  const baseUrl = readBaseUrl('CLOUDFLARE_BASE_URL', credentials.CLOUDFLARE_BASE_URL ?? DEFAULT_BASE_URL);
   const { timeoutMs = 30_000, patience } = options;
   const api = createApi({ provider: 'cloudflare', secrets: [token], timeoutMs });
   const calls = createCalls(api, openClient(api, token, baseUrl, timeoutMs));

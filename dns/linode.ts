@@ -3,7 +3,7 @@
 import { AsyncLocalStorage } from 'node:async_hooks';
 import * as linodePackage from '@linode/api-v4';
 import { z } from 'zod';
-import { type Api, createApi, readAllPages } from './api.ts';
+import { type Api, createApi, readAllPages, readBaseUrl } from './api.ts';
 import { DnsError } from './error.ts';
 import { patiently } from './patience.ts';
 import { formatCaa, normalizeName, parseCaa, sameRecord, unquoteTxt } from './presentation.ts';
@@ -72,7 +72,7 @@ function createLinode(
   const token = credentials.LINODE_API_TOKEN ?? '';
   const { timeoutMs = 30_000, patience } = options;
   const api = createApi({ provider: 'linode', secrets: [token], timeoutMs });
-  const baseUrl = (credentials.LINODE_API_URL ?? PACKAGE_BASE_URL).replace(/\/+$/, '');
+  const baseUrl = readBaseUrl('LINODE_API_URL', credentials.LINODE_API_URL ?? PACKAGE_BASE_URL);
   const calls = createCalls(api, { token, baseUrl, api });
   const zones = createZoneCache(calls.findZone);
   const inZone = <T>(name: string, use: (zone: Zone) => Promise<T>) =>

@@ -1,7 +1,7 @@
 // Which DNS records a domain needs so that the gateway finds us, visitors find the gateway, and only our account gets certificates.
 
 import { DnsError } from '../dns/error.ts';
-import { formatCaa, normalizeName } from '../dns/presentation.ts';
+import { formatCaa, normalizeName, sameRecord } from '../dns/presentation.ts';
 import type { DnsRecord } from '../dns/provider.ts';
 import { baseOf, type Domain, isWildcard } from './lib/domain.ts';
 
@@ -16,6 +16,8 @@ export interface RecordSettings {
   readonly txtPrefix?: string;
   /** Absent: no CAA. */
   readonly caa?: CaaSettings;
+  /** A zone that we write in place of the domains' own, which point into it: see delegationRecords(). */
+  readonly delegationZone?: string;
 }
 
 export interface CaaSettings {
@@ -39,18 +41,74 @@ export function addressee(
   return challenge === 'tls-alpn-01' && ids.instanceId ? ids.instanceId : ids.appId;
 }
 
-/** In the order in which they are to be made: CNAME, TXT, CAA of each domain. Throws DnsError `unsupported`. */
+/**
+ * In the order in which they are to be made: alias, address, CAA of each domain. With a delegation zone these are their
+ * counterparts in it. Throws DnsError `unsupported`.
+ */
 export function recordsFor(domains: readonly Domain[], settings: RecordSettings): DnsRecord[] {
-  const records = domains.flatMap((domain) => [
-    { name: domain, type: 'CNAME', value: normalizeName(settings.gatewayDomain) } as const,
+  const { delegationZone: zone } = settings;
+  const place = (name: string) => (zone === undefined ? name : delegatedName(name, zone));
+  const records = domains.flatMap((domain): DnsRecord[] => [
+    // In the delegation zone a wildcard and its base share one alias: that is where the base's CAA can stand.
     {
-      name: addressName(domain, settings.txtPrefix),
+      name: place(zone === undefined ? domain : baseOf(domain)),
+      type: 'CNAME',
+      value: normalizeName(settings.gatewayDomain),
+    },
+    {
+      name: place(addressName(domain, settings.txtPrefix)),
       type: 'TXT',
       value: `${settings.addressee}:${settings.port}`,
-    } as const,
-    ...caaRecords(domain, settings.caa),
+    },
+    ...caaRecords(domain, settings.caa).map((record) => ({ ...record, name: place(record.name) })),
   ]);
-  return records;
+  return withoutRepeats(records);
+}
+
+/**
+ * What the owner of the domains' own zone makes once, so that everything that changes later changes in the delegation
+ * zone: an alias for the name, the gateway's address text and the ACME challenge. A wildcard needs a fourth one, at its
+ * base, for that is where CAA is looked up (RFC 8659 §5); a zone's apex cannot have it.
+ */
+export function delegationRecords(
+  domains: readonly Domain[],
+  settings: { readonly delegationZone: string; readonly txtPrefix?: string; readonly challenges: boolean },
+): DnsRecord[] {
+  const { delegationZone: zone, txtPrefix, challenges } = settings;
+  const records = domains.flatMap((domain) => {
+    const base = baseOf(domain);
+    const alias = (name: string, to = name): DnsRecord => ({
+      name,
+      type: 'CNAME',
+      value: delegatedName(to, zone),
+    });
+    return [
+      alias(domain, base),
+      ...(isWildcard(domain) ? [alias(base)] : []),
+      alias(addressName(domain, txtPrefix)),
+      ...(challenges ? [alias(challengeName(domain))] : []),
+    ];
+  });
+  return withoutRepeats(records);
+}
+
+/** Where a dns-01 challenge is answered (RFC 8555 §8.4), in the delegation zone if there is one. */
+export function challengeName(domain: Domain, delegationZone?: string): string {
+  const name = `_acme-challenge.${baseOf(domain)}`;
+  return delegationZone === undefined ? name : delegatedName(name, delegationZone);
+}
+
+/** `name` -> `name.zone`. Throws DnsError `unsupported` if that is longer than DNS allows. */
+function delegatedName(name: string, zone: string): string {
+  const delegated = `${name}.${normalizeName(zone)}`;
+  if (delegated.length > 253) throw new DnsError('unsupported', `${delegated} is too long for a DNS name`);
+  return delegated;
+}
+
+function withoutRepeats(records: readonly DnsRecord[]): DnsRecord[] {
+  const first = (record: DnsRecord, index: number) =>
+    records.findIndex((other) => sameRecord(other, record)) === index;
+  return records.filter(first);
 }
 
 /**

@@ -58,3 +58,19 @@ test('an empty or blank credential counts as none', () => {
 test('a line break pasted behind a token does not become a part of it', () => {
   assert.equal(chosen({ CLOUDFLARE_API_TOKEN: 'a\n' }).credentials.CLOUDFLARE_API_TOKEN, 'a');
 });
+
+test('an address of an API over which the token would travel in clear is refused', () => {
+  for (const { create, variables } of providerKinds) {
+    const address = variables.find(({ name }) => /_URL$/.test(name));
+    const token = variables.find(({ secret }) => secret);
+    if (address === undefined || token === undefined) continue;
+    for (const bad of [
+      'http://api.example.com/v4',
+      'nonsense',
+      'https://user:pass@api.example.com',
+      'ftp://x.example',
+    ]) {
+      assert.throws(() => create({ [token.name]: 'a', [address.name]: bad }), { code: 'unsupported' }, bad);
+    }
+  }
+});

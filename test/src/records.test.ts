@@ -3,7 +3,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { parseDomain } from '../../src/lib/domain.ts';
-import { addressee, addressName, recordsFor } from '../../src/records.ts';
+import { addressee, addressName, challengeName, delegationRecords, recordsFor } from '../../src/records.ts';
 
 const settings = { gatewayDomain: '_.Dstack-Prod5.phala.network.', addressee: 'a1b2', port: 443 };
 const caa = {
@@ -79,4 +79,59 @@ test('tls-alpn-01 is addressed to the instance that placed the order, dns-01 to 
   assert.equal(addressee('tls-alpn-01', ids), 'instance');
   assert.equal(addressee('dns-01', ids), 'app');
   assert.equal(addressee('tls-alpn-01', { appId: 'app', instanceId: '' }), 'app');
+});
+
+test('with a delegation zone everything that changes stands there, and the domain’s own zone only points to it', () => {
+  const zone = 'deleg.example.net';
+  const names = ['svc.example.com'].map(parseDomain);
+  const pointers = delegationRecords(names, { delegationZone: zone, challenges: true });
+  assert.deepEqual(
+    pointers.map(({ name, value }) => `${name} -> ${value}`),
+    [
+      'svc.example.com -> svc.example.com.deleg.example.net',
+      '_dstack-app-address.svc.example.com -> _dstack-app-address.svc.example.com.deleg.example.net',
+      '_acme-challenge.svc.example.com -> _acme-challenge.svc.example.com.deleg.example.net',
+    ],
+  );
+  assert.deepEqual(
+    lines(['svc.example.com'], { delegationZone: zone, caa }).map((line) =>
+      line.split(' ').slice(0, 2).join(' '),
+    ),
+    [
+      'CNAME svc.example.com.deleg.example.net',
+      'TXT _dstack-app-address.svc.example.com.deleg.example.net',
+      'CAA svc.example.com.deleg.example.net',
+    ],
+  );
+  assert.equal(challengeName(parseDomain('*.svc.example.com'), zone), pointers[2]?.value);
+});
+
+test('a delegated wildcard has a fourth pointer, at the base where CAA is looked up', () => {
+  const settings = { delegationZone: 'd.example.net', challenges: true };
+  const pointers = delegationRecords([parseDomain('*.app.example.com')], settings);
+  assert.deepEqual(
+    pointers.map(({ name, value }) => `${name} -> ${value}`),
+    [
+      '*.app.example.com -> app.example.com.d.example.net',
+      'app.example.com -> app.example.com.d.example.net',
+      '_dstack-app-address-wildcard.app.example.com -> _dstack-app-address-wildcard.app.example.com.d.example.net',
+      '_acme-challenge.app.example.com -> _acme-challenge.app.example.com.d.example.net',
+    ],
+  );
+});
+
+test('a base and its wildcard share their delegated alias, once', () => {
+  const made = lines(['app.example.com', '*.app.example.com'], { delegationZone: 'd.example.net', caa });
+  assert.equal(made.filter((line) => line.startsWith('CNAME app.example.com.d.example.net ')).length, 1);
+  assert.equal(made.filter((line) => line.startsWith('CAA')).length, 2);
+  const pointers = delegationRecords(['app.example.com', '*.app.example.com'].map(parseDomain), {
+    delegationZone: 'd.example.net',
+    challenges: false,
+  });
+  assert.equal(new Set(pointers.map(({ name }) => name)).size, pointers.length);
+});
+
+test('a delegated name longer than DNS allows is refused', () => {
+  const long = parseDomain(`${Array.from({ length: 4 }, () => 'x'.repeat(55)).join('.')}.com`);
+  assert.throws(() => challengeName(long, 'delegation.example.net'), { code: 'unsupported' });
 });
