@@ -714,6 +714,7 @@ function loseUpstream(relay: Relay, error: Error | undefined) {
 function cutShort(relay: Relay, fault: Fault) {
   logUpstream(relay, fault);
   dropUpstream(relay);
+  relay.state = CLOSING;
   relay.client.destroy();
 }
 

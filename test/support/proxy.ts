@@ -181,10 +181,10 @@ export async function connectRaw(port: number, options: ConnectionOptions = {}):
     ...options,
   } as ConnectionOptions);
   await once(socket, 'secureConnect');
-  return clientOf(socket);
+  return rawClient(socket);
 }
 
-function clientOf(socket: TLSSocket): RawClient {
+export function rawClient(socket: TLSSocket): RawClient {
   let text = '';
   let state: 'open' | 'ended' | 'reset' = 'open';
   let wake = () => {};
