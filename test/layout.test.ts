@@ -141,6 +141,17 @@ describe('imports', () => {
     assert.deepEqual(found, []);
   });
 
+  test('name only packages that package.json brings into the image', () => {
+    const declared = new Set(Object.keys((JSON.parse(read('package.json')) as Manifest).dependencies));
+    const found = sources.flatMap((file) =>
+      importsIn(read(file))
+        .filter((specifier) => !/^(\.|node:)/.test(specifier))
+        .filter((specifier) => !declared.has(packageOf(specifier)))
+        .map((specifier) => `${file} imports ${specifier}, which is there only by accident`),
+    );
+    assert.deepEqual(found, []);
+  });
+
   test('of a forbidden kind would be found, and the exceptions are still in use', () => {
     assert.equal(judge('proxy/listener.ts', 'acme/manager.ts').length, 1);
     assert.equal(judge('src/lib/log.ts', 'src/config.ts').length, 1);
@@ -213,6 +224,18 @@ describe('no file', () => {
     );
   });
 });
+
+interface Manifest {
+  readonly dependencies: Readonly<Record<string, string>>;
+}
+
+/** `@scope/name/deep/path` -> `@scope/name`. */
+function packageOf(specifier: string): string {
+  return specifier
+    .split('/')
+    .slice(0, specifier.startsWith('@') ? 2 : 1)
+    .join('/');
+}
 
 function judge(from: string, to: string): string[] {
   if (exceptions.some((one) => one.from === from && one.to === to)) return [];
