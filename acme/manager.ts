@@ -15,6 +15,7 @@ import {
   renewalInfoId,
   type SuggestedWindow,
 } from './renewal.ts';
+import { pick, sameSet } from './selection.ts';
 import type { Ledger, LedgerEntry, Store, StoredWindow } from './store.ts';
 
 export interface Connection {
@@ -392,14 +393,6 @@ function statusOf({ names, certificate, next }: Entry, held: LedgerEntry | undef
   return { names, certificate, next, failure };
 }
 
-/** The one for exactly these names, or else the one stored under the first of them. */
-function pick(stored: readonly Certificate[], names: readonly Domain[]): Certificate | undefined {
-  return (
-    stored.filter((each) => sameSet(each.names, names)).sort((a, b) => +b.notAfter - +a.notAfter)[0] ??
-    stored.find((each) => each.names[0] === names[0])
-  );
-}
-
 function asWindow(window: StoredWindow | undefined) {
   if (window === undefined) return undefined;
   return { start: new Date(window.start), end: new Date(window.end), chosen: new Date(window.chosen) };
@@ -415,8 +408,4 @@ async function inParallel<T>(
     for (let item = queue.shift(); item !== undefined; item = queue.shift()) await work(item);
   };
   await Promise.all(Array.from({ length: Math.min(width, queue.length) }, lane));
-}
-
-function sameSet(a: readonly string[], b: readonly string[]): boolean {
-  return a.length === b.length && new Set([...a, ...b]).size === a.length;
 }

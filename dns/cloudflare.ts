@@ -1,8 +1,6 @@
 // Cloudflare: zones and records through the vendor's own package, carried by our own HTTP.
 
-import { BaseRecords } from 'cloudflare/resources/dns/records';
-import { BaseZones } from 'cloudflare/resources/zones/zones';
-import { createClient } from 'cloudflare/tree-shakable';
+import type { BaseRecords } from 'cloudflare/resources/dns/records';
 import { z } from 'zod';
 import type { HttpReply } from '../src/lib/fetch.ts';
 import { type Api, createApi, type Page, readAllPages, readBaseUrl } from './api.ts';
@@ -85,7 +83,11 @@ function createCloudflare(
   const baseUrl = readBaseUrl('CLOUDFLARE_BASE_URL', credentials.CLOUDFLARE_BASE_URL ?? DEFAULT_BASE_URL);
   const { timeoutMs = 30_000, patience } = options;
   const api = createApi({ provider: 'cloudflare', secrets: [token], timeoutMs });
-  const calls = createCalls(api, openClient(api, token, baseUrl, timeoutMs));
+  let client: Promise<Client> | undefined;
+  const calls = createCalls(api, () => {
+    client ??= openClient(api, token, baseUrl, timeoutMs);
+    return client;
+  });
   const zones = createZoneCache(calls.findZone);
   const inZone = <T>(name: string, use: (zone: Zone) => Promise<T>) =>
     patiently(() => zones.within(name, use), patience);
@@ -111,9 +113,15 @@ function createCloudflare(
   };
 }
 
-type Client = ReturnType<typeof openClient>;
+type Client = Awaited<ReturnType<typeof openClient>>;
 
-function openClient(api: Api, token: string, baseURL: string, timeout: number) {
+/** Loads the package, which is large: a start that writes no records serves sooner without it. */
+async function openClient(api: Api, token: string, baseURL: string, timeout: number) {
+  const [{ createClient }, { BaseZones }, { BaseRecords }] = await Promise.all([
+    import('cloudflare/tree-shakable'),
+    import('cloudflare/resources/zones/zones'),
+    import('cloudflare/resources/dns/records'),
+  ]);
   return createClient({
     resources: [BaseZones, BaseRecords],
     apiToken: token,
@@ -180,8 +188,9 @@ function jsonOrNothing(reply: HttpReply): unknown {
   }
 }
 
-function createCalls(api: Api, client: Client) {
-  const call = <T>(subject: string, run: () => PromiseLike<T>) => unwrapped(api, subject, run);
+function createCalls(api: Api, open: () => Promise<Client>) {
+  const call = <T>(subject: string, run: (client: Client) => PromiseLike<T>) =>
+    unwrapped(api, subject, async () => run(await open()));
   const held = async (zone: Zone, name: string, type: RecordType): Promise<Held[]> => {
     const subject = `records ${type} of ${name}`;
     const found = await readAllPages(api, subject, async (page) =>
@@ -189,7 +198,7 @@ function createCalls(api: Api, client: Client) {
         api,
         recordSchema,
         subject,
-        await call(subject, () =>
+        await call(subject, (client) =>
           client.dns.records.list({ zone_id: zone.id, name: { exact: name }, type, page, per_page: 100 }),
         ),
       ),
@@ -210,7 +219,7 @@ function createCalls(api: Api, client: Client) {
             api,
             zoneSchema,
             subject,
-            await call(subject, () => client.zones.list({ name: candidate, page, per_page: 50 })),
+            await call(subject, (client) => client.zones.list({ name: candidate, page, per_page: 50 })),
           ),
         );
         const named = found.filter((zone) => normalizeName(zone.name) === candidate);
@@ -226,7 +235,7 @@ function createCalls(api: Api, client: Client) {
       const subject = `adding ${record.type} ${record.name}`;
       const body = { zone_id: zone.id, name: record.name, ttl, ...toFields(api, record) };
       try {
-        const created = await call(subject, () =>
+        const created = await call(subject, (client) =>
           client.dns.records.create(body as Parameters<BaseRecords['create']>[0]),
         );
         confirm(api, subject, created, record);
@@ -238,14 +247,14 @@ function createCalls(api: Api, client: Client) {
     async unproxy(zone: Zone, { id, record }: Held, ttl: number): Promise<void> {
       const subject = `making ${record.type} ${record.name} DNS only`;
       const body = { zone_id: zone.id, name: record.name, ttl, ...toFields(api, record) };
-      const edited = await call(subject, () =>
+      const edited = await call(subject, (client) =>
         client.dns.records.edit(id, body as Parameters<BaseRecords['edit']>[1]),
       );
       confirm(api, subject, edited, record);
     },
     async delete(zone: Zone, id: string, record: DnsRecord): Promise<void> {
       try {
-        await call(`removing ${record.type} ${record.name}`, () =>
+        await call(`removing ${record.type} ${record.name}`, (client) =>
           client.dns.records.delete(id, { zone_id: zone.id }),
         );
       } catch (error) {

@@ -1,7 +1,6 @@
 // Linode: domains and records through the vendor's own package, whose global state is kept out of the way.
 
 import { AsyncLocalStorage } from 'node:async_hooks';
-import * as linodePackage from '@linode/api-v4';
 import { z } from 'zod';
 import { type Api, createApi, readAllPages, readBaseUrl } from './api.ts';
 import { DnsError } from './error.ts';
@@ -124,9 +123,6 @@ interface CarriedRequest {
   adapter?: (request: CarriedRequest) => Promise<unknown>;
 }
 
-const { baseRequest, createDomainRecord, deleteDomainRecord, getDomainRecords, getDomains } =
-  linodePackage as unknown as LinodePackage;
-
 /** What one provider's calls need, found by the package's one global HTTP client through the call's own context. */
 interface Session {
   readonly token: string;
@@ -136,14 +132,27 @@ interface Session {
 
 const session = new AsyncLocalStorage<Session>();
 
-// The package keeps the token in a global: instead of giving it one, each request takes the token of the provider that
-// is making it, and goes over our own HTTP, which heeds no proxy variables, follows no redirects and has a deadline.
-baseRequest.interceptors.request.use((config) => {
-  const current = session.getStore();
-  if (current === undefined) throw new DnsError('unsupported', 'linode: a request outside of a provider');
-  config.adapter = (request) => carry(current, request);
-  return config;
-});
+let loaded: Promise<LinodePackage> | undefined;
+
+/** By the first call: the package is large, and a start that writes no records serves sooner without it. */
+function loadPackage(): Promise<LinodePackage> {
+  loaded ??= import('@linode/api-v4').then((module) => carryOurselves(module as unknown as LinodePackage));
+  return loaded;
+}
+
+/**
+ * The package keeps the token in a global: instead of giving it one, each request takes the token of the provider that is
+ * making it, and goes over our own HTTP, which heeds no proxy variables, follows no redirects and has a deadline.
+ */
+function carryOurselves(linode: LinodePackage): LinodePackage {
+  linode.baseRequest.interceptors.request.use((config) => {
+    const current = session.getStore();
+    if (current === undefined) throw new DnsError('unsupported', 'linode: a request outside of a provider');
+    config.adapter = (request) => carry(current, request);
+    return config;
+  });
+  return linode;
+}
 
 async function carry({ api, baseUrl, token }: Session, request: CarriedRequest): Promise<unknown> {
   const path = (request.url ?? '').slice(PACKAGE_BASE_URL.length);
@@ -183,12 +192,17 @@ function jsonOrNothing(body: Buffer): unknown {
 }
 
 function createCalls(api: Api, current: Session) {
-  const call = <T>(run: () => Promise<T>): Promise<unknown> => session.run(current, run);
-  const all = <T>(schema: z.ZodType<T>, subject: string, read: (page: PageQuery) => Promise<unknown>) =>
+  const call = <T>(run: (linode: LinodePackage) => Promise<T>): Promise<unknown> =>
+    session.run(current, async () => run(await loadPackage()));
+  const all = <T>(
+    schema: z.ZodType<T>,
+    subject: string,
+    read: (linode: LinodePackage, page: PageQuery) => Promise<unknown>,
+  ) =>
     readAllPages(api, subject, async (page) => {
       const answer = api.expect(
         listSchema,
-        await call(() => read({ page, page_size: LARGEST_PAGE })),
+        await call((linode) => read(linode, { page, page_size: LARGEST_PAGE })),
         subject,
       );
       return {
@@ -200,7 +214,9 @@ function createCalls(api: Api, current: Session) {
   return {
     async findZone(name: string): Promise<Zone> {
       const filter = { '+or': possibleZones(name).map((domain) => ({ domain })) };
-      const found = await all(zoneSchema, `zone of ${name}`, (page) => getDomains(page, filter));
+      const found = await all(zoneSchema, `zone of ${name}`, (linode, page) =>
+        linode.getDomains(page, filter),
+      );
       const zones = found.map(({ id, domain, type }) => ({ id, type, name: normalizeName(domain) }));
       const zone = longestZone(name, zones);
       if (zone === undefined) throw api.error('zone-not-found', `no domain of this account holds ${name}`);
@@ -209,8 +225,8 @@ function createCalls(api: Api, current: Session) {
       return zone;
     },
     async held(zone: Zone, name: string, type: RecordType): Promise<Held[]> {
-      const found = await all(recordSchema, `records of ${zone.name}`, (page) =>
-        getDomainRecords(zone.id, page),
+      const found = await all(recordSchema, `records of ${zone.name}`, (linode, page) =>
+        linode.getDomainRecords(zone.id, page),
       );
       const relative = nameInZone(name, zone.name);
       const here = found.filter(
@@ -222,7 +238,11 @@ function createCalls(api: Api, current: Session) {
       const subject = `adding ${record.type} ${record.name}`;
       const name = nameInZone(record.name, zone.name);
       const body = { type: record.type, name, ttl_sec: ttl, ...toFields(api, record) };
-      const made = api.expect(recordSchema, await call(() => createDomainRecord(zone.id, body)), subject);
+      const made = api.expect(
+        recordSchema,
+        await call((linode) => linode.createDomainRecord(zone.id, body)),
+        subject,
+      );
       const claimed = { ...record, value: toValue(made, record.type) };
       if (
         made.type !== record.type ||
@@ -234,7 +254,7 @@ function createCalls(api: Api, current: Session) {
     },
     async delete(zone: Zone, id: number): Promise<void> {
       try {
-        await call(() => deleteDomainRecord(zone.id, id));
+        await call((linode) => linode.deleteDomainRecord(zone.id, id));
       } catch (error) {
         // Somebody else was faster: what was to be gone is gone.
         if (!(error instanceof DnsError && error.code === 'zone-not-found')) throw error;

@@ -25,6 +25,8 @@ export function parseDomain(text: string): Domain {
   if (base === '') return refuse('it is empty');
   if (base.includes('*')) return refuse('a wildcard stands for the whole first label, as in *.example.com');
   if (/[/:@?#\s]/.test(base)) return refuse('give the bare name, without scheme, port or path');
+  // domainToASCII reads as URLs do (WHATWG URL, host parser): a backslash ends the host, and %61 is an a.
+  if (/[\\%]/.test(base)) return refuse('it has characters that no domain name can have');
   const ascii = domainToASCII(base).toLowerCase();
   if (ascii === '') return refuse('it has characters that no domain name can have');
   const labels = ascii.split('.');

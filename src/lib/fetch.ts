@@ -1,6 +1,6 @@
 // One outgoing HTTP request with a deadline, a bound on the reply's size, no redirects, and errors that say which of these it was.
 
-import { Agent, type Dispatcher, request } from 'undici';
+import type { Agent, Dispatcher } from 'undici';
 
 export interface HttpRequest {
   /** GET by default. */
@@ -45,12 +45,14 @@ export async function httpRequest(options: HttpRequest): Promise<HttpReply> {
   const signal = options.signal === undefined ? deadline : AbortSignal.any([deadline, options.signal]);
   const host = hostOf(options.url);
   try {
-    const reply = await request(options.url, {
+    // Loaded by the first request: a start that needs none serves sooner.
+    const undici = await import('undici');
+    const reply = await undici.request(options.url, {
       method: (options.method ?? 'GET') as Dispatcher.HttpMethod,
       headers: { ...options.headers },
       body: options.body ?? null,
       signal,
-      ...(options.ca === undefined ? {} : { dispatcher: agentTrusting(options.ca) }),
+      ...(options.ca === undefined ? {} : { dispatcher: agentTrusting(undici, options.ca) }),
     });
     const body = await readBounded(reply.body, options.maxBytes ?? DEFAULT_MAX_BYTES, host);
     return { status: reply.statusCode, headers: flatten(reply.headers), body };
@@ -109,10 +111,10 @@ function asHttpError(
 
 const agents = new Map<string, Agent>();
 
-function agentTrusting(ca: string): Agent {
+function agentTrusting(undici: typeof import('undici'), ca: string): Agent {
   const known = agents.get(ca);
   if (known !== undefined) return known;
-  const agent = new Agent({ connect: { ca } });
+  const agent = new undici.Agent({ connect: { ca } });
   agents.set(ca, agent);
   return agent;
 }
