@@ -6,6 +6,7 @@ import { Socket } from 'node:net';
 import { resolve } from 'node:path';
 import { test } from 'node:test';
 import { rootCertificates } from 'node:tls';
+import fc from 'fast-check';
 import { providerKinds } from '../../dns/provider.ts';
 import { type Config, ConfigError, planFromFile, readConfig } from '../../src/config.ts';
 import { RoutesFileError } from '../../src/routes-file.ts';
@@ -139,6 +140,20 @@ test('no domain at all is one mistake', () => {
   assert.deepEqual(mistakesOf({ DOMAIN: undefined }), [
     'DOMAIN: no domain is set: wants DOMAIN, DOMAINS, or a ROUTES_FILE that names hosts',
   ]);
+});
+
+test('a name that URL parsers would read as another one is refused', () => {
+  for (const name of [
+    'app.example.com\\.evil.example',
+    'app.ex%61mple.com',
+    'app.example.com%2f.evil.example',
+  ]) {
+    assert.match(
+      mistakesOf({ DOMAIN: name })[0]!,
+      /^DOMAIN: .*characters that no domain name can have$/,
+      name,
+    );
+  }
 });
 
 test('every domain needs a way to go', () => {
@@ -665,4 +680,27 @@ test('the credentials of every provider are known names', () => {
       );
     }
   }
+});
+
+test('whatever is set, the answer is a whole configuration or a list of mistakes', () => {
+  const names = [...settings, ...retiredSettings, ...unsupportedSettings].map(({ name }) => name);
+  const values = fc.oneof(
+    fc.string({ unit: 'binary' }),
+    fc.constantFrom(...settings.map(({ example }) => example)),
+    fc.stringMatching(/^[a-z*.]{0,9}[:=/@,#[\]%$'" -]{0,3}[a-z0-9.]{0,9}$/),
+  );
+  fc.assert(
+    fc.property(fc.dictionary(fc.constantFrom(...names), values, { maxKeys: 12 }), (env) => {
+      try {
+        const config = readConfig({ ...base, ...env }, noFiles);
+        assert.ok(config.domains.length > 0 && config.routes.length > 0);
+      } catch (error) {
+        assert.ok(error instanceof ConfigError && error.problems.length > 0, String(error));
+        for (const { variable, problem } of error.problems) {
+          assert.ok(variable !== '' && problem !== '' && !/[\n\0]/.test(problem), `${variable}: ${problem}`);
+        }
+      }
+    }),
+    { numRuns: 500 },
+  );
 });
