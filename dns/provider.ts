@@ -2,6 +2,7 @@
 
 import { cloudflareKind } from './cloudflare.ts';
 import { linodeKind } from './linode.ts';
+import { namecheapKind } from './namecheap.ts';
 import type { Patience } from './patience.ts';
 
 export { DnsError, type DnsErrorCode } from './error.ts';
@@ -62,7 +63,7 @@ export interface ProviderKind {
   create(credentials: Readonly<Record<string, string>>, options?: ProviderOptions): DnsProvider;
 }
 
-export const providerKinds: readonly ProviderKind[] = [cloudflareKind, linodeKind];
+export const providerKinds: readonly ProviderKind[] = [cloudflareKind, linodeKind, namecheapKind];
 
 export interface ProviderProblem {
   readonly variable: string;

@@ -20,6 +20,8 @@ export interface Fault {
   /** Which calls; default: all. */
   readonly method?: string;
   readonly path?: RegExp;
+  /** In the text of the body. */
+  readonly content?: RegExp;
   /** Default 1. */
   readonly times?: number;
   readonly status?: number;
@@ -74,6 +76,8 @@ export interface ApiDouble {
 export interface Reply {
   readonly status: number;
   readonly body: unknown;
+  /** The body is text to be sent as it is. */
+  readonly raw?: boolean;
 }
 
 export interface Held {
@@ -87,7 +91,12 @@ export interface Held {
 
 export type Answer = (call: Call, held: Held) => Reply | Promise<Reply>;
 
-export async function startApiDouble(options: DoubleOptions, answer: Answer): Promise<ApiDouble> {
+export async function startApiDouble(
+  options: DoubleOptions,
+  answer: Answer,
+  api: { readonly isWrite?: (call: Call) => boolean } = {},
+): Promise<ApiDouble> {
+  const isWrite = api.isWrite ?? (({ method }) => method !== 'GET');
   const token = options.token ?? 'token-of-the-double-0123456789';
   let lastId = 1_000;
   const nextId = () => String(++lastId);
@@ -119,7 +128,7 @@ export async function startApiDouble(options: DoubleOptions, answer: Answer): Pr
     journal,
     zones,
     misbehave: (fault) => void faults.push({ fault, left: fault.times ?? 1 }),
-    writes: () => journal.filter(({ method }) => method !== 'GET'),
+    writes: () => journal.filter(isWrite),
     contents: () =>
       [...zones.values()]
         .flatMap(({ records }) => records.map((one) => `${one.type} ${one.name} ${one.value}`))
@@ -149,7 +158,8 @@ async function serve(request: IncomingMessage, response: ServerResponse, serving
     fault !== undefined && (fault.status !== undefined || fault.body !== undefined || fault.hangUp);
   if (!spoils || fault.afterEffect) {
     const reply = await serving.answer(call, serving.held);
-    if (!spoils) return send(response, reply.status, {}, JSON.stringify(reply.body));
+    if (!spoils)
+      return send(response, reply.status, {}, reply.raw ? String(reply.body) : JSON.stringify(reply.body));
   }
   if (fault.hangUp) {
     response.destroy();
@@ -192,7 +202,10 @@ function parseBody(text: string): unknown {
 function takeFault(faults: { fault: Fault; left: number }[], call: Call): Fault | undefined {
   const hit = faults.find(
     ({ fault, left }) =>
-      left > 0 && (fault.method ?? call.method) === call.method && (fault.path?.test(call.path) ?? true),
+      left > 0 &&
+      (fault.method ?? call.method) === call.method &&
+      (fault.path?.test(call.path) ?? true) &&
+      (fault.content?.test(JSON.stringify(call.body)) ?? true),
   );
   if (hit === undefined) return undefined;
   hit.left--;
