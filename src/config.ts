@@ -4,7 +4,6 @@ import { X509Certificate } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import { availableParallelism } from 'node:os';
 import { resolve } from 'node:path';
-import { letsEncrypt } from '../acme/transport.ts';
 import { chooseProvider, DnsError, type ProviderKind, providerKinds } from '../dns/provider.ts';
 import type { Route } from '../proxy/routes.ts';
 import {
@@ -155,6 +154,12 @@ export class ConfigError extends Error {
     this.problems = problems;
   }
 }
+
+/** Kept here and not with the ACME client, which takes a quarter of a second to load: certificates on disk serve before. */
+const letsEncrypt = {
+  production: 'https://acme-v02.api.letsencrypt.org/directory',
+  staging: 'https://acme-staging-v02.api.letsencrypt.org/directory',
+} as const;
 
 export type ReadFile = (path: string) => string;
 
@@ -420,13 +425,13 @@ function readProvider(
     return undefined;
   }
   if (choice === undefined) {
-    const names = providerKinds.map(({ name }) => name).join(' or ');
-    const variables = providerKinds.flatMap((kind) => kind.variables.filter((one) => one.required));
-    if (environment.isWrong('DNS_PROVIDER', ...variables.map(({ name }) => name))) return undefined;
+    const required = providerKinds.flatMap((kind) => kind.variables.filter((one) => one.required));
+    if (environment.isWrong('DNS_PROVIDER', ...required.map(({ name }) => name))) return undefined;
+    const names = providerKinds.map(({ name }) => name).join(', ');
     environment.refuse(
       'DNS_PROVIDER',
-      `${challenge === 'dns-01' ? 'dns-01' : 'DNS_SETUP_MODE=auto'} needs a DNS provider: wants ${names}, with its ` +
-        `credentials (${variables.map(({ name }) => name).join(', ')}); CHALLENGE_TYPE=tls-alpn-01 needs none`,
+      `${challenge === 'dns-01' ? 'dns-01' : 'DNS_SETUP_MODE=auto'} needs a DNS provider: wants one of ${names}, and ` +
+        'its credentials; CHALLENGE_TYPE=tls-alpn-01 needs none',
     );
     return undefined;
   }

@@ -471,15 +471,15 @@ test('dns-01 needs a provider with its credentials, found by name or by what is 
   const without = { ...base, CLOUDFLARE_API_TOKEN: undefined };
   assert.match(
     problemsOf(without)[0]!,
-    /^DNS_PROVIDER: dns-01 needs a DNS provider: wants cloudflare or linode/,
+    /^DNS_PROVIDER: dns-01 needs a DNS provider: wants one of cloudflare, linode/,
   );
   assert.match(
     problemsOf({ ...without, DNS_PROVIDER: 'cloudflare' })[0]!,
     /^CLOUDFLARE_API_TOKEN: DNS_PROVIDER=cloudflare needs it/,
   );
   assert.match(
-    problemsOf({ ...without, DNS_PROVIDER: 'route53' })[0]!,
-    /^DNS_PROVIDER: "route53" is not one of cloudflare, linode/,
+    problemsOf({ ...without, DNS_PROVIDER: 'nonesuch' })[0]!,
+    /^DNS_PROVIDER: "nonesuch" is not one of cloudflare, linode/,
   );
   assert.match(
     mistakesOf({ LINODE_API_TOKEN: TOKEN })[0]!,
