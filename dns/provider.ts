@@ -1,9 +1,11 @@
 // A DNS provider: the zones we may write; which one it is, by its name or by the credentials that are set.
 
 import { cloudflareKind } from './cloudflare.ts';
+import { httpreqKind } from './httpreq.ts';
 import { linodeKind } from './linode.ts';
 import { namecheapKind } from './namecheap.ts';
 import type { Patience } from './patience.ts';
+import { powerdnsKind } from './powerdns.ts';
 
 export { DnsError, type DnsErrorCode } from './error.ts';
 
@@ -29,6 +31,8 @@ export interface DnsProvider {
   readonly name: string;
   /** Whether CAA can stand beside a CNAME of the same name; where not, the address of the target is written instead. */
   readonly caaBesideCname: boolean;
+  /** Writes TXT records without reading any: enough for challenges, not for the other records of a domain. */
+  readonly challengesOnly?: boolean;
   /** All records at this very name of this type, every page read. */
   list(name: string, type: RecordType): Promise<DnsRecord[]>;
   /** Adds this value beside the others of its name and type; already there is success. A proxied one stops being so. */
@@ -63,7 +67,13 @@ export interface ProviderKind {
   create(credentials: Readonly<Record<string, string>>, options?: ProviderOptions): DnsProvider;
 }
 
-export const providerKinds: readonly ProviderKind[] = [cloudflareKind, linodeKind, namecheapKind];
+export const providerKinds: readonly ProviderKind[] = [
+  cloudflareKind,
+  linodeKind,
+  namecheapKind,
+  powerdnsKind,
+  httpreqKind,
+];
 
 export interface ProviderProblem {
   readonly variable: string;

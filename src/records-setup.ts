@@ -34,12 +34,16 @@ export interface RecordsSetup {
   ensure(records: readonly DnsRecord[], signal: AbortSignal, obsolete?: readonly DnsRecord[]): Promise<void>;
 }
 
-/** Throws DnsError `unsupported` for `auto` without a provider. */
+/** Throws DnsError `unsupported` for `auto` without a provider that can read and write all that is needed. */
 export function createRecordsSetup(options: RecordsSetupOptions): RecordsSetup {
   const { mode, provider } = options;
   if (mode !== 'auto') return { ensure: (records, signal) => showAndWait(records, signal, options) };
   if (provider === undefined)
     throw new DnsError('unsupported', 'DNS records cannot be written without a DNS provider');
+  if (provider.challengesOnly) {
+    const instead = 'create the other records yourself, with DNS_SETUP_MODE=wait or print';
+    throw new DnsError('unsupported', `${provider.name} can write challenges only: ${instead}`);
+  }
   return {
     async ensure(records, signal, obsolete = []) {
       const writer = createWriter(provider, options, signal);
