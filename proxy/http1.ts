@@ -224,6 +224,7 @@ const LF = 10;
 const SP = 32;
 const HTAB = 9;
 const COLON = 58;
+const SLASH = 47;
 
 /** RFC 9110 §5.6.2: a token's characters, each with its lower case. 0: not of a token. */
 const TOKEN = new Uint8Array(256);
@@ -442,7 +443,13 @@ function knownId(hash: number, bytes: Buffer, start: number, end: number): numbe
   return id;
 }
 
+// RFC 9112 §3.2: origin-form, absolute-form, asterisk-form; authority-form belongs to CONNECT.
+const TARGET_FORM = /^(?:\/|https?:\/\/[a-z0-9._:[\]-]+(?:[/?]|$)|\*$)/i;
+
 function readRequestFields(head: MessageHead): boolean {
+  if (head.target.charCodeAt(0) !== SLASH && !TARGET_FORM.test(head.target) && head.method !== 'CONNECT') {
+    return refused(head, 'bad-request', 'the request target has none of the forms');
+  }
   let hosts = 0;
   const { lines, count } = head;
   for (let line = 0; line < count; line++) {
@@ -840,11 +847,21 @@ function readTrailers(
   if (readFields(head, section, 0, 0, size, limits) !== size)
     return refuseBody(body, 'a malformed trailer section');
   head.text = text.slice(0, size);
+  // RFC 9110 §6.5.1: the length of a message cannot be said after it.
+  if (readsFraming(head)) return refuseBody(body, 'a trailer section with a length');
   body.trailers = head;
   body.trailerText = '';
   body.done = true;
   body.cutEnd = start + size - before;
   return body.cutEnd;
+}
+
+function readsFraming({ lines, count }: MessageHead): boolean {
+  for (let line = 0; line < count; line++) {
+    const id = lines[line * LINE + 4];
+    if (id === field.contentLength || id === field.transferEncoding) return true;
+  }
+  return false;
 }
 
 function refuseBody(body: BodyReader, reason: string, code: FaultCode = 'bad-request'): typeof REFUSED {

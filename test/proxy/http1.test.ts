@@ -281,6 +281,8 @@ describe('chunked framing that can be read in two ways is refused', () => {
     ['endless extensions', `3;${'a'.repeat(20_000)}\r\n`],
     ['a trailer without colon', '0\r\nabc\r\n\r\n'],
     ['a trailer that ends in LF', '0\r\nA: b\n\r\n\r\n'],
+    ['a Content-Length among the trailers', '0\r\nContent-Length: 3\r\n\r\n'],
+    ['a Transfer-Encoding among the trailers', '0\r\nTransfer-Encoding: chunked\r\n\r\n'],
     ['an end that is LF', '0\r\n\n'],
     ['an end without LF', '0\r\n\rx'],
     ['a trailer section larger than allowed', `0\r\nA: ${'b'.repeat(3_000)}\r\n\r\n`],

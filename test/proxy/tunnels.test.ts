@@ -1,0 +1,331 @@
+// Upgrades, raw TCP, and the bare host:port that is either: bytes both ways, half-closes kept.
+
+import assert from 'node:assert/strict';
+import { once } from 'node:events';
+import { createServer as createHttpServer } from 'node:http';
+import type { AddressInfo } from 'node:net';
+import { after, describe, it } from 'node:test';
+import { type ClientOptions, WebSocket, WebSocketServer } from 'ws';
+import type { ListenerOptions } from '../../proxy/listener.ts';
+import type { UpstreamProtocol } from '../../proxy/routes.ts';
+import { looksLikeHttp } from '../../proxy/tcp.ts';
+import {
+  answering,
+  appCertificate,
+  eventually,
+  HOST,
+  request,
+  routeTo,
+  settingsFor,
+  startIngress,
+  startUpstream,
+} from '../support/proxy.ts';
+
+const OK = 'HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok';
+const SWITCH = 'HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: echo\r\n\r\n';
+const cleanups: (() => Promise<void>)[] = [];
+after(async () => {
+  for (const cleanUp of cleanups.reverse()) await cleanUp();
+});
+
+async function setUp(
+  protocol: UpstreamProtocol,
+  onConnection: Parameters<typeof startUpstream>[0],
+  options: Partial<ListenerOptions> = {},
+) {
+  const upstream = await startUpstream(onConnection);
+  cleanups.push(upstream.close);
+  const ingress = await startIngress([routeTo(settingsFor(upstream.port, protocol))], options);
+  cleanups.push(ingress.close);
+  return { upstream, ingress };
+}
+
+const upgrade = (...fields: string[]) =>
+  request('GET /ws', 'Connection: keep-alive, Upgrade', 'Upgrade: echo', ...fields);
+
+describe('an upgrade that smuggles', () => {
+  for (const [attack, text] of [
+    ['with a body', `${upgrade('Content-Length: 3')}abc`],
+    ['with chunks', `${upgrade('Transfer-Encoding: chunked')}0\r\n\r\n`],
+    [
+      'to h2c',
+      request('GET /ws', 'Connection: Upgrade, HTTP2-Settings', 'Upgrade: h2c', 'HTTP2-Settings: AAMAAABk'),
+    ],
+    ['that Connection does not name', request('GET /ws', 'Upgrade: echo')],
+  ] as const) {
+    it(`${attack} reaches the upstream as a plain request`, async () => {
+      let seen = '';
+      const { ingress } = await setUp(
+        'http',
+        answering((head) => {
+          seen = head;
+          return OK;
+        }),
+      );
+      const client = await ingress.connect();
+      assert.equal((await client.request(text)).body, 'ok');
+      assert.doesNotMatch(seen, /upgrade|http2/i);
+    });
+  }
+
+  it('a refused upgrade leaves no tunnel: what follows is a request like any other', async () => {
+    const seen: string[] = [];
+    const { ingress } = await setUp(
+      'http',
+      answering((head) => {
+        seen.push(head);
+        return 'HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n';
+      }),
+    );
+    const client = await ingress.connect();
+    assert.equal((await client.request(upgrade())).status, 403);
+    assert.equal((await client.request('GET /admin HTTP/1.1\r\nHost: evil.example\r\n\r\n')).status, 421);
+    assert.equal(seen.length, 1);
+  });
+
+  it('426 says what to upgrade to', async () => {
+    const { ingress } = await setUp(
+      'http',
+      answering(
+        () =>
+          'HTTP/1.1 426 Upgrade Required\r\nUpgrade: echo\r\nConnection: Upgrade\r\nContent-Length: 0\r\n\r\n',
+      ),
+    );
+    const client = await ingress.connect();
+    assert.match(
+      (await client.request(request('GET /'))).head,
+      /\r\nUpgrade: echo\r\nConnection: upgrade\r\n/,
+    );
+  });
+});
+
+describe('an upgraded connection', () => {
+  it('carries every byte both ways, those that came with the heads too', async () => {
+    let seen = '';
+    const { ingress } = await setUp('http', (socket) => {
+      socket.once('data', (bytes) => {
+        seen = bytes.toString('latin1');
+        socket.write(`${SWITCH}first`);
+        const rest = seen.slice(seen.indexOf('\r\n\r\n') + 4);
+        socket.write(rest.toUpperCase());
+        socket.on('data', (more) => socket.write(more.toString('latin1').toUpperCase()));
+      });
+    });
+    const client = await ingress.connect();
+    client.send(`${upgrade()}early`);
+    assert.equal(await client.until(/\r\n\r\n/), SWITCH);
+    await client.until(/^firstEARLY$/);
+    client.send('later');
+    await client.until(/^LATER$/);
+    assert.match(seen, /\r\nConnection: Upgrade\r\nUpgrade: echo\r\n\r\n/);
+  });
+
+  it('ends half by half, from either side', async () => {
+    for (const first of ['client', 'upstream'] as const) {
+      const { ingress, upstream } = await setUp('http', (socket) => {
+        socket.once('data', () => {
+          socket.write(SWITCH);
+          if (first === 'upstream') socket.end('bye');
+          let received = '';
+          socket.on('data', (bytes) => {
+            received += bytes;
+          });
+          socket.on('end', () => socket.writable && socket.end(`got ${received}`));
+        });
+      });
+      const client = await ingress.connect();
+      client.send(upgrade());
+      await client.until(/\r\n\r\n/);
+      if (first === 'client') {
+        client.socket.end('all');
+        assert.deepEqual(await client.rest(), { text: 'got all', clean: true });
+      } else {
+        assert.deepEqual(await client.rest(), { text: 'bye', clean: true });
+        client.socket.end('late');
+      }
+      await eventually(() => upstream.sockets.size === 0);
+    }
+  });
+
+  it('a reset of the upstream is no clean end, and a client that goes takes the upstream along', async () => {
+    const { ingress, upstream } = await setUp('http', (socket) => {
+      socket.once('data', () => {
+        socket.write(SWITCH);
+        socket.on('data', () => socket.resetAndDestroy());
+        socket.on('end', () => socket.end());
+      });
+    });
+    const client = await ingress.connect();
+    client.send(upgrade());
+    await client.until(/\r\n\r\n/);
+    client.send('x');
+    assert.equal((await client.rest()).text, '');
+    const other = await ingress.connect();
+    other.send(upgrade());
+    await other.until(/\r\n\r\n/);
+    other.socket.destroy();
+    await eventually(() => upstream.sockets.size === 0);
+  });
+
+  it('that stays silent is closed', async () => {
+    const upstream = await startUpstream((socket) => {
+      socket.once('data', () => socket.write(SWITCH));
+      socket.on('end', () => socket.end());
+    });
+    cleanups.push(upstream.close);
+    const ingress = await startIngress([routeTo(settingsFor(upstream.port, 'http', { readTimeoutMs: 50 }))], {
+      limits: { clientIdleTimeoutMs: 50 },
+    });
+    cleanups.push(ingress.close);
+    const client = await ingress.connect();
+    client.send(upgrade());
+    await client.until(/\r\n\r\n/);
+    await client.rest();
+    await eventually(() => upstream.sockets.size === 0);
+  });
+
+  it('is a WebSocket to those who speak it', async () => {
+    const server = createHttpServer();
+    const sockets = new WebSocketServer({ server });
+    sockets.on('connection', (socket) =>
+      socket.on('message', (data, binary) => socket.send(data, { binary })),
+    );
+    server.listen(0, '127.0.0.1');
+    await once(server, 'listening');
+    cleanups.push(async () => {
+      for (const socket of sockets.clients) socket.terminate();
+      await new Promise((resolve) => server.close(resolve));
+    });
+    const ingress = await startIngress([routeTo(settingsFor((server.address() as AddressInfo).port))]);
+    cleanups.push(ingress.close);
+    const client = new WebSocket(`wss://127.0.0.1:${ingress.port}/ws`, {
+      ca: appCertificate.chain,
+      servername: HOST,
+      headers: { Host: HOST },
+    } as ClientOptions);
+    await once(client, 'open');
+    for (const message of ['hello', 'x'.repeat(1_000_000)]) {
+      client.send(message);
+      const [data] = (await once(client, 'message')) as unknown as [Buffer];
+      assert.equal(data.toString(), message);
+    }
+    client.close(1000, 'done');
+    const [code, reason] = (await once(client, 'close')) as unknown as [number, Buffer];
+    assert.deepEqual([code, reason.toString()], [1000, 'done']);
+  });
+});
+
+describe('tcp://', () => {
+  it('passes bytes both ways, and half-closes', async () => {
+    const { ingress, upstream } = await setUp('tcp', (socket) => {
+      let received = '';
+      socket.on('data', (bytes) => {
+        received += bytes.toString('latin1');
+      });
+      socket.on('end', () => socket.end(`${received.length} ${received.slice(0, 4)}`));
+    });
+    const client = await ingress.connect();
+    client.socket.end(`GET ${'\0\xff'.repeat(100_000)}`, 'latin1');
+    assert.deepEqual(await client.rest(), { text: '200004 GET ', clean: true });
+    await eventually(() => upstream.sockets.size === 0);
+  });
+
+  it('whatever protocol the client names', async () => {
+    const { ingress } = await setUp('tcp', (socket) => void socket.write('220 hello\r\n'));
+    for (const ALPNProtocols of [undefined, ['postgresql'], ['http/1.1']]) {
+      const client = await ingress.connect({ ...(ALPNProtocols && { ALPNProtocols }) });
+      await client.until(/^220 hello\r\n$/);
+    }
+  });
+
+  it('an upstream that refuses closes the client', async () => {
+    const { ingress, upstream } = await setUp('tcp', () => {});
+    await upstream.close();
+    cleanups.splice(cleanups.indexOf(upstream.close), 1);
+    const client = await ingress.connect();
+    assert.equal((await client.rest()).text, '');
+  });
+
+  it('a client that takes nothing stops its upstream', async () => {
+    let written = 0;
+    const { ingress } = await setUp('tcp', (socket) => {
+      const piece = Buffer.alloc(65_536, 'x');
+      const more = () => {
+        do written += piece.length;
+        while (written < 64 * 1024 * 1024 && socket.write(piece));
+        socket.once('drain', more);
+      };
+      more();
+    });
+    const client = await ingress.connect();
+    client.socket.pause();
+    let before = -1;
+    while (before !== written) {
+      before = written;
+      await new Promise((resolve) => setTimeout(resolve, 50));
+    }
+    assert.ok(written < 64 * 1024 * 1024);
+  });
+});
+
+describe('a bare host:port', () => {
+  it('relays what begins like HTTP, by the rules of HTTP', async () => {
+    let seen = '';
+    const { ingress } = await setUp(
+      'auto',
+      answering((head) => {
+        seen = head;
+        return OK;
+      }),
+    );
+    for (const options of [{}, { ALPNProtocols: ['http/1.1'] }]) {
+      const client = await ingress.connect(options);
+      client.send('G');
+      await new Promise(setImmediate);
+      assert.equal((await client.request(request('GET /').slice(1))).body, 'ok');
+      assert.match(seen, /x-forwarded-for: 127\.0\.0\.1/);
+      assert.equal((await client.request('GET / HTTP/1.1\r\nHost: evil.example\r\n\r\n')).status, 421);
+    }
+  });
+
+  it('relays HTTP of a client that took its time', async () => {
+    const { ingress, upstream } = await setUp(
+      'auto',
+      answering((head) => (head.includes('x-forwarded-for') ? OK : undefined)),
+    );
+    const client = await ingress.connect();
+    await eventually(() => upstream.sockets.size === 1);
+    assert.equal((await client.request(request('GET /'))).body, 'ok');
+  });
+
+  it('splices what does not, from its first byte on', async () => {
+    const { ingress } = await setUp('auto', (socket) => socket.pipe(socket));
+    for (const text of ['\0\x01binary', 'PING\r\n', 'EHLO host\r\n', 'PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n']) {
+      const client = await ingress.connect();
+      client.send(text);
+      assert.equal(await client.until(/[\s\S]{6,}$/), text);
+      client.socket.end();
+      assert.deepEqual(await client.rest(), { text: '', clean: true });
+    }
+  });
+
+  it('lets the upstream speak first', async () => {
+    const { ingress } = await setUp('auto', (socket) => {
+      socket.write('220 hello\r\n');
+      socket.on('data', (bytes) => socket.write(`250 ${bytes}`));
+    });
+    const client = await ingress.connect();
+    await client.until(/^220 hello\r\n$/);
+    client.send('GET / HTTP/1.1\r\n\r\n');
+    await client.until(/^250 GET/);
+  });
+
+  it('tells a request line from other first bytes', () => {
+    for (const text of ['GET / HTTP/1.1', 'OPTIONS * HTTP/1.1', 'POST https://a/ HTTP/1.1'])
+      assert.equal(looksLikeHttp(Buffer.from(text)), true);
+    for (const text of ['G', 'GET', 'GET ', 'GET http:', 'HELO'])
+      assert.equal(looksLikeHttp(Buffer.from(text)), undefined);
+    for (const text of ['get /', 'HELO host', '*1\r\n', '\x16\x03', 'SSH-2.0', 'PRI * HTTP/2.0', '{'])
+      assert.equal(looksLikeHttp(Buffer.from(text)), false);
+  });
+});
