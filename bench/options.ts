@@ -24,7 +24,7 @@ export class UsageError extends Error {
 export const HELP = `usage: npm run bench -- [options]
 
 Measures this program beside nginx, HAProxy, Caddy, http-proxy-3 and http2-proxy: the proxy's own CPU time
-per unit of work, each proxy alone on core ${0}, load and upstreams on core ${1}.
+per unit of work, each proxy alone on core 0, load and upstreams on core 1.
 
   --only h1,h2      these rows only (--list names them)
   --peers ours,nginx  these peers only; a beginning stands for all that begin so

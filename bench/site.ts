@@ -37,7 +37,7 @@ export async function withProxy<T>(
     const startedAt = performance.now();
     running = start(command, PROXY_CORE, { output: log });
     await firstReply(stage, running, port, target);
-    return await work({ port, pid: running.pid, firstByteMs: performance.now() - startedAt });
+    return await work({ port, pid: running.pid, firstByteMs: performance.now() - startedAt, log });
   } catch (error) {
     throw new Error(`${(error as Error).message}${await lastWords(log)}`, { cause: error });
   } finally {

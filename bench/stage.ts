@@ -1,6 +1,7 @@
 // What every measurement needs and none of them measures: a scratch folder, a certificate, the upstreams.
 
-import { chmod, mkdtemp, rm } from 'node:fs/promises';
+import { rmSync } from 'node:fs';
+import { chmod, mkdtemp } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { type FilesUpstream, startFilesUpstream } from './files-upstream.ts';
@@ -29,6 +30,9 @@ export interface CertificateFiles {
 
 export async function openStage(): Promise<Stage> {
   const folder = await mkdtemp(join(tmpdir(), 'ingress-bench-'));
+  // Also when the benchmark is interrupted.
+  const remove = () => rmSync(folder, { recursive: true, force: true });
+  process.on('exit', remove);
   // Peers that drop root still have to read it.
   await chmod(folder, 0o755);
   const log = join(folder, 'output.log');
@@ -45,7 +49,8 @@ export async function openStage(): Promise<Stage> {
     grpc,
     async close() {
       await Promise.all([files, http, grpc].map((upstream) => upstream.running.stop()));
-      await rm(folder, { recursive: true, force: true });
+      process.off('exit', remove);
+      remove();
     },
   };
 }

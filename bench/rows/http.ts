@@ -1,11 +1,13 @@
 // Rows of HTTP requests: kept connections, uploads, HTTP/2, and the same through raw TCP.
 
+import { readFile } from 'node:fs/promises';
 import { askHttp1, askHttp2, expectAnswer } from '../ask.ts';
 import { LARGE, SMALL } from '../files-upstream.ts';
 import { download } from '../load/curl.ts';
 import { startH2load } from '../load/h2load.ts';
 import { startWrk, type WrkSettings } from '../load/wrk.ts';
 import { cpuTimeUs } from '../measure.ts';
+import { until } from '../until.ts';
 import { count } from './count.ts';
 import type { Measurement, Row } from './row.ts';
 
@@ -16,6 +18,7 @@ const curl = { program: 'curl', package: 'curl' };
 const UPLOAD = { connections: 16, bytes: 1_024 * 1_024 };
 const H2 = { connections: 32, streams: 8 };
 const DOWNLOADS = 5;
+const LOG_TIMEOUT_MS = 3_000;
 
 /** µs of CPU per small reply to wrk's requests over this many kept connections. */
 export async function measureKeepAlive(measurement: Measurement, connections: number): Promise<number> {
@@ -49,7 +52,18 @@ export const h1Logged: Row = {
   id: 'h1-logged',
   title: 'the same with JSON access logs',
   accessLog: true,
+  async verify(measurement) {
+    await verifySmall(measurement);
+    // A proxy that writes no log after all would look as if logs were free.
+    await until(() => findLogLine(measurement.subject.log), LOG_TIMEOUT_MS);
+  },
 };
+
+async function findLogLine(file: string): Promise<void> {
+  const lines = (await readFile(file, 'utf8')).split('\n');
+  const logged = lines.some((line) => line.startsWith('{') && line.includes(SMALL.path));
+  if (!logged) throw new Error(`no line of JSON with ${SMALL.path} in its log`);
+}
 
 export const tcp: Row = {
   ...h1,

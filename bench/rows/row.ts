@@ -43,6 +43,8 @@ export interface Subject {
   readonly pid: number;
   /** From the start of the process to the first byte of its first reply. */
   readonly firstByteMs: number;
+  /** The file that takes what it writes to stdout and stderr. */
+  readonly log: string;
 }
 
 export interface Measurement {

@@ -62,7 +62,7 @@ test('a proxy that does the work has a value for each run', { skip }, async () =
   const cell = await measure(nginxTuned);
   assert.equal(cell.failure, undefined);
   assert.equal(cell.values.length, 2);
-  for (const value of cell.values) assert.ok(value > 0);
+  for (const value of cell.values) assert.ok(Number.isFinite(value));
 });
 
 test('a proxy that refuses has no value, however quickly it refuses', { skip }, async () => {
