@@ -157,7 +157,8 @@ function readDatagram(server: string, bytes: Buffer, id: number, question: Quest
   return accept(decodeFrom(server, bytes), id, question, server);
 }
 
-function askByStream(address: ServerAddress, query: Buffer, timeoutMs: number): Promise<Buffer> {
+/** One message over TCP and the one that comes back (RFC 7766). Rejects with DnsError `unreachable`. */
+export function askByStream(address: ServerAddress, query: Buffer, timeoutMs: number): Promise<Buffer> {
   return new Promise((resolve, reject) => {
     const socket = connect({ host: address.host, port: address.port });
     let received: Buffer = Buffer.alloc(0);

@@ -129,6 +129,17 @@ export function decodeMessage(bytes: Buffer): Message {
   return message;
 }
 
+/** Where the last record begins, for what is signed is all that stands before the signature (RFC 8945 §4.3). */
+export function startOfLastRecord(bytes: Buffer): number {
+  const { questions, answers, authority, additional } = decodeMessage(bytes);
+  const reader = createReader(bytes);
+  for (let header = 0; header < 6; header++) reader.uint16();
+  for (let left = questions.length; left > 0; left--) reader.question();
+  for (let left = answers.length + authority.length + additional.length - 1; left > 0; left--)
+    reader.record();
+  return reader.position();
+}
+
 /** The record's value as DnsRecord has it. Throws DnsError `unintelligible` if its data does not fit its type. */
 export function recordValue(record: ResourceRecord): string {
   const { data, type } = record;
@@ -230,6 +241,7 @@ function createReader(bytes: Buffer) {
     record,
     question: (): Question => ({ name: name(), type: uint16(), class: uint16() }),
     atEnd: () => at === bytes.length,
+    position: () => at,
     wholeName: () => {
       const read = name();
       if (at !== bytes.length) throw unreadable('a name is shorter than its record');

@@ -1,11 +1,13 @@
 // A DNS provider: the zones we may write; which one it is, by its name or by the credentials that are set.
 
+import type { Clock } from '../src/lib/clock.ts';
 import { cloudflareKind } from './cloudflare.ts';
 import { httpreqKind } from './httpreq.ts';
 import { linodeKind } from './linode.ts';
 import { namecheapKind } from './namecheap.ts';
 import type { Patience } from './patience.ts';
 import { powerdnsKind } from './powerdns.ts';
+import { rfc2136Kind } from './rfc2136.ts';
 
 export { DnsError, type DnsErrorCode } from './error.ts';
 
@@ -56,6 +58,7 @@ export interface ProviderOptions {
   readonly timeoutMs?: number;
   /** How often and how long a failing or limiting API is asked again. */
   readonly patience?: Patience;
+  readonly clock?: Clock;
 }
 
 export interface ProviderKind {
@@ -72,6 +75,7 @@ export const providerKinds: readonly ProviderKind[] = [
   linodeKind,
   namecheapKind,
   powerdnsKind,
+  rfc2136Kind,
   httpreqKind,
 ];
 
