@@ -43,11 +43,15 @@ http {
     'nginx',
     ['-p', folder, '-c', join(folder, 'nginx.conf'), '-e', join(folder, 'error.log')],
     {
+      env,
       stdio: 'inherit',
     },
   );
   const ended = once(child, 'exit');
-  await accepting(port);
+  await accepting(port).catch((error: unknown) => {
+    child.kill('SIGKILL');
+    throw error;
+  });
   return {
     port,
     folder,
