@@ -4,12 +4,11 @@ import type { BaseRecords } from 'cloudflare/resources/dns/records';
 import { z } from 'zod';
 import type { HttpReply } from '../src/lib/fetch.ts';
 import { type Api, createApi, type Page, readAllPages, readBaseUrl } from './api.ts';
+import { createByRecord, type Held } from './by-record.ts';
 import { DnsError } from './error.ts';
-import { patiently } from './patience.ts';
 import { formatCaa, normalizeName, parseCaa, quoteTxt, sameRecord, unquoteTxt } from './presentation.ts';
 import type { DnsProvider, DnsRecord, ProviderKind, ProviderOptions, RecordType } from './provider.ts';
 import { possibleZones } from './zone.ts';
-import { createZoneCache } from './zone-cache.ts';
 
 const DEFAULT_BASE_URL = 'https://api.cloudflare.com/client/v4';
 
@@ -70,10 +69,6 @@ const recordSchema = z.object({
 });
 
 type Zone = z.infer<typeof zoneSchema>;
-interface Held {
-  readonly id: string;
-  readonly record: DnsRecord;
-}
 
 function createCloudflare(
   credentials: Readonly<Record<string, string>>,
@@ -88,29 +83,12 @@ function createCloudflare(
     client ??= openClient(api, token, baseUrl, timeoutMs);
     return client;
   });
-  const zones = createZoneCache(calls.findZone);
-  const inZone = <T>(name: string, use: (zone: Zone) => Promise<T>) =>
-    patiently(() => zones.within(name, use), patience);
-  return {
+  return createByRecord(calls, {
     name: 'cloudflare',
     caaBesideCname: true,
-    list: (name, type) =>
-      inZone(name, async (zone) => (await calls.held(zone, name, type)).map(({ record }) => record)),
-    add: (record, ttlSeconds = SHORTEST_TTL_SECONDS) =>
-      inZone(record.name, async (zone) => {
-        const held = await calls.held(zone, record.name, record.type);
-        const same = held.find((candidate) => sameRecord(candidate.record, record));
-        const ttl = Math.max(ttlSeconds, SHORTEST_TTL_SECONDS);
-        if (same === undefined) return calls.create(zone, record, ttl);
-        if (same.record.proxied) await calls.unproxy(zone, same, ttl);
-      }),
-    remove: (record) =>
-      inZone(record.name, async (zone) => {
-        const held = await calls.held(zone, record.name, record.type);
-        for (const { id, record: found } of held)
-          if (sameRecord(found, record)) await calls.delete(zone, id, record);
-      }),
-  };
+    shortestTtlSeconds: SHORTEST_TTL_SECONDS,
+    patience,
+  });
 }
 
 type Client = Awaited<ReturnType<typeof openClient>>;
@@ -191,7 +169,7 @@ function jsonOrNothing(reply: HttpReply): unknown {
 function createCalls(api: Api, open: () => Promise<Client>) {
   const call = <T>(subject: string, run: (client: Client) => PromiseLike<T>) =>
     unwrapped(api, subject, async () => run(await open()));
-  const held = async (zone: Zone, name: string, type: RecordType): Promise<Held[]> => {
+  const held = async (zone: Zone, name: string, type: RecordType): Promise<Held<string>[]> => {
     const subject = `records ${type} of ${name}`;
     const found = await readAllPages(api, subject, async (page) =>
       asPage(
@@ -244,7 +222,7 @@ function createCalls(api: Api, open: () => Promise<Client>) {
           throw error;
       }
     },
-    async unproxy(zone: Zone, { id, record }: Held, ttl: number): Promise<void> {
+    async unproxy(zone: Zone, { id, record }: Held<string>, ttl: number): Promise<void> {
       const subject = `making ${record.type} ${record.name} DNS only`;
       const body = { zone_id: zone.id, name: record.name, ttl, ...toFields(api, record) };
       const edited = await call(subject, (client) =>

@@ -3,12 +3,11 @@
 import { AsyncLocalStorage } from 'node:async_hooks';
 import { z } from 'zod';
 import { type Api, createApi, readAllPages, readBaseUrl } from './api.ts';
+import { createByRecord, type Held } from './by-record.ts';
 import { DnsError } from './error.ts';
-import { patiently } from './patience.ts';
 import { formatCaa, normalizeName, parseCaa, sameRecord, unquoteTxt } from './presentation.ts';
 import type { DnsProvider, DnsRecord, ProviderKind, ProviderOptions, RecordType } from './provider.ts';
 import { longestZone, nameInZone, possibleZones } from './zone.ts';
-import { createZoneCache } from './zone-cache.ts';
 
 const PACKAGE_BASE_URL = 'https://api.linode.com/v4';
 
@@ -59,10 +58,6 @@ interface Zone {
   readonly id: number;
   readonly name: string;
 }
-interface Held {
-  readonly id: number;
-  readonly record: DnsRecord;
-}
 
 function createLinode(
   credentials: Readonly<Record<string, string>>,
@@ -73,26 +68,12 @@ function createLinode(
   const api = createApi({ provider: 'linode', secrets: [token], timeoutMs });
   const baseUrl = readBaseUrl('LINODE_API_URL', credentials.LINODE_API_URL ?? PACKAGE_BASE_URL);
   const calls = createCalls(api, { token, baseUrl, api });
-  const zones = createZoneCache(calls.findZone);
-  const inZone = <T>(name: string, use: (zone: Zone) => Promise<T>) =>
-    patiently(() => zones.within(name, use), patience);
-  return {
+  return createByRecord(calls, {
     name: 'linode',
     caaBesideCname: false,
-    list: (name, type) =>
-      inZone(name, async (zone) => (await calls.held(zone, name, type)).map(({ record }) => record)),
-    add: (record, ttlSeconds = SHORTEST_TTL_SECONDS) =>
-      inZone(record.name, async (zone) => {
-        const held = await calls.held(zone, record.name, record.type);
-        if (held.some((candidate) => sameRecord(candidate.record, record))) return;
-        await calls.create(zone, record, Math.max(ttlSeconds, SHORTEST_TTL_SECONDS));
-      }),
-    remove: (record) =>
-      inZone(record.name, async (zone) => {
-        const held = await calls.held(zone, record.name, record.type);
-        for (const { id, record: found } of held) if (sameRecord(found, record)) await calls.delete(zone, id);
-      }),
-  };
+    shortestTtlSeconds: SHORTEST_TTL_SECONDS,
+    patience,
+  });
 }
 
 /** The part of the package that is used. Its own type files import each other in a way that Node's rules do not follow. */
@@ -224,7 +205,7 @@ function createCalls(api: Api, current: Session) {
         throw api.error('unsupported', `${zone.name} is a secondary zone here, it is written elsewhere`);
       return zone;
     },
-    async held(zone: Zone, name: string, type: RecordType): Promise<Held[]> {
+    async held(zone: Zone, name: string, type: RecordType): Promise<Held<number>[]> {
       const found = await all(recordSchema, `records of ${zone.name}`, (linode, page) =>
         linode.getDomainRecords(zone.id, page),
       );

@@ -2,6 +2,7 @@
 
 import type { Clock } from '../src/lib/clock.ts';
 import { cloudflareKind } from './cloudflare.ts';
+import { digitaloceanKind } from './digitalocean.ts';
 import { httpreqKind } from './httpreq.ts';
 import { linodeKind } from './linode.ts';
 import { namecheapKind } from './namecheap.ts';
@@ -74,6 +75,7 @@ export const providerKinds: readonly ProviderKind[] = [
   cloudflareKind,
   linodeKind,
   namecheapKind,
+  digitaloceanKind,
   powerdnsKind,
   rfc2136Kind,
   httpreqKind,

@@ -4,12 +4,14 @@ import assert from 'node:assert/strict';
 import { after, describe, test } from 'node:test';
 import { inspect } from 'node:util';
 import { cloudflareKind } from '../../dns/cloudflare.ts';
+import { digitaloceanKind } from '../../dns/digitalocean.ts';
 import { DnsError } from '../../dns/error.ts';
 import { linodeKind } from '../../dns/linode.ts';
 import { namecheapKind } from '../../dns/namecheap.ts';
 import type { DnsProvider, DnsRecord, ProviderOptions } from '../../dns/provider.ts';
 import type { ApiDouble, DoubleOptions, Fault } from '../support/api-double.ts';
 import { startCloudflareDouble } from '../support/cloudflare-double.ts';
+import { startDigitaloceanDouble } from '../support/digitalocean-double.ts';
 import { startLinodeDouble } from '../support/linode-double.ts';
 import { startNamecheapDouble } from '../support/namecheap-double.ts';
 
@@ -27,6 +29,8 @@ interface Vendor {
   readonly torn: string;
   /** A list that says that it goes on for ever. */
   readonly endless: Fault;
+  /** CAA values cannot have parameters. */
+  readonly plainCaaOnly?: boolean;
 }
 
 const vendors: Vendor[] = [
@@ -80,10 +84,24 @@ const vendors: Vendor[] = [
       body: '<ApiResponse Status="OK"><TotalItems>9999999</TotalItems><PageSize>1</PageSize></ApiResponse>',
     },
   },
+  {
+    name: 'digitalocean',
+    start: startDigitaloceanDouble,
+    open: ({ url, token }, options) =>
+      digitaloceanKind.create({ DO_AUTH_TOKEN: token, DO_API_URL: url }, options),
+    read: { path: /records/, method: 'GET' },
+    add: { method: 'POST' },
+    remove: { method: 'DELETE' },
+    lie: '{"domain_record":{"id":1,"type":"TXT","name":"other","data":"x"}}',
+    torn: '{"domain_records":[{"id":1}],"meta":{"total":1}}',
+    endless: { path: /records/, body: '{"domain_records":[],"meta":{"total":9999999}}' },
+    plainCaaOnly: true,
+  },
 ];
 
 const swift = { patience: { firstWaitMs: 1, longestWaitMs: 50 } };
 const text = (name: string, value: string): DnsRecord => ({ name, type: 'TXT', value });
+const pin = '0 issuewild "ca.example;accounturi=https://ca.example/a/1"';
 const challenge = text('_acme-challenge.app.example.com', 'a-token');
 
 for (const vendor of vendors) {
@@ -188,7 +206,7 @@ for (const vendor of vendors) {
         {
           name: 'example.com',
           type: 'CAA',
-          value: '0 issuewild "ca.example;accounturi=https://ca.example/a/1"',
+          value: vendor.plainCaaOnly ? '0 issuewild "ca.example"' : pin,
         },
       ];
       for (const record of records) {
@@ -403,5 +421,14 @@ test('Namecheap: a domain that somebody changes at the same moment is read again
     .records.push({ id: '5', name: 'new.example.com', type: 'A', value: '192.0.2.5' });
   await adding;
   assert.deepEqual(double.contents(), ['A new.example.com 192.0.2.5', `TXT ${challenge.name} a-token`]);
+  await double.stop();
+});
+
+test('DigitalOcean: a pin that it cannot hold is refused before anything is sent, and says why', async () => {
+  const double = await startDigitaloceanDouble({ zones: { 'example.com': [] } });
+  const provider = digitaloceanKind.create({ DO_AUTH_TOKEN: double.token, DO_API_URL: double.url });
+  const record: DnsRecord = { name: 'example.com', type: 'CAA', value: pin };
+  await assert.rejects(provider.add(record), { code: 'unsupported', message: /accounturi/ });
+  assert.deepEqual(double.writes(), []);
   await double.stop();
 });
