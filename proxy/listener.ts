@@ -126,8 +126,6 @@ export function createListener(options: ListenerOptions): Listener {
 
   function createTcp(): Server {
     const created = createServer({
-      // Half-closes of tunnels are passed on, so none may be answered unasked.
-      allowHalfOpen: true,
       noDelay: true,
       keepAlive: true,
       keepAliveInitialDelay: TCP_KEEPALIVE_MS,
@@ -223,6 +221,8 @@ export function createListener(options: ListenerOptions): Listener {
 
   function secured(socket: TLSSocket) {
     const serverName = (socket.servername || '').toString().toLowerCase();
+    // Half-closes of tunnels are passed on, so none may be answered unasked; before the handshake the end is the end.
+    socket.allowHalfOpen = true;
     if (socket.alpnProtocol === ACME_TLS) {
       socket.end();
       return;

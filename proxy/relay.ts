@@ -56,6 +56,9 @@ const CLOSED = 5;
 /** How long a client that is being said goodbye to may go on sending, lest a reset overtake the last reply. */
 const LINGER_MS = 2_000;
 
+/** Interim replies to one request: they are written without waiting for the client to take them. */
+const MAX_INTERIMS = 32;
+
 /** How the reply's body leaves: as it came, cut into chunks, or taken out of its chunks. */
 const AS_IT_CAME = 0;
 const CHUNKED = 1;
@@ -90,6 +93,7 @@ interface Relay extends UpstreamUser {
   replyHeld: Buffer | undefined;
   replyHeard: boolean;
   replyBegun: boolean;
+  interims: number;
   replyMode: number;
   replyNominated: readonly string[];
   upstreamKeeps: boolean;
@@ -179,6 +183,7 @@ function createRelay(shared: Shared, connection: Connection): Relay {
     replyHeld: undefined,
     replyHeard: false,
     replyBegun: false,
+    interims: 0,
     replyMode: AS_IT_CAME,
     replyNominated: [],
     upstreamKeeps: false,
@@ -252,6 +257,7 @@ function readRequest(relay: Relay, bytes: Buffer) {
   relay.replyHeld = undefined;
   relay.replyHeard = false;
   relay.replyBegun = false;
+  relay.interims = 0;
   relay.upstreamKeeps = false;
   if (taken === REFUSED) {
     relay.method = '';
@@ -361,6 +367,8 @@ function replyLocally(relay: Relay, reply: LocalReply) {
   writeOwnReply(relay, reply.status, '', fields, reply.body);
 }
 
+const HTTP2_ONLY: ReadonlySet<string> = new Set(['h2c', 'grpc', 'grpcs']);
+
 function forward(relay: Relay, head: MessageHead, target: string, settings: UpstreamSettings) {
   const { context } = relay.shared;
   const own = relay.connection.trustedClient
@@ -369,9 +377,9 @@ function forward(relay: Relay, head: MessageHead, target: string, settings: Upst
   relay.settings = settings;
   relay.requestText = requestHeadText(head, target, own, relay.upgrading);
   relay.requestNominated = head.nominated;
-  if (settings.protocol !== 'http' && settings.protocol !== 'https' && settings.protocol !== 'auto') {
-    return replyCode(relay, settings.protocol === 'tcp' ? 'misdirected' : 'upstream-unavailable');
-  }
+  if (settings.protocol === 'tcp') return replyCode(relay, 'misdirected');
+  // What is reached over HTTP/2 alone is to be asked over HTTP/2 (RFC 9110 §15.6.6).
+  if (HTTP2_ONLY.has(settings.protocol)) return replyCode(relay, 'version-refused');
   // The upstream's connect timeout counts from here, and the other clocks from when it is connected.
   relay.deadline.at = Number.POSITIVE_INFINITY;
   relay.attempt = context.upstreams.acquire(settings, relay);
@@ -566,6 +574,7 @@ function readReply(relay: Relay, bytes: Buffer, end: number) {
       if (early !== undefined) relay.tunnel.clientData(early);
       return;
     }
+    if (++relay.interims > MAX_INTERIMS) return failReply(relay, 'endless interim replies');
     // RFC 9110 §15.2: interim replies are passed on, but never to HTTP/1.0.
     if (!relay.http10) relay.client.write(interimHeadText(head), 'latin1');
   }

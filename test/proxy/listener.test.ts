@@ -349,8 +349,23 @@ describe('limits', () => {
     assert.equal((await one.request(request('GET /'))).body, 'ok');
     two.socket.destroy();
     await once(two.socket, 'close');
-    await eventually(() => true);
     assert.equal((await one.request(request('GET /'))).body, 'ok');
+  });
+
+  it("a connection that ends before its handshake takes nobody's place", async () => {
+    const { ingress } = await setUp({ limits: { maxConnections: 1, handshakeTimeoutMs: 1_000_000 } });
+    for (const text of ['', '\x16\x03\x01\x02\x00\x01\x00']) {
+      const socket = connectTcp({ port: ingress.port, host: '127.0.0.1', allowHalfOpen: true });
+      await once(socket, 'connect');
+      socket.end(text, 'latin1');
+      socket.resume();
+      await once(socket, 'end');
+      socket.destroy();
+    }
+    // The last place is free a moment after its client has seen the end.
+    let client: RawClient | undefined;
+    while (client === undefined) client = await ingress.connect().catch(() => undefined);
+    assert.equal((await client.request(request('GET /'))).body, 'ok');
   });
 
   it('a port that is taken is an error of listen()', async () => {
