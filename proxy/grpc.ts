@@ -3,9 +3,9 @@
 import { type ClientHttp2Stream, constants } from 'node:http2';
 import type { Deadline } from './deadlines.ts';
 import { Fault, type FaultCode, faultTrailers } from './errors.ts';
-import { NO_DATE, noteFault, replyFault, resetStream, wasReset } from './http2-reply.ts';
+import { discard, NO_DATE, noteFault, refuseRest, replyFault, resetStream, wasReset } from './http2-reply.ts';
 import type { Http2Exchange } from './http2-request.ts';
-import { type FieldObject, fieldObject } from './http2-translation.ts';
+import { type FieldObject, replyTrailers, requestTrailers } from './http2-translation.ts';
 import { type Http2Upstreams, type UpstreamSession, wasNotProcessed } from './http2-upstream.ts';
 
 const { NGHTTP2_CANCEL, NGHTTP2_FLAG_END_STREAM, NGHTTP2_INTERNAL_ERROR, NGHTTP2_NO_ERROR } = constants;
@@ -33,15 +33,15 @@ export function relayToHttp2(exchange: Http2Exchange, upstreams: Http2Upstreams)
   let requestEnded = request.endStream;
   let received = 0;
   let replay: Buffer[] | undefined = [];
-  let requestTrailers: FieldObject | undefined;
-  let replyTrailers: FieldObject | undefined;
+  let fromClient: FieldObject | undefined;
+  let fromUpstream: FieldObject | undefined;
   const deadline: Deadline = { at: Number.POSITIVE_INFINITY, expired: onDeadline };
 
   stream.on('close', onClientClose);
-  stream.on('wantTrailers', () => stream.sendTrailers(replyTrailers ?? {}));
+  stream.on('wantTrailers', () => stream.sendTrailers(fromUpstream ?? {}));
   if (!requestEnded) {
     stream.on('trailers', (_headers, _flags, raw: string[]) => {
-      requestTrailers = fieldObject(raw);
+      fromClient = requestTrailers(raw);
     });
   }
   upstreams.acquire(upstream, start, fail);
@@ -58,7 +58,7 @@ export function relayToHttp2(exchange: Http2Exchange, upstreams: Http2Upstreams)
     attempt.on('response', onResponse);
     attempt.on('headers', onInterim);
     attempt.on('trailers', (_headers, _flags, raw: string[]) => {
-      replyTrailers = fieldObject(raw);
+      fromUpstream = replyTrailers(raw);
     });
     attempt.on('data', onReplyData);
     attempt.on('end', onReplyEnd);
@@ -66,7 +66,7 @@ export function relayToHttp2(exchange: Http2Exchange, upstreams: Http2Upstreams)
       upError = error;
     });
     attempt.on('close', onUpstreamClose);
-    if (announced) attempt.on('wantTrailers', () => attempt.sendTrailers(requestTrailers ?? {}));
+    if (announced) attempt.on('wantTrailers', () => attempt.sendTrailers(fromClient ?? {}));
     if (!request.endStream) sendBody(attempt);
     alive();
     deadlines.watch(deadline);
@@ -77,6 +77,7 @@ export function relayToHttp2(exchange: Http2Exchange, upstreams: Http2Upstreams)
     if (retried) {
       for (const chunk of replay ?? []) attempt.write(chunk);
       if (requestEnded) attempt.end();
+      else stream.resume();
       return;
     }
     stream.on('data', onRequestData);
@@ -103,7 +104,7 @@ export function relayToHttp2(exchange: Http2Exchange, upstreams: Http2Upstreams)
   function onInterim(headers: Record<string, unknown>, _flags: number, raw: string[]) {
     alive();
     if (headers[':status'] === 101 || stream.closed || stream.headersSent) return;
-    stream.additionalHeaders(fieldObject(raw));
+    stream.additionalHeaders(replyTrailers(raw));
   }
 
   function onResponse(headers: Record<string, unknown>, flags: number, raw: string[]) {
@@ -137,11 +138,13 @@ export function relayToHttp2(exchange: Http2Exchange, upstreams: Http2Upstreams)
 
   function onUpstreamClose() {
     session?.release(responded);
-    if (finished || failed || stream.closed) return;
+    if (finished || failed) return;
+    // Reset by the client, but held until what it had sent is read: nobody will.
+    if (stream.closed) return resetStream(stream, NGHTTP2_CANCEL);
     const code = up?.rstCode ?? NGHTTP2_INTERNAL_ERROR;
     if (upEnded) {
       // The upstream wants no more of the request (RFC 9113 §8.1): say the same to the client, when the reply is out.
-      if (!requestEnded) stream.close(NGHTTP2_NO_ERROR);
+      if (!requestEnded) refuseRest(stream);
       return;
     }
     if (!responded) return retryOrFail();
@@ -163,8 +166,9 @@ export function relayToHttp2(exchange: Http2Exchange, upstreams: Http2Upstreams)
   }
 
   function endWithStatus(code: FaultCode) {
-    replyTrailers = { ...faultTrailers(code) };
+    fromUpstream = { ...faultTrailers(code) };
     stream.end();
+    discard(stream);
   }
 
   function onDeadline() {
@@ -175,14 +179,15 @@ export function relayToHttp2(exchange: Http2Exchange, upstreams: Http2Upstreams)
   }
 
   function fail(fault: Fault) {
-    if (finished || failed || stream.closed) return;
+    if (finished || failed) return;
     failed = true;
     // Even the short reply to a fault may meet a client that takes nothing.
     deadline.at = deadlines.now() + limits.clientIdleTimeoutMs;
     deadlines.watch(deadline);
     stream.off('data', onRequestData);
     noteFault(exchange, fault);
-    if (!responded) replyFault(stream, request, fault);
+    if (stream.closed) resetStream(stream, NGHTTP2_CANCEL);
+    else if (!responded) replyFault(stream, request, fault);
     else if (request.grpc && !stream.writableEnded) endWithStatus(fault.code);
     else resetStream(stream, NGHTTP2_INTERNAL_ERROR);
     if (up !== undefined) resetStream(up, NGHTTP2_CANCEL);
@@ -191,7 +196,7 @@ export function relayToHttp2(exchange: Http2Exchange, upstreams: Http2Upstreams)
   function onClientClose() {
     finished = true;
     deadlines.forget(deadline);
-    if (up !== undefined && !up.closed) resetStream(up, NGHTTP2_CANCEL);
+    if (up !== undefined && !up.destroyed) resetStream(up, NGHTTP2_CANCEL);
   }
 
   function alive() {

@@ -13,7 +13,7 @@ import {
   REFUSED,
   readBody,
 } from './http1.ts';
-import { NO_DATE, noteFault, replyFault, resetStream, wasReset } from './http2-reply.ts';
+import { NO_DATE, noteFault, refuseRest, replyFault, resetStream, wasReset } from './http2-reply.ts';
 import type { Http2Exchange } from './http2-request.ts';
 import {
   acceptsWebsocket,
@@ -30,7 +30,7 @@ import {
 } from './http2-translation.ts';
 import type { Acquisition, UpstreamLink, UpstreamUser } from './upstream.ts';
 
-const { NGHTTP2_CANCEL, NGHTTP2_INTERNAL_ERROR, NGHTTP2_NO_ERROR } = constants;
+const { NGHTTP2_CANCEL, NGHTTP2_INTERNAL_ERROR } = constants;
 
 /** Of a request body, kept until the reply begins, so that a request may be sent again. */
 const REPLAY_BYTES = 64 * 1024;
@@ -234,7 +234,7 @@ export function relayToHttp1(exchange: Http2Exchange): void {
     // The rest of the request would go nowhere (RFC 9113 §8.1), and its connection cannot be used again.
     reusable = false;
     finishLink();
-    stream.close(NGHTTP2_NO_ERROR);
+    refuseRest(stream);
   }
 
   function finishLink() {
@@ -305,8 +305,7 @@ export function relayToHttp1(exchange: Http2Exchange): void {
     // Even the short reply to a fault may meet a client that takes nothing.
     deadline.at = deadlines.now() + limits.clientIdleTimeoutMs;
     deadlines.watch(deadline);
-    if (stream.closed) return;
-    if (responded) resetStream(stream, NGHTTP2_INTERNAL_ERROR);
+    if (responded || stream.closed) resetStream(stream, NGHTTP2_INTERNAL_ERROR);
     else replyFault(stream, request, fault);
   }
 

@@ -53,9 +53,8 @@ function replyWhole(
   stopRequest(stream, request);
 }
 
-/** The reply is complete, the rest of the request is not wanted (RFC 9113 §8.1). */
 function stopRequest(stream: ServerHttp2Stream, request: Answered): void {
-  if (!request.endStream && !stream.readableEnded) stream.close(constants.NGHTTP2_NO_ERROR);
+  if (!request.endStream && !stream.readableEnded) refuseRest(stream);
 }
 
 /** What the log says of a fault; the client is told less. */
@@ -72,6 +71,19 @@ export function noteFault({ request, context }: Http2Exchange, err: Fault): void
 export function resetStream(stream: Http2Stream, code: number): void {
   if (!stream.writableEnded) stream._final = (callback) => callback();
   stream.close(code);
+  discard(stream);
+}
+
+/** The reply goes out whole, and then the rest of the request is refused (RFC 9113 §8.1). */
+export function refuseRest(stream: ServerHttp2Stream): void {
+  stream.close(constants.NGHTTP2_NO_ERROR);
+  discard(stream);
+}
+
+/** A stream that is not read to its end is never destroyed by Node, nor is its session. */
+export function discard(stream: Http2Stream): void {
+  stream.removeAllListeners('data');
+  stream.resume();
 }
 
 /**

@@ -1,7 +1,7 @@
 // HTTP/2 fields to HTTP/1.1 heads and back (RFC 9113 §8.1 to §8.3, RFC 8441).
 
 import { createHash, randomBytes } from 'node:crypto';
-import { dropsFromTrailers } from './headers.ts';
+import { dropsFromReply, dropsFromTrailers } from './headers.ts';
 import { FIELD_KINDS, field, LINE, type MessageHead, nameAt, valueAt } from './http1.ts';
 import type { Http2Exchange } from './http2-request.ts';
 
@@ -123,6 +123,26 @@ export function lastChunk(trailers: readonly string[]): string {
     if (!dropsFromTrailers(trailers[i]!)) lines += `${trailers[i]}: ${trailers[i + 1]}\r\n`;
   }
   return `0\r\n${lines}\r\n`;
+}
+
+/** A client's trailers for an HTTP/2 upstream. */
+export function requestTrailers(raw: readonly string[]): FieldObject {
+  return fieldObject(without(raw, dropsFromTrailers));
+}
+
+/** An HTTP/2 upstream's trailers for the client: gRPC's status and metadata, whatever their names. */
+export function replyTrailers(raw: readonly string[]): FieldObject {
+  return fieldObject(without(raw, dropsFromReply));
+}
+
+/** Node throws at what may not be sent, and nghttp2 lets some of it in. */
+function without(raw: readonly string[], drops: (name: string) => boolean): string[] {
+  const kept: string[] = [];
+  for (let i = 0; i < raw.length; i += 2) {
+    const name = raw[i]!;
+    if (!drops(name)) kept.push(name, raw[i + 1]!);
+  }
+  return kept;
 }
 
 export function fieldObject(flat: readonly string[]): FieldObject {

@@ -41,6 +41,7 @@ export function createHttp2Acceptor(context: ProxyContext): Acceptor {
   let draining = false;
   return {
     accept(connection) {
+      if (connection.socket.destroyed) return;
       const session = performServerHandshake(connection.socket, options);
       sessions.add(session);
       session.on('close', () => sessions.delete(session));

@@ -2,11 +2,29 @@
 
 import assert from 'node:assert/strict';
 import { once } from 'node:events';
-import { createServer, type Http2Server, type ServerHttp2Session, type ServerHttp2Stream } from 'node:http2';
+import {
+  createSecureServer,
+  createServer,
+  type Http2Server,
+  type ServerHttp2Session,
+  type ServerHttp2Stream,
+} from 'node:http2';
 import type { AddressInfo } from 'node:net';
 import { createServer as createTcpServer } from 'node:net';
 import { describe, it, type TestContext } from 'node:test';
+import { createServer as createTlsServer } from 'node:tls';
 import * as grpc from '@grpc/grpc-js';
+import { createDeadlines } from '../../proxy/deadlines.ts';
+import { createHttp2Upstreams, type UpstreamSession } from '../../proxy/http2-upstream.ts';
+import { createUpstreams } from '../../proxy/upstream.ts';
+import {
+  flag,
+  frame,
+  frameType,
+  headersFrame,
+  requestFields,
+  settingsFrame,
+} from '../support/http2-frames.ts';
 import {
   ask,
   collect,
@@ -453,6 +471,108 @@ describe('HTTP/2 upstreams', () => {
       reply.interim.map((headers) => headers[':status']),
       [103],
     );
+  });
+
+  it('never see trailers that may not be sent on, and such trailers bring nobody down', async (t) => {
+    let trailers: string[] | undefined;
+    const double = await startHttp2(
+      {
+        onStream(stream) {
+          stream.on('trailers', (_headers, _flags, raw) => {
+            trailers = raw;
+          });
+          stream.on('data', () => {});
+          stream.on('end', () => {
+            stream.respond({ ':status': 200 });
+            stream.end('ok');
+          });
+        },
+      },
+      t,
+    );
+    const ingress = await startHttp2Ingress({ upstream: upstreamAt('h2c', double.port) });
+    t.after(() => ingress.close());
+    const client = await ingress.frames();
+    const forbidden = ['http2-settings', 'te', 'host', 'content-type', 'authorization', 'x-forwarded-for'];
+    client.send(
+      headersFrame(1, requestFields('POST', [['trailer', 'x-sum']]), flag.endHeaders),
+      frame(frameType.data, 0, 1, Buffer.from('body')),
+      headersFrame(1, [...forbidden.map((name) => [name, 'trailers'] as const), ['x-sum', '1']]),
+    );
+    await client.next((f) => f.type === frameType.headers || f.type === frameType.rstStream);
+    if (trailers !== undefined) {
+      assert.ok(trailers.includes('x-sum'));
+      for (const name of ['http2-settings', 'authorization', 'x-forwarded-for']) {
+        assert.ok(!trailers.includes(name), name);
+      }
+    }
+    assert.equal((await ask(ingress.session())).body.toString(), 'ok');
+  });
+
+  it('that fall silent are found out by PING, and their calls fail', async (t) => {
+    const server = createTcpServer((socket) => {
+      socket.on('error', () => {});
+      // It greets, and answers nothing ever after.
+      socket.once('data', () => socket.write(settingsFrame()));
+    }).listen(0, '127.0.0.1');
+    t.after(() => server.close());
+    await once(server, 'listening');
+    const deadlines = createDeadlines(undefined, 20);
+    const upstreams = createHttp2Upstreams({
+      deadlines,
+      upstreams: createUpstreams({ deadlines }),
+      quietMs: -1,
+      pingTimeoutMs: 60,
+    });
+    t.after(() => upstreams.destroyAll());
+    const settings = upstreamAt('h2c', (server.address() as AddressInfo).port);
+    const session = await new Promise<UpstreamSession>((taken, failed) => {
+      upstreams.acquire(settings, taken, failed);
+    });
+    const stream = session.request([':method', 'GET', ':scheme', 'http', ':authority', 'x', ':path', '/'], {
+      endStream: true,
+      waitForTrailers: false,
+    });
+    const [error] = await once(stream, 'error');
+    assert.match(error.message, /PING/);
+    assert.equal(session.lost, true);
+  });
+
+  it('that accept a connection and say nothing are a gateway timeout', async (t) => {
+    const server = createTcpServer((socket) => socket.on('error', () => {})).listen(0, '127.0.0.1');
+    t.after(() => server.close());
+    await once(server, 'listening');
+    const { port } = server.address() as AddressInfo;
+    const ingress = await startHttp2Ingress({ upstream: upstreamAt('h2c', port, { connectTimeoutMs: 100 }) });
+    t.after(() => ingress.close());
+    assert.equal((await ask(ingress.session())).headers[':status'], 504);
+  });
+
+  it('are reached over TLS when they are grpcs, verified and only by h2', async (t) => {
+    const secure = createSecureServer(testCertificate);
+    secure.on('stream', (stream) => {
+      (stream as ServerHttp2Stream).respond({ ':status': 200 });
+      stream.end('secret');
+    });
+    const plain = createTlsServer({ ...testCertificate, ALPNProtocols: ['http/1.1'] });
+    for (const server of [secure, plain]) {
+      server.on('tlsClientError', () => {});
+      server.listen(0, '127.0.0.1');
+      await once(server, 'listening');
+      t.after(() => server.close());
+    }
+    const ask1 = async (upstreamCa: string | undefined, port: number) => {
+      const ingress = await startHttp2Ingress({ upstream: upstreamAt('grpcs', port), upstreamCa });
+      t.after(() => ingress.close());
+      return ask(ingress.session());
+    };
+    const { port } = secure.address() as AddressInfo;
+    assert.equal((await ask1(testCertificate.cert, port)).body.toString(), 'secret');
+    const untrusted = await ask1(undefined, port);
+    assert.equal(untrusted.headers[':status'], 502);
+    assert.equal(JSON.parse(untrusted.body.toString()).error, 'upstream-untrusted');
+    const { port: plainPort } = plain.address() as AddressInfo;
+    assert.equal((await ask1(testCertificate.cert, plainPort)).headers[':status'], 502);
   });
 
   it('that do not speak HTTP/2 at all are a bad gateway', async (t) => {

@@ -20,7 +20,13 @@ import {
   statusOf,
   windowUpdateFrame,
 } from '../support/http2-frames.ts';
-import { ask, type Http2IngressOptions, startHttp2Ingress, upstreamAt } from '../support/http2-ingress.ts';
+import {
+  ask,
+  HOST,
+  type Http2IngressOptions,
+  startHttp2Ingress,
+  upstreamAt,
+} from '../support/http2-ingress.ts';
 
 const PROTOCOL_ERROR = 1;
 const FLOW_CONTROL_ERROR = 3;
@@ -331,6 +337,35 @@ describe('connections', () => {
     assert.equal(settings.enableConnectProtocol, true);
     assert.ok(settings.initialWindowSize >= 1024 * 1024);
   });
+
+  for (const protocol of ['http', 'h2c'] as const) {
+    it(`leave nothing behind when an upload is stuck and both sides go: ${protocol}`, async (t) => {
+      // It takes in a head, reads no body, and is gone a moment later.
+      const upstream = createServer((socket) => {
+        socket.on('error', () => {});
+        if (protocol === 'h2c') socket.write(settingsFrame());
+        socket.pause();
+        setTimeout(() => socket.resetAndDestroy(), 100);
+      }).listen(0, '127.0.0.1');
+      await once(upstream, 'listening');
+      t.after(() => upstream.close());
+      const { port } = upstream.address() as AddressInfo;
+      const ingress = await startHttp2Ingress({ upstream: upstreamAt(protocol, port) });
+      t.after(() => ingress.close());
+      const session = ingress.session();
+      for (let i = 0; i < 10; i++) {
+        const type = i % 2 === 0 ? 'application/grpc' : 'text/plain';
+        const stream = session.request({ ':authority': HOST, ':method': 'POST', 'content-type': type });
+        stream.on('error', () => {});
+        stream.resume();
+        stream.write(Buffer.alloc(6_000_000));
+        setTimeout(() => stream.close(8), i * 40);
+      }
+      await new Promise((resolve) => setTimeout(resolve, 500));
+      session.destroy();
+      while (ingress.acceptor.open > 0) await new Promise((resolve) => setTimeout(resolve, 10));
+    });
+  }
 
   it('that drain finish what they have begun and take nothing new', async (t) => {
     let answer: (() => void) | undefined;

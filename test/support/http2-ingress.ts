@@ -56,6 +56,8 @@ export interface Http2IngressOptions {
   readonly localHandlers?: readonly LocalHandler[];
   readonly certificateNames?: readonly string[];
   readonly trustedClient?: boolean;
+  /** PEM; the system's roots if absent. */
+  readonly upstreamCa?: string | undefined;
 }
 
 export interface Http2Ingress {
@@ -91,7 +93,7 @@ export async function startHttp2Ingress(options: Http2IngressOptions): Promise<H
   const limits = { ...defaultLimits, ...options.limits };
   const context: ProxyContext = {
     routes: () => table,
-    upstreams: createUpstreams({ deadlines, upstreamCa: testCertificate.cert }),
+    upstreams: createUpstreams({ deadlines, upstreamCa: options.upstreamCa }),
     localHandlers: options.localHandlers ?? [],
     limits,
     deadlines,
