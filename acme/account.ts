@@ -24,6 +24,7 @@ export type AccountErrorCode =
   | 'account-changed'
   | 'account-refused'
   | 'account-key-differs'
+  | 'key-change-impossible'
   | 'external-account-required';
 
 /** Stops new orders until an operator has decided: the CA knows another account than the one that we are pinned to. */
@@ -58,6 +59,8 @@ export async function openAccount(options: AccountOptions, signal: AbortSignal):
   const stored = await accountKey(options);
   const session = transport.session(options.key ?? stored.key!);
   const found = await lookUp(transport, session, signal);
+  const successor = found === undefined ? await finishedRollOver(options, stored, signal) : undefined;
+  if (successor !== undefined) return successor;
   if (found === undefined && stored.url !== undefined) {
     throw new AccountError(
       'account-gone',
@@ -76,6 +79,48 @@ export async function openAccount(options: AccountOptions, signal: AbortSignal):
     await store.writeAccount({ ...stored, url, publicKey: { ...session.jwk } });
     log.info({ account: url, made: found === undefined }, 'account ready');
   }
+  return { url, session, document: documentOf(url, session.jwk) };
+}
+
+/**
+ * Gives the account another key (RFC 8555 §7.3.5): its URL, and so every CAA pin, stays. Both keys are on disk until the
+ * CA has answered, so that a crash loses neither. Rejects with AcmeProblem or AcmeTransportError; the old key then stays.
+ */
+export async function rollOver(
+  options: AccountOptions,
+  account: Account,
+  signal: AbortSignal,
+): Promise<Account> {
+  const { transport, store, log = silentLog } = options;
+  const { keyChange } = await transport.directory(signal);
+  const stored = await store.readAccount();
+  if (keyChange === undefined || stored?.key === undefined) {
+    const why = keyChange === undefined ? 'the CA offers no key change' : 'its key is derived';
+    throw new AccountError(
+      'key-change-impossible',
+      `the key of account ${account.url} cannot be changed: ${why}`,
+    );
+  }
+  const nextKey = stored.nextKey ?? generateKey();
+  await store.writeAccount({ ...stored, nextKey });
+  const session = transport.session(nextKey);
+  const inner = session.sign(keyChange, { account: account.url, oldKey: account.session.jwk });
+  await account.session.post(keyChange, inner, { kid: account.url, signal });
+  await store.writeAccount({ key: nextKey, url: account.url, publicKey: { ...session.jwk } });
+  log.info({ account: account.url }, 'account key changed');
+  return { url: account.url, session, document: documentOf(account.url, session.jwk) };
+}
+
+/** A change of keys that the CA had made before we were killed. */
+async function finishedRollOver(
+  { transport, store }: AccountOptions,
+  { nextKey, url }: StoredAccount,
+  signal: AbortSignal,
+): Promise<Account | undefined> {
+  if (nextKey === undefined || url === undefined) return undefined;
+  const session = transport.session(nextKey);
+  if ((await lookUp(transport, session, signal)) !== url) return undefined;
+  await store.writeAccount({ key: nextKey, url, publicKey: { ...session.jwk } });
   return { url, session, document: documentOf(url, session.jwk) };
 }
 

@@ -30,6 +30,8 @@ export class StoreError extends Error {
 const AccountSchema = z.object({
   /** PEM, PKCS#8. Absent when the key is derived and never stored. */
   key: z.string().optional(),
+  /** The key that is to follow, while the CA may know either. */
+  nextKey: z.string().optional(),
   /** Absent until the CA has confirmed it. */
   url: z.string().optional(),
   publicKey: z.record(z.string(), z.string()).optional(),

@@ -215,6 +215,12 @@ export function createTransport(options: TransportOptions): Transport {
     }
   }
 
+  let closing: Promise<void> | undefined;
+  const close = (): Promise<void> => {
+    closing ??= agent.close();
+    return closing;
+  };
+
   const get = (url: string, signal: AbortSignal): Promise<AcmeResponse> =>
     retried(async () => orProblem('GET', url, await send('GET', url, undefined, signal)), signal);
 
@@ -287,7 +293,7 @@ export function createTransport(options: TransportOptions): Transport {
     };
   }
 
-  return { directoryUrl, directory, get, session, clockSkewMs: () => skewMs, close: () => agent.close() };
+  return { directoryUrl, directory, get, session, clockSkewMs: () => skewMs, close };
 }
 
 /** Parses what the CA sent. Throws AcmeTransportError naming the subject and the first field that is wrong. */

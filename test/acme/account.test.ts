@@ -5,7 +5,7 @@ import { randomBytes } from 'node:crypto';
 import { readFile, rm, stat, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { after, before, test } from 'node:test';
-import { generateKey, openAccount, storedDocument } from '../../acme/account.ts';
+import { generateKey, openAccount, rollOver, storedDocument } from '../../acme/account.ts';
 import { createTransport } from '../../acme/transport.ts';
 import { type Pebble, startPebble } from '../support/pebble.ts';
 import { freshFolder, recordedLog, storeFor } from './support.ts';
@@ -100,6 +100,32 @@ test('a derived key finds its account from an empty folder, and never touches th
   assert.doesNotMatch(await readFile(join(two.store.folder, 'account.json'), 'utf8'), /PRIVATE/);
   await assert.rejects(openAccount(two, signal()), { code: 'account-key-differs' });
   await assert.rejects(openAccount({ ...two, key: generateKey() }, signal()), { code: 'account-gone' });
+});
+
+test('a new key keeps the account and its URL, and the old key is forgotten everywhere', async (t) => {
+  const setup = await setting(t);
+  const first = await openAccount(setup, signal());
+  const old = (await setup.store.readAccount())!;
+  const second = await rollOver(setup, first, signal());
+  assert.equal(second.url, first.url);
+  assert.notEqual(second.session.thumbprint, first.session.thumbprint);
+  assert.equal((await openAccount(setup, signal())).url, first.url);
+  assert.doesNotMatch(JSON.stringify(await setup.store.readAccount()), /nextKey/);
+  await setup.store.writeAccount(old);
+  await assert.rejects(openAccount(setup, signal()), { code: 'account-gone' });
+});
+
+test('killed after the CA took the new key, or before it did: the account is found either way', async (t) => {
+  const setup = await setting(t);
+  const first = await openAccount(setup, signal());
+  const old = (await setup.store.readAccount())!;
+  await setup.store.writeAccount({ ...old, nextKey: generateKey() });
+  assert.equal((await openAccount(setup, signal())).url, first.url);
+  await rollOver(setup, first, signal());
+  const { key: nextKey } = (await setup.store.readAccount())!;
+  await setup.store.writeAccount({ ...old, nextKey });
+  assert.equal((await openAccount(setup, signal())).url, first.url);
+  assert.equal((await setup.store.readAccount())!.key, nextKey);
 });
 
 test('a key on disk is not replaced by a configured one that differs', async (t) => {

@@ -24,7 +24,7 @@ interface Run {
   readonly output: string;
 }
 
-async function issue(stateDir: string, names: string[], dieBefore: number): Promise<Run> {
+async function issue(stateDir: string, names: string[], dieBefore: string): Promise<Run> {
   const settings: ChildSettings = {
     stateDir,
     names,
@@ -65,23 +65,24 @@ async function filesUnder(folder: string): Promise<string[]> {
 }
 
 test('killed before any of its steps, an issuance ends in one certificate and no more orders than needed', async (t) => {
-  const whole = await issue(await freshFolder(t), ['whole.example', '*.whole.example'], 0);
+  const whole = await issue(await freshFolder(t), ['whole.example', '*.whole.example'], '');
   assert.equal(whole.code, 0, whole.output);
   assert.ok(whole.steps.length >= 25, `the issuance has ${whole.steps.length} steps`);
-  for (let number = 1; number <= whole.steps.length; number += 1) {
-    await t.test(`killed before step ${number}, ${whole.steps[number - 1]}`, async (t) => {
+  for (const [index, step] of whole.steps.entries()) {
+    await t.test(`killed before ${step}`, async (t) => {
       const stateDir = await freshFolder(t);
-      const base = `step-${number}.example`;
+      const base = `step-${index}.example`;
       const names = [base, `*.${base}`];
       await pebble.dns.addTxt(`_acme-challenge.${base}`, 'of another');
       const orders = pebble.made('order');
       const accounts = pebble.made('account');
-      const first = await issue(stateDir, names, number);
-      assert.equal(first.signal, 'SIGKILL', first.output);
-      const second = await issue(stateDir, names, 0);
+      const first = await issue(stateDir, names, step);
+      // How often the CA is asked while it works is its affair: the last of these steps may not come.
+      if (!/ get #/.test(step)) assert.equal(first.signal, 'SIGKILL', first.output);
+      const second = await issue(stateDir, names, '');
       assert.equal(second.code, 0, second.output);
       // Only an order of which we could not yet have written is lost.
-      const lost = first.steps.at(-1) === 'store.writeOrder' ? 1 : 0;
+      const lost = first.steps.at(-1) === 'store.writeOrder #1' ? 1 : 0;
       assert.equal(pebble.made('order') - orders, 1 + lost);
       assert.equal(pebble.made('account') - accounts, 1);
       assert.deepEqual(pebble.dns.txt(`_acme-challenge.${base}`), ['of another']);
@@ -104,18 +105,21 @@ test('a crash loop places no more orders than the back-off allows', async (t) =>
   const stateDir = await freshFolder(t);
   const names = ['loop.example'];
   const orders = pebble.made('order');
-  const whole = await issue(await freshFolder(t), ['loop-whole.example'], 0);
-  const writeOrder = whole.steps.indexOf('store.writeOrder') + 1;
-  const accountSteps = whole.steps.filter((step) => step === 'store.writeAccount').length;
-  assert.ok(writeOrder > 0 && accountSteps > 0);
-  const base = pebble.made('order');
-  assert.equal(base - orders, 1);
   // Killed each time after the CA made the order and before we could write it down: the worst there is.
   for (let start = 1; start <= 6; start += 1) {
-    const run = await killedAtFirst(stateDir, names, 'store.writeOrder');
+    const run = await killedAtFirst(stateDir, names, 'store.writeOrder #1');
     if (!run) break;
   }
-  assert.ok(pebble.made('order') - base <= 3, `${pebble.made('order') - base} orders`);
+  assert.ok(pebble.made('order') - orders <= 3, `${pebble.made('order') - orders} orders`);
+});
+
+test('three replicas that share one state folder make one account, one order and serve one certificate', async (t) => {
+  const stateDir = await freshFolder(t);
+  const before = [pebble.made('account'), pebble.made('order')] as const;
+  const runs = await Promise.all([1, 2, 3].map(() => issue(stateDir, ['replicas.example'], '')));
+  // Each ends by itself once it has a certificate to serve.
+  for (const run of runs) assert.equal(run.code, 0, run.output);
+  assert.deepEqual([pebble.made('account') - before[0], pebble.made('order') - before[1]], [1, 1]);
 });
 
 /** Resolves to false when the process, given two seconds, does not come to that step at all. */
@@ -123,7 +127,7 @@ async function killedAtFirst(stateDir: string, names: string[], wanted: string):
   const settings: ChildSettings = {
     stateDir,
     names,
-    dieBefore: 0,
+    dieBefore: '',
     directoryUrl: pebble.directoryUrl,
     caPem: pebble.caPem,
   };

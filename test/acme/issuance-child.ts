@@ -13,19 +13,20 @@ export interface ChildSettings {
   directoryUrl: string;
   caPem: string;
   names: string[];
-  /** Dies before this step, counted from 1; 0 lives. */
-  dieBefore: number;
+  /** Dies before this step, named as it reports them; empty: lives. */
+  dieBefore: string;
 }
 
 const settings: ChildSettings = JSON.parse(process.argv[2]!);
-let steps = 0;
+const seen = new Map<string, number>();
 
 /** Tells the parent the step's name and waits for nothing but the message's departure, then dies if it is time. */
 async function step(name: string): Promise<void> {
-  steps += 1;
-  const number = steps;
-  await new Promise<void>((resolve) => process.send!({ step: name }, () => resolve()));
-  if (number === settings.dieBefore) {
+  const occurrence = (seen.get(name) ?? 0) + 1;
+  seen.set(name, occurrence);
+  const label = `${name} #${occurrence}`;
+  await new Promise<void>((resolve) => process.send!({ step: label }, () => resolve()));
+  if (label === settings.dieBefore) {
     process.kill(process.pid, 'SIGKILL');
     await new Promise(() => {});
   }
