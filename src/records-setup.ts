@@ -6,14 +6,17 @@ import type { DnsProvider, DnsRecord } from '../dns/provider.ts';
 import { type Resolver, waitForRecords } from '../dns/resolver.ts';
 import { type Clock, systemClock } from './lib/clock.ts';
 import type { Log } from './lib/log.ts';
+import type { Webhook } from './records-webhook.ts';
 
-/** `auto` writes; `wait` shows what to write and waits for it; `print` shows it and goes on. */
-export type RecordsMode = 'auto' | 'wait' | 'print';
+/** `auto` writes; `wait` shows what to write and waits for it; `print` shows it and goes on; `webhook` asks, then waits. */
+export type RecordsMode = 'auto' | 'wait' | 'print' | 'webhook';
 
 export interface RecordsSetupOptions {
   readonly mode: RecordsMode;
   /** Needed by `auto`. */
   readonly provider?: DnsProvider;
+  /** Needed by `webhook`. */
+  readonly webhook?: Webhook;
   readonly resolver: Resolver;
   /** For the records to be seen. */
   readonly timeoutMs: number;
@@ -37,6 +40,9 @@ export interface RecordsSetup {
 /** Throws DnsError `unsupported` for `auto` without a provider that can read and write all that is needed. */
 export function createRecordsSetup(options: RecordsSetupOptions): RecordsSetup {
   const { mode, provider } = options;
+  if (mode === 'webhook' && options.webhook === undefined) {
+    throw new DnsError('unsupported', 'DNS_SETUP_MODE=webhook needs the address of the webhook');
+  }
   if (mode !== 'auto') return { ensure: (records, signal) => showAndWait(records, signal, options) };
   if (provider === undefined)
     throw new DnsError('unsupported', 'DNS records cannot be written without a DNS provider');
@@ -268,10 +274,15 @@ function warnOfOtherPermissions(held: readonly DnsRecord[], ours: readonly DnsRe
 }
 
 async function showAndWait(records: readonly DnsRecord[], signal: AbortSignal, options: RecordsSetupOptions) {
-  const { mode, print = (text: string) => void process.stderr.write(text) } = options;
-  if (mode === 'wait' && (await alreadySeen(records, signal, options))) return;
+  const { mode, webhook, log, print = (text: string) => void process.stderr.write(text) } = options;
+  if (mode !== 'print' && (await alreadySeen(records, signal, options))) return;
   print(describeRecords(records));
-  if (mode === 'wait') await waitForRecords(records, waitOptions(options, signal));
+  // Whether the webhook took them or not, the records can still be made by hand.
+  await webhook?.notify(records, signal).catch((err: unknown) => {
+    signal.throwIfAborted();
+    log.error({ err }, 'the DNS webhook failed, the records have to be made by hand');
+  });
+  if (mode !== 'print') await waitForRecords(records, waitOptions(options, signal));
 }
 
 async function alreadySeen(records: readonly DnsRecord[], signal: AbortSignal, options: RecordsSetupOptions) {
