@@ -3,6 +3,7 @@
 import type { Clock } from '../src/lib/clock.ts';
 import { cloudflareKind } from './cloudflare.ts';
 import { digitaloceanKind } from './digitalocean.ts';
+import { hetznerKind } from './hetzner.ts';
 import { httpreqKind } from './httpreq.ts';
 import { linodeKind } from './linode.ts';
 import { namecheapKind } from './namecheap.ts';
@@ -76,6 +77,7 @@ export const providerKinds: readonly ProviderKind[] = [
   linodeKind,
   namecheapKind,
   digitaloceanKind,
+  hetznerKind,
   powerdnsKind,
   rfc2136Kind,
   httpreqKind,
@@ -91,8 +93,8 @@ export type ProviderChoice =
   | { readonly problems: ProviderProblem[] };
 
 /**
- * By DNS_PROVIDER, or the one kind whose required credentials are all present; undefined when there is neither. Problems
- * are returned whole, not thrown.
+ * By DNS_PROVIDER, or the one kind whose required credentials are all present; undefined when there is neither. A kind of
+ * which only a part is set is a problem. Problems are returned whole, not thrown.
  */
 export function chooseProvider(
   env: Readonly<Record<string, string | undefined>>,
@@ -101,7 +103,7 @@ export function chooseProvider(
   if (named) return choiceByName(named, env);
   const complete = providerKinds.filter((kind) => missingOf(kind, env).length === 0);
   const [kind] = complete;
-  if (kind === undefined) return undefined;
+  if (kind === undefined) return incompleteChoice(env);
   if (complete.length > 1) {
     const names = complete.map((candidate) => candidate.name).join(', ');
     return {
@@ -116,6 +118,17 @@ export function chooseProvider(
   return { kind, credentials: credentialsOf(kind, env) };
 }
 
+/** A secret of one provider is set: then it is that one, and something is missing. */
+function incompleteChoice(env: Readonly<Record<string, string | undefined>>): ProviderChoice | undefined {
+  const begun = providerKinds.filter((kind) =>
+    kind.variables.some(
+      (variable) => variable.secret && variable.required && valueIn(env, variable) !== undefined,
+    ),
+  );
+  const [kind, ...others] = begun;
+  return kind === undefined || others.length > 0 ? undefined : choiceByName(kind.name, env);
+}
+
 function choiceByName(named: string, env: Readonly<Record<string, string | undefined>>): ProviderChoice {
   const kind = providerKinds.find(
     (candidate) => candidate.name === named || candidate.aliases?.includes(named),
@@ -128,7 +141,7 @@ function choiceByName(named: string, env: Readonly<Record<string, string | undef
   }
   const problems = missingOf(kind, env).map((variable) => ({
     variable: variable.name,
-    problem: `DNS_PROVIDER=${named} needs it: ${variable.meaning}${alsoKnownAs(variable)}`,
+    problem: `the DNS provider ${named} needs it: ${variable.meaning}${alsoKnownAs(variable)}`,
   }));
   return problems.length > 0 ? { problems } : { kind, credentials: credentialsOf(kind, env) };
 }

@@ -74,3 +74,23 @@ test('an address of an API over which the token would travel in clear is refused
     }
   }
 });
+
+test('a secret without what belongs to it is a problem, for its owner meant that provider', () => {
+  assert.deepEqual(
+    problems({ NAMECHEAP_API_KEY: 'a', NAMECHEAP_USERNAME: 'us' }).map(({ variable }) => variable),
+    ['NAMECHEAP_CLIENT_IP'],
+  );
+  assert.deepEqual(
+    problems({ RFC2136_TSIG_SECRET: 'c2VjcmV0' }).map(({ variable }) => variable),
+    ['RFC2136_NAMESERVER', 'RFC2136_TSIG_KEY'],
+  );
+});
+
+test('no two providers read the same variable, and each says what its variables mean', () => {
+  const names = providerKinds.flatMap(({ variables }) =>
+    variables.flatMap(({ name, aliases = [] }) => [name, ...aliases]),
+  );
+  assert.equal(new Set(names).size, names.length);
+  for (const { meaning } of providerKinds.flatMap(({ variables }) => variables))
+    assert.ok(meaning.length > 5);
+});

