@@ -1,0 +1,63 @@
+// Takes over, once, what the earlier images left in the state folder: their account and their certificates.
+
+import { createPublicKey } from 'node:crypto';
+import type { Domain } from '../src/lib/domain.ts';
+import { type Log, silentLog } from '../src/lib/log.ts';
+import { type FoundState, readCertbot } from './certbot.ts';
+import { readLego } from './lego.ts';
+import type { Store } from './store.ts';
+
+export interface AdoptOptions {
+  stateDir: string;
+  directoryUrl: string;
+  /** As in ManagerOptions. */
+  wanted: readonly (readonly Domain[])[];
+  store: Store;
+  now?: Date;
+  log?: Log;
+}
+
+/**
+ * Copies into our own state; the earlier files stay as they are, for a way back. An account of ours is never replaced,
+ * nor a certificate that ends later. Touches no network. Rejects when our own state cannot be written.
+ */
+export async function adoptEarlierState(options: AdoptOptions): Promise<void> {
+  const { stateDir, directoryUrl, log = silentLog } = options;
+  // An account that is ours says that all this was done, or that there was nothing.
+  if ((await options.store.readAccount()) !== undefined) return;
+  const found = [
+    await readCertbot(stateDir, directoryUrl, log),
+    await readLego(`${stateDir}/lego`, directoryUrl, log),
+  ];
+  // The certificates first: the account is what marks the end.
+  for (const state of found) await adoptCertificates(state, options);
+  const account = found.find((state) => state.account !== undefined)?.account;
+  if (account === undefined) return;
+  const { key, url } = account;
+  await options.store.writeAccount({ key, url, publicKey: publicKeyOf(key) });
+  log.info({ account: account.url, from: account.from }, 'account of an earlier image adopted');
+}
+
+async function adoptCertificates({ certificates }: FoundState, options: AdoptOptions): Promise<void> {
+  const { wanted, store, now = new Date(), log = silentLog } = options;
+  for (const names of wanted) {
+    const fitting = certificates
+      .filter((each) => each.notAfter > now && sameSet(each.names, names))
+      .sort((a, b) => +b.notAfter - +a.notAfter)[0];
+    if (fitting === undefined) continue;
+    const ours = (await store.readCertificates()).find((each) => sameSet(each.names, names));
+    if (ours !== undefined && ours.notAfter >= fitting.notAfter) continue;
+    await store.keepCertificate({ ...fitting, names });
+    log.info({ domain: names[0], serial: fitting.serial }, 'certificate of an earlier image adopted');
+  }
+}
+
+/** As a JWK with its members in the order of RFC 7638. */
+function publicKeyOf(key: string): Record<string, string> {
+  const jwk = createPublicKey(key).export({ format: 'jwk' }) as Record<string, string>;
+  return Object.fromEntries(Object.entries(jwk).sort(([a], [b]) => (a < b ? -1 : 1)));
+}
+
+function sameSet(a: readonly string[], b: readonly string[]): boolean {
+  return a.length === b.length && new Set([...a, ...b]).size === a.length;
+}

@@ -1,0 +1,106 @@
+// What a certbot volume holds for one ACME directory: the account and the certificates. Reads only.
+
+import { createPrivateKey, type webcrypto } from 'node:crypto';
+import { readdir, readFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { type Certificate, readCertificate } from '../src/lib/certificate.ts';
+import { type Log, silentLog } from '../src/lib/log.ts';
+
+export interface FoundAccount {
+  readonly url: string;
+  /** PEM, PKCS#8. Secret. */
+  readonly key: string;
+  /** The folder it was read from. */
+  readonly from: string;
+}
+
+export interface FoundState {
+  /** Undefined if there is none, or several and nothing says which. */
+  readonly account: FoundAccount | undefined;
+  readonly certificates: readonly Certificate[];
+}
+
+interface RenewalConf {
+  readonly lineage: string;
+  readonly account: string | undefined;
+  readonly server: string | undefined;
+}
+
+/** Damaged parts are reported and left out; nothing in `folder` is changed. */
+export async function readCertbot(
+  folder: string,
+  directoryUrl: string,
+  log: Log = silentLog,
+): Promise<FoundState> {
+  const confs = (await readConfs(join(folder, 'renewal'))).filter((conf) => conf.server === directoryUrl);
+  const accounts = await readAccounts(folder, directoryUrl, log);
+  // certbot renews with the account that the renewal conf names: CAA pins are about that one.
+  const named = new Set(confs.map((conf) => conf.account));
+  const fitting = accounts.length > 1 ? accounts.filter((each) => named.has(each.id)) : accounts;
+  if (fitting.length > 1 || (fitting.length === 0 && accounts.length > 0)) {
+    log.warn(
+      { folder, accounts: accounts.map((each) => each.url) },
+      'several certbot accounts, and no saying which',
+    );
+  }
+  const account = fitting.length === 1 ? fitting[0] : undefined;
+  const certificates: Certificate[] = [];
+  for (const { lineage } of confs) {
+    const live = join(folder, 'live', lineage);
+    try {
+      const chain = await readFile(join(live, 'fullchain.pem'), 'utf8');
+      certificates.push(readCertificate(chain, await readFile(join(live, 'privkey.pem'), 'utf8')));
+    } catch (err) {
+      log.warn({ lineage: live, err }, 'certbot certificate cannot be read');
+    }
+  }
+  return { account: account && { url: account.url, key: account.key, from: account.from }, certificates };
+}
+
+async function readConfs(folder: string): Promise<RenewalConf[]> {
+  const files = (await entries(folder)).filter((file) => file.endsWith('.conf'));
+  return Promise.all(
+    files.map(async (file) => {
+      const text = await readFile(join(folder, file), 'utf8');
+      const value = (name: string) => new RegExp(`^\\s*${name}\\s*=\\s*(\\S+)\\s*$`, 'm').exec(text)?.[1];
+      return { lineage: file.slice(0, -'.conf'.length), account: value('account'), server: value('server') };
+    }),
+  );
+}
+
+interface CertbotAccount extends FoundAccount {
+  readonly id: string;
+}
+
+/** accounts/<host>/<path>/<id>/{regr,private_key}.json; the path may be a link to that of the older API. */
+async function readAccounts(folder: string, directoryUrl: string, log: Log): Promise<CertbotAccount[]> {
+  const { host, pathname } = new URL(directoryUrl);
+  const parent = join(folder, 'accounts', host, pathname);
+  const found: CertbotAccount[] = [];
+  for (const id of await entries(parent)) {
+    const from = join(parent, id);
+    try {
+      const { uri } = JSON.parse(await readFile(join(from, 'regr.json'), 'utf8')) as { uri: unknown };
+      const jwk = JSON.parse(await readFile(join(from, 'private_key.json'), 'utf8')) as webcrypto.JsonWebKey;
+      const key = createPrivateKey({ key: jwk, format: 'jwk' })
+        .export({ type: 'pkcs8', format: 'pem' })
+        .toString();
+      if (typeof uri !== 'string' || !URL.canParse(uri)) throw new Error('regr.json names no account URL');
+      found.push({ id, url: uri, key, from });
+    } catch (error) {
+      // Parsers quote what they read, and this is a key.
+      const why = error instanceof SyntaxError ? new Error('it is not JSON') : error;
+      log.warn({ account: from, err: why }, 'certbot account cannot be read');
+    }
+  }
+  return found;
+}
+
+async function entries(folder: string): Promise<string[]> {
+  try {
+    return (await readdir(folder)).sort();
+  } catch (error) {
+    if (['ENOENT', 'ENOTDIR'].includes((error as NodeJS.ErrnoException).code ?? '')) return [];
+    throw error;
+  }
+}

@@ -1,0 +1,89 @@
+// What a lego volume holds for one ACME directory: the account and the certificates, as lego 4 or 5 wrote them. Reads only.
+
+import { createPrivateKey } from 'node:crypto';
+import { readdir, readFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { type Certificate, readCertificate } from '../src/lib/certificate.ts';
+import { type Log, silentLog } from '../src/lib/log.ts';
+import type { FoundAccount, FoundState } from './certbot.ts';
+
+/** `folder` has `accounts` and `certificates`. Damaged parts are reported and left out; nothing in it is changed. */
+export async function readLego(
+  folder: string,
+  directoryUrl: string,
+  log: Log = silentLog,
+): Promise<FoundState> {
+  const accounts = await readAccounts(folder, directoryUrl, log);
+  if (accounts.length > 1) {
+    log.warn(
+      { folder, accounts: accounts.map((each) => each.url) },
+      'several lego accounts, and no saying which',
+    );
+  }
+  const certificates = await readCertificates(join(folder, 'certificates'), new URL(directoryUrl).host, log);
+  return { account: accounts.length === 1 ? accounts[0] : undefined, certificates };
+}
+
+/** Version 4: accounts/<host[_port]>/<email>/{account.json,keys/<email>.key}; version 5: the key beside, under its id. */
+async function readAccounts(folder: string, directoryUrl: string, log: Log): Promise<FoundAccount[]> {
+  const server = join(folder, 'accounts', new URL(directoryUrl).host.replaceAll(':', '_'));
+  const found: FoundAccount[] = [];
+  for (const id of await entries(server)) {
+    const from = join(server, id);
+    try {
+      const account = JSON.parse(await readFile(join(from, 'account.json'), 'utf8')) as {
+        registration?: { uri?: unknown; accountURL?: unknown };
+      };
+      const url = account.registration?.uri ?? account.registration?.accountURL;
+      if (typeof url !== 'string' || !URL.canParse(url)) throw new Error('account.json names no account URL');
+      const files = [join(from, 'keys', `${id}.key`), join(from, `${id}.key`)];
+      found.push({ url, key: await readKey(files), from });
+    } catch (error) {
+      const why = error instanceof SyntaxError ? new Error('it is not JSON') : error;
+      log.warn({ account: from, err: why }, 'lego account cannot be read');
+    }
+  }
+  return found;
+}
+
+/** Version 4 writes SEC1 and PKCS#1; what signs for us wants PKCS#8. */
+async function readKey(files: readonly string[]): Promise<string> {
+  for (const file of files) {
+    const pem = await readFile(file, 'utf8').catch(() => undefined);
+    if (pem === undefined) continue;
+    try {
+      return createPrivateKey(pem).export({ type: 'pkcs8', format: 'pem' }).toString();
+    } catch {
+      // The cause may quote the key: it is dropped on purpose.
+      throw new Error(`the key ${file} cannot be parsed`);
+    }
+  }
+  throw new Error('its key is missing');
+}
+
+/** <name>.json says which CA it is from; without it a certificate cannot be told from one of staging. */
+async function readCertificates(folder: string, host: string, log: Log): Promise<Certificate[]> {
+  const found: Certificate[] = [];
+  for (const file of (await entries(folder)).filter((each) => each.endsWith('.json'))) {
+    const path = join(folder, file.slice(0, -'.json'.length));
+    try {
+      const about = JSON.parse(await readFile(`${path}.json`, 'utf8')) as { certUrl?: unknown };
+      if (!URL.canParse(String(about.certUrl)) || new URL(String(about.certUrl)).host !== host) continue;
+      found.push(
+        readCertificate(await readFile(`${path}.crt`, 'utf8'), await readFile(`${path}.key`, 'utf8')),
+      );
+    } catch (err) {
+      log.warn({ certificate: path, err }, 'lego certificate cannot be read');
+    }
+  }
+  return found;
+}
+
+async function entries(folder: string): Promise<string[]> {
+  try {
+    return (await readdir(folder)).sort();
+  } catch (error) {
+    if (['ENOENT', 'ENOTDIR'].includes((error as NodeJS.ErrnoException).code ?? '')) return [];
+    throw error;
+  }
+}

@@ -1,0 +1,185 @@
+// Volumes of the earlier images: taken over with their account and certificates, and left byte for byte as they were.
+
+import assert from 'node:assert/strict';
+import { createHash, createPrivateKey, generateKeyPairSync } from 'node:crypto';
+import { mkdir, readdir, readFile, readlink, symlink, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { after, before, type TestContext, test } from 'node:test';
+import { openAccount, storedDocument } from '../../acme/account.ts';
+import { adoptEarlierState } from '../../acme/adopt.ts';
+import { type Certificate, splitChain } from '../../src/lib/certificate.ts';
+import { parseDomain } from '../../src/lib/domain.ts';
+import { type Pebble, startPebble } from '../support/pebble.ts';
+import { connectionTo, freshFolder, recordedLog, storeFor } from './support.ts';
+
+let pebble: Pebble;
+before(async () => {
+  pebble = await startPebble();
+});
+after(() => pebble?.stop());
+
+const signal = () => AbortSignal.timeout(60_000);
+const name = parseDomain('kept.example');
+
+/** An account of an RSA key, as certbot makes it, with a certificate. */
+async function earlier(t: TestContext, type: 'rsa' | 'ec') {
+  const { privateKey } =
+    type === 'rsa'
+      ? generateKeyPairSync('rsa', { modulusLength: 2048 })
+      : generateKeyPairSync('ec', { namedCurve: 'P-256' });
+  const key = privateKey.export({ type: 'pkcs8', format: 'pem' }).toString();
+  const store = await storeFor(pebble, await freshFolder(t));
+  const acme = connectionTo(pebble, store, { accountKey: key });
+  t.after(acme.close);
+  const { account, issuer } = await acme.connect(signal());
+  return { url: account.url, key, certificate: await issuer.obtain([name], signal()) };
+}
+
+async function certbotAccount(stateDir: string, id: string, url: string, key: string): Promise<string> {
+  const folder = join(stateDir, 'accounts', pebble.address, 'dir', id);
+  await mkdir(folder, { recursive: true });
+  await writeFile(join(folder, 'regr.json'), JSON.stringify({ body: {}, uri: url }));
+  await writeFile(
+    join(folder, 'private_key.json'),
+    JSON.stringify(createPrivateKey(key).export({ format: 'jwk' })),
+  );
+  await writeFile(join(folder, 'meta.json'), JSON.stringify({ creation_host: 'old' }));
+  return folder;
+}
+
+async function certbotLineage(stateDir: string, account: string, { chain, key }: Certificate): Promise<void> {
+  const [archive, live, renewal] = ['archive/kept.example', 'live/kept.example', 'renewal'].map((each) =>
+    join(stateDir, each),
+  ) as [string, string, string];
+  for (const folder of [archive, live, renewal]) await mkdir(folder, { recursive: true });
+  const [leaf, ...rest] = splitChain(chain);
+  const parts = { cert: leaf!, chain: rest.join('\n'), fullchain: chain, privkey: key };
+  for (const [part, pem] of Object.entries(parts)) {
+    await writeFile(join(archive, `${part}3.pem`), pem, { mode: 0o600 });
+    await symlink(`../../archive/kept.example/${part}3.pem`, join(live, `${part}.pem`));
+  }
+  const conf = `version = 2.1.0\n[renewalparams]\naccount = ${account}\nauthenticator = dns-cloudflare\n`;
+  await writeFile(join(renewal, 'kept.example.conf'), `${conf}server = ${pebble.directoryUrl}\n`);
+}
+
+async function digestOf(folder: string): Promise<string> {
+  const hash = createHash('sha256');
+  const entries = await readdir(folder, { recursive: true, withFileTypes: true });
+  for (const entry of entries.sort((a, b) =>
+    `${a.parentPath}/${a.name}`.localeCompare(`${b.parentPath}/${b.name}`),
+  )) {
+    const path = join(entry.parentPath, entry.name);
+    if (path.startsWith(join(folder, 'dstack-ingress'))) continue;
+    hash.update(path);
+    if (entry.isFile()) hash.update(await readFile(path));
+    if (entry.isSymbolicLink()) hash.update(await readlink(path));
+  }
+  return hash.digest('hex');
+}
+
+async function adopt(t: TestContext, stateDir: string) {
+  const { log, lines } = recordedLog();
+  const store = await storeFor(pebble, stateDir, log);
+  const { directoryUrl } = pebble;
+  await adoptEarlierState({ stateDir, directoryUrl, wanted: [[name]], store, log });
+  const acme = connectionTo(pebble, store, { log });
+  t.after(acme.close);
+  return { store, acme, lines };
+}
+
+test('a certbot volume goes on under its account, without a new account or order, and stays as it was', async (t) => {
+  const { url, key, certificate } = await earlier(t, 'rsa');
+  const stateDir = await freshFolder(t);
+  await certbotAccount(stateDir, '1'.repeat(32), url, key);
+  await certbotLineage(stateDir, '1'.repeat(32), certificate);
+  const before = await digestOf(stateDir);
+  const made = [pebble.made('account'), pebble.made('order')];
+  const { store, acme } = await adopt(t, stateDir);
+  assert.equal((await store.readCertificates())[0]?.sha256, certificate.sha256);
+  const offline = await storedDocument(store);
+  const account = await openAccount({ store, transport: acme.transport }, signal());
+  assert.equal(account.url, url);
+  assert.deepEqual(account.document, offline);
+  assert.deepEqual([pebble.made('account'), pebble.made('order')], made);
+  const renewed = await (await acme.connect(signal())).issuer.obtain([name], signal());
+  assert.notEqual(renewed.serial, certificate.serial);
+  assert.equal(pebble.made('account'), made[0]);
+  assert.equal(await digestOf(stateDir), before);
+});
+
+test('of several certbot accounts the one that the renewal conf names is taken', async (t) => {
+  const [right, wrong] = [await earlier(t, 'rsa'), await earlier(t, 'ec')];
+  const stateDir = await freshFolder(t);
+  await certbotAccount(stateDir, 'a', wrong.url, wrong.key);
+  await certbotAccount(stateDir, 'b', right.url, right.key);
+  await certbotLineage(stateDir, 'b', right.certificate);
+  const { store } = await adopt(t, stateDir);
+  assert.equal((await store.readAccount())?.url, right.url);
+});
+
+test('a damaged certbot account is reported without its key, and stops nothing', async (t) => {
+  const { url, key, certificate } = await earlier(t, 'rsa');
+  const stateDir = await freshFolder(t);
+  const folder = await certbotAccount(stateDir, 'a', url, key);
+  await certbotLineage(stateDir, 'a', certificate);
+  const jwk = await readFile(join(folder, 'private_key.json'), 'utf8');
+  await writeFile(join(folder, 'private_key.json'), jwk.slice(0, -40));
+  const { store, lines } = await adopt(t, stateDir);
+  assert.equal(await store.readAccount(), undefined);
+  assert.ok(lines.some((line) => line.msg === 'certbot account cannot be read'));
+  const { d } = JSON.parse(jwk) as { d: string };
+  assert.ok(!JSON.stringify(lines).includes(d.slice(0, 20)));
+  assert.equal((await store.readCertificates()).length, 1);
+});
+
+test('certbot state of another directory is not ours', async (t) => {
+  const { url, key, certificate } = await earlier(t, 'ec');
+  const stateDir = await freshFolder(t);
+  await certbotAccount(stateDir, 'a', url, key);
+  await certbotLineage(stateDir, 'a', certificate);
+  const conf = join(stateDir, 'renewal', 'kept.example.conf');
+  await writeFile(
+    conf,
+    (await readFile(conf, 'utf8')).replace(pebble.directoryUrl, 'https://other.example/dir'),
+  );
+  const { store } = await adopt(t, stateDir);
+  assert.deepEqual(await store.readCertificates(), []);
+});
+
+for (const version of [4, 5]) {
+  test(`a volume of lego ${version} goes on under its account, and stays as it was`, async (t) => {
+    const { url, key, certificate } = await earlier(t, 'ec');
+    const stateDir = await freshFolder(t);
+    const id = version === 4 ? 'noemail@example.com' : 'abcdef';
+    const account = join(stateDir, 'lego', 'accounts', pebble.address.replace(':', '_'), id);
+    const certificates = join(stateDir, 'lego', 'certificates');
+    await mkdir(join(account, 'keys'), { recursive: true });
+    await mkdir(certificates, { recursive: true });
+    const registration = version === 4 ? { body: {}, uri: url } : { accountURL: url };
+    await writeFile(join(account, 'account.json'), JSON.stringify({ email: 'x@y.example', registration }));
+    const sec1 = createPrivateKey(key).export({ type: 'sec1', format: 'pem' });
+    await writeFile(join(account, version === 4 ? 'keys' : '', `${id}.key`), sec1);
+    await writeFile(join(certificates, `${name}.crt`), certificate.chain);
+    await writeFile(join(certificates, `${name}.key`), certificate.key);
+    const about = { domain: name, certUrl: `https://${pebble.address}/certZ/1` };
+    await writeFile(join(certificates, `${name}.json`), JSON.stringify(about));
+    const before = await digestOf(stateDir);
+    const made = [pebble.made('account'), pebble.made('order')];
+    const { store, acme } = await adopt(t, stateDir);
+    assert.equal((await store.readCertificates())[0]?.sha256, certificate.sha256);
+    assert.equal((await openAccount({ store, transport: acme.transport }, signal())).url, url);
+    assert.deepEqual([pebble.made('account'), pebble.made('order')], made);
+    assert.equal(await digestOf(stateDir), before);
+  });
+}
+
+test('an account that is ours already is never replaced by an earlier one', async (t) => {
+  const { url, key, certificate } = await earlier(t, 'rsa');
+  const stateDir = await freshFolder(t);
+  const { store, acme } = await adopt(t, stateDir);
+  const own = await openAccount({ store, transport: acme.transport }, signal());
+  await certbotAccount(stateDir, 'a', url, key);
+  await certbotLineage(stateDir, 'a', certificate);
+  const again = await adopt(t, stateDir);
+  assert.equal((await again.store.readAccount())?.url, own.url);
+});
