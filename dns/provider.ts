@@ -141,7 +141,7 @@ function choiceByName(named: string, env: Readonly<Record<string, string | undef
   }
   const problems = missingOf(kind, env).map((variable) => ({
     variable: variable.name,
-    problem: `the DNS provider ${named} needs it: ${variable.meaning}${alsoKnownAs(variable)}`,
+    problem: `DNS_PROVIDER=${named} needs it: ${variable.meaning}${alsoKnownAs(variable)}`,
   }));
   return problems.length > 0 ? { problems } : { kind, credentials: credentialsOf(kind, env) };
 }
