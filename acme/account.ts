@@ -24,6 +24,7 @@ export type AccountErrorCode =
   | 'account-changed'
   | 'account-refused'
   | 'account-key-differs'
+  | 'account-unclear'
   | 'key-change-impossible'
   | 'external-account-required';
 
@@ -45,6 +46,8 @@ export interface AccountOptions {
   externalAccount?: ExternalAccount | undefined;
   /** PEM, PKCS#8: a derived key, which is then not written to disk. */
   key?: string | undefined;
+  /** Why no account may be made where we have none. */
+  refuseToRegister?: string | undefined;
   log?: Log;
 }
 
@@ -136,7 +139,7 @@ export function generateKey(): string {
   return privateKey.export({ type: 'pkcs8', format: 'pem' }).toString();
 }
 
-async function accountKey({ store, key }: AccountOptions): Promise<StoredAccount> {
+async function accountKey({ store, key, refuseToRegister }: AccountOptions): Promise<StoredAccount> {
   const stored = await store.readAccount();
   if (key !== undefined) {
     if (stored?.key !== undefined && !samePublicKey(stored.key, key)) {
@@ -153,6 +156,9 @@ async function accountKey({ store, key }: AccountOptions): Promise<StoredAccount
       'account-key-differs',
       `account ${stored.url} in ${store.folder} was made with a derived key, which is no longer configured`,
     );
+  }
+  if (refuseToRegister !== undefined) {
+    throw new AccountError('account-unclear', `no new account is made: ${refuseToRegister}`);
   }
   // On disk before the CA hears of it: an account whose key is lost would be lost too.
   const fresh: StoredAccount = { key: generateKey() };

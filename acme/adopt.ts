@@ -19,12 +19,13 @@ export interface AdoptOptions {
 
 /**
  * Copies into our own state; the earlier files stay as they are, for a way back. An account of ours is never replaced,
- * nor a certificate that ends later. Touches no network. Rejects when our own state cannot be written.
+ * nor a certificate that ends later. Touches no network. Resolves to why no new account may be made, which is for
+ * AcmeSettings.refuseToRegister; rejects when our own state cannot be read or written.
  */
-export async function adoptEarlierState(options: AdoptOptions): Promise<void> {
+export async function adoptEarlierState(options: AdoptOptions): Promise<string | undefined> {
   const { stateDir, directoryUrl, log = silentLog } = options;
   // An account that is ours says that all this was done, or that there was nothing.
-  if ((await options.store.readAccount()) !== undefined) return;
+  if ((await options.store.readAccount())?.url !== undefined) return undefined;
   const found = [
     await readCertbot(stateDir, directoryUrl, log),
     await readLego(`${stateDir}/lego`, directoryUrl, log),
@@ -32,10 +33,12 @@ export async function adoptEarlierState(options: AdoptOptions): Promise<void> {
   // The certificates first: the account is what marks the end.
   for (const state of found) await adoptCertificates(state, options);
   const account = found.find((state) => state.account !== undefined)?.account;
-  if (account === undefined) return;
+  // A new account would silently break the CAA pin of the one that is there.
+  if (account === undefined) return found.find((state) => state.unclear !== undefined)?.unclear;
   const { key, url } = account;
   await options.store.writeAccount({ key, url, publicKey: publicKeyOf(key) });
   log.info({ account: account.url, from: account.from }, 'account of an earlier image adopted');
+  return undefined;
 }
 
 async function adoptCertificates({ certificates }: FoundState, options: AdoptOptions): Promise<void> {

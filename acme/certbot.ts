@@ -17,6 +17,8 @@ export interface FoundAccount {
 export interface FoundState {
   /** Undefined if there is none, or several and nothing says which. */
   readonly account: FoundAccount | undefined;
+  /** Why there is an account but none that could be taken. */
+  readonly unclear: string | undefined;
   readonly certificates: readonly Certificate[];
 }
 
@@ -33,16 +35,10 @@ export async function readCertbot(
   log: Log = silentLog,
 ): Promise<FoundState> {
   const confs = (await readConfs(join(folder, 'renewal'))).filter((conf) => conf.server === directoryUrl);
-  const accounts = await readAccounts(folder, directoryUrl, log);
+  const { accounts, damaged } = await readAccounts(folder, directoryUrl, log);
   // certbot renews with the account that the renewal conf names: CAA pins are about that one.
   const named = new Set(confs.map((conf) => conf.account));
   const fitting = accounts.length > 1 ? accounts.filter((each) => named.has(each.id)) : accounts;
-  if (fitting.length > 1 || (fitting.length === 0 && accounts.length > 0)) {
-    log.warn(
-      { folder, accounts: accounts.map((each) => each.url) },
-      'several certbot accounts, and no saying which',
-    );
-  }
   const account = fitting.length === 1 ? fitting[0] : undefined;
   const certificates: Certificate[] = [];
   for (const { lineage } of confs) {
@@ -54,7 +50,14 @@ export async function readCertbot(
       log.warn({ lineage: live, err }, 'certbot certificate cannot be read');
     }
   }
-  return { account: account && { url: account.url, key: account.key, from: account.from }, certificates };
+  const urls = accounts.map((each) => each.url).join(', ');
+  const several =
+    accounts.length > 1 ? `${folder} has several certbot accounts and does not say which: ${urls}` : damaged;
+  return {
+    account: account && { url: account.url, key: account.key, from: account.from },
+    unclear: account === undefined ? several : undefined,
+    certificates,
+  };
 }
 
 async function readConfs(folder: string): Promise<RenewalConf[]> {
@@ -73,10 +76,11 @@ interface CertbotAccount extends FoundAccount {
 }
 
 /** accounts/<host>/<path>/<id>/{regr,private_key}.json; the path may be a link to that of the older API. */
-async function readAccounts(folder: string, directoryUrl: string, log: Log): Promise<CertbotAccount[]> {
+async function readAccounts(folder: string, directoryUrl: string, log: Log) {
   const { host, pathname } = new URL(directoryUrl);
   const parent = join(folder, 'accounts', host, pathname);
-  const found: CertbotAccount[] = [];
+  const accounts: CertbotAccount[] = [];
+  let damaged: string | undefined;
   for (const id of await entries(parent)) {
     const from = join(parent, id);
     try {
@@ -86,14 +90,15 @@ async function readAccounts(folder: string, directoryUrl: string, log: Log): Pro
         .export({ type: 'pkcs8', format: 'pem' })
         .toString();
       if (typeof uri !== 'string' || !URL.canParse(uri)) throw new Error('regr.json names no account URL');
-      found.push({ id, url: uri, key, from });
+      accounts.push({ id, url: uri, key, from });
     } catch (error) {
       // Parsers quote what they read, and this is a key.
       const why = error instanceof SyntaxError ? new Error('it is not JSON') : error;
       log.warn({ account: from, err: why }, 'certbot account cannot be read');
+      damaged = `the certbot account in ${from} cannot be read`;
     }
   }
-  return found;
+  return { accounts, damaged };
 }
 
 async function entries(folder: string): Promise<string[]> {

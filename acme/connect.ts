@@ -19,6 +19,8 @@ export interface AcmeSettings {
   profile?: string | undefined;
   /** PEM, PKCS#8: a derived account key instead of one on disk. */
   accountKey?: string | undefined;
+  /** As adoptEarlierState found. */
+  refuseToRegister?: string | undefined;
   store: Store;
   solver: Solver;
   /** For one certificate, propagation included. */
@@ -51,8 +53,11 @@ export function createAcme(settings: AcmeSettings): Acme {
   return {
     transport,
     async connect(signal) {
-      const { email, externalAccount, accountKey: key, profile } = settings;
-      const account = await openAccount({ transport, store, email, externalAccount, key, log }, signal);
+      const { email, externalAccount, accountKey: key, profile, refuseToRegister } = settings;
+      const account = await openAccount(
+        { transport, store, email, externalAccount, key, refuseToRegister, log },
+        signal,
+      );
       const timing = deadlineMs === undefined ? {} : { deadlineMs };
       return {
         account,

@@ -13,21 +13,19 @@ export async function readLego(
   directoryUrl: string,
   log: Log = silentLog,
 ): Promise<FoundState> {
-  const accounts = await readAccounts(folder, directoryUrl, log);
-  if (accounts.length > 1) {
-    log.warn(
-      { folder, accounts: accounts.map((each) => each.url) },
-      'several lego accounts, and no saying which',
-    );
-  }
+  const { accounts, damaged } = await readAccounts(folder, directoryUrl, log);
+  const account = accounts.length === 1 ? accounts[0] : undefined;
+  const urls = accounts.map((each) => each.url).join(', ');
+  const several = accounts.length > 1 ? `${folder} has several lego accounts: ${urls}` : damaged;
   const certificates = await readCertificates(join(folder, 'certificates'), new URL(directoryUrl).host, log);
-  return { account: accounts.length === 1 ? accounts[0] : undefined, certificates };
+  return { account, unclear: account === undefined ? several : undefined, certificates };
 }
 
 /** Version 4: accounts/<host[_port]>/<email>/{account.json,keys/<email>.key}; version 5: the key beside, under its id. */
-async function readAccounts(folder: string, directoryUrl: string, log: Log): Promise<FoundAccount[]> {
+async function readAccounts(folder: string, directoryUrl: string, log: Log) {
   const server = join(folder, 'accounts', new URL(directoryUrl).host.replaceAll(':', '_'));
-  const found: FoundAccount[] = [];
+  const accounts: FoundAccount[] = [];
+  let damaged: string | undefined;
   for (const id of await entries(server)) {
     const from = join(server, id);
     try {
@@ -37,13 +35,14 @@ async function readAccounts(folder: string, directoryUrl: string, log: Log): Pro
       const url = account.registration?.uri ?? account.registration?.accountURL;
       if (typeof url !== 'string' || !URL.canParse(url)) throw new Error('account.json names no account URL');
       const files = [join(from, 'keys', `${id}.key`), join(from, `${id}.key`)];
-      found.push({ url, key: await readKey(files), from });
+      accounts.push({ url, key: await readKey(files), from });
     } catch (error) {
       const why = error instanceof SyntaxError ? new Error('it is not JSON') : error;
       log.warn({ account: from, err: why }, 'lego account cannot be read');
+      damaged = `the lego account in ${from} cannot be read`;
     }
   }
-  return found;
+  return { accounts, damaged };
 }
 
 /** Version 4 writes SEC1 and PKCS#1; what signs for us wants PKCS#8. */

@@ -81,8 +81,8 @@ async function adopt(t: TestContext, stateDir: string) {
   const { log, lines } = recordedLog();
   const store = await storeFor(pebble, stateDir, log);
   const { directoryUrl } = pebble;
-  await adoptEarlierState({ stateDir, directoryUrl, wanted: [[name]], store, log });
-  const acme = connectionTo(pebble, store, { log });
+  const refuseToRegister = await adoptEarlierState({ stateDir, directoryUrl, wanted: [[name]], store, log });
+  const acme = connectionTo(pebble, store, { log, refuseToRegister });
   t.after(acme.close);
   return { store, acme, lines };
 }
@@ -117,19 +117,38 @@ test('of several certbot accounts the one that the renewal conf names is taken',
   assert.equal((await store.readAccount())?.url, right.url);
 });
 
-test('a damaged certbot account is reported without its key, and stops nothing', async (t) => {
+test('of several certbot accounts none is guessed, and no other is made', async (t) => {
+  const [one, two] = [await earlier(t, 'rsa'), await earlier(t, 'ec')];
+  const stateDir = await freshFolder(t);
+  await certbotAccount(stateDir, 'a', one.url, one.key);
+  await certbotAccount(stateDir, 'b', two.url, two.key);
+  const made = pebble.made('account');
+  for (const _ of ['first start', 'second start']) {
+    const { acme } = await adopt(t, stateDir);
+    await assert.rejects(acme.connect(signal()), { code: 'account-unclear' });
+  }
+  assert.equal(pebble.made('account'), made);
+});
+
+test('a damaged certbot account is reported without its key, its certificate serves, and no other account is made', async (t) => {
   const { url, key, certificate } = await earlier(t, 'rsa');
   const stateDir = await freshFolder(t);
   const folder = await certbotAccount(stateDir, 'a', url, key);
   await certbotLineage(stateDir, 'a', certificate);
   const jwk = await readFile(join(folder, 'private_key.json'), 'utf8');
   await writeFile(join(folder, 'private_key.json'), jwk.slice(0, -40));
-  const { store, lines } = await adopt(t, stateDir);
+  const { store, lines, acme } = await adopt(t, stateDir);
   assert.equal(await store.readAccount(), undefined);
   assert.ok(lines.some((line) => line.msg === 'certbot account cannot be read'));
   const { d } = JSON.parse(jwk) as { d: string };
   assert.ok(!JSON.stringify(lines).includes(d.slice(0, 20)));
   assert.equal((await store.readCertificates()).length, 1);
+  const made = pebble.made('account');
+  await assert.rejects(acme.connect(signal()), {
+    code: 'account-unclear',
+    message: /certbot account in .*cannot be read/,
+  });
+  assert.equal(pebble.made('account'), made);
 });
 
 test('certbot state of another directory is not ours', async (t) => {
