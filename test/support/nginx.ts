@@ -43,7 +43,8 @@ http {
     'nginx',
     ['-p', folder, '-c', join(folder, 'nginx.conf'), '-e', join(folder, 'error.log')],
     {
-      env,
+      // Debian keeps it where only root's PATH leads.
+      env: { ...process.env, PATH: `${process.env.PATH}:/usr/sbin:/sbin` },
       stdio: 'inherit',
     },
   );
