@@ -21,8 +21,9 @@ LABEL org.opencontainers.image.title="dstack-ingress" \
       org.opencontainers.image.description="TLS ingress for dstack confidential VMs" \
       org.opencontainers.image.licenses="MIT" \
       org.opencontainers.image.revision="$GIT_REVISION"
-# Modes are set, not inherited: they differ with the umask of whoever cloned the repository.
-COPY --from=build --chmod=0444 /build/dist/dstack-ingress.mjs /build/dist/worker.mjs /app/
+# Modes are set, not inherited: they differ with the umask of whoever cloned the repository. 0555, because the folder
+# takes the mode too and must stay one that can be entered.
+COPY --from=build --chmod=0555 /build/dist/ /app/
 COPY --chmod=0444 LICENSE /app/
 # Root inside the container, as in the images that this one replaces: their volumes (/etc/letsencrypt with keys of mode
 # 0600, /evidences) and the guest agent's socket belong to root, and a compose file need not change. There is no shell
