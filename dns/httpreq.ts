@@ -1,4 +1,4 @@
-// lego's httpreq protocol: two calls to a server of one's own, for challenges in any DNS that has no provider here.
+// Speaks lego's httpreq protocol: two calls to a server of one's own, for challenges in any DNS without a provider here.
 
 import { type Api, createApi, readBaseUrl } from './api.ts';
 import { patiently } from './patience.ts';
