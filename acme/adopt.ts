@@ -5,6 +5,7 @@ import type { Domain } from '../src/lib/domain.ts';
 import { type Log, silentLog } from '../src/lib/log.ts';
 import { type FoundState, readCertbot } from './certbot.ts';
 import { readLego } from './lego.ts';
+import { pick, sameSet } from './selection.ts';
 import type { Store } from './store.ts';
 
 export interface AdoptOptions {
@@ -13,6 +14,8 @@ export interface AdoptOptions {
   /** As in ManagerOptions. */
   wanted: readonly (readonly Domain[])[];
   store: Store;
+  /** Whether the account's key comes from elsewhere, so that the earlier account cannot be ours. */
+  derivedKey?: boolean;
   now?: Date;
   log?: Log;
 }
@@ -36,6 +39,13 @@ export async function adoptEarlierState(options: AdoptOptions): Promise<string |
   // A new account would silently break the CAA pin of the one that is there.
   if (account === undefined) return found.find((state) => state.unclear !== undefined)?.unclear;
   const { key, url } = account;
+  if (options.derivedKey === true) {
+    log.warn(
+      { account: url, from: account.from },
+      'account of an earlier image is left: the account key is derived',
+    );
+    return undefined;
+  }
   await options.store.writeAccount({ key, url, publicKey: publicKeyOf(key) });
   log.info({ account: account.url, from: account.from }, 'account of an earlier image adopted');
   return undefined;
@@ -44,13 +54,20 @@ export async function adoptEarlierState(options: AdoptOptions): Promise<string |
 async function adoptCertificates({ certificates }: FoundState, options: AdoptOptions): Promise<void> {
   const { wanted, store, now = new Date(), log = silentLog } = options;
   for (const names of wanted) {
-    const fitting = certificates
-      .filter((each) => each.notAfter > now && sameSet(each.names, names))
-      .sort((a, b) => +b.notAfter - +a.notAfter)[0];
+    const valid = certificates
+      .filter((each) => each.notAfter > now)
+      .sort((a, b) => +b.notAfter - +a.notAfter);
+    // One for fewer names serves the first of them until there is one for all.
+    const fitting =
+      valid.find((each) => sameSet(each.names, names)) ??
+      valid.find((each) => each.names.includes(names[0]!));
     if (fitting === undefined) continue;
-    const ours = (await store.readCertificates()).find((each) => sameSet(each.names, names));
+    const ours = pick(await store.readCertificates(), names);
     if (ours !== undefined && ours.notAfter >= fitting.notAfter) continue;
-    await store.keepCertificate({ ...fitting, names });
+    await store.keepCertificate({
+      ...fitting,
+      names: [names[0]!, ...fitting.names.filter((name) => name !== names[0])],
+    });
     log.info({ domain: names[0], serial: fitting.serial }, 'certificate of an earlier image adopted');
   }
 }
@@ -59,8 +76,4 @@ async function adoptCertificates({ certificates }: FoundState, options: AdoptOpt
 function publicKeyOf(key: string): Record<string, string> {
   const jwk = createPublicKey(key).export({ format: 'jwk' }) as Record<string, string>;
   return Object.fromEntries(Object.entries(jwk).sort(([a], [b]) => (a < b ? -1 : 1)));
-}
-
-function sameSet(a: readonly string[], b: readonly string[]): boolean {
-  return a.length === b.length && new Set([...a, ...b]).size === a.length;
 }

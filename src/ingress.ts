@@ -1,8 +1,9 @@
 // The composition root: starts the workers, serves what is on disk, then keeps certificates, records, routes and evidence.
 
 import { createSecureContext } from 'node:tls';
+import { adoptEarlierState } from '../acme/adopt.ts';
 import { servable } from '../acme/selection.ts';
-import { createStore } from '../acme/store.ts';
+import { createStore, type Store } from '../acme/store.ts';
 import { createAgent } from '../evidence/agent.ts';
 import { buildBundle } from '../evidence/bundle.ts';
 import { publishBundle } from '../evidence/publish.ts';
@@ -66,12 +67,13 @@ export async function startIngress(config: Config, options: IngressOptions): Pro
     if (certificates.length === plan.certificates.length) covered.resolve();
   }
 
-  async function serveStored(): Promise<Awaited<ReturnType<typeof createStore>>> {
+  async function serveStored() {
     const { stateDir, acme } = config;
     const store = await createStore({ stateDir, directoryUrl: acme.directoryUrl, log });
+    const refuseToRegister = await adopt(config, store, log);
     const stored = servable(await store.readCertificates(), plan.certificates);
     await deploy(stored.filter((certificate) => loads(certificate, log)));
-    return store;
+    return { store, refuseToRegister };
   }
 
   let running = new AbortController();
@@ -88,12 +90,12 @@ export async function startIngress(config: Config, options: IngressOptions): Pro
     await workers.drain(0);
     throw error;
   });
-  const [store, address] = started;
+  const [{ store, refuseToRegister }, address] = started;
   log.info({ ...address, workers: config.workers, domains: config.domains }, 'serving');
   void publisher.run(stopping.signal);
   const { createIssuance } = await import('./issuance.ts');
   const setChallenge = workers.setChallenge;
-  const issuance = createIssuance({ config, store, agent, setChallenge, log });
+  const issuance = createIssuance({ config, store, refuseToRegister, agent, setChallenge, log });
   await keepCertificates(issuance);
 
   async function follow(next: RoutingPlan): Promise<void> {
@@ -144,6 +146,23 @@ function workerSettings(config: Config): WorkerSettings {
     logLevel: config.logLevel,
     readableLog: process.stdout.isTTY === true,
   };
+}
+
+/** Why no account may be made, if so. What of an earlier image cannot be read must not keep ours from serving. */
+async function adopt(config: Config, store: Store, log: Log): Promise<string | undefined> {
+  const { stateDir, acme, certificates: wanted } = config;
+  try {
+    return await adoptEarlierState({
+      stateDir,
+      directoryUrl: acme.directoryUrl,
+      wanted,
+      store,
+      log,
+    });
+  } catch (err) {
+    log.error({ err }, 'state of an earlier image cannot be adopted');
+    return `whether ${stateDir} holds an account of an earlier image cannot be told: ${(err as Error).message}`;
+  }
 }
 
 /** One that cannot be served (a key that is too weak for this OpenSSL, say) must not take the others down. */

@@ -20,6 +20,8 @@ import type { ChallengeCertificate } from './worker-messages.ts';
 export interface IssuanceOptions {
   readonly config: Config;
   readonly store: Store;
+  /** Why no account may be made where we have none. */
+  readonly refuseToRegister: string | undefined;
   readonly agent: Pick<Agent, 'info'>;
   /** Resolves once every worker answers the challenge so. */
   setChallenge(domain: string, certificate: ChallengeCertificate | undefined): Promise<void>;
@@ -58,6 +60,7 @@ export function createIssuance(options: IssuanceOptions): Issuance {
     email: config.acme.email,
     externalAccount: config.acme.eab,
     profile: config.acme.profile,
+    refuseToRegister: options.refuseToRegister,
     store,
     solver: createSolver(parts),
     log,

@@ -45,7 +45,7 @@ test('nothing is said or run where everything is there', async () => {
 });
 
 test('a user who is not root is told the one command that helps', async () => {
-  const machine = await machineWith(['apt-get', 'curl', 'openssl', 'nginx'], false);
+  const machine = await machineWith(['apt-get', 'curl', 'openssl', 'nginx', 'certbot', 'lego'], false);
   assert.equal(ensurePrerequisites(machine), false);
   assert.deepEqual(ran, []);
   assert.match(said, /apt-get install pebble$/m);
@@ -54,7 +54,7 @@ test('a user who is not root is told the one command that helps', async () => {
 test('root on another system is told too, and nothing is run', async () => {
   assert.equal(ensurePrerequisites(await machineWith(['curl', 'openssl'], true)), false);
   assert.deepEqual(ran, []);
-  assert.match(said, /apt-get install pebble nginx$/m);
+  assert.match(said, /apt-get install pebble certbot lego nginx$/m);
 });
 
 test('root on Debian gets what is missing, each package once, and no service is started by it', async () => {
@@ -66,7 +66,7 @@ test('root on Debian gets what is missing, each package once, and no service is 
   assert.equal(ensurePrerequisites(machine), true);
   assert.deepEqual(ran, [
     'apt-get update -qq',
-    'apt-get install -y -qq --no-install-recommends pebble nginx',
+    'apt-get install -y -qq --no-install-recommends pebble certbot lego nginx',
   ]);
   assert.equal(existsSync(join(folder, 'policy-rc.d')), false, 'the policy is gone afterwards');
 });

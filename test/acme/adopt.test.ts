@@ -6,7 +6,8 @@ import { mkdir, readdir, readFile, readlink, symlink, writeFile } from 'node:fs/
 import { join } from 'node:path';
 import { after, before, type TestContext, test } from 'node:test';
 import { openAccount, storedDocument } from '../../acme/account.ts';
-import { adoptEarlierState } from '../../acme/adopt.ts';
+import { type AdoptOptions, adoptEarlierState } from '../../acme/adopt.ts';
+import { servable } from '../../acme/selection.ts';
 import { type Certificate, splitChain } from '../../src/lib/certificate.ts';
 import { parseDomain } from '../../src/lib/domain.ts';
 import { type Pebble, startPebble } from '../support/pebble.ts';
@@ -77,11 +78,18 @@ async function digestOf(folder: string): Promise<string> {
   return hash.digest('hex');
 }
 
-async function adopt(t: TestContext, stateDir: string) {
+async function adopt(t: TestContext, stateDir: string, options: Partial<AdoptOptions> = {}) {
   const { log, lines } = recordedLog();
   const store = await storeFor(pebble, stateDir, log);
   const { directoryUrl } = pebble;
-  const refuseToRegister = await adoptEarlierState({ stateDir, directoryUrl, wanted: [[name]], store, log });
+  const refuseToRegister = await adoptEarlierState({
+    stateDir,
+    directoryUrl,
+    wanted: [[name]],
+    store,
+    log,
+    ...options,
+  });
   const acme = connectionTo(pebble, store, { log, refuseToRegister });
   t.after(acme.close);
   return { store, acme, lines };
@@ -201,4 +209,30 @@ test('an account that is ours already is never replaced by an earlier one', asyn
   await certbotLineage(stateDir, 'a', certificate);
   const again = await adopt(t, stateDir);
   assert.equal((await again.store.readAccount())?.url, own.url);
+});
+
+test('a certificate for fewer names serves the first of them until there is one for all', async (t) => {
+  const { url, key, certificate } = await earlier(t, 'ec');
+  const stateDir = await freshFolder(t);
+  await certbotAccount(stateDir, 'a', url, key);
+  await certbotLineage(stateDir, 'a', certificate);
+  const wanted = [[name, parseDomain('*.kept.example')]];
+  const { store } = await adopt(t, stateDir, { wanted });
+  const served = servable(await store.readCertificates(), wanted);
+  assert.deepEqual(
+    served.map((each) => each.sha256),
+    [certificate.sha256],
+  );
+});
+
+test('where the account key is derived, an earlier account is left alone, its certificate serves, and a line says so', async (t) => {
+  const { url, key, certificate } = await earlier(t, 'ec');
+  const stateDir = await freshFolder(t);
+  await certbotAccount(stateDir, 'a', url, key);
+  await certbotLineage(stateDir, 'a', certificate);
+  const { store, lines } = await adopt(t, stateDir, { derivedKey: true });
+  assert.equal(await store.readAccount(), undefined);
+  assert.equal((await store.readCertificates()).length, 1);
+  const line = lines.find((each) => each.msg?.toString().startsWith('account of an earlier image is left'));
+  assert.equal(line?.account, url);
 });

@@ -14,6 +14,8 @@ interface Prerequisite {
 export const prerequisites: readonly Prerequisite[] = [
   { command: 'pebble', debianPackage: 'pebble', whatFor: 'the ACME CA' },
   { command: 'pebble-challtestsrv', debianPackage: 'pebble', whatFor: 'the DNS server that the CA asks' },
+  { command: 'certbot', debianPackage: 'certbot', whatFor: 'the volumes that are taken over' },
+  { command: 'lego', debianPackage: 'lego', whatFor: 'the volumes that are taken over' },
   { command: 'nginx', debianPackage: 'nginx', whatFor: 'the HTTP upstream' },
   { command: 'curl', debianPackage: 'curl', whatFor: 'the client of the demo and of the evidence' },
   { command: 'openssl', debianPackage: 'openssl', whatFor: 'the second opinion on TLS and certificates' },
