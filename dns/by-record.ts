@@ -23,6 +23,7 @@ export interface RecordCalls<Zone, Id> {
 export interface ByRecordOptions {
   readonly name: string;
   readonly caaBesideCname: boolean;
+  readonly plainCaaOnly?: boolean;
   readonly shortestTtlSeconds: number;
   readonly patience: Patience | undefined;
 }
@@ -32,13 +33,14 @@ export function createByRecord<Zone, Id>(
   calls: RecordCalls<Zone, Id>,
   options: ByRecordOptions,
 ): DnsProvider {
-  const { name: provider, caaBesideCname, shortestTtlSeconds, patience } = options;
+  const { name: provider, caaBesideCname, plainCaaOnly, shortestTtlSeconds, patience } = options;
   const zones = createZoneCache(calls.findZone);
   const inZone = <T>(name: string, use: (zone: Zone) => Promise<T>) =>
     patiently(() => zones.within(name, use), patience);
   return {
     name: provider,
     caaBesideCname,
+    ...(plainCaaOnly && { plainCaaOnly }),
     list: (name, type) =>
       inZone(name, async (zone) => (await calls.held(zone, name, type)).map(({ record }) => record)),
     add: (record, ttlSeconds = shortestTtlSeconds) =>

@@ -65,6 +65,7 @@ function createDigitalocean(
   return createByRecord(calls, {
     name: 'digitalocean',
     caaBesideCname: false,
+    plainCaaOnly: true,
     shortestTtlSeconds: SHORTEST_TTL_SECONDS,
     patience,
   });

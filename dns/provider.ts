@@ -37,6 +37,8 @@ export interface DnsProvider {
   readonly caaBesideCname: boolean;
   /** Writes TXT records without reading any: enough for challenges, not for the other records of a domain. */
   readonly challengesOnly?: boolean;
+  /** Holds CAA values without parameters only, so none that names an account (RFC 8657). */
+  readonly plainCaaOnly?: boolean;
   /** All records at this very name of this type, every page read. */
   list(name: string, type: RecordType): Promise<DnsRecord[]>;
   /** Adds this value beside the others of its name and type; already there is success. A proxied one stops being so. */

@@ -4,7 +4,13 @@ import { X509Certificate } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import { availableParallelism } from 'node:os';
 import { resolve } from 'node:path';
-import { chooseProvider, DnsError, type ProviderKind, providerKinds } from '../dns/provider.ts';
+import {
+  chooseProvider,
+  DnsError,
+  type DnsProvider,
+  type ProviderKind,
+  providerKinds,
+} from '../dns/provider.ts';
 import type { Route } from '../proxy/routes.ts';
 import {
   type ConfigProblem,
@@ -68,16 +74,23 @@ export interface ListenSettings {
   readonly limits: Limits;
 }
 
-/** auto: we write the records. wait: the operator does, we wait for them. print: the operator does, we do not look. */
-export type DnsSetup = 'auto' | 'wait' | 'print';
+/**
+ * Who makes the records, or with a delegation zone the aliases into it. auto: we do. wait: the operator does, we wait for
+ * them. print: the operator does, we do not look. webhook: the operator's service does, we wait.
+ */
+export type DnsSetup = 'auto' | 'wait' | 'print' | 'webhook';
 
 export interface DnsSettings {
   readonly setup: DnsSetup;
-  /** Always there for dns-01 and for setup "auto". */
+  /** Always there for dns-01, for setup "auto" and with a delegation zone. */
   readonly provider:
     | { readonly kind: ProviderKind; readonly credentials: Readonly<Record<string, string>> }
     | undefined;
-  /** The target of the CNAMEs; always there unless setup is "print". */
+  /** Always there for setup "webhook". The token is a secret. */
+  readonly webhook: { readonly url: string; readonly token: string | undefined } | undefined;
+  /** The zone that is written in place of the domains' own. */
+  readonly delegationZone: string | undefined;
+  /** The target of the CNAMEs; always there unless setup is "print" without a delegation zone. */
   readonly gatewayDomain: string | undefined;
   /** The port in the TXT record: where the gateway reaches us. */
   readonly publicPort: number;
@@ -369,22 +382,31 @@ function parseAlpn(text: string): Alpn[] {
 }
 
 function readDns(environment: Environment, challenge: AcmeSettings['challenge'], port: number): DnsSettings {
-  const setup = readSetup(environment, challenge);
+  const delegationZone = environment.read(['DELEGATION_ZONE', 'ACME_CHALLENGE_ALIAS'], parseZone);
+  const delegated = environment.has('DELEGATION_ZONE') || environment.has('ACME_CHALLENGE_ALIAS');
+  const setup = readSetup(environment, challenge, delegated);
+  const writes = setup === 'auto' || delegated;
   const gatewayDomain = environment.read('GATEWAY_DOMAIN', parseGatewayDomain);
-  if (setup !== 'print' && !environment.has('GATEWAY_DOMAIN')) {
+  if ((setup !== 'print' || delegated) && !environment.has('GATEWAY_DOMAIN')) {
     environment.refuse(
       'GATEWAY_DOMAIN',
       'is not set: wants the dstack gateway, as in _.dstack-prod5.phala.network',
     );
   }
+  const setCaa = environment.read('SET_CAA', parseSwitch) ?? delegated;
+  if (delegated && !setCaa) {
+    environment.warn('SET_CAA', 'is off: whoever can write the delegation zone gets certificates');
+  }
   return {
     setup,
-    provider: readProvider(environment, setup, challenge),
+    provider: readProvider(environment, { challenge, writes, setCaa }),
+    webhook: readWebhook(environment, setup),
+    delegationZone,
     gatewayDomain,
     publicPort: environment.read('PUBLIC_PORT', parsePort) ?? port,
     appId: environment.read('APP_ID', parseAppId),
     txtPrefix: environment.read('TXT_PREFIX', parseTxtPrefix) ?? '_dstack-app-address',
-    setCaa: environment.read('SET_CAA', parseSwitch) ?? false,
+    setCaa,
     resolvers: environment.read('DNS_RESOLVERS', parseResolvers) ?? [],
     dohResolvers: environment.read('DOH_RESOLVERS', (text) => splitWords(text).map(parseHttpsUrl)) ?? [],
     propagationTimeoutMs: environment.read('DNS_SETUP_TIMEOUT', parseNginxTime) ?? 1_800_000,
@@ -393,29 +415,71 @@ function readDns(environment: Environment, challenge: AcmeSettings['challenge'],
   };
 }
 
-function readSetup(environment: Environment, challenge: AcmeSettings['challenge']): DnsSetup {
-  const setup = environment.read('DNS_SETUP_MODE', (text): DnsSetup => {
-    if (text.toLowerCase() === 'webhook')
-      throw new ValueError('webhook is not supported: wants auto, wait or print');
-    return parseChoice(text, ['auto', 'wait', 'print']);
-  });
-  if (challenge === 'dns-01' && setup !== undefined && setup !== 'auto') {
+function readSetup(
+  environment: Environment,
+  challenge: AcmeSettings['challenge'],
+  delegated: boolean,
+): DnsSetup {
+  const setup = environment.read('DNS_SETUP_MODE', (text) =>
+    parseChoice(text, ['auto', 'wait', 'print', 'webhook']),
+  );
+  if (delegated && setup === 'auto') {
+    environment.refuse(
+      'DNS_SETUP_MODE',
+      "auto does not go with DELEGATION_ZONE: the aliases in the domains' own zones are yours to make, wants wait, print or webhook",
+    );
+  }
+  if (challenge === 'dns-01' && !delegated && setup !== undefined && setup !== 'auto') {
     environment.warn(
       'DNS_SETUP_MODE',
       `${setup}: only challenge records are written, the others are left to you`,
     );
   }
-  return setup ?? (challenge === 'dns-01' ? 'auto' : 'wait');
+  return setup ?? (challenge === 'dns-01' && !delegated ? 'auto' : 'wait');
 }
 
-function readProvider(
-  environment: Environment,
-  setup: DnsSetup,
-  challenge: AcmeSettings['challenge'],
-): DnsSettings['provider'] {
-  const needed = challenge === 'dns-01' || setup === 'auto';
+function readWebhook(environment: Environment, setup: DnsSetup): DnsSettings['webhook'] {
+  const url = environment.read('DNS_WEBHOOK_URL', parseWebhookUrl);
+  const token = environment.read('DNS_WEBHOOK_TOKEN', parseWebhookToken);
+  if (setup !== 'webhook') {
+    for (const name of ['DNS_WEBHOOK_URL', 'DNS_WEBHOOK_TOKEN']) {
+      if (environment.has(name)) environment.warn(name, 'does nothing: DNS_SETUP_MODE is not webhook');
+    }
+    return undefined;
+  }
+  if (!environment.has('DNS_WEBHOOK_URL')) {
+    environment.refuse('DNS_WEBHOOK_URL', 'is not set, but DNS_SETUP_MODE=webhook needs it');
+  }
+  return url === undefined ? undefined : { url, token };
+}
+
+/** What is sent is no secret and is signed, so plain HTTP to a container nearby is fair. Never quotes it: it may hold a key. */
+function parseWebhookUrl(text: string): string {
+  const url = URL.parse(text);
+  if (url === null || !['https:', 'http:'].includes(url.protocol)) {
+    throw new ValueError('is not an https:// or http:// URL');
+  }
+  if (url.username !== '' || url.password !== '')
+    throw new ValueError('holds a user name or password: wants a URL without');
+  return url.href;
+}
+
+function parseWebhookToken(text: string): string {
+  if (!/[\x00-\x1f\x7f]/.test(text)) return text;
+  throw new ValueError('has a line break or another control character inside');
+}
+
+interface ProviderNeeds {
+  readonly challenge: AcmeSettings['challenge'];
+  /** Whether records other than challenges are written through it. */
+  readonly writes: boolean;
+  readonly setCaa: boolean;
+}
+
+function readProvider(environment: Environment, needs: ProviderNeeds): DnsSettings['provider'] {
+  const { challenge, writes } = needs;
   const choice = chooseProvider(environment.values);
-  if (!needed) {
+  if (challenge !== 'dns-01' && !writes) {
     if (choice !== undefined) {
       environment.warn(
         'DNS_PROVIDER',
@@ -428,9 +492,10 @@ function readProvider(
     const required = providerKinds.flatMap((kind) => kind.variables.filter((one) => one.required));
     if (environment.isWrong('DNS_PROVIDER', ...required.map(({ name }) => name))) return undefined;
     const names = providerKinds.map(({ name }) => name).join(', ');
+    const who = environment.has('DNS_SETUP_MODE') ? 'DNS_SETUP_MODE=auto' : 'DELEGATION_ZONE';
     environment.refuse(
       'DNS_PROVIDER',
-      `${challenge === 'dns-01' ? 'dns-01' : 'DNS_SETUP_MODE=auto'} needs a DNS provider: wants one of ${names}, and ` +
+      `${challenge === 'dns-01' ? 'dns-01' : who} needs a DNS provider: wants one of ${names}, and ` +
         'its credentials; CHALLENGE_TYPE=tls-alpn-01 needs none',
     );
     return undefined;
@@ -441,22 +506,42 @@ function readProvider(
     }
     return undefined;
   }
-  return isUsable(environment, choice) ? choice : undefined;
+  return isUsable(environment, choice, needs) ? choice : undefined;
 }
 
 /** Making a provider contacts nothing, and tells whether its credentials can be right. */
-function isUsable(environment: Environment, choice: NonNullable<DnsSettings['provider']>): boolean {
+function isUsable(
+  environment: Environment,
+  choice: NonNullable<DnsSettings['provider']>,
+  needs: ProviderNeeds,
+): boolean {
   const broken = Object.entries(choice.credentials).filter(([, value]) => /[\x00-\x1f\x7f]/.test(value));
   for (const [name] of broken)
     environment.refuse(name, 'has a line break or another control character inside');
   if (broken.length > 0) return false;
   try {
-    choice.kind.create(choice.credentials);
+    refuseIncapable(environment, choice.kind.create(choice.credentials), needs);
     return true;
   } catch (error) {
     if (!(error instanceof DnsError)) throw error;
     environment.refuse('DNS_PROVIDER', error.message);
     return false;
+  }
+}
+
+/** What a provider cannot do is said at start, and not when the first order is due. */
+function refuseIncapable(environment: Environment, provider: DnsProvider, needs: ProviderNeeds): void {
+  if (!needs.writes) return;
+  if (provider.challengesOnly) {
+    environment.refuse(
+      environment.has('DELEGATION_ZONE') ? 'DELEGATION_ZONE' : 'DNS_SETUP_MODE',
+      `${provider.name} can write challenges only: create the other records yourself, with DNS_SETUP_MODE=wait, print or webhook`,
+    );
+  } else if (needs.setCaa && provider.plainCaaOnly) {
+    environment.refuse(
+      'SET_CAA',
+      `${provider.name} cannot hold a CAA record that names an account: wants another provider, or SET_CAA=false`,
+    );
   }
 }
 
@@ -470,6 +555,13 @@ function parseGatewayDomain(text: string): string {
   throw new ValueError(
     `${quote(text)} is not a DNS name${unfilled}: wants one as in _.dstack-prod5.phala.network`,
   );
+}
+
+function parseZone(text: string): string {
+  const zone = text.toLowerCase().replace(/\.$/, '');
+  const sound = zone.split('.').every((label) => /^[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?$/.test(label));
+  if (sound && zone.includes('.') && zone.length <= 253 && !/^[\d.]+$/.test(zone)) return zone;
+  throw new ValueError(`${quote(text)} is not a DNS zone: wants one as in delegated.example.net`);
 }
 
 /** With "-wildcard" it still is one label of at most 63 (RFC 1035 §2.3.4). */

@@ -1,5 +1,6 @@
 // All that talks to the CA and writes to DNS; loaded once the listener serves, so that what is on disk waits for none of it.
 
+import { join } from 'node:path';
 import { type Acme, createAcme } from '../acme/connect.ts';
 import { createDns01Solver } from '../acme/dns01.ts';
 import type { Solver } from '../acme/issuer.ts';
@@ -12,17 +13,20 @@ import type { Agent } from '../evidence/agent.ts';
 import type { Config } from './config.ts';
 import { systemClock } from './lib/clock.ts';
 import type { Log } from './lib/log.ts';
+import { challengeName } from './records.ts';
 import { createRecordsKeeper, type RecordsKeeper } from './records-keeper.ts';
-import { createRecordsSetup } from './records-setup.ts';
+import { createRecordsSetup, type RecordsMode } from './records-setup.ts';
+import { createWebhook } from './records-webhook.ts';
 import type { RoutingPlan } from './routing.ts';
 import type { ChallengeCertificate } from './worker-messages.ts';
+import { createWrittenPins } from './written-pins.ts';
 
 export interface IssuanceOptions {
   readonly config: Config;
   readonly store: Store;
   /** Why no account may be made where we have none. */
   readonly refuseToRegister: string | undefined;
-  readonly agent: Pick<Agent, 'info'>;
+  readonly agent: Pick<Agent, 'info' | 'quote'>;
   /** Resolves once every worker answers the challenge so. */
   setChallenge(domain: string, certificate: ChallengeCertificate | undefined): Promise<void>;
   readonly log: Log;
@@ -93,8 +97,9 @@ export function createIssuance(options: IssuanceOptions): Issuance {
 function createSolver({ config, store, resolver, provider, setChallenge, log }: Parts): Solver {
   if (config.acme.challenge === 'tls-alpn-01') return createTlsAlpn01Solver({ serve: setChallenge });
   if (provider === undefined) throw new Error('dns-01 needs a DNS provider');
-  const { propagationTimeoutMs: timeoutMs, propagationIntervalMs: intervalMs } = config.dns;
+  const { propagationTimeoutMs: timeoutMs, propagationIntervalMs: intervalMs, delegationZone } = config.dns;
   return createDns01Solver({
+    recordName: (domain) => challengeName(domain, delegationZone),
     provider,
     store,
     wait: (records, signal) =>
@@ -103,8 +108,11 @@ function createSolver({ config, store, resolver, provider, setChallenge, log }: 
   });
 }
 
-function createRecords({ config, store, agent, resolver, provider, log }: Parts, acme: Acme): RecordsKeeper {
-  const { propagationTimeoutMs: timeoutMs, propagationIntervalMs: intervalMs, setup: mode } = config.dns;
+function createRecords(parts: Parts, acme: Acme): RecordsKeeper {
+  const { config, store, agent, log } = parts;
+  const { setup: mode, delegationZone } = config.dns;
+  const delegated = delegationZone !== undefined;
+  const writes = delegated || mode === 'auto';
   return createRecordsKeeper({
     dns: config.dns,
     challenge: config.acme.challenge,
@@ -114,14 +122,37 @@ function createRecords({ config, store, agent, resolver, provider, log }: Parts,
       const { meta } = await acme.transport.directory(signal);
       return meta.caaIdentities ?? [new URL(config.acme.directoryUrl).hostname];
     },
-    setup: createRecordsSetup({
-      mode,
-      ...(provider !== undefined && { provider }),
-      resolver,
-      timeoutMs,
-      intervalMs,
-      log,
+    setup: createSetup(parts, delegated ? 'auto' : mode),
+    ...(delegated && { aliases: createSetup(parts, mode) }),
+    ...(writes && {
+      pins: createWrittenPins(join(config.stateDir, 'dstack-ingress', 'caa-records.json'), log),
     }),
+    log,
+  });
+}
+
+function createSetup({ config, agent, resolver, provider, log }: Parts, mode: RecordsMode) {
+  const { propagationTimeoutMs: timeoutMs, propagationIntervalMs: intervalMs, webhook } = config.dns;
+  return createRecordsSetup({
+    mode,
+    ...(provider !== undefined && { provider }),
+    ...(mode === 'webhook' &&
+      webhook !== undefined && {
+        webhook: createWebhook({
+          url: webhook.url,
+          ...(webhook.token !== undefined && { token: webhook.token }),
+          challenge: config.acme.challenge,
+          identity: async () => {
+            const { appId, instanceId } = await agent.info();
+            return { appId: config.dns.appId ?? appId, instanceId };
+          },
+          attest: async (payloadSha256) => ({ ...(await agent.quote(payloadSha256)) }),
+          log,
+        }),
+      }),
+    resolver,
+    timeoutMs,
+    intervalMs,
     log,
   });
 }

@@ -4,13 +4,14 @@ import type { DnsSettings } from './config.ts';
 import { type Clock, systemClock } from './lib/clock.ts';
 import type { Domain } from './lib/domain.ts';
 import type { Log } from './lib/log.ts';
-import { addressee, recordsFor } from './records.ts';
+import { addressee, delegationRecords, recordsFor } from './records.ts';
 import type { RecordsSetup } from './records-setup.ts';
+import type { WrittenPins } from './written-pins.ts';
 
 export interface RecordsKeeperOptions {
   readonly dns: Pick<
     DnsSettings,
-    'gatewayDomain' | 'publicPort' | 'appId' | 'txtPrefix' | 'setCaa' | 'settleMs'
+    'gatewayDomain' | 'publicPort' | 'appId' | 'txtPrefix' | 'setCaa' | 'settleMs' | 'delegationZone'
   >;
   readonly challenge: 'dns-01' | 'tls-alpn-01';
   /** Who we are to the gateway; asked only where the configuration does not say. */
@@ -19,7 +20,12 @@ export interface RecordsKeeperOptions {
   accountUri(): Promise<string | undefined>;
   /** By which names the CA goes in CAA. */
   caaIdentities(signal: AbortSignal): Promise<readonly string[]>;
+  /** For the records of the domains, or in their place those in the delegation zone. */
   readonly setup: RecordsSetup;
+  /** For the aliases into the delegation zone. */
+  readonly aliases?: RecordsSetup;
+  /** Where `setup` writes: which pins it wrote before. */
+  readonly pins?: WrittenPins;
   readonly log: Log;
   readonly clock?: Clock;
 }
@@ -42,7 +48,7 @@ export function createRecordsKeeper(options: RecordsKeeperOptions): RecordsKeepe
   let turn: Promise<unknown> = Promise.resolve();
 
   async function wanted(domains: readonly Domain[], accountUri: string, signal: AbortSignal) {
-    const { gatewayDomain } = dns;
+    const { gatewayDomain, delegationZone } = dns;
     if (gatewayDomain === undefined) return [];
     const caa = dns.setCaa && {
       identities: await options.caaIdentities(signal),
@@ -55,17 +61,32 @@ export function createRecordsKeeper(options: RecordsKeeperOptions): RecordsKeepe
       port: dns.publicPort,
       txtPrefix: dns.txtPrefix,
       ...(caa && { caa }),
+      ...(delegationZone !== undefined && { delegationZone }),
     });
+  }
+
+  async function makeTrue(domains: readonly Domain[], accountUri: string, signal: AbortSignal) {
+    const records = await wanted(domains, accountUri, signal);
+    if (records.length === 0) return;
+    const outlived = (await options.pins?.outlived(records)) ?? [];
+    await options.pins?.remember(records);
+    await setup.ensure(records, signal, outlived);
+    await options.pins?.forget(outlived);
+    // Last, for an alias to what is not there yet would be remembered by resolvers as leading nowhere.
+    const { delegationZone, txtPrefix } = dns;
+    if (delegationZone !== undefined) {
+      const challenges = options.challenge === 'dns-01';
+      await options.aliases?.ensure(
+        delegationRecords(domains, { delegationZone, txtPrefix, challenges }),
+        signal,
+      );
+    }
+    log.info({ domains }, 'DNS records are in place');
   }
 
   function ensure(domains: readonly Domain[], accountUri: string, signal: AbortSignal): Promise<void> {
     // One at a time: two that write the same record would see each other's halves.
-    const mine = turn.then(async () => {
-      const records = await wanted(domains, accountUri, signal);
-      if (records.length === 0) return;
-      await setup.ensure(records, signal);
-      log.info({ domains }, 'DNS records are in place');
-    });
+    const mine = turn.then(() => makeTrue(domains, accountUri, signal));
     turn = mine.catch(() => {});
     return mine;
   }

@@ -52,7 +52,9 @@ export function createWebhook(options: WebhookOptions): Webhook {
 
 /** A record belongs to the domain whose name it ends with, the longest that does; an alias is its own domain. */
 function byDomain(records: readonly DnsRecord[]): Map<string, DnsRecord[]> {
-  const domains = records.filter(({ type }) => type === 'CNAME').map(({ name }) => name);
+  // An alias of a name with an underscore is delegated, and belongs to the domain below.
+  const isDomain = ({ type, name }: DnsRecord) => type === 'CNAME' && !name.startsWith('_');
+  const domains = records.filter(isDomain).map(({ name }) => name);
   const base = (domain: string) => domain.replace(/^\*\./, '');
   const longestFirst = domains.toSorted((a, b) => base(b).length - base(a).length);
   const groups = new Map<string, DnsRecord[]>();
@@ -60,7 +62,7 @@ function byDomain(records: readonly DnsRecord[]): Map<string, DnsRecord[]> {
     const owner = longestFirst.find(
       (domain) => record.name === domain || `.${record.name}`.endsWith(`.${base(domain)}`),
     );
-    const domain = record.type === 'CNAME' ? record.name : (owner ?? record.name);
+    const domain = isDomain(record) ? record.name : (owner ?? record.name);
     groups.set(domain, [...(groups.get(domain) ?? []), record]);
   }
   return groups;

@@ -112,9 +112,35 @@ export const settings: readonly Setting[] = [
   {
     name: 'DNS_SETUP_MODE',
     meaning:
-      'Who creates the records: `auto` (the ingress, through the provider), `wait` (you; the ingress prints them and waits until they show) or `print` (you; the ingress prints them and goes on).',
-    byDefault: '`auto` for dns-01, `wait` for tls-alpn-01',
+      'Who creates the records: `auto` (the ingress, through the provider), `wait` (you; the ingress prints them and waits until they show), `print` (you; the ingress prints them and goes on) or `webhook` (a service of yours, which the ingress asks; then it waits).',
+    byDefault: '`auto` for dns-01, `wait` for tls-alpn-01 and with DELEGATION_ZONE',
     example: 'print',
+  },
+  {
+    name: 'DNS_WEBHOOK_URL',
+    meaning:
+      'With `DNS_SETUP_MODE=webhook`, where the records that are missing are posted as JSON, one request for each domain, with a quote over the payload.',
+    byDefault: '',
+    example: 'https://dns.example.com/hook',
+    security: 'Its receiver must check quote or signature before it believes a request.',
+  },
+  {
+    name: 'DNS_WEBHOOK_TOKEN',
+    meaning: 'A secret shared with the receiver: the payload is signed with it (HMAC-SHA256).',
+    byDefault: '',
+    example: 'a-long-random-text',
+    secret: true,
+    security: 'Secret; who has it can ask the receiver for records. It is not sent.',
+  },
+  {
+    name: 'DELEGATION_ZONE',
+    aliases: ['ACME_CHALLENGE_ALIAS'],
+    meaning:
+      "A zone that the DNS provider holds and that is written in place of the domains' own: those need only aliases (CNAME) into it, made once: for the name, the gateway's TXT and `_acme-challenge`; a wildcard needs one for its base too.",
+    byDefault: '',
+    example: 'delegated.example.net',
+    security:
+      "No token for the domains' own zones is inside. Who can write the delegation zone can redirect the domains.",
   },
   {
     name: 'DNS_SETUP_TIMEOUT',
@@ -167,7 +193,7 @@ export const settings: readonly Setting[] = [
     name: 'SET_CAA',
     meaning:
       "Whether to write CAA records that bind issuance to this ingress's ACME account and challenge type.",
-    byDefault: 'false',
+    byDefault: 'no, but with DELEGATION_ZONE yes',
     example: 'true',
     security:
       'Without them, whoever passes a validation of the domain at any CA gets a certificate for it. Turn it on.',
@@ -399,21 +425,16 @@ export const retiredSettings: readonly RetiredSetting[] = [
   { name: 'LEGO_PATH', why: 'no other ACME client is run; the state is in STATE_DIR' },
   { name: 'CERTBOT_TIMEOUT', why: 'no other ACME client is run; every step has its own deadline' },
   { name: 'DELEGATION_PROPAGATION_SECONDS', why: 'it waits until the records show, see DNS_SETUP_TIMEOUT' },
-  { name: 'DNS_WEBHOOK_URL', why: 'DNS_SETUP_MODE=webhook is not supported' },
-  { name: 'DNS_WEBHOOK_TOKEN', why: 'DNS_SETUP_MODE=webhook is not supported' },
+  {
+    name: 'DELEGATION_GATEWAY_RECORD',
+    why: 'an alias is written, or addresses where the provider cannot hold CAA beside one',
+  },
+  { name: 'ALLOW_MISSING_CAA', why: 'SET_CAA says whether CAA records are written' },
   { name: 'TAPPD_SIMULATOR_ENDPOINT', why: 'the agent to ask is named by DSTACK_SIMULATOR_ENDPOINT' },
 ];
 
 /** Settings whose being ignored would do harm: the start is refused. */
 export const unsupportedSettings: readonly RetiredSetting[] = [
-  {
-    name: 'DELEGATION_ZONE',
-    why: 'delegation is not supported: records are written in the zones of the domains',
-  },
-  {
-    name: 'ACME_CHALLENGE_ALIAS',
-    why: 'delegation is not supported: records are written in the zones of the domains',
-  },
   { name: 'ALIAS_DOMAIN', why: 'is not supported: name the domain in DOMAINS, it gets its own certificate' },
   { name: 'ROUTE53_INITIAL_WEIGHT', why: 'weighted records are not supported' },
   { name: 'SEND_PROXY_PROTOCOL', why: 'is not supported: upstreams learn the client from X-Forwarded-For' },

@@ -538,13 +538,61 @@ test('tls-alpn-01 needs no credentials and cannot do wildcards', () => {
   );
 });
 
+test('a delegation zone is written with CAA, and its aliases are awaited unless said otherwise, under either name', () => {
+  for (const name of ['DELEGATION_ZONE', 'ACME_CHALLENGE_ALIAS']) {
+    const { delegationZone, setup, setCaa, provider } = configOf({ [name]: 'Deleg.example.net.' }).dns;
+    assert.deepEqual([delegationZone, setup, setCaa], ['deleg.example.net', 'wait', true]);
+    assert.equal(provider?.kind.name, 'cloudflare');
+  }
+  const zone = { DELEGATION_ZONE: 'deleg.example.net' };
+  assert.equal(configOf({ ...zone, DNS_SETUP_MODE: 'print' }).dns.setup, 'print');
+  assert.match(mistakesOf({ ...zone, DNS_SETUP_MODE: 'auto' })[0]!, /^DNS_SETUP_MODE: auto does not go with/);
+  assert.match(mistakesOf({ ...zone, DNS_SETUP_MODE: 'print', GATEWAY_DOMAIN: '' })[0]!, /^GATEWAY_DOMAIN: /);
+  assert.match(warningsOf({ ...zone, SET_CAA: 'false' })[0]!, /^SET_CAA: is off/);
+  const without = { ...base, ...zone, CLOUDFLARE_API_TOKEN: undefined, CHALLENGE_TYPE: 'tls-alpn-01' };
+  assert.match(problemsOf(without)[0]!, /^DNS_PROVIDER: DELEGATION_ZONE needs a DNS provider/);
+  for (const bad of ['net', 'a..example.net', 'https://a.example.net', '10.0.0.1', '-a.example.net']) {
+    assert.equal(mistakesOf({ DELEGATION_ZONE: bad }).length, 1, bad);
+  }
+});
+
+test('a webhook needs its address, which is not told again, and says when it is not used', () => {
+  const hook = { DNS_SETUP_MODE: 'webhook', CHALLENGE_TYPE: 'tls-alpn-01', CLOUDFLARE_API_TOKEN: '' };
+  assert.match(mistakesOf(hook)[0]!, /^DNS_WEBHOOK_URL: is not set/);
+  const whole = { ...hook, DNS_WEBHOOK_URL: 'http://hook:8080/records', DNS_WEBHOOK_TOKEN: 'shared' };
+  assert.deepEqual(configOf(whole).dns.webhook, { url: 'http://hook:8080/records', token: 'shared' });
+  assert.equal(configOf({ ...whole, DNS_WEBHOOK_TOKEN: '' }).dns.webhook?.token, undefined);
+  for (const bad of ['ftp://hook/s3cret', 's3cret', 'https://me:s3cret@hook/']) {
+    const [problem, ...more] = mistakesOf({ ...whole, DNS_WEBHOOK_URL: bad });
+    assert.match(problem!, /^DNS_WEBHOOK_URL: /);
+    assert.doesNotMatch(problem!, /s3cret/);
+    assert.deepEqual(more, []);
+  }
+  assert.match(warningsOf({ DNS_WEBHOOK_URL: 'https://hook/' })[0]!, /^DNS_WEBHOOK_URL: does nothing/);
+});
+
+test('what a provider cannot hold is said at start', () => {
+  const env = { CLOUDFLARE_API_TOKEN: undefined };
+  const plain = { ...env, DO_AUTH_TOKEN: TOKEN };
+  assert.match(mistakesOf({ ...plain, SET_CAA: 'true' })[0]!, /^SET_CAA: digitalocean cannot hold/);
+  assert.match(mistakesOf({ ...plain, DELEGATION_ZONE: 'deleg.example.net' })[0]!, /^SET_CAA: digitalocean/);
+  assert.deepEqual(mistakesOf(plain), []);
+  assert.deepEqual(mistakesOf({ ...plain, SET_CAA: 'true', DNS_SETUP_MODE: 'wait' }), []);
+  const challenges = { ...env, HTTPREQ_ENDPOINT: 'https://hook.example/' };
+  const [problem, ...more] = mistakesOf(challenges);
+  assert.match(problem!, /^DNS_SETUP_MODE: httpreq can write challenges only/);
+  assert.deepEqual(more, []);
+  assert.match(
+    mistakesOf({ ...challenges, DELEGATION_ZONE: 'deleg.example.net' })[0]!,
+    /^DELEGATION_ZONE: httpreq can write challenges only/,
+  );
+  assert.deepEqual(mistakesOf({ ...challenges, DNS_SETUP_MODE: 'wait' }), []);
+});
+
 test('what would have silently changed where records or certificates go stops the start', () => {
   for (const [name, value] of [
-    ['DELEGATION_ZONE', 'deleg.example.net'],
-    ['ACME_CHALLENGE_ALIAS', 'deleg.example.net'],
     ['ALIAS_DOMAIN', 'app.example.com'],
     ['ROUTE53_INITIAL_WEIGHT', '100'],
-    ['DNS_SETUP_MODE', 'webhook'],
     ['ACME_ACCOUNT_KEY', 'kms'],
     ['SEND_PROXY_PROTOCOL', 'true'],
     ['DETERMINISTIC_TLS_KEY', 'true'],

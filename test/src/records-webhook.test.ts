@@ -68,6 +68,24 @@ test('each domain has a letter of its own, with its records and whose they are',
   assert.deepEqual(own[1], { exact: false, name: records[1]?.name, note: '', type: 'TXT', value: 'abc:443' });
 });
 
+test('aliases into a delegation zone come in one letter for their domain', async () => {
+  const { double, webhook } = await begin();
+  const delegated = [
+    'app.example.com',
+    '_dstack-app-address.app.example.com',
+    '_acme-challenge.app.example.com',
+  ];
+  const alias = (name: string): DnsRecord => ({ name, type: 'CNAME', value: `${name}.deleg.example.net` });
+  await webhook.notify(delegated.map(alias), never);
+  const [payload, ...more] = letters(double).map((letter) => JSON.parse(letter.payload));
+  assert.deepEqual(more, []);
+  assert.equal(payload.domain, 'app.example.com');
+  assert.deepEqual(
+    payload.records.map(({ name }: DnsRecord) => name),
+    delegated,
+  );
+});
+
 test('signature and quote are over the payload as it is sent', async () => {
   const attest = async (digest: Buffer) => ({
     quote: 'aa',
