@@ -36,14 +36,14 @@ export const silentLog: Log = pino({ level: 'silent' });
 /** An error as fields: its code and the messages of its whole chain of causes, without stacks of expected failures. */
 export function describeError(error: unknown): { message: string; code?: string; stack?: string } {
   if (!(error instanceof Error)) return { message: String(error) };
-  const messages: string[] = [];
-  for (let cause: unknown = error; cause !== undefined && messages.length < 8; ) {
-    const text = cause instanceof Error ? cause.message : String(cause);
-    if (!messages.includes(text)) messages.push(text);
+  const messages = new Set<string>();
+  // Bounded, because an error can be its own cause.
+  for (let cause: unknown = error, depth = 0; cause !== undefined && depth < 8; depth++) {
+    messages.add(cause instanceof Error ? cause.message : String(cause));
     cause = cause instanceof Error ? cause.cause : undefined;
   }
   const code = (error as { code?: unknown }).code;
-  const described: { message: string; code?: string; stack?: string } = { message: messages.join(': ') };
+  const described: { message: string; code?: string; stack?: string } = { message: [...messages].join(': ') };
   if (typeof code === 'string') described.code = code;
   // An error without a code was not foreseen: only its stack says where it came from.
   else if (error.stack !== undefined) described.stack = error.stack;

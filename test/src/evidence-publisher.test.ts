@@ -1,0 +1,159 @@
+// The publisher: evidence is what is served, or it is not there.
+
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import type { Bundle } from '../../evidence/bundle.ts';
+import { createPublisher, type PublisherOptions } from '../../src/evidence-publisher.ts';
+import type { Certificate } from '../../src/lib/certificate.ts';
+import { silentLog } from '../../src/lib/log.ts';
+import { makeCertificate } from '../support/certificates.ts';
+
+const account = { uri: 'https://ca.example.com/acct/1' };
+
+/** What visitors see, in order: the serial that the evidence is about, or "none". */
+function stage(options: Partial<PublisherOptions> = {}) {
+  const shown: string[] = [];
+  const written: string[] = [];
+  const publisher = createPublisher({
+    build: async (_account, certificates) => bundleFor(certificates),
+    write: async (bundle) => void written.push(bundle.builtAt),
+    serve: async (bundle) => void shown.push(bundle?.builtAt ?? 'none'),
+    log: silentLog,
+    ...options,
+  });
+  return { publisher, shown, written };
+}
+
+/** Its date stands for the certificates that it describes. */
+function bundleFor(certificates: readonly Certificate[]): Bundle {
+  return {
+    files: [],
+    certificates: {},
+    reportData: '',
+    builtAt: certificates.map((one) => one.serial).join(),
+  };
+}
+
+async function until(holds: () => boolean): Promise<void> {
+  for (let tries = 0; tries < 500 && !holds(); tries++)
+    await new Promise((resolve) => setTimeout(resolve, 10));
+  assert.ok(holds());
+}
+
+test('the first certificates are served without waiting for the agent, and the evidence follows', async () => {
+  const first = await makeCertificate('app.example.com');
+  const gate = Promise.withResolvers<void>();
+  const { publisher, shown, written } = stage({
+    build: async (_account, certificates) => {
+      await gate.promise;
+      return bundleFor(certificates);
+    },
+  });
+  publisher.setAccount(account);
+  let served = false;
+  await publisher.deploy([first], async () => {
+    served = true;
+  });
+  assert.ok(served);
+  assert.deepEqual(shown, ['none']);
+  const stop = new AbortController();
+  const run = publisher.run(stop.signal);
+  gate.resolve();
+  await publisher.complete;
+  assert.deepEqual(shown, ['none', first.serial]);
+  assert.deepEqual(written, [first.serial]);
+  stop.abort();
+  await run;
+});
+
+test('a renewal is quoted before it is served, and certificate and evidence change together', async () => {
+  const [first, second] = [
+    await makeCertificate('app.example.com'),
+    await makeCertificate('app.example.com'),
+  ];
+  const { publisher, shown } = stage();
+  publisher.setAccount(account);
+  await publisher.deploy([first], async () => {});
+  const stop = new AbortController();
+  const run = publisher.run(stop.signal);
+  await publisher.complete;
+  const order: string[] = [];
+  await publisher.deploy([second], async () => void order.push('swapped', ...shown.slice(-1)));
+  assert.deepEqual(order, ['swapped', first.serial], 'the old evidence stood until the swap');
+  assert.equal(shown.at(-1), second.serial);
+  assert.ok(!shown.slice(1).includes('none'), 'there was evidence all the time');
+  stop.abort();
+  await run;
+});
+
+test('an agent that refuses delays no renewal: the old evidence goes, and comes back when the agent answers', async () => {
+  const [first, second] = [
+    await makeCertificate('app.example.com'),
+    await makeCertificate('app.example.com'),
+  ];
+  let refuses = false;
+  const { publisher, shown } = stage({
+    build: async (_account, certificates) => {
+      if (refuses) throw new Error('the agent says no');
+      return bundleFor(certificates);
+    },
+    clock: { now: () => new Date(), sleep: (ms, signal) => pause(Math.min(ms, 20), signal) },
+  });
+  publisher.setAccount(account);
+  await publisher.deploy([first], async () => {});
+  const stop = new AbortController();
+  const run = publisher.run(stop.signal);
+  await publisher.complete;
+  refuses = true;
+  await publisher.deploy([second], async () => {});
+  assert.equal(shown.at(-1), 'none', 'evidence about a certificate that is gone is not shown');
+  refuses = false;
+  await until(() => shown.at(-1) === second.serial);
+  stop.abort();
+  await run;
+});
+
+test('certificates that could not be swapped in change nothing about the evidence', async () => {
+  const [first, second] = [
+    await makeCertificate('app.example.com'),
+    await makeCertificate('app.example.com'),
+  ];
+  const { publisher, shown } = stage();
+  publisher.setAccount(account);
+  await publisher.deploy([first], async () => {});
+  const stop = new AbortController();
+  const run = publisher.run(stop.signal);
+  await publisher.complete;
+  await assert.rejects(
+    publisher.deploy([second], async () => {
+      throw new Error('it does not load');
+    }),
+    /does not load/,
+  );
+  assert.equal(shown.at(-1), first.serial);
+  stop.abort();
+  await run;
+});
+
+test('a folder that cannot be written does not keep the evidence from being served', async () => {
+  const first = await makeCertificate('app.example.com');
+  const { publisher, shown } = stage({ write: () => Promise.reject(new Error('read-only')) });
+  publisher.setAccount(account);
+  await publisher.deploy([first], async () => {});
+  const stop = new AbortController();
+  const run = publisher.run(stop.signal);
+  await publisher.complete;
+  assert.equal(shown.at(-1), first.serial);
+  stop.abort();
+  await run;
+});
+
+function pause(ms: number, signal?: AbortSignal): Promise<void> {
+  return new Promise((resolve, reject) => {
+    const timer = setTimeout(resolve, ms);
+    signal?.addEventListener('abort', () => {
+      clearTimeout(timer);
+      reject(signal.reason);
+    });
+  });
+}
