@@ -9,27 +9,28 @@ import { createRecordsKeeper, type RecordsKeeperOptions } from '../../src/record
 
 const domains = [parseDomain('app.example.com')];
 const signal = new AbortController().signal;
+const plain: RecordsKeeperOptions['dns'] = {
+  gatewayDomain: 'gateway.example.net',
+  publicPort: 443,
+  appId: undefined,
+  txtPrefix: '_dstack-app-address',
+  setCaa: false,
+  settleMs: 0,
+  delegationZone: undefined,
+};
 
 function stage(options: Partial<RecordsKeeperOptions> = {}) {
   const asked: (readonly DnsRecord[])[] = [];
   const keeper = createRecordsKeeper({
-    dns: {
-      gatewayDomain: 'gateway.example.net',
-      publicPort: 443,
-      appId: undefined,
-      txtPrefix: '_dstack-app-address',
-      setCaa: false,
-      settleMs: 0,
-      ...options.dns,
-    },
+    dns: plain,
     challenge: 'dns-01',
     identity: async () => ({ appId: 'aa'.repeat(20), instanceId: 'bb'.repeat(20) }),
     accountUri: async () => 'https://ca.example.com/acct/1',
     caaIdentities: async () => ['ca.example.com'],
     setup: { ensure: async (records) => void asked.push(records) },
     log: silentLog,
-    ...Object.fromEntries(Object.entries(options).filter(([name]) => name !== 'dns')),
-  } as RecordsKeeperOptions);
+    ...options,
+  });
   return { keeper, asked };
 }
 
@@ -48,12 +49,9 @@ test('with tls-alpn-01 the gateway is told this instance, which alone can answer
 test('CAA names the account and the challenge under each name of the CA', async () => {
   const { keeper, asked } = stage({
     dns: {
-      gatewayDomain: 'gateway.example.net',
-      publicPort: 443,
+      ...plain,
       appId: 'cc'.repeat(20),
-      txtPrefix: '_dstack-app-address',
       setCaa: true,
-      settleMs: 0,
     },
     identity: () => Promise.reject(new Error('the agent need not be asked')),
   });
