@@ -29,6 +29,7 @@ export function relayToHttp2(exchange: Http2Exchange, upstreams: Http2Upstreams)
   const announced = !request.endStream && request.fields.includes('trailer');
   let finished = false;
   let failed = false;
+  let upFailed = false;
   let retried = false;
   let requestEnded = request.endStream;
   let received = 0;
@@ -137,7 +138,7 @@ export function relayToHttp2(exchange: Http2Exchange, upstreams: Http2Upstreams)
   }
 
   function onUpstreamClose() {
-    session?.release(responded);
+    session?.release(responded, upFailed);
     if (finished || failed) return;
     // Reset by the client, but held until what it had sent is read: nobody will.
     if (stream.closed) return resetStream(stream, NGHTTP2_CANCEL);
@@ -181,6 +182,7 @@ export function relayToHttp2(exchange: Http2Exchange, upstreams: Http2Upstreams)
   function fail(fault: Fault) {
     if (finished || failed) return;
     failed = true;
+    upFailed = fault.side === 'upstream';
     // Even the short reply to a fault may meet a client that takes nothing.
     deadline.at = deadlines.now() + limits.clientIdleTimeoutMs;
     deadlines.watch(deadline);

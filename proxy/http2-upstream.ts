@@ -9,6 +9,7 @@ import {
 } from 'node:http2';
 import { connect as connectTcp, isIP, isIPv6, type Socket } from 'node:net';
 import { connect as connectTls, type TLSSocket } from 'node:tls';
+import type { Endpoint } from './balance.ts';
 import type { Deadline, Deadlines } from './deadlines.ts';
 import { Fault } from './errors.ts';
 import type { Address, UpstreamSettings } from './routes.ts';
@@ -21,14 +22,17 @@ export interface UpstreamSession {
   readonly lost: boolean;
   /** Starts a stream. `fields` is flat, name and value in turn, and holds all pseudo-header fields. */
   request(fields: string[], options: { endStream: boolean; waitForTrailers: boolean }): ClientHttp2Stream;
-  /** To be called once for each `request`, when its stream has closed; `heard` if the upstream spoke on it. */
-  release(heard: boolean): void;
+  /**
+   * To be called once for each `request`, when its stream has closed; `heard` if the upstream spoke on it, `failed` if it
+   * was given up for what the upstream did or did not do.
+   */
+  release(heard: boolean, failed?: boolean): void;
 }
 
 export interface Http2Upstreams {
   /**
-   * Hands over a session with room for one more stream, at once if one is open. Addresses that do not answer are
-   * passed over; `failed` gets the fault of the last one.
+   * Hands over a session to the address that is next, with room for one more stream, at once if one is open. Addresses
+   * that do not answer are passed over; `failed` gets the fault of the last one.
    */
   acquire(
     upstream: UpstreamSettings,
@@ -42,8 +46,8 @@ export interface Http2Upstreams {
 
 export interface Http2UpstreamsOptions {
   readonly deadlines: Deadlines;
-  /** Whose names and trust are used. */
-  readonly upstreams: Pick<Upstreams, 'lookup' | 'secureContext'>;
+  /** Whose choice of addresses and whose trust are used. */
+  readonly upstreams: Pick<Upstreams, 'balance' | 'secureContext'>;
   /** A session that was silent for longer is sent a PING together with its next stream. */
   readonly quietMs?: number;
   /** A PING is sent when streams are open and nothing was heard for this long. */
@@ -59,11 +63,9 @@ interface Waiter {
 }
 
 interface Pool {
-  readonly address: Address;
+  readonly endpoint: Endpoint;
   readonly tls: boolean;
   readonly members: Member[];
-  /** When connecting failed last, in the deadlines' time; -Infinity if it never did. */
-  failedAt: number;
 }
 
 interface Member extends UpstreamSession {
@@ -80,7 +82,6 @@ interface Member extends UpstreamSession {
 /** Per stream, and what one stalled client can make us hold of one reply. */
 const STREAM_WINDOW = 256 * 1024;
 const SESSION_WINDOW = 16 * 1024 * 1024;
-const FAILED_ADDRESS_REST_MS = 10_000;
 /** Stream identifiers are 31 bits and never reused (RFC 9113 §5.1.1): retire well before they run out. */
 const STREAMS_PER_SESSION = 2 ** 29;
 const NEVER = Number.POSITIVE_INFINITY;
@@ -95,58 +96,75 @@ export function createHttp2Upstreams(options: Http2UpstreamsOptions): Http2Upstr
   const silenceMs = options.silenceMs ?? 310_000;
   const pingTimeoutMs = options.pingTimeoutMs ?? 10_000;
   const idleMs = options.idleMs ?? 60_000;
-  const poolsByKey = new Map<string, Pool>();
-  const poolsBySettings = new WeakMap<UpstreamSettings, Pool[]>();
+  const { balance } = options.upstreams;
+  const pools = new Map<Endpoint, Pool>();
+  balance.onRetired((endpoint) => {
+    for (const member of pools.get(endpoint)?.members ?? []) if (member.ready) member.session.close();
+    pools.delete(endpoint);
+  });
 
   return {
-    acquire(upstream, taken, failed) {
-      const pools = poolsFor(upstream);
-      const pool = pools.length === 1 ? pools[0]! : leastLoaded(pools, deadlines.now());
-      const member = memberWithRoom(pool);
-      if (member !== undefined) return taken(member);
-      connectInTurn(upstream, pool, pools, taken, failed);
-    },
+    acquire,
     drain: () => forEachMember((member) => member.session.close()),
     destroyAll: () => forEachMember((member) => member.session.destroy()),
   };
 
+  function acquire(upstream: UpstreamSettings, taken: Waiter['taken'], failed: Waiter['failed']): void {
+    if (!balance.isResolved(upstream)) {
+      balance.resolve(upstream, () => {
+        if (balance.isResolved(upstream)) acquire(upstream, taken, failed);
+        else failed(balance.noneFault(upstream));
+      });
+      return;
+    }
+    const endpoint = balance.pick(upstream);
+    if (endpoint === undefined) {
+      failed(balance.noneFault(upstream));
+      return;
+    }
+    const member = memberWithRoom(poolOf(endpoint));
+    if (member !== undefined) taken(member);
+    else connectInTurn(upstream, endpoint, taken, failed);
+  }
+
   function forEachMember(act: (member: Member) => void): void {
-    for (const pool of poolsByKey.values()) for (const member of [...pool.members]) act(member);
+    for (const pool of pools.values()) for (const member of [...pool.members]) act(member);
   }
 
-  function poolsFor(upstream: UpstreamSettings): Pool[] {
-    const known = poolsBySettings.get(upstream);
+  function poolOf(endpoint: Endpoint): Pool {
+    const known = pools.get(endpoint);
     if (known !== undefined) return known;
-    const tls = upstream.protocol === 'grpcs' || upstream.protocol === 'https';
-    const pools = upstream.addresses.map((address) => poolOf(address, tls));
-    poolsBySettings.set(upstream, pools);
-    return pools;
-  }
-
-  function poolOf(address: Address, tls: boolean): Pool {
-    const key = `${tls} ${address.host} ${address.port}`;
-    const pool = poolsByKey.get(key) ?? { address, tls, members: [], failedAt: -NEVER };
-    poolsByKey.set(key, pool);
+    const tls = endpoint.protocol === 'grpcs' || endpoint.protocol === 'https';
+    const pool: Pool = { endpoint, tls, members: [] };
+    if (!endpoint.retired) pools.set(endpoint, pool);
     return pool;
   }
 
   function connectInTurn(
     upstream: UpstreamSettings,
-    first: Pool,
-    pools: readonly Pool[],
+    first: Endpoint,
     taken: Waiter['taken'],
     failed: Waiter['failed'],
   ): void {
-    const rest = pools.filter((pool) => pool !== first);
-    const tryOne = (pool: Pool) => {
-      const onFailure = (fault: Fault) => {
-        const next = rest.shift();
-        if (next === undefined) return failed(fault);
-        const member = memberWithRoom(next);
-        if (member !== undefined) return taken(member);
-        tryOne(next);
-      };
-      joinQueue(pool, upstream.connectTimeoutMs, { taken, failed: onFailure });
+    const tried = new Set<Endpoint>();
+    const lastStart = deadlines.now() + 2 * upstream.connectTimeoutMs;
+    let askedAnew = false;
+    const tryOne = (endpoint: Endpoint) => {
+      tried.add(endpoint);
+      const pool = poolOf(endpoint);
+      const member = memberWithRoom(pool);
+      if (member !== undefined) return taken(member);
+      joinQueue(pool, upstream.connectTimeoutMs, { taken, failed: tryNext });
+    };
+    const tryNext = (fault: Fault) => {
+      const inTime = deadlines.now() < lastStart;
+      const next = inTime ? balance.pick(upstream, tried) : undefined;
+      if (next !== undefined) tryOne(next);
+      else if (askedAnew || !inTime || !balance.isAsking(upstream)) failed(fault);
+      else {
+        askedAnew = true;
+        balance.resolve(upstream, () => tryNext(fault));
+      }
     };
     tryOne(first);
   }
@@ -155,6 +173,7 @@ export function createHttp2Upstreams(options: Http2UpstreamsOptions): Http2Upstr
     const connecting = pool.members.find((member) => !member.ready && member.waiting.length < member.limit);
     const member = connecting ?? openMember(pool, connectTimeoutMs);
     member.waiting.push(waiter);
+    pool.endpoint.active++;
   }
 
   function openMember(pool: Pool, connectTimeoutMs: number): Member {
@@ -162,7 +181,7 @@ export function createHttp2Upstreams(options: Http2UpstreamsOptions): Http2Upstr
     const member: Member = {
       session,
       scheme: pool.tls ? 'https' : 'http',
-      address: pool.address,
+      address: pool.endpoint.address,
       waiting: [],
       ready: false,
       // What RFC 9113 §6.5.2 asks every peer to allow at least; its SETTINGS will say more.
@@ -175,14 +194,18 @@ export function createHttp2Upstreams(options: Http2UpstreamsOptions): Http2Upstr
         return session.destroyed;
       },
       request(fields, streamOptions) {
+        pool.endpoint.active++;
         if (member.streams++ === 0) watch(silenceMs);
         if (++member.started > STREAMS_PER_SESSION) session.close();
         if (deadlines.now() - member.heardAt > quietMs) ping();
         return session.request(fields as unknown as OutgoingHttpHeaders, streamOptions);
       },
-      release(heard) {
+      release(heard, failed = false) {
         member.streams--;
+        pool.endpoint.active--;
         if (heard) member.heardAt = deadlines.now();
+        if (failed || session.destroyed) balance.report(pool.endpoint, 'failed');
+        else if (heard) balance.report(pool.endpoint, 'well');
         if (member.streams === 0) watch(idleMs);
       },
     };
@@ -209,13 +232,18 @@ export function createHttp2Upstreams(options: Http2UpstreamsOptions): Http2Upstr
 
     function becomeReady(): void {
       member.ready = true;
-      pool.failedAt = -NEVER;
       watch(idleMs);
-      for (const waiter of member.waiting.splice(0)) {
+      for (const waiter of leaveQueue()) {
         if (hasRoom(member)) waiter.taken(member);
         else if (member.limit < 1) waiter.failed(new Fault('upstream-unavailable', 'it allows no streams'));
         else joinQueue(pool, connectTimeoutMs, waiter);
       }
+      if (pool.endpoint.retired) session.close();
+    }
+
+    function leaveQueue(): Waiter[] {
+      pool.endpoint.active -= member.waiting.length;
+      return member.waiting.splice(0);
     }
 
     function onClock() {
@@ -254,34 +282,33 @@ export function createHttp2Upstreams(options: Http2UpstreamsOptions): Http2Upstr
       deadlines.forget(clock);
       deadlines.forget(pong);
       pool.members.splice(pool.members.indexOf(member), 1);
-      if (!member.ready) pool.failedAt = deadlines.now();
-      const fault = asFault(failure ?? new Error('it closed before it spoke HTTP/2'), pool.address);
-      for (const waiter of member.waiting.splice(0)) waiter.failed(fault);
+      const fault = asFault(failure ?? new Error('it closed before it spoke HTTP/2'), pool.endpoint.address);
+      if (!member.ready && fault.side === 'upstream') balance.report(pool.endpoint, 'unreachable');
+      for (const waiter of leaveQueue()) waiter.failed(fault);
     }
   }
 }
 
-function openSession(pool: Pool, upstreams: Http2UpstreamsOptions['upstreams']): ClientHttp2Session {
-  const { host, port } = pool.address;
+function openSession(pool: Pool, trust: Pick<Upstreams, 'secureContext'>): ClientHttp2Session {
+  const { host, port } = pool.endpoint.address;
   const authority = `${isIPv6(host) ? `[${host}]` : host}:${port}`;
   return connectHttp2(`${pool.tls ? 'https' : 'http'}://${authority}`, {
-    createConnection: () => openSocket(pool, upstreams),
+    createConnection: () => openSocket(pool, trust),
     settings: { enablePush: false, initialWindowSize: STREAM_WINDOW },
     // What a reply repeats is the upstream's affair; nghttp2 refuses what breaks framing.
     ...({ strictSingleValueFields: false } as object),
   });
 }
 
-function openSocket(pool: Pool, upstreams: Http2UpstreamsOptions['upstreams']): Socket | TLSSocket {
-  const { host, port } = pool.address;
-  const { lookup } = upstreams;
-  if (!pool.tls) return connectTcp({ host, port, lookup, noDelay: true });
+function openSocket(pool: Pool, trust: Pick<Upstreams, 'secureContext'>): Socket | TLSSocket {
+  const { ip, address } = pool.endpoint;
+  const { host, port } = address;
+  if (!pool.tls) return connectTcp({ host: ip, port, noDelay: true });
   // An IP address is not a server name (RFC 6066 §3); the certificate is still checked against it.
   return connectTls({
-    host,
+    host: ip,
     port,
-    lookup,
-    secureContext: upstreams.secureContext(),
+    secureContext: trust.secureContext(),
     ALPNProtocols: ['h2'],
     servername: isIP(host) === 0 ? host : '',
   });
@@ -298,24 +325,6 @@ function memberWithRoom(pool: Pool): Member | undefined {
 
 function hasRoom(member: Member): boolean {
   return member.streams < member.limit && !member.session.closed && !member.session.destroyed;
-}
-
-function leastLoaded(pools: readonly Pool[], now: number): Pool {
-  let best = pools[0]!;
-  let least = NEVER;
-  for (const pool of pools) {
-    const load = loadOf(pool) + (now - pool.failedAt < FAILED_ADDRESS_REST_MS ? 1e9 : 0);
-    if (load >= least) continue;
-    least = load;
-    best = pool;
-  }
-  return best;
-}
-
-function loadOf(pool: Pool): number {
-  let load = 0;
-  for (const member of pool.members) load += member.streams + member.waiting.length;
-  return load;
 }
 
 /** Whether the upstream did not begin with this stream, so that it may be sent again whatever its method (RFC 9113 §8.7). */

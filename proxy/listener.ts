@@ -78,7 +78,7 @@ export function createListener(options: ListenerOptions): Listener {
     // What is spliced may speak any protocol that client and upstream agree on.
     takesAnyProtocol: (serverName) => /^(?:tcp|auto)$/.test(routes.find(serverName, '/')?.protocol ?? ''),
   });
-  const upstreams = createUpstreams({ deadlines, upstreamCa: options.upstreamCa });
+  const upstreams = createUpstreams({ deadlines, upstreamCa: options.upstreamCa, log });
   let routes = createRouteTable([]);
   const context: ProxyContext = {
     routes: () => routes,
@@ -105,6 +105,7 @@ export function createListener(options: ListenerOptions): Listener {
     setChallenge: contexts.setChallenge,
     setRoutes(list) {
       routes = createRouteTable(list);
+      upstreams.serve(list.flatMap(({ paths }) => paths.map(({ upstream }) => upstream)));
     },
     setTicketKeys: (keys) => tlsServer.setTicketKeys(keys),
     drain,

@@ -24,6 +24,28 @@ export interface UpstreamSettings {
   readonly readTimeoutMs: number;
   /** Longest time that the upstream may take none of what is being sent. */
   readonly sendTimeoutMs: number;
+  /** From the head of a request to the end of its reply, whatever happens in between; tunnels have no such limit. */
+  readonly totalTimeoutMs?: number;
+  /** How each address is asked whether it is well; without it, it is judged by the requests that it fails alone. */
+  readonly health?: HealthSettings;
+}
+
+export type HealthProbe =
+  /** GET, as HTTP/1.1 (over HTTP/2 for h2c); 2xx and 3xx are well. `host` if not the upstream's own. */
+  | { readonly type: 'http'; readonly path: string; readonly host?: string }
+  /** A connection is accepted. */
+  | { readonly type: 'tcp' }
+  /** grpc.health.v1 of this service; an empty name is the server as a whole. */
+  | { readonly type: 'grpc'; readonly service: string };
+
+export interface HealthSettings {
+  readonly probe: HealthProbe;
+  readonly intervalMs: number;
+  readonly timeoutMs: number;
+  /** That many failed checks in a row. */
+  readonly unhealthyAfter: number;
+  /** That many passed checks in a row. */
+  readonly healthyAfter: number;
 }
 
 export interface PathRoute {

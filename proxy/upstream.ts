@@ -1,16 +1,13 @@
-// Connections to upstreams: addresses, balance, ejection of what fails, and a pool of idle HTTP/1.1 sockets.
+// Connections to upstreams, made wherever the balance says, and a pool of the idle ones that speak HTTP/1.1.
 
-import { lookup as systemLookup } from 'node:dns';
-import {
-  connect as connectTcp,
-  isIP,
-  type LookupFunction,
-  type Socket,
-  type TcpNetConnectOpts,
-} from 'node:net';
+import { connect as connectTcp, isIP, type Socket, type TcpNetConnectOpts } from 'node:net';
 import * as tls from 'node:tls';
+import { type Log, silentLog } from '../src/lib/log.ts';
+import { type Balance, createBalance, type Endpoint } from './balance.ts';
 import type { Deadline, Deadlines } from './deadlines.ts';
 import { Fault } from './errors.ts';
+import { createHealthChecks } from './health.ts';
+import { createNames, type Names } from './names.ts';
 import type { Address, UpstreamSettings } from './routes.ts';
 
 /** Who is using a link. The calls come from the socket itself: none may throw. */
@@ -60,43 +57,39 @@ export interface AcquireOptions {
 export interface Upstreams {
   /** HTTP/1.1 or raw bytes; TLS for https (ALPN http/1.1) and grpcs. The outcome arrives at `user`, perhaps at once. */
   acquire(settings: UpstreamSettings, user: UpstreamUser, options?: AcquireOptions): Acquisition;
-  /** The least loaded address that is not ejected: for protocols that keep their own connections. */
-  pick(settings: UpstreamSettings): Address;
-  /** An attempt at `address` went well or not: feeds the ejection. */
-  report(settings: UpstreamSettings, address: Address, wentWell: boolean): void;
-  /** Trust for TLS to upstreams: the system's roots, or the CA given. */
+  /** Which address is next: for protocols that keep their own connections. */
+  readonly balance: Omit<Balance, 'close' | 'serve'>;
+  /** These are the upstreams of all routes: health checks begin and end, and connections to others are let go. */
+  serve(list: readonly UpstreamSettings[]): void;
+  /** Trust for TLS to upstreams: Node's and the system's roots, and the CA given. */
   secureContext(): tls.SecureContext;
-  /** Names to addresses, kept for a few seconds and asked anew after a failed connection. */
-  readonly lookup: LookupFunction;
-  /** Ends idle connections, now and as they come back. */
+  /** Ends idle connections, now and as they come back, and all health checks. */
   close(): void;
 }
 
 export interface UpstreamsOptions {
   readonly deadlines: Deadlines;
-  /** PEM; replaces the system's roots. */
+  /** PEM; trusted beside the system's roots. */
   readonly upstreamCa?: string | undefined;
   /** An idle connection is closed after this; the shortest keep-alive among common servers is 5 s. */
   readonly idleTimeoutMs?: number;
+  /** Where the addresses of names come from. */
+  readonly names?: Names;
+  readonly log?: Log;
 }
 
 const IDLE_TIMEOUT_MS = 4_000;
 const MAX_IDLE_PER_ADDRESS = 512;
-const RESOLUTION_MS = 5_000;
-const FAILURES_TO_EJECT = 3;
-const EJECTION_MS = 10_000;
 const TCP_KEEPALIVE_MS = 60_000;
 
 /** Bytes from upstreams land here, every socket's: reads are synchronous, and users copy what they keep. */
 const arrivals = Buffer.allocUnsafeSlow(65_536);
 
-interface Target {
-  readonly address: Address;
+interface Pool {
+  readonly endpoint: Endpoint;
   /** The last in is the first out, so that the rest may grow old. */
   readonly idle: Link[];
-  active: number;
-  failures: number;
-  ejectedUntil: number;
+  /** Of TLS, to be resumed. */
   session: Buffer | undefined;
 }
 
@@ -107,91 +100,121 @@ interface Link extends UpstreamLink {
 }
 
 export function createUpstreams(options: UpstreamsOptions): Upstreams {
-  const { deadlines, upstreamCa, idleTimeoutMs = IDLE_TIMEOUT_MS } = options;
-  const pools = new Map<string, Target[]>();
-  // Settings are new objects after each reload; what they say is what a pool belongs to.
-  const poolBySettings = new WeakMap<UpstreamSettings, Target[]>();
-  const { lookup, forget } = createLookup(deadlines.now);
+  const { deadlines, upstreamCa, idleTimeoutMs = IDLE_TIMEOUT_MS, names = createNames() } = options;
+  const pools = new Map<Endpoint, Pool>();
+  const checks = createHealthChecks({ secureContext, log: options.log ?? silentLog });
+  const balance = createBalance({ deadlines, names, check: checks.begin });
   let context: tls.SecureContext | undefined;
   let closed = false;
   const reaper: Deadline = { at: Number.POSITIVE_INFINITY, expired: reap };
+  balance.onRetired(closePool);
 
   return {
     acquire,
-    pick: (settings) => chooseTarget(targetsOf(settings), deadlines.now()).address,
-    report(settings, address, wentWell) {
-      const targets = targetsOf(settings);
-      const target = targets.find((t) => t.address.host === address.host && t.address.port === address.port);
-      if (target === undefined) return;
-      if (wentWell) target.failures = 0;
-      else noteFailure(target);
-    },
+    balance,
+    serve: balance.serve,
     secureContext,
-    lookup,
     close() {
       closed = true;
+      balance.close();
       deadlines.forget(reaper);
-      for (const target of allTargets()) for (const link of target.idle.splice(0)) link.socket.destroy();
+      for (const endpoint of [...pools.keys()]) closePool(endpoint);
     },
   };
 
   function acquire(settings: UpstreamSettings, user: UpstreamUser, how?: AcquireOptions): Acquisition {
-    const targets = targetsOf(settings);
-    const target = targets.length === 1 ? targets[0]! : chooseTarget(targets, deadlines.now());
+    if (!balance.isResolved(settings)) return acquireResolved(settings, user, how);
+    const endpoint = balance.pick(settings);
+    if (endpoint === undefined) {
+      user.upstreamFailed(balance.noneFault(settings));
+      return NOTHING_TO_ABANDON;
+    }
     if (how?.fresh !== true) {
-      const link = takeIdle(target);
+      const link = takeIdle(endpoint);
       if (link !== undefined) {
         link.user = user;
-        target.active++;
+        endpoint.active++;
         user.upstreamReady(link);
         return NOTHING_TO_ABANDON;
       }
     }
-    return connectToOneOf(settings, targets, target, user);
+    return connectToOneOf(settings, endpoint, user);
   }
 
-  function targetsOf(settings: UpstreamSettings): Target[] {
-    const known = poolBySettings.get(settings);
-    if (known !== undefined) return known;
-    const key = JSON.stringify([settings.protocol, settings.addresses.map((a) => [a.host, a.port])]);
-    let targets = pools.get(key);
-    if (targets === undefined) {
-      targets = settings.addresses.map((address) => createTarget(address));
-      pools.set(key, targets);
+  function acquireResolved(
+    settings: UpstreamSettings,
+    user: UpstreamUser,
+    how: AcquireOptions | undefined,
+  ): Acquisition {
+    let abandoned = false;
+    let attempt: Acquisition | undefined;
+    balance.resolve(settings, () => {
+      if (abandoned) return;
+      if (balance.isResolved(settings)) attempt = acquire(settings, user, how);
+      else user.upstreamFailed(balance.noneFault(settings));
+    });
+    return {
+      abandon() {
+        abandoned = true;
+        attempt?.abandon();
+      },
+    };
+  }
+
+  function poolOf(endpoint: Endpoint): Pool {
+    let pool = pools.get(endpoint);
+    if (pool === undefined) {
+      pool = { endpoint, idle: [], session: undefined };
+      // What is retired has no place to keep anything.
+      if (!endpoint.retired && !closed) pools.set(endpoint, pool);
     }
-    poolBySettings.set(settings, targets);
-    return targets;
+    return pool;
   }
 
-  function takeIdle(target: Target): Link | undefined {
+  function closePool(endpoint: Endpoint) {
+    const pool = pools.get(endpoint);
+    pools.delete(endpoint);
+    for (const link of pool?.idle.splice(0) ?? []) link.socket.destroy();
+  }
+
+  function takeIdle(endpoint: Endpoint): Link | undefined {
+    const idle = pools.get(endpoint)?.idle;
+    if (idle === undefined) return undefined;
     const oldest = deadlines.now() - idleTimeoutMs;
-    for (let link = target.idle.pop(); link !== undefined; link = target.idle.pop()) {
+    for (let link = idle.pop(); link !== undefined; link = idle.pop()) {
       if (link.idleSince > oldest && !link.socket.destroyed && link.socket.writable) return link;
       link.socket.destroy();
     }
     return undefined;
   }
 
-  /** A failed connection did no harm: the other addresses are tried in turn, and a name is resolved anew once. */
-  function connectToOneOf(
-    settings: UpstreamSettings,
-    targets: readonly Target[],
-    first: Target,
-    user: UpstreamUser,
-  ): Acquisition {
+  /**
+   * A failed connection did no harm: the other addresses are tried in turn, and when none is left, those that the name
+   * has come to have meanwhile. No attempt begins later than one connect timeout after the first one may have ended.
+   */
+  function connectToOneOf(settings: UpstreamSettings, first: Endpoint, user: UpstreamUser): Acquisition {
+    const tried = new Set<Endpoint>();
+    const lastStart = deadlines.now() + 2 * settings.connectTimeoutMs;
     let abandoned = false;
+    let askedAnew = false;
     let socket: Socket | undefined;
-    const untried = targets.filter((target) => target !== first);
-    const attempt = (target: Target) => {
-      socket = open(settings, target, user, (fault) => {
+    const attempt = (endpoint: Endpoint) => {
+      tried.add(endpoint);
+      socket = open(settings, poolOf(endpoint), user, (fault) => {
         if (abandoned) return;
-        const wasCached = forget(target.address.host);
-        noteFailure(target);
-        if (wasCached && fault.code !== 'connect-timeout') return attempt(target);
-        const next = untried.length === 0 ? undefined : chooseTarget(untried, deadlines.now());
-        if (next === undefined) return user.upstreamFailed(fault);
-        untried.splice(untried.indexOf(next), 1);
-        attempt(next);
+        // Too few descriptors or ports is no failing of the upstream's.
+        if (fault.side === 'upstream') balance.report(endpoint, 'unreachable');
+        tryNext(fault);
+      });
+    };
+    const tryNext = (fault: Fault) => {
+      const inTime = deadlines.now() < lastStart;
+      const next = inTime ? balance.pick(settings, tried) : undefined;
+      if (next !== undefined) return attempt(next);
+      if (askedAnew || !inTime || !balance.isAsking(settings)) return user.upstreamFailed(fault);
+      askedAnew = true;
+      balance.resolve(settings, () => {
+        if (!abandoned) tryNext(fault);
       });
     };
     attempt(first);
@@ -206,11 +229,12 @@ export function createUpstreams(options: UpstreamsOptions): Upstreams {
   /** Opens one connection; `failed` is called if it never was one, otherwise everything goes to the user. */
   function open(
     settings: UpstreamSettings,
-    target: Target,
+    pool: Pool,
     user: UpstreamUser,
     failed: (fault: Fault) => void,
   ): Socket {
-    const { address } = target;
+    const { endpoint } = pool;
+    const { address } = endpoint;
     const secure = settings.protocol === 'https' || settings.protocol === 'grpcs';
     let error: Error | undefined;
     let ready = false;
@@ -223,22 +247,15 @@ export function createUpstreams(options: UpstreamsOptions): Upstreams {
         return true;
       },
     };
-    const common = {
-      host: address.host,
-      port: address.port,
-      lookup,
-      noDelay: true,
-      allowHalfOpen: true,
-      onread,
-    };
-    const socket = secure ? connectTls(common, target) : connectTcp(common);
+    const common = { host: endpoint.ip, port: address.port, noDelay: true, allowHalfOpen: true, onread };
+    const socket = secure ? connectTls(common, pool) : connectTcp(common);
     const deadline: Deadline = {
       at: deadlines.now() + settings.connectTimeoutMs,
       expired: () => socket.destroy(new Fault('connect-timeout', `${address.host}:${address.port}`)),
     };
-    const link = createLink(socket, target, user);
+    const link = createLink(socket, pool, user);
     deadlines.watch(deadline);
-    target.active++;
+    endpoint.active++;
     socket.once(secure ? 'secureConnect' : 'connect', () => {
       ready = true;
       deadlines.forget(deadline);
@@ -246,45 +263,60 @@ export function createUpstreams(options: UpstreamsOptions): Upstreams {
       user.upstreamReady(link);
     });
     socket.on('drain', () => link.user?.upstreamDrained());
-    socket.on('end', () => (link.user === undefined ? socket.destroy() : link.user.upstreamEnded()));
+    socket.on('end', () => {
+      if (link.user === undefined) {
+        socket.destroy();
+        return;
+      }
+      noteSilentEnd(link, pool);
+      link.user.upstreamEnded();
+    });
     socket.on('error', (cause) => {
       error = cause;
     });
     socket.once('close', () => {
       deadlines.forget(deadline);
-      const at = target.idle.indexOf(link);
-      if (at !== -1) target.idle.splice(at, 1);
+      const at = pool.idle.indexOf(link);
+      if (at !== -1) pool.idle.splice(at, 1);
       const { user: last } = link;
       if (last === undefined) return;
       link.user = undefined;
-      target.active--;
-      if (ready) last.upstreamClosed(error);
-      else failed(asFault(error, address));
+      endpoint.active--;
+      if (!ready) return failed(asFault(error, address));
+      if (error !== undefined) noteSilentEnd(link, pool);
+      last.upstreamClosed(error);
     });
     return socket;
   }
 
-  function connectTls(common: TcpNetConnectOpts, target: Target): tls.TLSSocket {
-    const { host } = target.address;
+  /** Who accepts connections and closes them without a word is no better than one that refuses them. */
+  function noteSilentEnd({ reused, socket }: Link, { endpoint }: Pool) {
+    const speaksHttp = endpoint.protocol === 'http' || endpoint.protocol === 'https';
+    if (speaksHttp && !reused && socket.bytesRead === 0) balance.report(endpoint, 'failed');
+  }
+
+  function connectTls(common: TcpNetConnectOpts, pool: Pool): tls.TLSSocket {
+    const { host } = pool.endpoint.address;
     const options: tls.ConnectionOptions & TcpNetConnectOpts = {
       ...common,
       secureContext: secureContext(),
       ALPNProtocols: ['http/1.1'],
       // RFC 6066 §3: an IP literal is not sent as a server name.
       servername: isIP(host) === 0 ? host : '',
-      ...(target.session === undefined ? {} : { session: target.session }),
+      ...(pool.session === undefined ? {} : { session: pool.session }),
     };
     const socket = tls.connect(options);
     socket.on('session', (session) => {
-      target.session = session;
+      pool.session = session;
     });
     return socket;
   }
 
-  function createLink(socket: Socket, target: Target, user: UpstreamUser): Link {
+  function createLink(socket: Socket, pool: Pool, user: UpstreamUser): Link {
+    const { endpoint, idle } = pool;
     const link: Link = {
       socket,
-      address: target.address,
+      address: endpoint.address,
       reused: false,
       user,
       idleSince: 0,
@@ -294,24 +326,19 @@ export function createUpstreams(options: UpstreamsOptions): Upstreams {
       release() {
         if (link.user === undefined) return;
         leave();
-        target.failures = 0;
-        if (
-          closed ||
-          socket.destroyed ||
-          socket.readableEnded ||
-          !socket.writable ||
-          socket.writableLength > 0
-        ) {
+        balance.report(endpoint, 'well');
+        const sound =
+          !socket.destroyed && !socket.readableEnded && socket.writable && socket.writableLength === 0;
+        if (closed || !sound || endpoint.retired || idle.length >= MAX_IDLE_PER_ADDRESS) {
           socket.destroy();
-        } else if (target.idle.length >= MAX_IDLE_PER_ADDRESS) socket.destroy();
-        else {
-          link.reused = true;
-          link.idleSince = deadlines.now();
-          target.idle.push(link);
-          // Idle sockets must be read, or their end would go unseen.
-          socket.resume();
-          if (reaper.at === Number.POSITIVE_INFINITY) watchIdle();
+          return;
         }
+        link.reused = true;
+        link.idleSince = deadlines.now();
+        idle.push(link);
+        // Idle sockets must be read, or their end would go unseen.
+        socket.resume();
+        if (reaper.at === Number.POSITIVE_INFINITY) watchIdle();
       },
       destroy() {
         if (link.user === undefined) return;
@@ -320,22 +347,16 @@ export function createUpstreams(options: UpstreamsOptions): Upstreams {
       },
       fail() {
         if (link.user === undefined) return;
-        noteFailure(target);
+        pool.session = undefined;
+        balance.report(endpoint, 'failed');
         link.destroy();
       },
     };
     const leave = () => {
       link.user = undefined;
-      target.active--;
+      endpoint.active--;
     };
     return link;
-  }
-
-  function noteFailure(target: Target) {
-    target.session = undefined;
-    if (++target.failures < FAILURES_TO_EJECT) return;
-    target.failures = 0;
-    target.ejectedUntil = deadlines.now() + EJECTION_MS;
   }
 
   function watchIdle() {
@@ -347,7 +368,7 @@ export function createUpstreams(options: UpstreamsOptions): Upstreams {
     reaper.at = Number.POSITIVE_INFINITY;
     const oldest = deadlines.now() - idleTimeoutMs;
     let left = 0;
-    for (const { idle } of allTargets()) {
+    for (const { idle } of pools.values()) {
       while (idle.length > 0 && idle[0]!.idleSince <= oldest) idle.shift()!.socket.destroy();
       left += idle.length;
     }
@@ -357,44 +378,17 @@ export function createUpstreams(options: UpstreamsOptions): Upstreams {
   function secureContext(): tls.SecureContext {
     context ??= tls.createSecureContext({
       minVersion: 'TLSv1.2',
-      ca: upstreamCa ?? [...tls.getCACertificates('default'), ...tls.getCACertificates('system')],
+      ca: [
+        ...tls.getCACertificates('default'),
+        ...tls.getCACertificates('system'),
+        ...(upstreamCa === undefined ? [] : [upstreamCa]),
+      ],
     });
     return context;
-  }
-
-  function* allTargets(): Iterable<Target> {
-    for (const targets of pools.values()) yield* targets;
   }
 }
 
 const NOTHING_TO_ABANDON: Acquisition = { abandon() {} };
-
-function createTarget(address: Address): Target {
-  return { address, idle: [], active: 0, failures: 0, ejectedUntil: 0, session: undefined };
-}
-
-/** Least connections. If all are ejected, the one that comes back first: a guess beats a refusal. */
-function chooseTarget(targets: readonly Target[], now: number): Target {
-  let best = targets[0]!;
-  for (const target of targets) {
-    const ejected = target.ejectedUntil > now;
-    const bestEjected = best.ejectedUntil > now;
-    if (
-      ejected !== bestEjected
-        ? bestEjected
-        : ejected
-          ? target.ejectedUntil < best.ejectedUntil
-          : isLessLoaded(target, best)
-    ) {
-      best = target;
-    }
-  }
-  return best;
-}
-
-function isLessLoaded(a: Target, b: Target): boolean {
-  return a.active < b.active || (a.active === b.active && a.idle.length > b.idle.length);
-}
 
 /** What stopped a connection before it was one; the address goes to the log only. */
 export function asFault(error: Error | undefined, address: Address): Fault {
@@ -408,28 +402,4 @@ export function asFault(error: Error | undefined, address: Address): Fault {
     return new Fault('overloaded', at, options);
   if (code === 'ETIMEDOUT') return new Fault('connect-timeout', at, options);
   return new Fault('upstream-refused', at, options);
-}
-
-function createLookup(now: () => number): { lookup: LookupFunction; forget(host: string): boolean } {
-  const kept = new Map<string, { until: number; addresses: { address: string; family: number }[] }>();
-  const lookup: LookupFunction = (host, options, done) => {
-    const give = (addresses: { address: string; family: number }[]) => {
-      if (options.all) done(null, addresses);
-      else done(null, addresses[0]!.address, addresses[0]!.family);
-    };
-    const found = kept.get(host);
-    if (found !== undefined && found.until > now()) return process.nextTick(give, found.addresses);
-    systemLookup(host, { all: true }, (error, addresses) => {
-      if (error !== null) return done(error, []);
-      kept.set(host, { until: now() + RESOLUTION_MS, addresses });
-      give(addresses);
-    });
-  };
-  const forget = (host: string) => {
-    const found = kept.get(host);
-    kept.delete(host);
-    // An answer that the failed attempt itself had just got would be no different the second time.
-    return found !== undefined && found.until - now() < RESOLUTION_MS - 1_000;
-  };
-  return { lookup, forget };
 }
