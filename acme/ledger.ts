@@ -38,8 +38,18 @@ export function failed(
   // A CA that says when is believed at first; one that keeps saying "soon" is not.
   const waitMs = askedMs === undefined ? ownMs : Math.max(askedMs, failures > 3 ? ownMs : 1000);
   const notBefore = new Date(now.getTime() + Math.round(waitMs * (1 + random / 10))).toISOString();
-  const reason = error instanceof Error ? error.message : String(error);
-  return { names: [...names], failures, crashes: 0, notBefore, reason };
+  return { names: [...names], failures, crashes: 0, notBefore, ...told(error, now) };
+}
+
+/** Noted when there was no attempt, for want of the account or of records: told, but no reason to wait. */
+export function unprepared(
+  before: LedgerEntry | undefined,
+  names: readonly Domain[],
+  error: unknown,
+  now: Date,
+): LedgerEntry {
+  const { failures = 0, crashes = 0, notBefore = new Date(0).toISOString() } = before ?? {};
+  return { names: [...names], failures, crashes, notBefore, ...told(error, now) };
 }
 
 /**
@@ -56,6 +66,13 @@ export function obtained(
   const restMs = early ? Math.min(34 * 60 * MINUTE_MS, lifeMs / 4) : Math.min(60 * MINUTE_MS, lifeMs / 10);
   const notBefore = new Date(now.getTime() + Math.max(Math.round(restMs), 0)).toISOString();
   return { names: [...names], failures: 0, crashes: 0, notBefore, reason: 'obtained only now' };
+}
+
+function told(error: unknown, now: Date): { reason: string; failedAt: string } {
+  return {
+    reason: error instanceof Error ? error.message : String(error),
+    failedAt: now.toISOString(),
+  };
 }
 
 function delayMs(tries: number): number {

@@ -33,8 +33,8 @@ export interface ManagerOptions {
   renewalInfo?(certificate: Certificate, signal: AbortSignal): Promise<SuggestedWindow | undefined>;
   /** Takes away what a killed process left in DNS; called once, before anything else. */
   recover?(): Promise<void>;
-  /** Makes the records of all domains true, before the first order of a pass; a failure stops that pass's orders. */
-  prepare(account: Account, signal: AbortSignal): Promise<void>;
+  /** Makes all true that an order for these names depends on; no order without it, and no back-off when it fails. */
+  prepare(account: Account, names: readonly Domain[], signal: AbortSignal): Promise<void>;
   /** Must resolve for the certificates to count as served; on rejection the old ones stay and it is tried again. */
   deploy(certificates: readonly Certificate[]): Promise<void>;
   /** The account as evidence shows it: what is on disk at load, what the CA confirmed later. */
@@ -145,11 +145,58 @@ export function createManager(options: ManagerOptions): Manager {
     const due = entries.filter(isDueNow);
     for (const entry of entries) tellPlan(entry);
     if (due.length === 0) return;
-    const connection = await options.connect(signal);
+    const connection = await connectFor(due, signal);
     options.onAccount?.(connection.account.document);
-    await options.prepare(connection.account, signal);
-    await inParallel(due, parallel, (entry) => renew(entry, connection, signal));
+    await renewPrepared(due, connection, signal);
     signal.throwIfAborted();
+  }
+
+  async function connectFor(due: readonly Entry[], signal: AbortSignal): Promise<Connection> {
+    try {
+      return await options.connect(signal);
+    } catch (err) {
+      if (!signal.aborted) for (const entry of due) await noteUnprepared(entry, err);
+      throw err;
+    }
+  }
+
+  /** Together at first, which shows all that is missing at once; then one by one, so that none holds up another. */
+  async function renewPrepared(due: readonly Entry[], connection: Connection, signal: AbortSignal) {
+    const prepare = (entries: readonly Entry[]) =>
+      options.prepare(
+        connection.account,
+        entries.flatMap(({ names }) => names),
+        signal,
+      );
+    const failures: unknown[] = [];
+    const alone = async (entry: Entry, prepared: Promise<void>) => {
+      try {
+        await prepared;
+      } catch (err) {
+        signal.throwIfAborted();
+        await noteUnprepared(entry, err);
+        log.warn({ domain: entry.names[0], err }, 'certificate cannot be ordered yet');
+        failures.push(err);
+        return;
+      }
+      await renew(entry, connection, signal);
+    };
+    const together = prepare(due);
+    const holds =
+      due.length === 1 ||
+      (await together.then(
+        () => true,
+        () => false,
+      ));
+    signal.throwIfAborted();
+    await inParallel(due, parallel, (entry) => alone(entry, holds ? together : prepare([entry])));
+    if (failures.length > 0) throw failures[0];
+  }
+
+  /** For whoever looks into the ledger: it was not the CA that refused, so nothing has to wait. */
+  function noteUnprepared(entry: Entry, err: unknown): Promise<void> {
+    const before = ledgers.entryFor(ledger, entry.names);
+    return note(entry, ledgers.unprepared(before, entry.names, err, clock.now())).catch(() => {});
   }
 
   async function adoptFromDisk(): Promise<void> {

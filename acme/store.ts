@@ -60,6 +60,8 @@ const LedgerEntrySchema = z.object({
   /** No attempt before this. */
   notBefore: TimeSchema,
   reason: z.string(),
+  /** When what `reason` says went wrong; absent where nothing did. */
+  failedAt: TimeSchema.optional(),
 });
 export type LedgerEntry = z.infer<typeof LedgerEntrySchema>;
 /** By the certificate's first name. */
@@ -73,6 +75,18 @@ const WindowSchema = z.object({
   chosen: TimeSchema,
 });
 export type StoredWindow = z.infer<typeof WindowSchema>;
+
+const VerdictSchema = z.object({
+  allowed: z.boolean(),
+  pinned: z.boolean(),
+  decidedBy: z.string().optional(),
+  findings: z.array(z.string()),
+  /** Those that the records were compared with. */
+  identities: z.array(z.string()),
+  checkedAt: TimeSchema,
+});
+/** What CAA said about a domain when it was looked at last. */
+export type StoredVerdict = z.infer<typeof VerdictSchema>;
 
 const TxtSchema = z.object({ name: z.string(), value: z.string() });
 export type ChallengeTxt = z.infer<typeof TxtSchema>;
@@ -94,6 +108,9 @@ export interface Store {
   writeLedger(ledger: Ledger): Promise<void>;
   readWindows(): Promise<Record<string, StoredWindow>>;
   writeWindows(windows: Record<string, StoredWindow>): Promise<void>;
+  /** By domain. */
+  readVerdicts(): Promise<Record<string, StoredVerdict>>;
+  writeVerdicts(verdicts: Record<string, StoredVerdict>): Promise<void>;
   /** TXT values that were about to be set and are not known to be gone. */
   readChallenges(): Promise<ChallengeTxt[]>;
   addChallenge(txt: ChallengeTxt): Promise<void>;
@@ -159,6 +176,7 @@ export async function createStore(options: StoreOptions): Promise<Store> {
   const accountPath = join(folder, 'account.json');
   const ledgerPath = join(folder, 'ledger.json');
   const windowsPath = join(folder, 'windows.json');
+  const verdictsPath = join(folder, 'caa.json');
   const challengesPath = join(folder, 'challenges.json');
   const orderPath = (name: Domain) => join(orders, `${fileName(name)}.json`);
 
@@ -225,6 +243,8 @@ export async function createStore(options: StoreOptions): Promise<Store> {
     writeLedger: (ledger) => writeJson(ledgerPath, ledger),
     readWindows: async () => (await readJson(windowsPath, z.record(z.string(), WindowSchema))) ?? {},
     writeWindows: (windows) => writeJson(windowsPath, windows),
+    readVerdicts: async () => (await readJson(verdictsPath, z.record(z.string(), VerdictSchema))) ?? {},
+    writeVerdicts: (verdicts) => writeJson(verdictsPath, verdicts),
 
     async readChallenges() {
       await changing;

@@ -10,6 +10,7 @@ import { createTlsAlpn01Solver } from '../acme/tls-alpn01.ts';
 import type { DnsProvider } from '../dns/provider.ts';
 import { createResolver, type Resolver, waitForRecords } from '../dns/resolver.ts';
 import type { Agent } from '../evidence/agent.ts';
+import { createCaaPreflight } from './caa-preflight.ts';
 import type { Config } from './config.ts';
 import { systemClock } from './lib/clock.ts';
 import type { Log } from './lib/log.ts';
@@ -70,6 +71,17 @@ export function createIssuance(options: IssuanceOptions): Issuance {
     log,
   });
   const records = createRecords(parts, acme);
+  const caa = createCaaPreflight({
+    resolver: parts.resolver,
+    challenge: config.acme.challenge,
+    identities: async (signal) => {
+      const { meta } = await acme.transport.directory(signal);
+      // A CA that does not say its names is judged by the one that we wrote, if we wrote any.
+      return meta.caaIdentities ?? (config.dns.setCaa ? ownIdentities(config) : []);
+    },
+    store,
+    log,
+  });
   const { renewIntervalMs, renewDaysBefore } = config.acme;
   return {
     async keep(plan, hooks, signal) {
@@ -79,7 +91,10 @@ export function createIssuance(options: IssuanceOptions): Issuance {
         connect: (abort) => acme.connect(abort),
         renewalInfo: (certificate, abort) => acme.renewalInfo(certificate, abort),
         recover: () => acme.recover(),
-        prepare: (account, abort) => records.ensure(plan.domains, account.url, abort),
+        async prepare(account, names, abort) {
+          await records.ensure(names, account.url, abort);
+          await caa.check(names, account.url, abort);
+        },
         ...hooks,
         intervalMs: renewIntervalMs,
         renewal: { ...(renewDaysBefore !== undefined && { daysBefore: renewDaysBefore }) },
@@ -120,7 +135,7 @@ function createRecords(parts: Parts, acme: Acme): RecordsKeeper {
     accountUri: async () => (await store.readAccount())?.url,
     caaIdentities: async (signal) => {
       const { meta } = await acme.transport.directory(signal);
-      return meta.caaIdentities ?? [new URL(config.acme.directoryUrl).hostname];
+      return meta.caaIdentities ?? ownIdentities(config);
     },
     setup: createSetup(parts, delegated ? 'auto' : mode),
     ...(delegated && { aliases: createSetup(parts, mode) }),
@@ -129,6 +144,11 @@ function createRecords(parts: Parts, acme: Acme): RecordsKeeper {
     }),
     log,
   });
+}
+
+/** For a CA that does not tell its names (RFC 8555 §9.7.6). */
+function ownIdentities({ acme }: Config): string[] {
+  return [new URL(acme.directoryUrl).hostname];
 }
 
 function createSetup({ config, agent, resolver, provider, log }: Parts, mode: RecordsMode) {

@@ -365,7 +365,7 @@ test('without a ledger on disk nothing is ordered', async (t) => {
   assert.ok(s.lines.some((line) => line.msg === 'failure could not be noted on disk'));
 });
 
-test('records that cannot be made stop the orders of that pass alone, and cost no back-off of the CA', async (t) => {
+test('records that cannot be made stop the orders of that pass, are noted, and cost no back-off of the CA', async (t) => {
   let broken = true;
   const s = await stage(t, {
     async prepare() {
@@ -375,10 +375,39 @@ test('records that cannot be made stop the orders of that pass alone, and cost n
   s.start();
   await pass(s.clock, 2 * MINUTE);
   assert.equal(s.orders.length, 0);
-  assert.deepEqual(await s.store.readLedger(), {});
+  const noted = (await s.store.readLedger())[a];
+  assert.deepEqual([noted?.failures, noted?.crashes, noted?.reason], [0, 0, 'dns is down']);
   broken = false;
   await pass(s.clock, 10 * MINUTE);
   assert.equal(s.orders.length, 1);
+  assert.equal((await s.store.readLedger())[a]?.failedAt, undefined);
+});
+
+test('records of one domain that cannot be made do not hold up another', async (t) => {
+  const s = await stage(t, {
+    wanted: [[a], [b]],
+    async prepare(_account, names) {
+      if (names.includes(a)) throw new Error(`${a} is not ours`);
+    },
+  });
+  s.start();
+  await s.clock.idle();
+  assert.deepEqual(
+    s.orders.map(([name]) => name),
+    [b],
+  );
+  assert.match((await s.store.readLedger())[a]!.reason, /not ours/);
+});
+
+test('an account that cannot be had is noted for every certificate that waits for it', async (t) => {
+  const s = await stage(t, {
+    wanted: [[a], [b]],
+    connect: () => Promise.reject(new Error('the account is gone')),
+  });
+  s.start();
+  await s.clock.idle();
+  const ledger = await s.store.readLedger();
+  assert.deepEqual([ledger[a]?.reason, ledger[b]?.reason], ['the account is gone', 'the account is gone']);
 });
 
 test('renewing on demand renews everything once, even what has just failed', async (t) => {
