@@ -54,7 +54,12 @@ function replyWhole(
 }
 
 function stopRequest(stream: ServerHttp2Stream, request: Answered): void {
-  if (!request.endStream && !stream.readableEnded) refuseRest(stream);
+  if (request.endStream || stream.readableEnded) return;
+  discard(stream);
+  // In one go with a reply that has no body, RST_STREAM would go out in its place.
+  setImmediate(() => {
+    if (!stream.closed) refuseRest(stream);
+  });
 }
 
 /** What the log says of a fault; the client is told less. */
