@@ -29,6 +29,8 @@ export interface PebbleOptions {
   /** Pebble's pauses of some seconds before it validates. */
   sleep?: boolean;
   externalAccounts?: Readonly<Record<string, string>>;
+  /** "host:port" of the DNS server that the CA asks in place of pebble-challtestsrv. */
+  dnsServer?: string;
 }
 
 export interface PebbleDns {
@@ -129,7 +131,7 @@ async function startCa(
         : { certificateValidityPeriod: options.certificateSeconds }),
     };
     await writeFile(file, JSON.stringify({ pebble: config }));
-    process = startDaemon('pebble', ['-config', file, '-dnsserver', dns.api.address], {
+    process = startDaemon('pebble', ['-config', file, '-dnsserver', options.dnsServer ?? dns.api.address], {
       PEBBLE_VA_NOSLEEP: options.sleep === true ? '0' : '1',
       PEBBLE_WFE_NONCEREJECT: String(options.nonceRejectPercent ?? 30),
       PEBBLE_AUTHZREUSE: String(options.authzReusePercent ?? 0),

@@ -6,7 +6,7 @@ import { delimiter, join } from 'node:path';
 
 interface Prerequisite {
   readonly command: string;
-  /** Debian's. */
+  /** Debian's; with what it depends on, it brings all that the tests need beside the command. */
   readonly debianPackage: string;
   readonly whatFor: string;
 }
@@ -17,6 +17,8 @@ export const prerequisites: readonly Prerequisite[] = [
   { command: 'certbot', debianPackage: 'certbot', whatFor: 'the volumes that are taken over' },
   { command: 'lego', debianPackage: 'lego', whatFor: 'the volumes that are taken over' },
   { command: 'nginx', debianPackage: 'nginx', whatFor: 'the HTTP upstream' },
+  { command: 'knotd', debianPackage: 'knot', whatFor: 'the DNS server that takes signed updates' },
+  { command: 'pdns_server', debianPackage: 'pdns-backend-sqlite3', whatFor: 'the DNS server with an API' },
   { command: 'curl', debianPackage: 'curl', whatFor: 'the client of the demo and of the evidence' },
   { command: 'openssl', debianPackage: 'openssl', whatFor: 'the second opinion on TLS and certificates' },
 ];

@@ -26,10 +26,21 @@ export interface World {
   [Symbol.asyncDispose](): Promise<void>;
 }
 
-export async function createWorld(options: { nonceRejectPercent?: number } = {}): Promise<World> {
+export interface WorldOptions {
+  readonly nonceRejectPercent?: number;
+  /** "host:port" of the DNS server that CA and ingress ask, in place of the CA's own. */
+  readonly dnsServer?: string;
+}
+
+export async function createWorld(options: WorldOptions = {}): Promise<World> {
   const folder = await mkdtemp(join(tmpdir(), 'ingress-world-'));
   const port = await freePort();
-  const pebble = await startPebble({ tlsPort: port, nonceRejectPercent: options.nonceRejectPercent ?? 30 });
+  const { nonceRejectPercent = 30, dnsServer } = options;
+  const pebble = await startPebble({
+    tlsPort: port,
+    nonceRejectPercent,
+    ...(dnsServer !== undefined && { dnsServer }),
+  });
   const agent = await startSimulatedAgent({ socketPath: join(folder, 'dstack.sock') });
   const started: IngressProcess[] = [];
   const env = {
@@ -41,7 +52,7 @@ export async function createWorld(options: { nonceRejectPercent?: number } = {})
     ACME_DIRECTORY_URL: pebble.directoryUrl,
     ACME_CA_FILE: pebble.caFile,
     DSTACK_SIMULATOR_ENDPOINT: agent.endpoint,
-    DNS_RESOLVERS: pebble.dns.address,
+    DNS_RESOLVERS: dnsServer ?? pebble.dns.address,
     DNS_SETUP_INTERVAL: '1',
     DNS_SETTLE_SECONDS: '0',
     GATEWAY_DOMAIN: '_.gateway.example.net',
