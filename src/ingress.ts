@@ -1,5 +1,6 @@
 // The composition root: starts the workers, serves what is on disk, then keeps certificates, records, routes and evidence.
 
+import type { ChildProcess } from 'node:child_process';
 import { createSecureContext } from 'node:tls';
 import { adoptEarlierState } from '../acme/adopt.ts';
 import { servable } from '../acme/selection.ts';
@@ -32,6 +33,8 @@ export interface Ingress {
 export interface IngressOptions {
   readonly log: Log;
   readonly drainMs?: number;
+  /** See WorkersOptions. */
+  readonly forkedAhead?: ChildProcess;
 }
 
 /** A container that is asked to stop is killed ten seconds later. */
@@ -44,7 +47,12 @@ const DRAIN_MS = 8_000;
 export async function startIngress(config: Config, options: IngressOptions): Promise<Ingress> {
   const { log } = options;
   const stopping = new AbortController();
-  const workers = createWorkers({ count: config.workers, settings: workerSettings(config), log });
+  const workers = createWorkers({
+    count: config.workers,
+    settings: workerSettings(config),
+    log,
+    ...(options.forkedAhead !== undefined && { forkedAhead: options.forkedAhead }),
+  });
   await workers.setRoutes(config.routes);
   const starting = workers.start();
   // Awaited below; until then its failure must not count as unhandled.
@@ -157,6 +165,7 @@ async function adopt(config: Config, store: Store, log: Log): Promise<string | u
       directoryUrl: acme.directoryUrl,
       wanted,
       store,
+      derivedKey: acme.accountKey === 'kms',
       log,
     });
   } catch (err) {

@@ -26,8 +26,11 @@ async function main(args: readonly string[]): Promise<number> {
   switch (command) {
     case 'serve': {
       if (rest.length > 0) return usage(`serve takes no arguments: ${rest[0]}`);
+      // A worker loads its program while this process loads the rest and reads the configuration.
+      const { forkWorker } = await import('./worker-process.ts');
+      const forkedAhead = forkWorker();
       const { serve } = await import('./serve.ts');
-      return serve(process.env, exitCodes);
+      return serve(process.env, exitCodes, forkedAhead);
     }
     case 'demo': {
       const { demo } = await import('./demo/demo.ts');

@@ -1,5 +1,6 @@
 // The serve command: configuration in, signals handled, the ingress run until it is told to stop.
 
+import type { ChildProcess } from 'node:child_process';
 import { ConfigError, readConfig } from './config.ts';
 import { type Ingress, startIngress } from './ingress.ts';
 import { createLog, type Log } from './lib/log.ts';
@@ -11,9 +12,17 @@ interface ExitCodes {
 }
 
 /** Resolves with the exit code. SIGTERM and SIGINT drain, SIGHUP reloads the routes, SIGUSR2 renews now. */
-export async function serve(env: NodeJS.ProcessEnv, exits: ExitCodes): Promise<number> {
+export async function serve(
+  env: NodeJS.ProcessEnv,
+  exits: ExitCodes,
+  forkedAhead: ChildProcess,
+): Promise<number> {
   const config = configure(env);
-  if (config === undefined) return exits.configuration;
+  if (config === undefined) {
+    // It serves nothing yet, and heeds no gentler signal.
+    forkedAhead.kill('SIGKILL');
+    return exits.configuration;
+  }
   const log = createLog({ level: config.logLevel });
   for (const { variable, warning } of config.warnings)
     log.warn({ variable, warning }, 'setting needs attention');
@@ -29,9 +38,10 @@ export async function serve(env: NodeJS.ProcessEnv, exits: ExitCodes): Promise<n
   }
   let ingress: Ingress;
   try {
-    ingress = await startIngress(config, { log });
+    ingress = await startIngress(config, { log, forkedAhead });
   } catch (err) {
     log.error({ err }, 'cannot start');
+    forkedAhead.kill('SIGKILL');
     return exits.failed;
   }
   const detach = onSignals(ingress, log);

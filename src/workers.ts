@@ -1,6 +1,6 @@
 // The supervisor's side of the worker processes: starts them, tells them what to serve, replaces those that die.
 
-import { type ChildProcess, fork } from 'node:child_process';
+import type { ChildProcess } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
 import { createServer } from 'node:net';
 import { createSecureContext } from 'node:tls';
@@ -17,12 +17,15 @@ import type {
   ToWorker,
   WorkerSettings,
 } from './worker-messages.ts';
+import { forkWorker } from './worker-process.ts';
 
 export interface WorkersOptions {
   readonly count: number;
   readonly settings: WorkerSettings;
   readonly log: Log;
   readonly clock?: Clock;
+  /** A worker process that was forked ahead, so that it loads while the configuration is read. */
+  readonly forkedAhead?: ChildProcess;
   /** How often session ticket keys change by themselves; a renewal changes them as well. */
   readonly ticketKeyLifeMs?: number;
 }
@@ -81,13 +84,15 @@ export function createWorkers(options: WorkersOptions): Workers {
     ticketKeys: randomBytes(TICKET_KEY_BYTES),
   };
 
+  let ahead = options.forkedAhead;
+  function takeFirst(): ChildProcess | undefined {
+    const child = ahead;
+    ahead = undefined;
+    return child?.connected ? child : undefined;
+  }
+
   function spawn(): Worker {
-    const child = fork(workerProgram(), {
-      // The environment holds tokens: none of it reaches a worker.
-      env: {},
-      serialization: 'advanced',
-      stdio: ['ignore', 'inherit', 'inherit', 'ipc'],
-    });
+    const child = takeFirst() ?? forkWorker();
     const worker: Worker = { process: child, waiting: new Map(), ready: false };
     living.add(worker);
     child.on('message', (reply: FromWorker) => {
@@ -307,9 +312,4 @@ function proveLoads({ names, chain, key }: ServedCertificate): void {
 function ended(child: ChildProcess): Promise<void> {
   if (child.exitCode !== null || child.signalCode !== null) return Promise.resolve();
   return new Promise((resolve) => child.once('exit', () => resolve()));
-}
-
-/** The worker's own program: from source beside this file, or beside the bundle in the image. */
-function workerProgram(): URL {
-  return new URL(import.meta.url.endsWith('.ts') ? './worker.ts' : './worker.mjs', import.meta.url);
 }

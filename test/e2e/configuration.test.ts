@@ -52,3 +52,29 @@ test('an unknown command is refused with a hint and the usage code', async () =>
   assert.equal((await ingress.exited).code, 2);
   assert.match(ingress.stderr(), /unknown command: serf\nhint: /);
 });
+
+test('a port that is taken ends the start with the failure code and says which', async () => {
+  const folder = await mkdtemp(join(tmpdir(), 'configuration-'));
+  const taken = createServer();
+  taken.listen(0, '127.0.0.1');
+  await once(taken, 'listening');
+  const { port } = taken.address() as { port: number };
+  try {
+    const ingress = startIngressProcess({
+      DOMAIN: 'app.example.com',
+      TARGET_ENDPOINT: 'http://127.0.0.1:9',
+      CHALLENGE_TYPE: 'tls-alpn-01',
+      DNS_SETUP_MODE: 'print',
+      LISTEN_ADDRESS: '127.0.0.1',
+      PORT: String(port),
+      STATE_DIR: join(folder, 'state'),
+      EVIDENCE_DIR: join(folder, 'evidences'),
+    });
+    const refused = await ingress.waitFor('cannot start');
+    assert.match(JSON.stringify(refused.err), new RegExp(`127.0.0.1.*${port}.*another program has it`));
+    assert.equal((await ingress.exited).code, 1);
+  } finally {
+    taken.close();
+    await rm(folder, { recursive: true });
+  }
+});
