@@ -24,6 +24,7 @@ export type AccountErrorCode =
   | 'account-changed'
   | 'account-refused'
   | 'account-key-differs'
+  | 'account-key-fleeting'
   | 'account-unclear'
   | 'key-change-impossible'
   | 'external-account-required';
@@ -145,7 +146,8 @@ async function accountKey({ store, key, refuseToRegister }: AccountOptions): Pro
     if (stored?.key !== undefined && !samePublicKey(stored.key, key)) {
       throw new AccountError(
         'account-key-differs',
-        `the state folder ${store.folder} holds an account with another key than the one configured`,
+        `the state folder ${store.folder} holds an account with a key of its own, not the one configured: ` +
+          'set ACME_ACCOUNT_KEY=file to go on with it, or remove account.json there to change to the other account',
       );
     }
     return stored ?? {};

@@ -17,8 +17,8 @@ export interface AcmeSettings {
   email?: string | undefined;
   externalAccount?: ExternalAccount | undefined;
   profile?: string | undefined;
-  /** PEM, PKCS#8: a derived account key instead of one on disk. */
-  accountKey?: string | undefined;
+  /** PEM, PKCS#8: a derived account key instead of one on disk. A rejection stops what needs the account. */
+  accountKey?: (() => Promise<string>) | undefined;
   /** As adoptEarlierState found. */
   refuseToRegister?: string | undefined;
   store: Store;
@@ -53,7 +53,8 @@ export function createAcme(settings: AcmeSettings): Acme {
   return {
     transport,
     async connect(signal) {
-      const { email, externalAccount, accountKey: key, profile, refuseToRegister } = settings;
+      const { email, externalAccount, profile, refuseToRegister } = settings;
+      const key = await settings.accountKey?.();
       const account = await openAccount(
         { transport, store, email, externalAccount, key, refuseToRegister, log },
         signal,

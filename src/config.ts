@@ -118,7 +118,8 @@ export interface AcmeSettings {
   /** hmacKey as the CA gave it, base64url. Secret. */
   readonly eab: { readonly kid: string; readonly hmacKey: string } | undefined;
   readonly challenge: 'dns-01' | 'tls-alpn-01';
-  readonly accountKey: 'file';
+  /** kms: derived from the app's key, on no disk. */
+  readonly accountKey: 'file' | 'kms';
   readonly renewIntervalMs: number;
   readonly renewDaysBefore: number | undefined;
 }
@@ -602,7 +603,7 @@ function readAcme(environment: Environment, readFile: ReadFile): AcmeSettings {
     eab: readEab(environment),
     challenge:
       environment.read('CHALLENGE_TYPE', (text) => parseChoice(text, ['dns-01', 'tls-alpn-01'])) ?? 'dns-01',
-    accountKey: environment.read('ACME_ACCOUNT_KEY', parseAccountKey) ?? 'file',
+    accountKey: environment.read('ACME_ACCOUNT_KEY', (text) => parseChoice(text, ['file', 'kms'])) ?? 'file',
     renewIntervalMs: environment.read('RENEW_INTERVAL', parseNginxTime) ?? DAY_MS / 2,
     renewDaysBefore: environment.read('RENEW_DAYS_BEFORE', (text) => parseCount(text, 1, 365)),
   };
@@ -637,11 +638,6 @@ function parseEmail(text: string): string {
 function parseProfile(text: string): string {
   if (/^[\w.-]{1,64}$/.test(text)) return text;
   throw new ValueError(`${quote(text)} is not a profile name`);
-}
-
-function parseAccountKey(text: string): 'file' {
-  if (text.toLowerCase() === 'kms') throw new ValueError('kms is not supported: wants file');
-  return parseChoice(text, ['file']);
 }
 
 function readRoots(path: string, readFile: ReadFile): string {

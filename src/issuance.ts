@@ -10,6 +10,7 @@ import { createTlsAlpn01Solver } from '../acme/tls-alpn01.ts';
 import type { DnsProvider } from '../dns/provider.ts';
 import { createResolver, type Resolver, waitForRecords } from '../dns/resolver.ts';
 import type { Agent } from '../evidence/agent.ts';
+import { deriveAccountKey } from './account-key.ts';
 import { createCaaPreflight } from './caa-preflight.ts';
 import type { Config } from './config.ts';
 import { systemClock } from './lib/clock.ts';
@@ -27,7 +28,7 @@ export interface IssuanceOptions {
   readonly store: Store;
   /** Why no account may be made where we have none. */
   readonly refuseToRegister: string | undefined;
-  readonly agent: Pick<Agent, 'info' | 'quote'>;
+  readonly agent: Pick<Agent, 'info' | 'quote' | 'deriveKey'>;
   /** Resolves once every worker answers the challenge so. */
   setChallenge(domain: string, certificate: ChallengeCertificate | undefined): Promise<void>;
   readonly log: Log;
@@ -66,6 +67,9 @@ export function createIssuance(options: IssuanceOptions): Issuance {
     externalAccount: config.acme.eab,
     profile: config.acme.profile,
     refuseToRegister: options.refuseToRegister,
+    ...(config.acme.accountKey === 'kms' && {
+      accountKey: () => deriveAccountKey(options.agent, config.acme.directoryUrl),
+    }),
     store,
     solver: createSolver(parts),
     log,

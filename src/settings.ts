@@ -259,10 +259,12 @@ export const settings: readonly Setting[] = [
   },
   {
     name: 'ACME_ACCOUNT_KEY',
-    meaning: 'Where the account key is kept: `file`, in STATE_DIR.',
+    meaning:
+      "Where the account key comes from: `file`, made once and kept in STATE_DIR, or `kms`, derived from the app's key at the dstack KMS and never written down, so that replicas and redeployments of the app have the same account without sharing a volume.",
     byDefault: 'file',
-    example: 'file',
-    security: 'Who has the key can order certificates under the account that CAA names.',
+    example: 'kms',
+    security:
+      "Who has the key can order certificates under the account that CAA names. With `kms` that is every container of the app that has the agent's socket, and every version of the app that the KMS still admits.",
   },
   {
     name: 'RENEW_INTERVAL',

@@ -30,7 +30,7 @@ async function earlier(t: TestContext, type: 'rsa' | 'ec') {
       : generateKeyPairSync('ec', { namedCurve: 'P-256' });
   const key = privateKey.export({ type: 'pkcs8', format: 'pem' }).toString();
   const store = await storeFor(pebble, await freshFolder(t));
-  const acme = connectionTo(pebble, store, { accountKey: key });
+  const acme = connectionTo(pebble, store, { accountKey: async () => key });
   t.after(acme.close);
   const { account, issuer } = await acme.connect(signal());
   return { url: account.url, key, certificate: await issuer.obtain([name], signal()) };

@@ -593,7 +593,6 @@ test('what would have silently changed where records or certificates go stops th
   for (const [name, value] of [
     ['ALIAS_DOMAIN', 'app.example.com'],
     ['ROUTE53_INITIAL_WEIGHT', '100'],
-    ['ACME_ACCOUNT_KEY', 'kms'],
     ['SEND_PROXY_PROTOCOL', 'true'],
     ['DETERMINISTIC_TLS_KEY', 'true'],
     ['ADMIN_ADDRESS', '127.0.0.1:9000'],
