@@ -110,7 +110,10 @@ function http1Lanes({ port, servername, ca, expected }: LoadTarget): Lanes {
   return { each: Array.from({ length: LANES }, () => once), close: () => agent.destroy() };
 }
 
-/** New sessions when the server says goodbye, as browsers do. */
+/**
+ * New sessions when the server says goodbye, and once more what was refused without being looked at (RFC 9113 §8.7), as
+ * browsers do: Node's client refuses by itself what it was asked in the moment in which the GOAWAY arrives.
+ */
 function http2Lanes({ port, servername, ca, expected }: LoadTarget): Lanes {
   let session: http2.ClientHttp2Session | undefined;
   const open = () => {
@@ -124,7 +127,7 @@ function http2Lanes({ port, servername, ca, expected }: LoadTarget): Lanes {
     session = fresh;
     return fresh;
   };
-  const once = () =>
+  const attempt = () =>
     new Promise<void>((resolve, reject) => {
       const stream = open().request({ ':path': '/', ':authority': servername });
       let status: number | undefined;
@@ -139,6 +142,12 @@ function http2Lanes({ port, servername, ca, expected }: LoadTarget): Lanes {
       stream.on('error', reject);
       stream.on('close', () => check(status, body, expected, resolve, reject));
       stream.end();
+    });
+  const once = () =>
+    attempt().catch((error: Error) => {
+      if (!error.message.includes('NGHTTP2_REFUSED_STREAM')) throw error;
+      session = undefined;
+      return attempt();
     });
   return {
     each: Array.from({ length: LANES }, () => once),
