@@ -10,6 +10,7 @@ import { namecheapKind } from './namecheap.ts';
 import type { Patience } from './patience.ts';
 import { powerdnsKind } from './powerdns.ts';
 import { rfc2136Kind } from './rfc2136.ts';
+import { route53Kind } from './route53.ts';
 
 export { DnsError, type DnsErrorCode } from './error.ts';
 
@@ -77,6 +78,7 @@ export interface ProviderKind {
 export const providerKinds: readonly ProviderKind[] = [
   cloudflareKind,
   linodeKind,
+  route53Kind,
   namecheapKind,
   digitaloceanKind,
   hetznerKind,

@@ -92,6 +92,7 @@ const packages: readonly { name: string; only: readonly string[]; reason: string
     reason: 'its transport and its auto() are only safe as acme/ uses them',
   },
   { name: 'cloudflare', only: ['dns/'], reason: 'a provider hides its vendor' },
+  { name: '@aws-sdk/client-route-53', only: ['dns/'], reason: 'a provider hides its vendor' },
   { name: '@linode/api-v4', only: ['dns/'], reason: 'a provider hides its vendor' },
   { name: '@phala/dstack-sdk', only: ['evidence/'], reason: 'its answers are checked where it is asked' },
   { name: '@grpc/grpc-js', only: ['proxy/', 'src/demo/'], reason: 'gRPC passes through unread' },

@@ -10,12 +10,14 @@ import { hetznerKind } from '../../dns/hetzner.ts';
 import { linodeKind } from '../../dns/linode.ts';
 import { namecheapKind } from '../../dns/namecheap.ts';
 import type { DnsProvider, DnsRecord, ProviderOptions } from '../../dns/provider.ts';
+import { route53Kind } from '../../dns/route53.ts';
 import type { ApiDouble, DoubleOptions, Fault } from '../support/api-double.ts';
 import { startCloudflareDouble } from '../support/cloudflare-double.ts';
 import { startDigitaloceanDouble } from '../support/digitalocean-double.ts';
 import { startHetznerDouble } from '../support/hetzner-double.ts';
 import { startLinodeDouble } from '../support/linode-double.ts';
 import { startNamecheapDouble } from '../support/namecheap-double.ts';
+import { ACCESS_KEY_ID, startRoute53Double } from '../support/route53-double.ts';
 
 interface Vendor {
   readonly name: string;
@@ -62,6 +64,28 @@ const vendors: Vendor[] = [
     remove: { method: 'DELETE' },
     lie: '{"id":1,"type":"TXT","name":"other","target":"x"}',
     torn: '{"data":[{"id":1}],"page":1,"pages":1,"results":1}',
+  },
+  {
+    name: 'route53',
+    start: startRoute53Double,
+    open: ({ url, token }, options) =>
+      route53Kind.create(
+        {
+          AWS_ACCESS_KEY_ID: ACCESS_KEY_ID,
+          AWS_SECRET_ACCESS_KEY: token,
+          AWS_ENDPOINT_URL_ROUTE_53: url,
+        },
+        options,
+      ),
+    read: { path: /rrset/, method: 'GET' },
+    add: { method: 'POST', content: /CREATE/ },
+    remove: { method: 'POST', content: /DELETE/ },
+    lie: '<ChangeResourceRecordSetsResponse></ChangeResourceRecordSetsResponse>',
+    torn: '<ListResourceRecordSetsResponse><ResourceRecordSets><ResourceRecordSet><Type>TXT</Type></ResourceRecordSet></ResourceRecordSets><IsTruncated>false</IsTruncated><MaxItems>3</MaxItems></ListResourceRecordSetsResponse>',
+    endless: {
+      path: /rrset/,
+      body: '<ListResourceRecordSetsResponse><ResourceRecordSets/><IsTruncated>true</IsTruncated><NextRecordName>_acme-challenge.app.example.com.</NextRecordName><NextRecordType>TXT</NextRecordType><MaxItems>3</MaxItems></ListResourceRecordSetsResponse>',
+    },
   },
   {
     name: 'namecheap',
