@@ -7,15 +7,15 @@ import { type Log, silentLog } from '../src/lib/log.ts';
 import { type Account, type AccountDocument, AccountError, storedDocument } from './account.ts';
 import type { Issuer } from './issuer.ts';
 import * as ledgers from './ledger.ts';
+import { planFor } from './plan.ts';
 import {
   chooseWithin,
   type Renewal,
   type RenewalSettings,
-  renewAt,
   renewalInfoId,
   type SuggestedWindow,
 } from './renewal.ts';
-import { pick, sameSet } from './selection.ts';
+import { pick } from './selection.ts';
 import type { Ledger, LedgerEntry, Store, StoredWindow } from './store.ts';
 
 export interface Connection {
@@ -222,21 +222,10 @@ export function createManager(options: ManagerOptions): Manager {
     return entry.next.at.getTime() <= clock.now().getTime();
   }
 
-  /** When the next order for these names is to be made, what failed before included. */
   function plan(entry: Entry): Renewal {
     const now = clock.now();
     if (entry.forced) return { at: now, reason: 'asked for' };
-    const wish = wishFor(entry, now);
-    const held = ledgers.entryFor(ledger, entry.names);
-    if (held === undefined || new Date(held.notBefore) <= wish.at) return wish;
-    if (held.failures + held.crashes === 0) return { at: new Date(held.notBefore), reason: wish.reason };
-    return { at: new Date(held.notBefore), reason: `${wish.reason}; failed before` };
-  }
-
-  function wishFor({ certificate, names, window }: Entry, now: Date): Renewal {
-    if (certificate === undefined) return { at: now, reason: 'no certificate yet' };
-    if (!sameSet(certificate.names, names)) return { at: now, reason: 'its names have changed' };
-    return renewAt(certificate, asWindow(window), now, options.renewal);
+    return planFor({ ...entry, held: ledgers.entryFor(ledger, entry.names) }, now, options.renewal);
   }
 
   async function renew(entry: Entry, { issuer }: Connection, signal: AbortSignal): Promise<void> {
@@ -438,11 +427,6 @@ function statusOf({ names, certificate, next }: Entry, held: LedgerEntry | undef
     ? { count: held.failures, reason: held.reason, notBefore: new Date(held.notBefore) }
     : undefined;
   return { names, certificate, next, failure };
-}
-
-function asWindow(window: StoredWindow | undefined) {
-  if (window === undefined) return undefined;
-  return { start: new Date(window.start), end: new Date(window.end), chosen: new Date(window.chosen) };
 }
 
 async function inParallel<T>(

@@ -130,6 +130,8 @@ export interface StoreOptions {
   /** See StateLockOptions. */
   lockPollMs?: number;
   lockStaleMs?: number;
+  /** For a look at what another process keeps, not for writing: no folder is made, and what is damaged is only told. */
+  readOnly?: { damaged(path: string): void };
 }
 
 /** Makes its folders if need be. Rejects with StoreError if it cannot. */
@@ -139,7 +141,8 @@ export async function createStore(options: StoreOptions): Promise<Store> {
   const certificates = join(folder, 'certificates');
   const orders = join(folder, 'orders');
   try {
-    for (const each of [folder, certificates, orders]) await ensurePrivateFolder(each);
+    if (options.readOnly === undefined)
+      for (const each of [folder, certificates, orders]) await ensurePrivateFolder(each);
   } catch (cause) {
     throw new StoreError('state-unwritable', `the state folder ${folder} cannot be made`, { cause });
   }
@@ -152,6 +155,7 @@ export async function createStore(options: StoreOptions): Promise<Store> {
   });
 
   async function setAside(path: string, cause: unknown): Promise<void> {
+    if (options.readOnly !== undefined) return options.readOnly.damaged(path);
     const stamp = clock.now().toISOString().replaceAll(':', '');
     const aside = `${path}.${stamp}.damaged`;
     await rename(path, aside);
@@ -212,7 +216,7 @@ export async function createStore(options: StoreOptions): Promise<Store> {
     async readAccount() {
       const account = await readJson(accountPath, AccountSchema);
       if (account !== undefined) return account;
-      const damaged = (await readdir(folder)).find((file) => /^account\.json\..*damaged$/.test(file));
+      const damaged = (await filesIn(folder)).find((file) => /^account\.json\..*damaged$/.test(file));
       if (damaged === undefined) return undefined;
       throw new StoreError(
         'account-damaged',
@@ -223,7 +227,7 @@ export async function createStore(options: StoreOptions): Promise<Store> {
     writeAccount: (account) => writeJson(accountPath, account),
 
     async readCertificates() {
-      const files = (await readdir(certificates)).filter((file) => file.endsWith('.json')).sort();
+      const files = (await filesIn(certificates)).filter((file) => file.endsWith('.json')).sort();
       const found = await Promise.all(files.map(readStoredCertificate));
       return found.filter((certificate) => certificate !== undefined);
     },
@@ -281,6 +285,16 @@ function fileName(name: Domain): string {
 function withFirst(certificate: Certificate, first: Domain): Certificate {
   if (!certificate.names.includes(first)) return certificate;
   return { ...certificate, names: [first, ...certificate.names.filter((name) => name !== first)] };
+}
+
+/** A folder that is not there yet holds nothing. */
+async function filesIn(folder: string): Promise<string[]> {
+  try {
+    return await readdir(folder);
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return [];
+    throw error;
+  }
 }
 
 function isDiskError(error: unknown): boolean {

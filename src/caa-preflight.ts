@@ -8,6 +8,8 @@ import { type Clock, systemClock } from './lib/clock.ts';
 import { baseOf, type Domain, isWildcard } from './lib/domain.ts';
 import type { Log } from './lib/log.ts';
 
+const WATCH_INTERVAL_MS = 86_400_000;
+
 export interface CaaPreflightOptions {
   readonly resolver: Resolver;
   readonly challenge: CaaQuestion['method'];
@@ -22,6 +24,12 @@ export interface CaaPreflightOptions {
 export interface CaaPreflight {
   /** Rejects with CaaError if an order for one of these would be refused. */
   check(domains: readonly Domain[], accountUrl: string, signal: AbortSignal): Promise<void>;
+  /** The same at once and daily, for what would stop the next order; never rejects. Without an account there is none to check. */
+  watch(
+    domains: readonly Domain[],
+    account: () => Promise<string | undefined>,
+    signal: AbortSignal,
+  ): Promise<void>;
 }
 
 /** One or more domains have CAA records that forbid what we are about to do. */
@@ -73,17 +81,32 @@ export function createCaaPreflight(options: CaaPreflightOptions): CaaPreflight {
     }
   }
 
+  async function check(domains: readonly Domain[], accountUrl: string, signal: AbortSignal): Promise<void> {
+    const identities = await options.identities(signal);
+    if (identities.length === 0) return;
+    const refusals: string[] = [];
+    for (const domain of domains) {
+      signal.throwIfAborted();
+      const refusal = await judge({ domain, identities, accountUrl, method });
+      if (refusal !== undefined) refusals.push(refusal);
+    }
+    if (refusals.length > 0) throw new CaaError(refusals.join('; '));
+  }
+
   return {
-    async check(domains, accountUrl, signal) {
-      const identities = await options.identities(signal);
-      if (identities.length === 0) return;
-      const refusals: string[] = [];
-      for (const domain of domains) {
-        signal.throwIfAborted();
-        const refusal = await judge({ domain, identities, accountUrl, method });
-        if (refusal !== undefined) refusals.push(refusal);
+    check,
+    async watch(domains, account, signal) {
+      while (!signal.aborted) {
+        try {
+          const url = await account();
+          if (url !== undefined) await check(domains, url, signal);
+        } catch (err) {
+          if (signal.aborted) return;
+          if (err instanceof CaaError) log.error({ err }, 'CAA forbids the next renewal');
+          else log.warn({ err }, 'CAA cannot be checked');
+        }
+        await clock.sleep(WATCH_INTERVAL_MS, signal).catch(() => {});
       }
-      if (refusals.length > 0) throw new CaaError(refusals.join('; '));
     },
   };
 }
@@ -104,7 +127,7 @@ function explain(
 }
 
 /** The zones' own servers where they answer, or else the resolvers, which may remember an alias and see nothing beside it. */
-function closestView(resolver: Resolver): Resolver & { throughAlias(): boolean } {
+export function closestView(resolver: Resolver): Resolver & { throughAlias(): boolean } {
   let aliased = false;
   return {
     throughAlias: () => aliased,

@@ -106,7 +106,8 @@ export function createIssuance(options: IssuanceOptions): Issuance {
       });
       await manager.load();
       void manager.run(signal);
-      void records.keep(plan.domains, signal);
+      const account = async () => (await store.readAccount())?.url;
+      void records.keep(plan.domains, signal).then(() => caa.watch(plan.domains, account, signal));
       return manager;
     },
     close: () => acme.close(),

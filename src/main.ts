@@ -1,4 +1,4 @@
-// The command line: serve (the default), demo, --version, --help.
+// The command line: serve (the default), status, demo, --version, --help.
 
 import { readFileSync } from 'node:fs';
 
@@ -14,6 +14,9 @@ export const exitCodes = {
 const HELP = `usage: dstack-ingress [command]
 
   serve      serve with the configuration of the environment (the default)
+  status     say how each domain stands: certificate, next renewal, last failure, CAA, DNS records
+               --json     as JSON
+               --offline  from the state folder alone, without asking the DNS
   demo       show everything on this machine, with nothing configured
   --version  print the version and the git revision it was built from
   --help     print this
@@ -31,6 +34,10 @@ async function main(args: readonly string[]): Promise<number> {
       const forkedAhead = forkWorker();
       const { serve } = await import('./serve.ts');
       return serve(process.env, exitCodes, forkedAhead);
+    }
+    case 'status': {
+      const { status } = await import('./status.ts');
+      return status(rest, process.env, { out: process.stdout, err: process.stderr }, exitCodes);
     }
     case 'demo': {
       const { demo } = await import('./demo/demo.ts');

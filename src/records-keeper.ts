@@ -1,5 +1,6 @@
 // Keeps the domains' DNS records true: before the first order, at every start, and until it has worked.
 
+import type { DnsRecord } from '../dns/provider.ts';
 import type { DnsSettings } from './config.ts';
 import { type Clock, systemClock } from './lib/clock.ts';
 import type { Domain } from './lib/domain.ts';
@@ -47,40 +48,16 @@ export function createRecordsKeeper(options: RecordsKeeperOptions): RecordsKeepe
   const { dns, setup, log, clock = systemClock } = options;
   let turn: Promise<unknown> = Promise.resolve();
 
-  async function wanted(domains: readonly Domain[], accountUri: string, signal: AbortSignal) {
-    const { gatewayDomain, delegationZone } = dns;
-    if (gatewayDomain === undefined) return [];
-    const caa = dns.setCaa && {
-      identities: await options.caaIdentities(signal),
-      accountUri,
-      methods: [options.challenge],
-    };
-    return recordsFor(domains, {
-      gatewayDomain,
-      addressee: dns.appId ?? addressee(options.challenge, await options.identity()),
-      port: dns.publicPort,
-      txtPrefix: dns.txtPrefix,
-      ...(caa && { caa }),
-      ...(delegationZone !== undefined && { delegationZone }),
-    });
-  }
-
   async function makeTrue(domains: readonly Domain[], accountUri: string, signal: AbortSignal) {
-    const records = await wanted(domains, accountUri, signal);
+    const records = await wantedRecords(options, domains, accountUri, signal);
     if (records.length === 0) return;
     const outlived = (await options.pins?.outlived(records)) ?? [];
     await options.pins?.remember(records);
     await setup.ensure(records, signal, outlived);
     await options.pins?.forget(outlived);
     // Last, for an alias to what is not there yet would be remembered by resolvers as leading nowhere.
-    const { delegationZone, txtPrefix } = dns;
-    if (delegationZone !== undefined) {
-      const challenges = options.challenge === 'dns-01';
-      await options.aliases?.ensure(
-        delegationRecords(domains, { delegationZone, txtPrefix, challenges }),
-        signal,
-      );
-    }
+    const aliases = wantedAliases(options, domains);
+    if (aliases.length > 0) await options.aliases?.ensure(aliases, signal);
     log.info({ domains }, 'DNS records are in place');
   }
 
@@ -111,4 +88,40 @@ export function createRecordsKeeper(options: RecordsKeeperOptions): RecordsKeepe
       }
     },
   };
+}
+
+type Wishes = Pick<RecordsKeeperOptions, 'dns' | 'challenge' | 'identity' | 'caaIdentities'>;
+
+/** What has to be true for these domains; nothing where no gateway is known. Rejects as `identity` and `caaIdentities` do. */
+export async function wantedRecords(
+  { dns, challenge, identity, caaIdentities }: Wishes,
+  domains: readonly Domain[],
+  accountUri: string,
+  signal: AbortSignal,
+): Promise<DnsRecord[]> {
+  const { gatewayDomain, delegationZone } = dns;
+  if (gatewayDomain === undefined) return [];
+  const caa = dns.setCaa && {
+    identities: await caaIdentities(signal),
+    accountUri,
+    methods: [challenge],
+  };
+  return recordsFor(domains, {
+    gatewayDomain,
+    addressee: dns.appId ?? addressee(challenge, await identity()),
+    port: dns.publicPort,
+    txtPrefix: dns.txtPrefix,
+    ...(caa && { caa }),
+    ...(delegationZone !== undefined && { delegationZone }),
+  });
+}
+
+/** The aliases into the delegation zone, if there is one. */
+export function wantedAliases(
+  { dns, challenge }: Pick<Wishes, 'dns' | 'challenge'>,
+  domains: readonly Domain[],
+): DnsRecord[] {
+  const { delegationZone, txtPrefix } = dns;
+  if (delegationZone === undefined) return [];
+  return delegationRecords(domains, { delegationZone, txtPrefix, challenges: challenge === 'dns-01' });
 }

@@ -143,3 +143,31 @@ test('a disk that takes no verdict stops nothing', async (t) => {
   await check();
   assert.deepEqual(warnings(), ['CAA verdict not stored']);
 });
+
+test('CAA that changes after the certificate was made is found within a day, and told as an error', async (t) => {
+  const zone: Record<string, string[]> = { 'CAA app.example.com': [pin] };
+  const stopping = new AbortController();
+  const slept: number[] = [];
+  const { log, lines } = recordedLog();
+  const preflight = createCaaPreflight({
+    resolver: { resolve: (name, type) => answering(zone)(name, type) },
+    challenge: 'dns-01',
+    identities: async () => ['ca.example'],
+    store: await createStore({ stateDir: await freshFolder(t), directoryUrl: 'https://ca.example/dir' }),
+    log,
+    clock: {
+      now: () => new Date(),
+      async sleep(ms) {
+        slept.push(ms);
+        if (slept.length === 2) stopping.abort();
+        zone['CAA app.example.com'] = ['0 issue "other.example"'];
+      },
+    },
+  });
+  await preflight.watch([app], async () => accountUrl, stopping.signal);
+  assert.deepEqual(slept, [86_400_000, 86_400_000]);
+  assert.deepEqual(
+    lines.map(({ level, msg }) => [level, msg]),
+    [['error', 'CAA forbids the next renewal']],
+  );
+});

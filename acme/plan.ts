@@ -1,0 +1,36 @@
+// When the next order for a certificate is to be made, and why: its age, the CA's suggestion and earlier failures weighed.
+
+import type { Certificate } from '../src/lib/certificate.ts';
+import type { Domain } from '../src/lib/domain.ts';
+import { type Renewal, type RenewalSettings, type RenewalWindow, renewAt } from './renewal.ts';
+import { sameSet } from './selection.ts';
+import type { LedgerEntry, StoredWindow } from './store.ts';
+
+export interface Situation {
+  readonly names: readonly Domain[];
+  readonly certificate: Certificate | undefined;
+  /** The one about this very certificate. */
+  readonly window: StoredWindow | undefined;
+  /** The one for exactly these names. */
+  readonly held: LedgerEntry | undefined;
+}
+
+/** A moment in the past means at once. */
+export function planFor(situation: Situation, now: Date, settings?: RenewalSettings): Renewal {
+  const wish = wishFor(situation, now, settings);
+  const { held } = situation;
+  if (held === undefined || new Date(held.notBefore) <= wish.at) return wish;
+  if (held.failures + held.crashes === 0) return { at: new Date(held.notBefore), reason: wish.reason };
+  return { at: new Date(held.notBefore), reason: `${wish.reason}; failed before` };
+}
+
+function wishFor({ certificate, names, window }: Situation, now: Date, settings?: RenewalSettings): Renewal {
+  if (certificate === undefined) return { at: now, reason: 'no certificate yet' };
+  if (!sameSet(certificate.names, names)) return { at: now, reason: 'its names have changed' };
+  return renewAt(certificate, asWindow(window), now, settings);
+}
+
+function asWindow(window: StoredWindow | undefined): RenewalWindow | undefined {
+  if (window === undefined) return undefined;
+  return { start: new Date(window.start), end: new Date(window.end), chosen: new Date(window.chosen) };
+}

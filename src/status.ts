@@ -1,0 +1,224 @@
+// The status command: how each domain stands, from the state folder and, unless told otherwise, a look at the DNS.
+
+import { parseArgs } from 'node:util';
+import { entryFor } from '../acme/ledger.ts';
+import { planFor } from '../acme/plan.ts';
+import { pick } from '../acme/selection.ts';
+import { createStore, type Store } from '../acme/store.ts';
+import { type Config, ConfigError, readConfig } from './config.ts';
+import type { Certificate } from './lib/certificate.ts';
+import type { Domain } from './lib/domain.ts';
+import { createDnsLook, type DnsLook } from './status-dns.ts';
+import { describeStatus } from './status-text.ts';
+
+/** Times in ISO 8601, UTC. */
+export interface DomainStatus {
+  readonly domain: Domain;
+  /** Whether there is a certificate for it that is in force. */
+  readonly valid: boolean;
+  readonly certificate:
+    | {
+        readonly names: readonly Domain[];
+        readonly serial: string;
+        readonly issuer: string;
+        readonly notBefore: string;
+        readonly notAfter: string;
+        readonly sha256: string;
+      }
+    | undefined;
+  readonly next: { readonly at: string; readonly reason: string };
+  /** As the CA suggests (RFC 9773). */
+  readonly window: { readonly start: string; readonly end: string } | undefined;
+  /** Since when an order has been under way. */
+  readonly orderSince: string | undefined;
+  /** The last one since the last success. */
+  readonly failure: { readonly at: string; readonly reason: string; readonly failures: number } | undefined;
+  readonly caa: CaaStatus;
+  /** Of all names of its certificate. */
+  readonly records: RecordsStatus;
+}
+
+/** `at` is when it was looked at. */
+export type CaaStatus =
+  | { readonly state: 'unknown'; readonly why: string }
+  | {
+      readonly state: 'pinned' | 'open' | 'forbids';
+      readonly decidedBy: string | undefined;
+      readonly findings: readonly string[];
+      readonly at: string;
+    };
+
+export type RecordsStatus =
+  | { readonly state: 'unknown'; readonly why: string }
+  | { readonly state: 'in place' }
+  | { readonly state: 'missing'; readonly what: string };
+
+export interface Status {
+  readonly directory: string;
+  readonly account: string | undefined;
+  readonly at: string;
+  /** State that could not be read, by what it is. */
+  readonly problems: readonly string[];
+  readonly domains: readonly DomainStatus[];
+}
+
+interface Streams {
+  readonly out: NodeJS.WritableStream;
+  readonly err: NodeJS.WritableStream;
+}
+
+interface ExitCodes {
+  readonly ok: number;
+  readonly failed: number;
+  readonly usage: number;
+  readonly configuration: number;
+}
+
+/** Resolves with the exit code: `failed` if a domain has no certificate in force. Changes nothing anywhere. */
+export async function status(
+  args: readonly string[],
+  env: NodeJS.ProcessEnv,
+  { out, err }: Streams,
+  exits: ExitCodes,
+): Promise<number> {
+  const asked = readArguments(args);
+  if (typeof asked === 'string') {
+    err.write(`status: ${asked}\nhint: dstack-ingress --help lists the commands\n`);
+    return exits.usage;
+  }
+  let config: Config;
+  try {
+    config = readConfig(env);
+  } catch (error) {
+    if (!(error instanceof ConfigError)) throw error;
+    err.write(`status: ${error.message}\n`);
+    return exits.configuration;
+  }
+  const found = await readStatus(config, asked.offline ? undefined : createDnsLook(config));
+  out.write(asked.json ? `${JSON.stringify(found, null, 2)}\n` : describeStatus(found));
+  return found.domains.every(({ valid }) => valid) ? exits.ok : exits.failed;
+}
+
+function readArguments(args: readonly string[]): { json: boolean; offline: boolean } | string {
+  const options = { json: { type: 'boolean' }, offline: { type: 'boolean' } } as const;
+  try {
+    const { json = false, offline = false } = parseArgs({ args: [...args], options }).values;
+    return { json, offline };
+  } catch (error) {
+    return (error as Error).message;
+  }
+}
+
+/** Without `look` nothing but the disk is asked. */
+export async function readStatus(
+  config: Config,
+  look: DnsLook | undefined,
+  now = new Date(),
+): Promise<Status> {
+  const { stateDir, acme, certificates } = config;
+  const damaged = new Set<string>();
+  const store = await createStore({
+    stateDir,
+    directoryUrl: acme.directoryUrl,
+    readOnly: { damaged: (path) => void damaged.add(`${path} is damaged`) },
+  });
+  const problems: string[] = [];
+  const account = await store.readAccount().catch((error: Error) => void problems.push(error.message));
+  const stored = await store.readCertificates().catch((error: Error) => {
+    problems.push(error.message);
+    return [];
+  });
+  const shared = { config, store, stored, now, look, account: account?.url };
+  const domains = await Promise.all(certificates.map((names) => statusOf(names, shared)));
+  return {
+    directory: acme.directoryUrl,
+    account: account?.url,
+    at: now.toISOString(),
+    problems: [...problems, ...damaged],
+    domains: domains.flat(),
+  };
+}
+
+interface Shared {
+  readonly config: Config;
+  readonly store: Store;
+  readonly stored: readonly Certificate[];
+  readonly now: Date;
+  readonly look: DnsLook | undefined;
+  readonly account: string | undefined;
+}
+
+async function statusOf(names: readonly Domain[], shared: Shared): Promise<DomainStatus[]> {
+  const { store, now, config } = shared;
+  const certificate = pick(shared.stored, names);
+  const known = (await store.readWindows())[names[0]!];
+  const window = known?.certificate === certificate?.sha256 ? known : undefined;
+  const held = entryFor(await store.readLedger(), names);
+  const { renewDaysBefore: daysBefore } = config.acme;
+  const next = planFor({ names, certificate, window, held }, now, {
+    ...(daysBefore !== undefined && { daysBefore }),
+  });
+  const records = await recordsOf(names, shared);
+  const order = await store.readOrder(names[0]!);
+  const common = {
+    certificate: certificate && factsOf(certificate),
+    next: { at: next.at.toISOString(), reason: next.reason },
+    window: window && { start: window.start, end: window.end },
+    orderSince: order?.createdAt,
+    failure:
+      held?.failedAt === undefined
+        ? undefined
+        : { at: held.failedAt, reason: held.reason, failures: held.failures },
+  };
+  return Promise.all(
+    names.map(async (domain) => ({
+      domain,
+      valid: certificate !== undefined && isInForce(certificate, domain, now),
+      ...common,
+      caa: await caaOf(domain, shared),
+      records,
+    })),
+  );
+}
+
+function factsOf({ names, serial, issuer, notBefore, notAfter, sha256 }: Certificate) {
+  return {
+    names,
+    serial,
+    issuer,
+    notBefore: notBefore.toISOString(),
+    notAfter: notAfter.toISOString(),
+    sha256,
+  };
+}
+
+function isInForce({ names, notBefore, notAfter }: Certificate, domain: Domain, now: Date): boolean {
+  return names.includes(domain) && notBefore <= now && now < notAfter;
+}
+
+async function caaOf(domain: Domain, { store, look, account, now }: Shared): Promise<CaaStatus> {
+  const stored = (await store.readVerdicts())[domain];
+  if (stored === undefined) return { state: 'unknown', why: 'not looked at before an order yet' };
+  let seen: Pick<typeof stored, 'allowed' | 'pinned' | 'decidedBy' | 'findings' | 'checkedAt'> = stored;
+  if (look !== undefined && account !== undefined) {
+    try {
+      const { allowed, pinned, decidedBy, findings } = await look.caa(domain, stored.identities, account);
+      seen = { allowed, pinned, decidedBy, findings: [...findings], checkedAt: now.toISOString() };
+    } catch (error) {
+      return { state: 'unknown', why: (error as Error).message };
+    }
+  }
+  const { allowed, pinned, decidedBy, findings, checkedAt: at } = seen;
+  return { state: allowed ? (pinned ? 'pinned' : 'open') : 'forbids', decidedBy, findings, at };
+}
+
+async function recordsOf(names: readonly Domain[], { store, look, account }: Shared): Promise<RecordsStatus> {
+  if (look === undefined) return { state: 'unknown', why: 'the DNS was not asked' };
+  if (account === undefined) return { state: 'unknown', why: 'there is no account yet' };
+  try {
+    const missing = await look.missing(names, account, (await store.readVerdicts())[names[0]!]?.identities);
+    return missing === undefined ? { state: 'in place' } : { state: 'missing', what: missing };
+  } catch (error) {
+    return { state: 'unknown', why: (error as Error).message };
+  }
+}
