@@ -3,8 +3,10 @@
 import type { TLSSocket } from 'node:tls';
 import type { LocalHandler } from '../src/lib/local-handler.ts';
 import type { Log } from '../src/lib/log.ts';
+import type { AccessLog } from './access-log.ts';
 import type { Deadlines } from './deadlines.ts';
 import type { RouteTable } from './routes.ts';
+import type { OpenTunnel } from './tcp.ts';
 import type { Upstreams } from './upstream.ts';
 
 /** A client's connection after its handshake. */
@@ -56,6 +58,9 @@ export const defaultLimits: ListenerLimits = {
   maxConcurrentStreams: 128,
 };
 
+/** How long a drain leaves a connection open that waits for a request: the next one may be on its way. */
+export const LAST_REQUEST_MS = 1_000;
+
 export interface ProxyContext {
   routes(): RouteTable;
   readonly upstreams: Upstreams;
@@ -63,6 +68,10 @@ export interface ProxyContext {
   readonly limits: ListenerLimits;
   readonly deadlines: Deadlines;
   readonly log: Log;
+  /** WebSockets and spliced connections that are open: a drain tells them. */
+  readonly tunnels: Set<OpenTunnel>;
+  /** Undefined: none is written. */
+  readonly accessLog?: AccessLog | undefined;
 }
 
 /** What carries one protocol on connections that are handed to it. */

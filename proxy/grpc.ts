@@ -18,7 +18,7 @@ const REPLAY_BYTES = 64 * 1024;
  * as a reset with the upstream's code, or, when nothing has been answered yet, as the reply to a Fault.
  */
 export function relayToHttp2(exchange: Http2Exchange, upstreams: Http2Upstreams): void {
-  const { stream, request, upstream, context } = exchange;
+  const { stream, request, upstream, context, access } = exchange;
   const { deadlines, limits } = context;
   let session: UpstreamSession | undefined;
   let up: ClientHttp2Stream | undefined;
@@ -36,7 +36,8 @@ export function relayToHttp2(exchange: Http2Exchange, upstreams: Http2Upstreams)
   let replay: Buffer[] | undefined = [];
   let fromClient: FieldObject | undefined;
   let fromUpstream: FieldObject | undefined;
-  const deadline: Deadline = { at: Number.POSITIVE_INFINITY, expired: onDeadline };
+  const endsAt = deadlines.now() + (upstream.totalTimeoutMs ?? Number.POSITIVE_INFINITY);
+  const deadline: Deadline = { at: endsAt, expired: onDeadline };
 
   stream.on('close', onClientClose);
   stream.on('wantTrailers', () => stream.sendTrailers(fromUpstream ?? {}));
@@ -45,11 +46,13 @@ export function relayToHttp2(exchange: Http2Exchange, upstreams: Http2Upstreams)
       fromClient = requestTrailers(raw);
     });
   }
+  deadlines.watch(deadline);
   upstreams.acquire(upstream, start, fail);
 
   function start(taken: UpstreamSession) {
-    if (finished) return;
+    if (finished || failed) return;
     session = taken;
+    if (access !== undefined) access.upstream = taken.address;
     const attempt = taken.request(requestFields(exchange, taken.scheme), {
       endStream: request.endStream,
       waitForTrailers: announced,
@@ -70,7 +73,6 @@ export function relayToHttp2(exchange: Http2Exchange, upstreams: Http2Upstreams)
     if (announced) attempt.on('wantTrailers', () => attempt.sendTrailers(fromClient ?? {}));
     if (!request.endStream) sendBody(attempt);
     alive();
-    deadlines.watch(deadline);
   }
 
   function sendBody(attempt: ClientHttp2Stream) {
@@ -87,6 +89,7 @@ export function relayToHttp2(exchange: Http2Exchange, upstreams: Http2Upstreams)
 
   function onRequestData(chunk: Buffer) {
     received += chunk.length;
+    if (access !== undefined) access.received = received;
     if (limits.maxBodyBytes > 0 && received > limits.maxBodyBytes) return fail(new Fault('body-too-large'));
     if (responded || received > REPLAY_BYTES) replay = undefined;
     else replay?.push(chunk);
@@ -125,7 +128,9 @@ export function relayToHttp2(exchange: Http2Exchange, upstreams: Http2Upstreams)
 
   function onReplyData(chunk: Buffer) {
     alive();
-    if (stream.writableEnded || stream.write(chunk)) return;
+    if (stream.writableEnded) return;
+    if (access !== undefined) access.sent += chunk.length;
+    if (stream.write(chunk)) return;
     up?.pause();
     stream.once('drain', () => up?.resume());
   }
@@ -149,6 +154,7 @@ export function relayToHttp2(exchange: Http2Exchange, upstreams: Http2Upstreams)
       return;
     }
     if (!responded) return retryOrFail();
+    if (access !== undefined) access.fault = 'upstream-closed';
     if (session?.lost && request.grpc) return endWithStatus('upstream-closed');
     resetStream(stream, code === NGHTTP2_NO_ERROR ? NGHTTP2_INTERNAL_ERROR : code);
   }
@@ -161,8 +167,10 @@ export function relayToHttp2(exchange: Http2Exchange, upstreams: Http2Upstreams)
     }
     // A reset of this one stream by a living upstream is its answer: the client gets the same code.
     const code = up?.rstCode ?? NGHTTP2_NO_ERROR;
-    if (session?.lost === false && code !== NGHTTP2_NO_ERROR && !unprocessed)
+    if (session?.lost === false && code !== NGHTTP2_NO_ERROR && !unprocessed) {
+      if (access !== undefined) access.fault = 'upstream-closed';
       return resetStream(stream, code);
+    }
     fail(new Fault('upstream-closed', undefined, { cause: upError }));
   }
 
@@ -174,8 +182,10 @@ export function relayToHttp2(exchange: Http2Exchange, upstreams: Http2Upstreams)
 
   function onDeadline() {
     if (failed) return resetStream(stream, NGHTTP2_CANCEL);
-    const waitsForClient = (!requestEnded && !stream.isPaused()) || stream.writableNeedDrain;
-    if (waitsForClient && responded) return resetStream(stream, NGHTTP2_CANCEL);
+    const waitsForClient =
+      up !== undefined && ((!requestEnded && !stream.isPaused()) || stream.writableNeedDrain);
+    // A conversation that has had its time may still be told so.
+    if (waitsForClient && responded && deadlines.now() < endsAt) return resetStream(stream, NGHTTP2_CANCEL);
     fail(new Fault(waitsForClient ? 'request-timeout' : 'upstream-timeout'));
   }
 
@@ -189,8 +199,10 @@ export function relayToHttp2(exchange: Http2Exchange, upstreams: Http2Upstreams)
     stream.off('data', onRequestData);
     noteFault(exchange, fault);
     if (stream.closed) resetStream(stream, NGHTTP2_CANCEL);
-    else if (!responded) replyFault(stream, request, fault);
-    else if (request.grpc && !stream.writableEnded) endWithStatus(fault.code);
+    else if (!responded) {
+      const sent = replyFault(stream, request, fault);
+      if (access !== undefined) access.sent = sent;
+    } else if (request.grpc && !stream.writableEnded) endWithStatus(fault.code);
     else resetStream(stream, NGHTTP2_INTERNAL_ERROR);
     if (up !== undefined) resetStream(up, NGHTTP2_CANCEL);
   }
@@ -202,10 +214,13 @@ export function relayToHttp2(exchange: Http2Exchange, upstreams: Http2Upstreams)
   }
 
   function alive() {
-    const patience = requestEnded
-      ? upstream.readTimeoutMs
-      : Math.max(upstream.readTimeoutMs, limits.clientIdleTimeoutMs);
-    deadline.at = deadlines.now() + patience;
+    deadline.at = Math.min(deadlines.now() + patience(), endsAt);
+  }
+
+  function patience(): number {
+    if (requestEnded) return upstream.readTimeoutMs;
+    if (stream.isPaused()) return upstream.sendTimeoutMs;
+    return Math.max(upstream.readTimeoutMs, limits.clientIdleTimeoutMs);
   }
 }
 

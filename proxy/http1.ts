@@ -153,6 +153,7 @@ export function parseRequestHead(
   end: number,
   limits: HeadLimits,
 ): number {
+  reset(head);
   let base = start;
   // RFC 9112 §2.2: one empty line before a request line is ignored.
   if (bytes[base] === CR) {
@@ -161,7 +162,6 @@ export function parseRequestHead(
     base += 2;
   }
   if (base >= end) return INCOMPLETE;
-  reset(head);
   const last = Math.min(end, base + limits.maxHeaderBytes);
   const fields = readRequestLine(head, bytes, base, last);
   if (fields === REFUSED) return REFUSED;

@@ -47,7 +47,7 @@ const head = createMessageHead();
  * visibly, on the other. An extended CONNECT becomes a WebSocket handshake and then a tunnel (RFC 8441).
  */
 export function relayToHttp1(exchange: Http2Exchange): void {
-  const { stream, request, upstream, context } = exchange;
+  const { stream, request, upstream, context, access } = exchange;
   const { deadlines, limits } = context;
   const websocket = request.protocol === undefined ? undefined : websocketKey();
   const chunked = websocket === undefined && requestFraming(exchange) === 'chunked';
@@ -69,7 +69,8 @@ export function relayToHttp1(exchange: Http2Exchange): void {
   let retried = false;
   let finished = false;
   let failed = false;
-  const deadline: Deadline = { at: deadlines.now() + upstream.readTimeoutMs, expired: onDeadline };
+  let endsAt = deadlines.now() + (upstream.totalTimeoutMs ?? Number.POSITIVE_INFINITY);
+  const deadline: Deadline = { at: endsAt, expired: onDeadline };
   const user: UpstreamUser = {
     upstreamReady,
     upstreamFailed: fail,
@@ -86,15 +87,16 @@ export function relayToHttp1(exchange: Http2Exchange): void {
       requestTrailers = raw;
     });
   }
-  // The upstream's own time to connect comes on top, and is watched there.
+  // The upstream's own time to connect is watched where connections are made.
+  deadlines.watch(deadline);
   acquisition = context.upstreams.acquire(upstream, user, websocket === undefined ? undefined : FRESH);
 
   function upstreamReady(ready: UpstreamLink) {
     if (finished || failed) return ready.destroy();
     link = ready;
+    if (access !== undefined) access.upstream = link.address;
     acquisition = undefined;
     alive();
-    deadlines.watch(deadline);
     const text = websocket === undefined ? requestHeadText(exchange) : upgradeHeadText(exchange, websocket);
     link.socket.write(text, 'latin1');
     if (request.endStream || websocket !== undefined) return;
@@ -112,6 +114,7 @@ export function relayToHttp1(exchange: Http2Exchange): void {
 
   function onRequestData(chunk: Buffer) {
     received += chunk.length;
+    if (access !== undefined) access.received = received;
     if (!tunnel && limits.maxBodyBytes > 0 && received > limits.maxBodyBytes)
       return fail(new Fault('body-too-large'));
     if (heard || received > REPLAY_BYTES) replay = undefined;
@@ -216,6 +219,7 @@ export function relayToHttp1(exchange: Http2Exchange): void {
     if (pos < end) reusable = false;
     replyTrailers = trailersOf(reader.trailers);
     if (!stream.writableEnded) {
+      if (access !== undefined) access.sent += copy.length;
       if (copy.length > 0) stream.end(copy);
       else stream.end();
     }
@@ -223,7 +227,9 @@ export function relayToHttp1(exchange: Http2Exchange): void {
   }
 
   function sendDownstream(content: Buffer) {
-    if (content.length === 0 || stream.writableEnded || stream.closed || stream.write(content)) return;
+    if (content.length === 0 || stream.writableEnded || stream.closed) return;
+    if (access !== undefined) access.sent += content.length;
+    if (stream.write(content)) return;
     link?.socket.pause();
     stream.once('drain', () => link?.socket.resume());
   }
@@ -254,6 +260,8 @@ export function relayToHttp1(exchange: Http2Exchange): void {
     fields.splice(at, 2);
     if (!respond(fields, false, false)) return;
     tunnel = true;
+    endsAt = Number.POSITIVE_INFINITY;
+    if (access !== undefined) access.protocol = 'websocket';
     stream.on('data', onRequestData);
     stream.on('end', onRequestEnd);
     sendDownstream(Buffer.from(bytes.subarray(pos, end)));
@@ -272,7 +280,10 @@ export function relayToHttp1(exchange: Http2Exchange): void {
     link = undefined;
     if (finished || failed || replied) return;
     if (tunnel) {
-      if (cause !== undefined || !stream.writableEnded) resetStream(stream, NGHTTP2_CANCEL);
+      if (cause !== undefined || !stream.writableEnded) {
+        if (access !== undefined) access.fault = 'upstream-closed';
+        resetStream(stream, NGHTTP2_CANCEL);
+      }
       return;
     }
     if (reused && !heard && !retried && mayRepeat()) {
@@ -289,7 +300,9 @@ export function relayToHttp1(exchange: Http2Exchange): void {
 
   function onDeadline() {
     if (failed) return resetStream(stream, NGHTTP2_CANCEL);
-    const waitsForClient = responded ? stream.writableNeedDrain : !requestEnded && !stream.isPaused();
+    const waitsForClient = responded
+      ? stream.writableNeedDrain
+      : link !== undefined && !requestEnded && !stream.isPaused();
     if (tunnel || (waitsForClient && responded)) return resetStream(stream, NGHTTP2_CANCEL);
     fail(new Fault(waitsForClient ? 'request-timeout' : 'upstream-timeout'));
   }
@@ -302,11 +315,15 @@ export function relayToHttp1(exchange: Http2Exchange): void {
     if (fault.side === 'upstream') link?.fail();
     else link?.destroy();
     link = undefined;
+    acquisition?.abandon();
     // Even the short reply to a fault may meet a client that takes nothing.
     deadline.at = deadlines.now() + limits.clientIdleTimeoutMs;
     deadlines.watch(deadline);
     if (responded || stream.closed) resetStream(stream, NGHTTP2_INTERNAL_ERROR);
-    else replyFault(stream, request, fault);
+    else {
+      const sent = replyFault(stream, request, fault);
+      if (access !== undefined) access.sent = sent;
+    }
   }
 
   function onClientClose() {
@@ -318,7 +335,7 @@ export function relayToHttp1(exchange: Http2Exchange): void {
   }
 
   function alive() {
-    deadline.at = deadlines.now() + patience();
+    deadline.at = Math.min(deadlines.now() + patience(), endsAt);
   }
 
   function patience(): number {

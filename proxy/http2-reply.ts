@@ -12,26 +12,32 @@ type Answered = Pick<Http2Request, 'method' | 'endStream' | 'grpc'>;
 
 /**
  * For gRPC a trailers-only reply with `grpc-status` (HTTP 200, gRPC over HTTP2, Responses), else the fault's status
- * with its JSON body. What was already being answered is reset: a cut reply must not look complete.
+ * with its JSON body. What was already being answered is reset: a cut reply must not look complete. Returns the size of
+ * the body that was sent.
  */
-export function replyFault(stream: ServerHttp2Stream, request: Answered, fault: Fault) {
-  if (stream.closed || stream.destroyed) return;
-  if (stream.headersSent) return resetStream(stream, constants.NGHTTP2_INTERNAL_ERROR);
+export function replyFault(stream: ServerHttp2Stream, request: Answered, fault: Fault): number {
+  if (stream.closed || stream.destroyed) return 0;
+  if (stream.headersSent) {
+    resetStream(stream, constants.NGHTTP2_INTERNAL_ERROR);
+    return 0;
+  }
   if (request.grpc) {
     const trailers = faultTrailers(fault.code);
     const fields = [':status', '200', 'content-type', 'application/grpc'];
     fields.push('grpc-status', trailers['grpc-status'], 'grpc-message', trailers['grpc-message']);
     stream.respond(fields as never, { endStream: true, ...NO_DATE });
-    return stopRequest(stream, request);
+    stopRequest(stream, request);
+    return 0;
   }
   const { status, contentType, body } = faultReply(fault.code);
-  replyWhole(stream, request, status, ['content-type', contentType], Buffer.from(body));
+  return replyWhole(stream, request, status, ['content-type', contentType], Buffer.from(body));
 }
 
-export function replyLocal(stream: ServerHttp2Stream, request: Answered, reply: LocalReply): void {
-  if (stream.closed || stream.destroyed) return;
+/** Returns the size of the body that was sent. */
+export function replyLocal(stream: ServerHttp2Stream, request: Answered, reply: LocalReply): number {
+  if (stream.closed || stream.destroyed) return 0;
   const fields = Object.entries(reply.headers).flat();
-  replyWhole(stream, request, reply.status, fields, reply.body);
+  return replyWhole(stream, request, reply.status, fields, reply.body);
 }
 
 function replyWhole(
@@ -40,17 +46,19 @@ function replyWhole(
   status: number,
   fields: readonly string[],
   body: Uint8Array,
-): void {
+): number {
   // Neither has content, and 204 may not even name a length (RFC 9110 §8.6).
   const bodiless = status === 204 || status === 304;
   const length = bodiless ? [] : ['content-length', String(body.length)];
   const headers = [':status', String(status), ...fields, ...length];
-  if (bodiless || request.method === 'HEAD') stream.respond(headers as never, { endStream: true });
+  const bare = bodiless || request.method === 'HEAD';
+  if (bare) stream.respond(headers as never, { endStream: true });
   else {
     stream.respond(headers as never);
     stream.end(body);
   }
   stopRequest(stream, request);
+  return bare ? 0 : body.length;
 }
 
 function stopRequest(stream: ServerHttp2Stream, request: Answered): void {
@@ -63,7 +71,8 @@ function stopRequest(stream: ServerHttp2Stream, request: Answered): void {
 }
 
 /** What the log says of a fault; the client is told less. */
-export function noteFault({ request, context }: Http2Exchange, err: Fault): void {
+export function noteFault({ request, context, access }: Http2Exchange, err: Fault): void {
+  if (access !== undefined) access.fault = err.code;
   const fields = { host: request.host, method: request.method, err };
   if (err.side === 'downstream') context.log.debug(fields, 'request refused');
   else context.log.warn(fields, 'exchange failed');

@@ -1,6 +1,7 @@
 // The header block of an HTTP/2 request, read strictly (RFC 9113 §8.2 and §8.3).
 
 import type { ServerHttp2Stream } from 'node:http2';
+import type { AccessEntry } from './access-log.ts';
 import type { Connection, ProxyContext } from './connection.ts';
 import type { FaultCode } from './errors.ts';
 import { dropsFromRequest, type ForwardedBefore } from './headers.ts';
@@ -47,6 +48,8 @@ export interface Http2Exchange {
   readonly upstream: UpstreamSettings;
   readonly context: ProxyContext;
   readonly forwarded: ForwardedFamily;
+  /** Undefined where no access log is written. */
+  readonly access: AccessEntry | undefined;
 }
 
 // RFC 3986 §3.3 and §3.4 as sent by clients in the wild: visible ASCII, no fragment.

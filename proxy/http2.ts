@@ -8,7 +8,14 @@ import {
   type ServerOptions,
 } from 'node:http2';
 import type { LocalHandler } from '../src/lib/local-handler.ts';
-import type { Acceptor, Connection, ListenerLimits, ProxyContext } from './connection.ts';
+import { type AccessEntry, createAccessEntry } from './access-log.ts';
+import {
+  type Acceptor,
+  type Connection,
+  LAST_REQUEST_MS,
+  type ListenerLimits,
+  type ProxyContext,
+} from './connection.ts';
 import type { Deadline } from './deadlines.ts';
 import { Fault, type FaultCode } from './errors.ts';
 import { relayToHttp2 } from './grpc.ts';
@@ -19,7 +26,7 @@ import { type ForwardedFamily, type Http2Exchange, type Http2Request, readReques
 import { createHttp2Upstreams, type Http2Upstreams } from './http2-upstream.ts';
 import { coveredBy } from './routes.ts';
 
-const { NGHTTP2_ENHANCE_YOUR_CALM, NGHTTP2_FLAG_END_STREAM } = constants;
+const { NGHTTP2_ENHANCE_YOUR_CALM, NGHTTP2_FLAG_END_STREAM, NGHTTP2_NO_ERROR } = constants;
 
 /** Per stream: at 50 ms of round trip an upload still moves 20 MiB/s. */
 const STREAM_WINDOW = 1024 * 1024;
@@ -39,28 +46,41 @@ export function createHttp2Acceptor(context: ProxyContext): Acceptor {
   const sessions = new Set<ServerHttp2Session>();
   const options = sessionOptions(context.limits);
   let draining = false;
+  let ended = false;
   return {
     accept(connection) {
       if (connection.socket.destroyed) return;
       const session = performServerHandshake(connection.socket, options);
       sessions.add(session);
       session.on('close', () => sessions.delete(session));
-      serve(session, connection, context, upstreams);
-      if (draining) session.close();
+      serve(session, connection, context, upstreams, () => ended);
+      if (draining) sayGoodbye(session);
     },
     drain() {
       draining = true;
-      for (const session of sessions) session.close();
+      for (const session of sessions) sayGoodbye(session);
       upstreams.drain();
     },
     get open() {
       return sessions.size;
     },
     destroyAll() {
+      ended = true;
       for (const session of sessions) session.destroy();
       upstreams.destroyAll();
     },
   };
+}
+
+/**
+ * RFC 9113 §6.8: first a GOAWAY that refuses nothing, so that requests which crossed it on the way are still answered;
+ * the one that counts comes when those must have arrived.
+ */
+function sayGoodbye(session: ServerHttp2Session): void {
+  if (session.destroyed) return;
+  session.goaway(NGHTTP2_NO_ERROR, 2 ** 31 - 1);
+  const timer = setTimeout(() => session.close(), LAST_REQUEST_MS);
+  session.once('close', () => clearTimeout(timer));
 }
 
 function sessionOptions(limits: ListenerLimits): ServerOptions {
@@ -95,6 +115,7 @@ function serve(
   connection: Connection,
   context: ProxyContext,
   upstreams: Http2Upstreams,
+  endedByUs: () => boolean,
 ): void {
   const { deadlines, limits } = context;
   const client: ClientSession = {
@@ -124,7 +145,10 @@ function serve(
     deadlines.forget(idle);
     stream.on('close', onStreamClose);
     stream.on('error', ignore);
-    handle(stream, readRequest(raw, (flags & NGHTTP2_FLAG_END_STREAM) !== 0, limits.maxHeaderBytes), client);
+    const access =
+      context.accessLog === undefined ? undefined : logAtClose(stream, raw, connection, context, endedByUs);
+    const request = readRequest(raw, (flags & NGHTTP2_FLAG_END_STREAM) !== 0, limits.maxHeaderBytes);
+    handle(stream, request, client, access);
   });
   session.once('remoteSettings', () => {
     deadlines.forget(preface);
@@ -189,27 +213,30 @@ function handle(
   stream: ServerHttp2Stream,
   request: Http2Request | FaultCode,
   { connection, context, upstreams, forwardedFor }: ClientSession,
+  access: AccessEntry | undefined,
 ) {
-  if (typeof request === 'string') return refuse(stream, request);
-  if (!coveredBy(connection.certificateNames, request.host)) return refuse(stream, 'misdirected', request);
+  if (typeof request === 'string') return refuse(stream, request, access);
+  if (access !== undefined) access.host = request.host;
+  if (!coveredBy(connection.certificateNames, request.host))
+    return refuse(stream, 'misdirected', access, request);
   const path = pathOf(request.path);
   for (const handler of context.localHandlers) {
-    if (handler.matches(path)) return void answer(stream, request, path, handler, context);
+    if (handler.matches(path)) return void answer(stream, request, path, handler, context, access);
   }
   const upstream = context.routes().find(request.host, path);
-  if (upstream === undefined) return refuse(stream, 'no-route', request);
+  if (upstream === undefined) return refuse(stream, 'no-route', access, request);
   const { maxBodyBytes } = context.limits;
   if (maxBodyBytes > 0 && request.contentLength > maxBodyBytes) {
-    return refuse(stream, 'body-too-large', request);
+    return refuse(stream, 'body-too-large', access, request);
   }
   const forwarded = forwardedFor(request);
-  dispatch({ stream, request, connection, upstream, context, forwarded }, upstreams);
+  dispatch({ stream, request, connection, upstream, context, forwarded, access }, upstreams);
 }
 
 function dispatch(exchange: Http2Exchange, upstreams: Http2Upstreams) {
-  const { stream, request, upstream } = exchange;
+  const { stream, request, upstream, access } = exchange;
   if (request.protocol !== undefined && !carriesWebsockets(exchange)) {
-    return refuse(stream, 'not-implemented', request);
+    return refuse(stream, 'not-implemented', access, request);
   }
   switch (upstream.protocol) {
     case 'h2c':
@@ -218,7 +245,7 @@ function dispatch(exchange: Http2Exchange, upstreams: Http2Upstreams) {
       return relayToHttp2(exchange, upstreams);
     case 'tcp':
       // Raw bytes are what this host serves, and a connection that negotiated h2 cannot carry them.
-      return refuse(stream, 'misdirected', request);
+      return refuse(stream, 'misdirected', access, request);
     default:
       return relayToHttp1(exchange);
   }
@@ -238,21 +265,66 @@ async function answer(
   path: string,
   handler: LocalHandler,
   context: ProxyContext,
+  access: AccessEntry | undefined,
 ): Promise<void> {
   const { method, host, fields } = request;
   const query = request.path.slice(path.length + 1);
   try {
     const reply = await handler.handle({ method, path, query, host, headers: joinFields(fields) });
-    replyLocal(stream, request, reply);
+    const sent = replyLocal(stream, request, reply);
+    if (access !== undefined) access.sent = sent;
   } catch (err) {
     context.log.error({ path, err }, 'local handler failed');
+    if (access !== undefined) access.fault = 'failed';
     replyFault(stream, request, new Fault('failed', undefined, { cause: err }));
   }
 }
 
-function refuse(stream: ServerHttp2Stream, code: FaultCode, request?: Http2Request): void {
+function refuse(
+  stream: ServerHttp2Stream,
+  code: FaultCode,
+  access: AccessEntry | undefined,
+  request?: Http2Request,
+): void {
   const answered = request ?? { method: 'GET', endStream: stream.readableEnded, grpc: false };
-  replyFault(stream, answered, new Fault(code));
+  const sent = replyFault(stream, answered, new Fault(code));
+  if (access === undefined) return;
+  access.fault = code;
+  access.sent = sent;
+}
+
+/** The entry for a stream that has just begun, and is written when the stream has closed. */
+function logAtClose(
+  stream: ServerHttp2Stream,
+  raw: readonly string[],
+  { clientAddress }: Connection,
+  { accessLog, deadlines }: ProxyContext,
+  endedByUs: () => boolean,
+): AccessEntry {
+  const access = createAccessEntry('h2', clientAddress, deadlines.now());
+  for (let i = 0; i < raw.length; i += 2) {
+    const value = raw[i + 1]!;
+    if (raw[i] === ':method') access.method = value;
+    else if (raw[i] === ':path') access.target = value;
+    else if (raw[i] === ':authority') access.host = value;
+  }
+  stream.on('close', () => {
+    noteOutcome(stream, access, endedByUs());
+    accessLog?.write(access, deadlines.now());
+  });
+  return access;
+}
+
+/** Status and grpc-status are what was sent, whoever said it. */
+function noteOutcome(stream: ServerHttp2Stream, access: AccessEntry, endedByUs: boolean): void {
+  const { sentHeaders, sentTrailers } = stream;
+  const whole = stream.headersSent && stream.writableEnded && stream.rstCode === NGHTTP2_NO_ERROR;
+  if (!whole) access.fault ??= endedByUs ? 'draining' : 'client-closed';
+  if (stream.headersSent) {
+    access.status = Number(sentHeaders[':status']);
+    const grpcStatus = Number(sentTrailers?.['grpc-status'] ?? sentHeaders['grpc-status'] ?? -1);
+    if (Number.isInteger(grpcStatus)) access.grpcStatus = grpcStatus;
+  } else if (access.fault === 'client-closed') access.status = 499;
 }
 
 function pathOf(target: string): string {

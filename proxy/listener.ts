@@ -6,6 +6,7 @@ import { createServer as createTlsServer, type TLSSocket, type Server as TlsServ
 import ipaddr from 'ipaddr.js';
 import type { LocalHandler } from '../src/lib/local-handler.ts';
 import type { Log } from '../src/lib/log.ts';
+import type { AccessLog } from './access-log.ts';
 import { type Connection, defaultLimits, type ListenerLimits, type ProxyContext } from './connection.ts';
 import { createDeadlines, type Deadline } from './deadlines.ts';
 import { createHttp2Acceptor } from './http2.ts';
@@ -16,6 +17,7 @@ import { ACME_TLS, createSecureContexts, type ServedCertificate } from './secure
 import { acceptAuto, acceptTcp } from './tcp.ts';
 import { createUpstreams } from './upstream.ts';
 
+export { type AccessLog, createAccessLog } from './access-log.ts';
 export { defaultLimits, type ListenerLimits } from './connection.ts';
 export type { ServedCertificate } from './secure-contexts.ts';
 
@@ -34,11 +36,13 @@ export interface ListenerOptions {
   readonly proxyProtocol?: boolean;
   /** Addresses and CIDRs. Their X-Forwarded-* and Forwarded fields are believed too. */
   readonly trustedProxies?: readonly string[];
-  /** PEM; replaces the system's roots for `https` and `grpcs` upstreams. */
+  /** PEM; trusted beside the system's roots for `https` and `grpcs` upstreams. */
   readonly upstreamCa?: string;
   /** 48 bytes, the same in all workers, so that sessions resume in any of them. Default: random. */
   readonly ticketKeys?: Buffer;
   readonly log: Log;
+  /** Flushed when a drain has ended; whoever ends the process otherwise flushes it himself. Default: none. */
+  readonly accessLog?: AccessLog | undefined;
 }
 
 export interface Listener {
@@ -59,6 +63,8 @@ export interface Listener {
 }
 
 const TCP_KEEPALIVE_MS = 60_000;
+/** Before the deadline of a drain: what is left of it when tunnels are ended. */
+const LAST_WORDS_MS = 1_000;
 
 /** What is known of a connection before its handshake. */
 interface Origin {
@@ -87,6 +93,8 @@ export function createListener(options: ListenerOptions): Listener {
     limits,
     deadlines,
     log,
+    tunnels: new Set(),
+    accessLog: options.accessLog,
   };
   const http1 = createHttp1Acceptor(context);
   const http2 = createHttp2Acceptor(context);
@@ -270,6 +278,14 @@ export function createListener(options: ListenerOptions): Listener {
     const closed = new Promise<void>((resolve) => server.close(() => resolve()));
     http1.drain();
     http2.drain();
+    for (const tunnel of context.tunnels) tunnel.goAway();
+    // What cannot be told may still end on its own; a reset is only for what then still hangs on.
+    const last = setTimeout(
+      () => {
+        for (const tunnel of context.tunnels) tunnel.end();
+      },
+      timeoutMs - Math.min(LAST_WORDS_MS, timeoutMs / 2),
+    );
     const timer = setTimeout(() => {
       http1.destroyAll();
       http2.destroyAll();
@@ -277,7 +293,9 @@ export function createListener(options: ListenerOptions): Listener {
     }, timeoutMs);
     await closed;
     clearTimeout(timer);
+    clearTimeout(last);
     upstreams.close();
+    options.accessLog?.flush();
   }
 }
 

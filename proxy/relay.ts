@@ -2,7 +2,8 @@
 
 import type { TLSSocket } from 'node:tls';
 import type { LocalHandler, LocalReply } from '../src/lib/local-handler.ts';
-import type { Acceptor, Connection, ProxyContext } from './connection.ts';
+import { type AccessEntry, createAccessEntry } from './access-log.ts';
+import { type Acceptor, type Connection, LAST_REQUEST_MS, type ProxyContext } from './connection.ts';
 import type { Deadline } from './deadlines.ts';
 import { Fault, type FaultCode, faultReply } from './errors.ts';
 import {
@@ -83,6 +84,8 @@ interface Relay extends UpstreamUser {
   readonly request: BodyReader;
   requestNominated: readonly string[];
   settings: UpstreamSettings | undefined;
+  /** When the whole exchange must be over, in the deadlines' time. */
+  endsAt: number;
   attempt: Acquisition | undefined;
   link: UpstreamLink | undefined;
   bodySent: boolean;
@@ -99,6 +102,8 @@ interface Relay extends UpstreamUser {
   upstreamKeeps: boolean;
 
   tunnel: Tunnel | undefined;
+  /** Of the exchange under way; undefined where no access log is written. */
+  readonly access: AccessEntry | undefined;
 
   /** The last Host, what it means here, and what the upstream is told of the client because of it. */
   hostText: string;
@@ -128,13 +133,21 @@ export function createHttp1Acceptor(context: ProxyContext): Http1Acceptor {
     accept: (connection, first) => acceptConnection(shared, connection, first),
     drain() {
       shared.draining = true;
-      for (const relay of shared.relays) if (relay.state === IDLE) endClient(relay);
+      // The next request may be on its way: it is answered, and told that it was the last.
+      const until = context.deadlines.now() + LAST_REQUEST_MS;
+      for (const relay of shared.relays) {
+        if (relay.state === IDLE) relay.deadline.at = Math.min(relay.deadline.at, until);
+      }
     },
     get open() {
       return shared.relays.size;
     },
     destroyAll() {
-      for (const relay of shared.relays) relay.client.destroy();
+      for (const relay of shared.relays) {
+        if (relay.access !== undefined) relay.access.fault ??= 'draining';
+        relay.client.destroy();
+        clientClosed(relay);
+      }
     },
   };
 }
@@ -174,6 +187,7 @@ function createRelay(shared: Shared, connection: Connection): Relay {
     request: createBodyReader(),
     requestNominated: [],
     settings: undefined,
+    endsAt: Number.POSITIVE_INFINITY,
     attempt: undefined,
     link: undefined,
     bodySent: false,
@@ -188,6 +202,10 @@ function createRelay(shared: Shared, connection: Connection): Relay {
     replyNominated: [],
     upstreamKeeps: false,
     tunnel: undefined,
+    access:
+      shared.context.accessLog === undefined
+        ? undefined
+        : createAccessEntry('http/1.1', connection.clientAddress, 0),
     hostText: '',
     host: undefined,
     hostCovered: false,
@@ -259,6 +277,7 @@ function readRequest(relay: Relay, bytes: Buffer) {
   relay.replyBegun = false;
   relay.interims = 0;
   relay.upstreamKeeps = false;
+  if (relay.access !== undefined) beginAccess(relay, head);
   if (taken === REFUSED) {
     relay.method = '';
     relay.http10 = false;
@@ -270,6 +289,7 @@ function readRequest(relay: Relay, bytes: Buffer) {
 
 /** A request that cannot be answered by an upstream, and after which nothing else may be read. */
 function refuse(relay: Relay, code: FaultCode, reason: string) {
+  if (relay.access !== undefined) relay.access.received = relay.request.received;
   relay.keepAlive = false;
   beginBody(relay.request, 'none');
   relay.held = undefined;
@@ -284,7 +304,8 @@ function beginExchange(relay: Relay, head: MessageHead) {
   relay.upgrading = asksForUpgrade(head);
   beginRequestBody(relay.request, head);
   if (head.host !== relay.hostText) noteHost(relay, head.host);
-  const { host } = relay;
+  const { host, access } = relay;
+  if (access !== undefined) access.host = host ?? head.host;
   if (host === undefined) return refuse(relay, 'bad-request', 'the Host is malformed');
   const target = originForm(head, host);
   if (target === undefined) return refuse(relay, 'bad-request', 'the request target does not fit');
@@ -379,9 +400,10 @@ function forward(relay: Relay, head: MessageHead, target: string, settings: Upst
   relay.requestNominated = head.nominated;
   if (settings.protocol === 'tcp') return replyCode(relay, 'misdirected');
   // What is reached over HTTP/2 alone is to be asked over HTTP/2 (RFC 9110 §15.6.6).
-  if (HTTP2_ONLY.has(settings.protocol)) return replyCode(relay, 'version-refused');
+  if (HTTP2_ONLY.has(settings.protocol)) return replyCode(relay, 'http2-required');
   // The upstream's connect timeout counts from here, and the other clocks from when it is connected.
-  relay.deadline.at = Number.POSITIVE_INFINITY;
+  relay.endsAt = context.deadlines.now() + (settings.totalTimeoutMs ?? Number.POSITIVE_INFINITY);
+  relay.deadline.at = relay.endsAt;
   relay.attempt = context.upstreams.acquire(settings, relay);
 }
 
@@ -416,10 +438,7 @@ function passRequestBody(relay: Relay, prefix: string, bytes: Buffer) {
 /** The client broke its own message: nobody may take what was sent of it for the whole. */
 function failRequest(relay: Relay, code: FaultCode, reason: string) {
   dropUpstream(relay);
-  if (relay.replyBegun) {
-    relay.client.destroy();
-    return;
-  }
+  if (relay.replyBegun) return abandonClient(relay, code);
   refuse(relay, code, reason);
 }
 
@@ -454,6 +473,8 @@ function clientEnded(relay: Relay) {
 function clientClosed(relay: Relay) {
   if (relay.state === CLOSED) return;
   relay.tunnel?.clientClosed();
+  if (relay.state === EXCHANGE) logAccess(relay, 'client-closed');
+  else if (relay.state === TUNNEL) logAccess(relay);
   relay.state = CLOSED;
   relay.held = undefined;
   dropUpstream(relay);
@@ -470,7 +491,7 @@ function touch(relay: Relay) {
   let ms = settings.readTimeoutMs;
   if (relay.upstreamPaused) ms = limits.clientIdleTimeoutMs;
   else if (!relay.request.done) ms = relay.clientPaused ? settings.sendTimeoutMs : limits.clientIdleTimeoutMs;
-  relay.deadline.at = deadlines.now() + ms;
+  relay.deadline.at = Math.min(deadlines.now() + ms, relay.endsAt);
 }
 
 function expire(relay: Relay) {
@@ -482,6 +503,7 @@ function expire(relay: Relay) {
       relay.state = EXCHANGE;
       relay.method = '';
       relay.replyBegun = false;
+      if (relay.access !== undefined) beginAccess(relay, undefined);
       return refuse(relay, 'request-timeout', 'its head');
     case EXCHANGE:
       return expireExchange(relay);
@@ -493,16 +515,18 @@ function expire(relay: Relay) {
 }
 
 function expireExchange(relay: Relay) {
+  const waitsForClient = relay.link !== undefined && !relay.request.done && !relay.clientPaused;
   if (relay.replyBegun) {
-    relay.client.destroy();
-    return;
+    const slow = waitsForClient || relay.upstreamPaused;
+    return abandonClient(relay, slow ? 'request-timeout' : 'upstream-timeout');
   }
-  if (!relay.request.done && !relay.clientPaused) {
+  if (waitsForClient) {
     dropUpstream(relay);
     return refuse(relay, 'request-timeout', 'its body');
   }
   relay.link?.fail();
   relay.link = undefined;
+  dropUpstream(relay);
   replyFault(
     relay,
     new Fault('upstream-timeout', relay.requestText.slice(0, relay.requestText.indexOf('\r'))),
@@ -513,6 +537,7 @@ function expireExchange(relay: Relay) {
 
 function upstreamReady(this: Relay, link: UpstreamLink) {
   this.link = link;
+  if (this.access !== undefined) this.access.upstream = link.address;
   this.attempt = undefined;
   if (this.request.done) {
     link.socket.write(this.requestText, 'latin1');
@@ -564,7 +589,11 @@ function readReply(relay: Relay, bytes: Buffer, end: number) {
     if (head.status === 101) {
       if (!relay.upgrading) return failReply(relay, 'an upgrade that nobody asked for');
       relay.state = TUNNEL;
-      relay.tunnel = beginTunnel(relay.shared.context, relay.client, relay.settings!, relay.link!, head);
+      relay.tunnel = beginTunnel(
+        { context, client: relay.client, settings: relay.settings!, access: relay.access },
+        relay.link!,
+        head,
+      );
       relay.link = undefined;
       relay.deadline.at = Number.POSITIVE_INFINITY;
       const early = relay.held;
@@ -590,6 +619,7 @@ function beginReply(relay: Relay, head: MessageHead, bytes: Buffer, pos: number,
   const { reply } = relay;
   beginReplyBody(reply, head, relay.method);
   relay.replyBegun = true;
+  if (relay.access !== undefined) relay.access.status = head.status;
   relay.requestText = '';
   relay.replyNominated = head.nominated;
   relay.upstreamKeeps =
@@ -712,7 +742,7 @@ function loseUpstream(relay: Relay, error: Error | undefined) {
   // RFC 9110 §9.2.2: again only what may be done twice, and only if nothing of a reply was heard.
   if (!relay.replyHeard && !relay.retried && !relay.bodySent && IDEMPOTENT.has(relay.method)) {
     relay.retried = true;
-    relay.deadline.at = Number.POSITIVE_INFINITY;
+    relay.deadline.at = relay.endsAt;
     relay.attempt = relay.shared.context.upstreams.acquire(relay.settings!, relay, { fresh: true });
     return;
   }
@@ -722,6 +752,7 @@ function loseUpstream(relay: Relay, error: Error | undefined) {
 /** A reply that can no longer be whole: the client must not take it for one (RFC 9112 §8). */
 function cutShort(relay: Relay, fault: Fault) {
   logUpstream(relay, fault);
+  logAccess(relay, fault.code);
   dropUpstream(relay);
   relay.state = CLOSING;
   relay.client.destroy();
@@ -743,6 +774,7 @@ function finishReply(relay: Relay) {
 }
 
 function afterReply(relay: Relay) {
+  if (relay.access !== undefined) logAccess(relay);
   if (!relay.keepAlive || !relay.request.done) return endClient(relay);
   relay.state = IDLE;
   relay.replyMode = AS_IT_CAME;
@@ -773,6 +805,37 @@ function endClient(relay: Relay) {
   resumeClient(relay);
 }
 
+// --- The access log ---
+
+/** `head` is undefined if none arrived whole. */
+function beginAccess(relay: Relay, head: MessageHead | undefined) {
+  const access = relay.access!;
+  access.protocol = 'http/1.1';
+  access.method = head?.method ?? '';
+  access.host = head?.host ?? '';
+  access.target = head?.target ?? '';
+  access.status = 0;
+  access.sent = 0;
+  access.received = 0;
+  access.startedAt = relay.shared.context.deadlines.now();
+  access.upstream = undefined;
+  access.fault = undefined;
+  relay.request.received = 0;
+  relay.reply.received = 0;
+}
+
+/** Once for each exchange: when its reply has been written, or can no longer be. */
+function logAccess(relay: Relay, fault?: FaultCode) {
+  const { access, shared } = relay;
+  if (access === undefined) return;
+  access.fault ??= fault;
+  if (access.fault === 'client-closed' && !relay.replyBegun) access.status = 499;
+  // Replies of our own and tunnels have counted themselves.
+  access.received += relay.request.received;
+  access.sent += relay.reply.received;
+  shared.context.accessLog!.write(access, shared.context.deadlines.now());
+}
+
 // --- Replies of our own ---
 
 function replyCode(relay: Relay, code: FaultCode) {
@@ -784,12 +847,16 @@ function replyFault(relay: Relay, fault: Fault) {
   if (fault.side !== 'downstream') logUpstream(relay, fault);
   else
     relay.shared.context.log.debug({ err: fault, client: relay.connection.clientAddress }, 'request refused');
-  if (relay.replyBegun) {
-    relay.client.destroy();
-    return;
-  }
+  if (relay.replyBegun) return abandonClient(relay, fault.code);
+  if (relay.access !== undefined) relay.access.fault = fault.code;
   const { status, reason, contentType, body } = faultReply(fault.code);
   writeOwnReply(relay, status, reason, `Content-Type: ${contentType}\r\n`, Buffer.from(body, 'latin1'));
+}
+
+/** A reply has begun that will never be whole. */
+function abandonClient(relay: Relay, code: FaultCode) {
+  if (relay.access !== undefined) relay.access.fault = code;
+  relay.client.destroy();
 }
 
 function logUpstream(relay: Relay, fault: Fault) {
@@ -808,6 +875,10 @@ function writeOwnReply(relay: Relay, status: number, reason: string, fields: str
   const bytes = Buffer.from(body.buffer, body.byteOffset, body.byteLength);
   const bare = relay.method === 'HEAD' || status === 204 || status === 304;
   relay.replyBegun = true;
+  if (relay.access !== undefined) {
+    relay.access.status = status;
+    relay.access.sent = bare ? 0 : bytes.length;
+  }
   writeJoined(relay.client, text, bytes, 0, bare ? 0 : bytes.length);
   afterReply(relay);
 }

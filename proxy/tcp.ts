@@ -1,11 +1,13 @@
 // Raw bytes both ways between a client and an upstream, half-closes kept; and the choice between those and HTTP.
 
 import type { TLSSocket } from 'node:tls';
+import { type AccessEntry, createAccessEntry } from './access-log.ts';
 import type { Connection, ProxyContext } from './connection.ts';
 import type { Deadline } from './deadlines.ts';
 import type { Fault } from './errors.ts';
 import type { UpstreamSettings } from './routes.ts';
 import type { Acquisition, UpstreamLink, UpstreamUser } from './upstream.ts';
+import { createFrameTracker, type FrameTracker, goingAwayFrame, trackFrames } from './websocket-frames.ts';
 import { writeLent } from './writes.ts';
 
 /** Two sockets joined. Whoever owns the client's listeners passes their events in. */
@@ -17,20 +19,33 @@ export interface Tunnel extends UpstreamUser {
   clientClosed(): void;
 }
 
+/** What a drain can ask of a tunnel. */
+export interface OpenTunnel {
+  /** Of a WebSocket: tells both ends that it is over, each where a frame ends. Nothing that is cheap does it for others. */
+  goAway(): void;
+  /** Ends both directions after what has been passed on. */
+  end(): void;
+}
+
 export interface TunnelOptions {
-  readonly context: Pick<ProxyContext, 'deadlines' | 'limits' | 'log'>;
+  readonly context: Pick<ProxyContext, 'deadlines' | 'limits' | 'log' | 'tunnels'>;
   readonly client: TLSSocket;
   readonly settings: UpstreamSettings;
+  /** Both ends speak WebSocket. */
+  readonly websocket?: boolean;
+  /** Told of bytes, upstream and fault as they come. */
+  readonly access?: AccessEntry | undefined;
   /** The first bytes of the upstream came before any of the client's were passed on. */
   readonly upstreamSpokeFirst?: () => void;
 }
 
 /** Joins `client` to `link`, or to the link that upstreamReady() will bring. Ends when both directions have. */
 export function createTunnel(options: TunnelOptions, existing?: UpstreamLink): Tunnel {
-  const { client, settings, context } = options;
+  const { client, settings, context, access } = options;
   const { deadlines } = context;
   // Either side may be silent as long as its own limit says, so both may for the longer of the two.
   const idleMs = Math.max(settings.readTimeoutMs, context.limits.clientIdleTimeoutMs);
+  const goodbye = options.websocket === true ? createGoodbye(client, () => link) : undefined;
   let link = existing;
   let early: Buffer[] = [];
   let clientEnded = false;
@@ -38,23 +53,39 @@ export function createTunnel(options: TunnelOptions, existing?: UpstreamLink): T
   const deadline: Deadline = {
     at: deadlines.now() + idleMs,
     expired() {
+      if (access !== undefined) access.fault = 'upstream-timeout';
       link?.destroy();
       client.destroy();
     },
   };
+  const open: OpenTunnel = {
+    goAway: () => goodbye?.begin(),
+    end() {
+      client.end();
+      link?.socket.end();
+    },
+  };
   deadlines.watch(deadline);
+  context.tunnels.add(open);
   const touch = () => {
     deadline.at = deadlines.now() + idleMs;
+  };
+
+  const passUp = (bytes: Buffer) => {
+    if (link === undefined) {
+      early.push(bytes);
+      client.pause();
+    } else if (!link.socket.write(bytes)) client.pause();
   };
 
   return {
     clientData(bytes) {
       touch();
       spoken = true;
-      if (link === undefined) {
-        early.push(bytes);
-        client.pause();
-      } else if (!link.socket.write(bytes)) client.pause();
+      if (access !== undefined) access.received += bytes.length;
+      const end = goodbye === undefined ? bytes.length : goodbye.fromClient(bytes, bytes.length);
+      if (end > 0) passUp(end === bytes.length ? bytes : bytes.subarray(0, end));
+      goodbye?.continue();
     },
     clientDrained: () => void link?.socket.resume(),
     clientEnded() {
@@ -63,27 +94,33 @@ export function createTunnel(options: TunnelOptions, existing?: UpstreamLink): T
     },
     clientClosed() {
       deadlines.forget(deadline);
+      context.tunnels.delete(open);
       link?.destroy();
     },
     upstreamReady(ready) {
       touch();
       link = ready;
+      if (access !== undefined) access.upstream = ready.address;
       for (const bytes of early) link.socket.write(bytes);
       early = [];
       if (clientEnded) link.socket.end();
       client.resume();
     },
     upstreamFailed(fault) {
+      if (access !== undefined) access.fault = fault.code;
       logFault(context, fault, settings);
       client.destroy();
     },
-    upstreamData(bytes, end) {
+    upstreamData(bytes, size) {
       touch();
       if (!spoken) {
         spoken = true;
         options.upstreamSpokeFirst?.();
       }
-      if (!writeLent(client, bytes, 0, end)) link?.socket.pause();
+      const end = goodbye === undefined ? size : goodbye.fromUpstream(bytes, size);
+      if (access !== undefined) access.sent += end;
+      if (end > 0 && !writeLent(client, bytes, 0, end)) link?.socket.pause();
+      goodbye?.continue();
     },
     upstreamDrained: () => void client.resume(),
     upstreamEnded() {
@@ -93,9 +130,76 @@ export function createTunnel(options: TunnelOptions, existing?: UpstreamLink): T
     upstreamClosed(error) {
       link = undefined;
       // A reset stays visible: an orderly end would tell the client that it has received everything.
-      if (error !== undefined) client.destroy();
-      else client.end();
+      if (error !== undefined) {
+        if (access !== undefined) access.fault = 'upstream-closed';
+        client.destroy();
+      } else client.end();
     },
+  };
+}
+
+/** The end of a WebSocket at our own wish (RFC 6455 §7.1.1): Close to both ends, and a socket's end after its answer. */
+interface Goodbye {
+  begin(): void;
+  /** How many of these bytes are to be passed on. */
+  fromClient(bytes: Buffer, end: number): number;
+  fromUpstream(bytes: Buffer, end: number): number;
+  /** To be called after they were. */
+  continue(): void;
+}
+
+/** One way through the tunnel, and whether its receiver was told. */
+interface Direction {
+  readonly tracker: FrameTracker;
+  /** What has been passed on ends with a whole frame. */
+  due: boolean;
+  /** None of what has been passed on was a Close. */
+  owed: boolean;
+  told: boolean;
+}
+
+function createGoodbye(client: TLSSocket, link: () => UpstreamLink | undefined): Goodbye {
+  const fromClient: Direction = { tracker: createFrameTracker(), due: false, owed: false, told: false };
+  const fromUpstream: Direction = { tracker: createFrameTracker(), due: false, owed: false, told: false };
+  let leaving = false;
+
+  const noteBoundary = (direction: Direction) => {
+    const { tracker } = direction;
+    if (direction.due || !tracker.atBoundary) return;
+    direction.due = true;
+    direction.owed = !tracker.closed;
+  };
+  const take = (direction: Direction, bytes: Buffer, end: number): number => {
+    const { tracker } = direction;
+    const passed = direction.due ? 0 : trackFrames(tracker, bytes, 0, end, leaving);
+    if (leaving) noteBoundary(direction);
+    // After our own Close nothing goes on; it is read for the other end's Close alone.
+    trackFrames(tracker, bytes, passed, end, false);
+    return passed;
+  };
+  const proceed = () => {
+    if (!leaving) return;
+    if (fromUpstream.due && !fromUpstream.told) {
+      fromUpstream.told = true;
+      if (fromUpstream.owed) client.write(goingAwayFrame(false));
+    }
+    if (fromClient.due && !fromClient.told) {
+      fromClient.told = true;
+      if (fromClient.owed) link()?.socket.write(goingAwayFrame(true));
+    }
+    if (fromUpstream.told && fromClient.tracker.closed) client.end();
+    if (fromClient.told && fromUpstream.tracker.closed) link()?.socket.end();
+  };
+  return {
+    begin() {
+      leaving = true;
+      noteBoundary(fromClient);
+      noteBoundary(fromUpstream);
+      proceed();
+    },
+    fromClient: (bytes, end) => take(fromClient, bytes, end),
+    fromUpstream: (bytes, end) => take(fromUpstream, bytes, end),
+    continue: proceed,
   };
 }
 
@@ -106,8 +210,10 @@ function logFault(context: Pick<ProxyContext, 'log'>, fault: Fault, settings: Up
 /** Splices a connection to its `tcp://` upstream from the start. */
 export function acceptTcp(context: ProxyContext, connection: Connection, settings: UpstreamSettings): void {
   const { socket } = connection;
-  const tunnel = createTunnel({ context, client: socket, settings });
+  const access = beginAccess(context, connection);
+  const tunnel = createTunnel({ context, client: socket, settings, access });
   joinClient(socket, tunnel);
+  logAtClose(context, socket, access);
   const attempt = context.upstreams.acquire(settings, tunnel, { fresh: true });
   socket.once('close', () => attempt.abandon());
 }
@@ -119,6 +225,23 @@ function joinClient(socket: TLSSocket, tunnel: Tunnel) {
   // 'close' follows, and says all that matters.
   socket.on('error', () => {});
   socket.once('close', tunnel.clientClosed);
+}
+
+function beginAccess(context: ProxyContext, { clientAddress, serverName }: Connection) {
+  const { accessLog, deadlines } = context;
+  if (accessLog === undefined) return undefined;
+  const access = createAccessEntry('tcp', clientAddress, deadlines.now());
+  access.host = serverName;
+  return access;
+}
+
+/** To be called once the connection is known to be a tunnel. */
+function logAtClose(
+  { accessLog, deadlines }: ProxyContext,
+  socket: TLSSocket,
+  access: AccessEntry | undefined,
+) {
+  if (access !== undefined) socket.once('close', () => accessLog?.write(access, deadlines.now()));
 }
 
 /** How long a client may say nothing before its upstream gets the chance to speak first. */
@@ -135,12 +258,13 @@ export function acceptAuto(
   relay: (connection: Connection, first: Buffer) => void,
 ): void {
   const { socket } = connection;
+  const access = beginAccess(context, connection);
   let seen: Buffer = Buffer.alloc(0);
   let tunnel: Tunnel | undefined;
   let attempt: Acquisition | undefined;
 
   const openTunnel = () => {
-    tunnel = createTunnel({ context, client: socket, settings, upstreamSpokeFirst: splice });
+    tunnel = createTunnel({ context, client: socket, settings, access, upstreamSpokeFirst: splice });
     attempt = context.upstreams.acquire(settings, tunnel, { fresh: true });
   };
   const stopLooking = () => {
@@ -155,6 +279,7 @@ export function acceptAuto(
     stopLooking();
     if (tunnel === undefined) openTunnel();
     joinClient(socket, tunnel!);
+    logAtClose(context, socket, access);
     socket.once('close', () => attempt?.abandon());
     if (seen.length > 0) tunnel!.clientData(seen);
     seen = Buffer.alloc(0);
@@ -177,8 +302,10 @@ export function acceptAuto(
   const onError = () => {};
   const onClose = () => {
     clearTimeout(silence);
-    tunnel?.clientClosed();
+    if (tunnel === undefined) return;
+    tunnel.clientClosed();
     attempt?.abandon();
+    if (access !== undefined) context.accessLog?.write(access, context.deadlines.now());
   };
   // What could still become a request line, and does not go on, is spliced as well.
   const silence = setTimeout(() => (seen.length > 0 ? splice() : openTunnel()), SILENCE_MS);

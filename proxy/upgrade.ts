@@ -1,11 +1,8 @@
 // Upgrade over HTTP/1.1 (RFC 9110 §7.8, RFC 6455): which requests may switch, and what a 101 turns the connection into.
 
-import type { TLSSocket } from 'node:tls';
-import type { ProxyContext } from './connection.ts';
 import { interimHeadText } from './headers.ts';
 import type { MessageHead } from './http1.ts';
-import type { UpstreamSettings } from './routes.ts';
-import { createTunnel, type Tunnel } from './tcp.ts';
+import { createTunnel, type Tunnel, type TunnelOptions } from './tcp.ts';
 import type { UpstreamLink } from './upstream.ts';
 
 /**
@@ -19,15 +16,15 @@ export function asksForUpgrade(head: MessageHead): boolean {
 }
 
 /** Passes the 101 on, and joins the sockets: frames, pings and half-closes are the two ends' own business. */
-export function beginTunnel(
-  context: ProxyContext,
-  client: TLSSocket,
-  settings: UpstreamSettings,
-  link: UpstreamLink,
-  head: MessageHead,
-): Tunnel {
+export function beginTunnel(options: TunnelOptions, link: UpstreamLink, head: MessageHead): Tunnel {
+  const { client, access } = options;
+  const websocket = head.upgradeTo.toLowerCase() === 'websocket';
+  if (access !== undefined) {
+    access.status = head.status;
+    if (websocket) access.protocol = 'websocket';
+  }
   client.write(interimHeadText(head, `Connection: Upgrade\r\nUpgrade: ${head.upgradeTo}\r\n`), 'latin1');
-  const tunnel = createTunnel({ context, client, settings }, link);
+  const tunnel = createTunnel(websocket ? { ...options, websocket } : options, link);
   link.handTo(tunnel);
   return tunnel;
 }

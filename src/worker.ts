@@ -1,7 +1,7 @@
 // A worker process: listens, and serves what the supervisor sends it; it reads no file and no environment.
 
 import { createEvidenceEndpoint } from '../evidence/endpoint.ts';
-import { createListener, type Listener } from '../proxy/listener.ts';
+import { createAccessLog, createListener, type Listener } from '../proxy/listener.ts';
 import { createLog } from './lib/log.ts';
 import type { FromWorker, Order, Serving, ToWorker, WorkerSettings } from './worker-messages.ts';
 
@@ -61,6 +61,10 @@ async function obey(order: Order): Promise<{ address: string; port: number } | u
 }
 
 async function start(settings: WorkerSettings, serving: Serving) {
+  const accessLog = settings.accessLog
+    ? createAccessLog((lines) => void process.stdout.write(lines))
+    : undefined;
+  if (accessLog !== undefined) process.on('exit', accessLog.flush);
   listener = createListener({
     ...(settings.host !== undefined && { host: settings.host }),
     port: settings.port,
@@ -72,6 +76,7 @@ async function start(settings: WorkerSettings, serving: Serving) {
     trustedProxies: settings.trustedProxies,
     ticketKeys: Buffer.from(serving.ticketKeys),
     ...(settings.upstreamCa !== undefined && { upstreamCa: settings.upstreamCa }),
+    accessLog,
     log: createLog({ level: settings.logLevel, readable: settings.readableLog }),
   });
   listener.setRoutes(serving.routes);

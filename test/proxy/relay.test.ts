@@ -671,3 +671,22 @@ describe('what the ingress answers by itself', async () => {
     );
   });
 });
+
+describe('an upstream that speaks HTTP/2 alone', () => {
+  for (const protocol of ['h2c', 'grpc', 'grpcs'] as const) {
+    it(`is not spoken to in HTTP/1.1, and the client is told: ${protocol}`, async () => {
+      const upstream = await startUpstream(() => {});
+      cleanups.push(upstream.close);
+      const ingress = await startIngress([routeTo(settingsFor(upstream.port, protocol))]);
+      cleanups.push(ingress.close);
+      const client = await ingress.connect();
+      const reply = await client.request(request('GET /'));
+      assert.equal(reply.status, 505);
+      assert.match(reply.body, /"error":"http2-required"/);
+      assert.match(reply.body, /HTTP\/2 only/);
+      assert.equal(upstream.count(), 0);
+      // Nothing is wrong with the connection.
+      assert.equal((await client.request(request('GET /'))).status, 505);
+    });
+  }
+});

@@ -329,3 +329,65 @@ describe('a bare host:port', () => {
       assert.equal(looksLikeHttp(Buffer.from(text)), false);
   });
 });
+
+describe('a drain', () => {
+  const SWITCHED = 'HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n';
+  const LONG = 60_000;
+
+  it('tells both ends of a WebSocket that it is over, and ends without waiting for its deadline', async () => {
+    const server = createHttpServer();
+    const sockets = new WebSocketServer({ server });
+    const told: number[] = [];
+    sockets.on('connection', (socket) => socket.on('close', (code) => told.push(code)));
+    server.listen(0, '127.0.0.1');
+    await once(server, 'listening');
+    cleanups.push(async () => void server.close());
+    const { port } = server.address() as AddressInfo;
+    const ingress = await startIngress([routeTo(settingsFor(port))]);
+    const socket = new WebSocket(`wss://127.0.0.1:${ingress.port}/ws`, {
+      servername: HOST,
+      ca: appCertificate.chain,
+      headers: { host: HOST },
+    } as ClientOptions);
+    await once(socket, 'open');
+    const closed = once(socket, 'close');
+    await ingress.listener.drain(LONG);
+    assert.equal((await closed)[0], 1001);
+    await eventually(() => told.length === 1);
+    assert.deepEqual(told, [1001]);
+  });
+
+  it('waits for the end of a frame before it says so, and lets none follow', async () => {
+    const { ingress, upstream } = await setUp('http', (socket) => {
+      socket.once('data', () => socket.write(`${SWITCHED}\x81\x06abc`, 'latin1'));
+    });
+    const client = await ingress.connect();
+    client.send(request('GET /ws', 'Connection: Upgrade', 'Upgrade: websocket'));
+    await client.until(/\x81\x06abc$/);
+    const drained = ingress.listener.drain(LONG);
+    await new Promise(setImmediate);
+    const [socket] = upstream.sockets;
+    socket!.write('def\x81\x04late', 'latin1');
+    assert.equal(await client.until(/\xe9$/), 'def\x88\x02\x03\xe9');
+    // The client's answer (RFC 6455 §5.5.1), masked with zeros.
+    client.send(Buffer.from([0x88, 0x82, 0, 0, 0, 0, 0x03, 0xe9]));
+    assert.deepEqual(await client.rest(), { text: '', clean: true });
+    client.socket.end();
+    socket!.end();
+    await drained;
+  });
+
+  it('ends other tunnels in order before it cuts them off', async () => {
+    const { ingress } = await setUp('tcp', (socket) => {
+      socket.on('data', (bytes) => socket.write(bytes));
+      socket.on('end', () => socket.end());
+    });
+    const client = await ingress.connect();
+    client.send('echo');
+    await client.until(/^echo$/);
+    const drained = ingress.listener.drain(400);
+    assert.deepEqual(await client.rest(), { text: '', clean: true });
+    client.socket.end();
+    await drained;
+  });
+});

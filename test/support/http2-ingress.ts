@@ -12,6 +12,7 @@ import {
 import type { AddressInfo } from 'node:net';
 import { connect as connectTls, createServer, type TLSSocket } from 'node:tls';
 import { SubjectAlternativeNameExtension, X509CertificateGenerator } from '@peculiar/x509';
+import type { AccessLog } from '../../proxy/access-log.ts';
 import { defaultLimits, type ListenerLimits, type ProxyContext } from '../../proxy/connection.ts';
 import { createDeadlines } from '../../proxy/deadlines.ts';
 import { createHttp2Acceptor } from '../../proxy/http2.ts';
@@ -56,6 +57,7 @@ export interface Http2IngressOptions {
   readonly localHandlers?: readonly LocalHandler[];
   readonly certificateNames?: readonly string[];
   readonly trustedClient?: boolean;
+  readonly accessLog?: AccessLog | undefined;
   /** PEM; the system's roots if absent. */
   readonly upstreamCa?: string | undefined;
 }
@@ -98,6 +100,8 @@ export async function startHttp2Ingress(options: Http2IngressOptions): Promise<H
     limits,
     deadlines,
     log: silentLog,
+    tunnels: new Set(),
+    accessLog: options.accessLog,
   };
   const acceptor = createHttp2Acceptor(context);
   const server = createServer({ ...testCertificate, ALPNProtocols: ['h2'] }, (socket) => {
