@@ -13,13 +13,29 @@ import {
   Scalar,
   visit,
 } from 'yaml';
-import type { PathRoute, Route, UpstreamSettings } from '../proxy/routes.ts';
+import type {
+  HealthProbe,
+  HealthSettings,
+  PathRoute,
+  Route,
+  UpstreamProtocol,
+  UpstreamSettings,
+} from '../proxy/routes.ts';
 import { type Clock, systemClock } from './lib/clock.ts';
 import { type Domain, DomainError, parseDomain } from './lib/domain.ts';
 import { parseDuration, quote, ValueError } from './setting-values.ts';
 import { parseUpstreamUrl } from './upstream-url.ts';
 
-export type UpstreamTimeouts = Pick<UpstreamSettings, 'connectTimeoutMs' | 'readTimeoutMs' | 'sendTimeoutMs'>;
+export type UpstreamTimeouts = Pick<
+  UpstreamSettings,
+  'connectTimeoutMs' | 'readTimeoutMs' | 'sendTimeoutMs' | 'totalTimeoutMs'
+>;
+
+/** What holds for the upstreams of a route unless a path says otherwise. */
+interface Manner {
+  readonly timeouts: UpstreamTimeouts;
+  readonly health: HealthSettings | undefined;
+}
 
 /** `line` and `column` count from 1; they are absent where the whole file is at fault. */
 export interface RoutesFileProblem {
@@ -148,12 +164,12 @@ function readRoute(
   hosts: Map<string, number>,
   mistakes: Mistakes,
 ): Route | undefined {
-  const fields = readFields(node, ['host', 'upstream', 'paths', 'timeouts'], 'a route', mistakes);
+  const fields = readFields(node, ['host', 'upstream', 'paths', 'timeouts', 'health'], 'a route', mistakes);
   if (fields === undefined) return undefined;
   const hostNode = fields.require('host', 'this route has no "host"');
   const host = hostNode && readHost(hostNode, hosts, mistakes);
-  const timeouts = readTimeouts(fields.find('timeouts'), inherited, mistakes);
-  const paths = readTargets(node, fields, timeouts, mistakes);
+  const manner = readManner(fields, { timeouts: inherited, health: undefined }, mistakes);
+  const paths = readTargets(node, fields, manner, mistakes);
   return host === undefined || paths === undefined ? undefined : { host, paths };
 }
 
@@ -161,7 +177,7 @@ function readRoute(
 function readTargets(
   node: Node,
   fields: Fields,
-  timeouts: UpstreamTimeouts,
+  manner: Manner,
   mistakes: Mistakes,
 ): PathRoute[] | undefined {
   const upstreamNode = fields.find('upstream');
@@ -170,19 +186,19 @@ function readTargets(
     mistakes.at(pathsNode, 'this route has "upstream" and "paths": wants one of them');
     return undefined;
   }
-  if (pathsNode !== undefined) return readPaths(pathsNode, timeouts, mistakes);
+  if (pathsNode !== undefined) return readPaths(pathsNode, manner, mistakes);
   if (upstreamNode === undefined) {
     mistakes.at(node, 'this route has neither "upstream" nor "paths"');
     return undefined;
   }
-  const upstream = readUpstream(upstreamNode, timeouts, mistakes);
+  const upstream = readUpstream(upstreamNode, manner, mistakes);
   return upstream && [{ prefix: '/', upstream }];
 }
 
-function readPaths(node: Node, timeouts: UpstreamTimeouts, mistakes: Mistakes): PathRoute[] {
+function readPaths(node: Node, manner: Manner, mistakes: Mistakes): PathRoute[] {
   const prefixes = new Map<string, number>();
   const paths = readList(node, '"paths"', MOST_ROUTES, mistakes).flatMap(
-    (item) => readPath(item, timeouts, prefixes, mistakes) ?? [],
+    (item) => readPath(item, manner, prefixes, mistakes) ?? [],
   );
   if (paths.length > 1 && paths.some(({ upstream }) => upstream.protocol === 'tcp')) {
     mistakes.at(
@@ -195,17 +211,17 @@ function readPaths(node: Node, timeouts: UpstreamTimeouts, mistakes: Mistakes): 
 
 function readPath(
   node: Node,
-  inherited: UpstreamTimeouts,
+  inherited: Manner,
   prefixes: Map<string, number>,
   mistakes: Mistakes,
 ): PathRoute | undefined {
-  const fields = readFields(node, ['prefix', 'upstream', 'timeouts'], 'a path', mistakes);
+  const fields = readFields(node, ['prefix', 'upstream', 'timeouts', 'health'], 'a path', mistakes);
   if (fields === undefined) return undefined;
   const prefixNode = fields.require('prefix', 'this path has no "prefix"');
   const prefix = prefixNode && readPrefix(prefixNode, prefixes, mistakes);
-  const timeouts = readTimeouts(fields.find('timeouts'), inherited, mistakes);
+  const manner = readManner(fields, inherited, mistakes);
   const upstreamNode = fields.require('upstream', 'this path has no "upstream"');
-  const upstream = upstreamNode && readUpstream(upstreamNode, timeouts, mistakes);
+  const upstream = upstreamNode && readUpstream(upstreamNode, manner, mistakes);
   if (upstream?.protocol === 'tcp' && prefix !== undefined && prefix !== '/') {
     mistakes.at(upstreamNode, 'tcp:// takes whole connections, which have no paths: wants the prefix "/"');
   }
@@ -258,7 +274,7 @@ const MOST_ADDRESSES = 100;
 
 function readUpstream(
   node: Node,
-  timeouts: UpstreamTimeouts,
+  { timeouts, health }: Manner,
   mistakes: Mistakes,
 ): UpstreamSettings | undefined {
   const items = isSeq(node) ? readList(node, '"upstream"', MOST_ADDRESSES, mistakes) : [node];
@@ -274,7 +290,114 @@ function readUpstream(
     );
     return undefined;
   }
-  return { protocol: first.protocol, addresses: targets.map((target) => target!.address), ...timeouts };
+  const { protocol } = first;
+  if (health !== undefined && !CHECKED_BY[health.probe.type].includes(protocol)) {
+    mistakes.at(
+      node,
+      `speaks ${protocol}, and its "health" asks by ${KEY_OF[health.probe.type]}: that wants ${CHECKED_BY[health.probe.type].join(', ')}`,
+    );
+    return undefined;
+  }
+  const addresses = targets.map((target) => target!.address);
+  return { protocol, addresses, ...timeouts, ...(health !== undefined && { health }) };
+}
+
+/** The keys of the file, and what can be asked that way. */
+const KEY_OF = { http: '"path"', tcp: '"tcp"', grpc: '"grpc"' } as const;
+const CHECKED_BY: Readonly<Record<HealthProbe['type'], readonly UpstreamProtocol[]>> = {
+  http: ['http', 'https', 'h2c', 'auto'],
+  tcp: ['http', 'https', 'h2c', 'grpc', 'grpcs', 'tcp', 'auto'],
+  grpc: ['grpc', 'grpcs', 'h2c'],
+};
+
+function readManner(fields: Fields, inherited: Manner, mistakes: Mistakes): Manner {
+  const healthNode = fields.find('health');
+  return {
+    timeouts: readTimeouts(fields.find('timeouts'), inherited.timeouts, mistakes),
+    health: healthNode === undefined ? inherited.health : readHealth(healthNode, mistakes),
+  };
+}
+
+const HEALTH_KEYS = ['path', 'host', 'tcp', 'grpc', 'interval', 'timeout', 'unhealthy', 'healthy'];
+
+/** How upstreams are asked whether they are well; `false` for not at all, where a route says otherwise for its paths. */
+function readHealth(node: Node, mistakes: Mistakes): HealthSettings | undefined {
+  if (isScalar(node) && node.value === false) return undefined;
+  const fields = readFields(node, HEALTH_KEYS, '"health"', mistakes);
+  const probe = fields && readProbe(node, fields, mistakes);
+  if (fields === undefined || probe === undefined) return undefined;
+  return {
+    probe,
+    intervalMs: readDuration(fields, 'interval', 10_000, mistakes),
+    timeoutMs: readDuration(fields, 'timeout', 2_000, mistakes),
+    unhealthyAfter: readChecks(fields, 'unhealthy', 3, mistakes),
+    healthyAfter: readChecks(fields, 'healthy', 2, mistakes),
+  };
+}
+
+function readProbe(node: Node, fields: Fields, mistakes: Mistakes): HealthProbe | undefined {
+  const [path, tcp, grpc, host] = ['path', 'tcp', 'grpc', 'host'].map((key) => fields.find(key));
+  if ([path, tcp, grpc].filter((one) => one !== undefined).length !== 1) {
+    mistakes.at(node, '"health" wants one of "path", "tcp: true" and "grpc"');
+    return undefined;
+  }
+  if (host !== undefined && path === undefined) {
+    mistakes.at(host, '"host" goes with "path" alone');
+    return undefined;
+  }
+  if (path !== undefined) return readHttpProbe(path, host, mistakes);
+  if (grpc !== undefined) {
+    const service = readString(grpc, '"grpc"', mistakes);
+    if (service !== undefined && /^[A-Za-z0-9_.]{0,255}$/.test(service)) return { type: 'grpc', service };
+    if (service !== undefined)
+      mistakes.at(
+        grpc,
+        `${quote(service)} is not a service: wants its full name, or "" for the whole server`,
+      );
+    return undefined;
+  }
+  if (isScalar(tcp) && tcp.value === true) return { type: 'tcp' };
+  mistakes.at(tcp, '"tcp" wants true');
+  return undefined;
+}
+
+function readHttpProbe(
+  pathNode: Node,
+  hostNode: Node | undefined,
+  mistakes: Mistakes,
+): HealthProbe | undefined {
+  const path = readString(pathNode, '"path"', mistakes);
+  const host = hostNode && readString(hostNode, '"host"', mistakes);
+  if (path === undefined || (hostNode !== undefined && host === undefined)) return undefined;
+  if (!/^\/[!-"$-~]{0,1023}$/.test(path)) {
+    mistakes.at(pathNode, `${quote(path)} is not a path: wants what is to be asked, as in "/healthz"`);
+    return undefined;
+  }
+  if (host !== undefined && !/^[A-Za-z0-9_.\-:[\]]{1,255}$/.test(host)) {
+    mistakes.at(hostNode, `${quote(host)} is not a host`);
+    return undefined;
+  }
+  return { type: 'http', path, ...(host !== undefined && { host }) };
+}
+
+function readDuration(fields: Fields, key: string, otherwise: number, mistakes: Mistakes): number {
+  const value = fields.find(key);
+  const text = value && readString(value, `"${key}"`, mistakes);
+  return text === undefined
+    ? otherwise
+    : (readValue(value, () => parseDuration(text), mistakes) ?? otherwise);
+}
+
+const MOST_CHECKS = 100;
+
+function readChecks(fields: Fields, key: string, otherwise: number, mistakes: Mistakes): number {
+  const node = fields.find(key);
+  if (node === undefined) return otherwise;
+  const value = isScalar(node) ? node.value : undefined;
+  if (typeof value === 'number' && Number.isInteger(value) && value >= 1 && value <= MOST_CHECKS)
+    return value;
+  mistakes.at(node, `"${key}" wants a whole number of checks from 1 to ${MOST_CHECKS}`);
+  return otherwise;
 }
 
 function readTarget(node: Node, seen: Map<string, number>, mistakes: Mistakes) {
@@ -292,18 +415,15 @@ function readTimeouts(
   mistakes: Mistakes,
 ): UpstreamTimeouts {
   if (node === undefined) return inherited;
-  const fields = readFields(node, ['connect', 'read', 'send'], '"timeouts"', mistakes);
-  const read = (key: string, otherwise: number) => {
-    const value = fields?.find(key);
-    const text = value && readString(value, `"${key}"`, mistakes);
-    return text === undefined
-      ? otherwise
-      : (readValue(value, () => parseDuration(text), mistakes) ?? otherwise);
-  };
+  const fields = readFields(node, ['connect', 'read', 'send', 'total'], '"timeouts"', mistakes);
+  if (fields === undefined) return inherited;
+  const read = (key: string, otherwise: number) => readDuration(fields, key, otherwise, mistakes);
+  const total = read('total', inherited.totalTimeoutMs ?? 0);
   return {
     connectTimeoutMs: read('connect', inherited.connectTimeoutMs),
     readTimeoutMs: read('read', inherited.readTimeoutMs),
     sendTimeoutMs: read('send', inherited.sendTimeoutMs),
+    ...(total > 0 && { totalTimeoutMs: total }),
   };
 }
 

@@ -78,6 +78,51 @@ routes:
   ]);
 });
 
+test('a total time and health checks hold for a route, and a path may say otherwise', () => {
+  const [{ paths } = { paths: [] }] = read(`
+routes:
+  - host: api.example.com
+    timeouts: { total: 5m }
+    health: { path: "/healthz?deep", host: api.internal, interval: 5s, healthy: 1 }
+    paths:
+      - { prefix: /, upstream: "http://api:80" }
+      - { prefix: /a, upstream: "http://api:80", timeouts: { total: 1h }, health: false }
+      - { prefix: /b, upstream: "grpc://api:80", health: { grpc: "" } }
+      - { prefix: /c, upstream: "api:80", health: { tcp: true, timeout: 500ms, unhealthy: 10 } }
+`);
+  const usual = { intervalMs: 10_000, timeoutMs: 2_000, unhealthyAfter: 3, healthyAfter: 2 };
+  assert.deepEqual(
+    paths.map(({ upstream }) => [upstream.totalTimeoutMs, upstream.health]),
+    [
+      [
+        300_000,
+        {
+          ...usual,
+          probe: { type: 'http', path: '/healthz?deep', host: 'api.internal' },
+          intervalMs: 5_000,
+          healthyAfter: 1,
+        },
+      ],
+      [3_600_000, undefined],
+      [300_000, { ...usual, probe: { type: 'grpc', service: '' } }],
+      [300_000, { ...usual, probe: { type: 'tcp' }, timeoutMs: 500, unhealthyAfter: 10 }],
+    ],
+  );
+});
+
+test('an upstream that cannot be asked the way its route asks is a mistake with its place', () => {
+  assert.deepEqual(
+    mistakesOf(`routes:
+  - host: a.example.com
+    health: { path: /healthz }
+    paths:
+      - { prefix: /, upstream: "http://a" }
+      - { prefix: /rpc, upstream: "grpc://a" }
+`),
+    ['routes.yaml:6:35: speaks grpc, and its "health" asks by "path": that wants http, https, h2c, auto'],
+  );
+});
+
 test('every mistake is told at once, in order, with file, line, column and what is wanted', () => {
   assert.deepEqual(
     mistakesOf(`routes:
@@ -97,7 +142,7 @@ test('every mistake is told at once, in order, with file, line, column and what 
 `),
     [
       'routes.yaml:2:5: this route has neither "upstream" nor "paths"',
-      'routes.yaml:3:5: "upstrem" is not a key of a route: wants host, upstream, paths, timeouts',
+      'routes.yaml:3:5: "upstrem" is not a key of a route: wants host, upstream, paths, timeouts, health',
       'routes.yaml:4:11: host "app.example.com" is already on line 2',
       'routes.yaml:5:15: "http://app:80/base" has a path: requests keep the path they came with, so wants http://host:port',
       'routes.yaml:6:5: this route has no "host"',
@@ -271,6 +316,50 @@ const samples: readonly { good: boolean; routes: string }[] = [
     '1s',
     '{connect: -1s}',
   ].map(badTimeouts),
+  goodTimeouts('{total: 5m}'),
+  badTimeouts('{total: 300}'),
+  ...[
+    '{path: /}',
+    '{path: "/healthz?deep=1", host: "app.internal:8080"}',
+    '{tcp: true}',
+    '{tcp: true, interval: 1s, timeout: 100ms, unhealthy: 1, healthy: 100}',
+    'false',
+  ].map((value) => withHealth(true, 'http://a', value)),
+  ...[
+    '{}',
+    'true',
+    '[]',
+    '~',
+    '"/healthz"',
+    '{path: healthz}',
+    '{path: "/a b"}',
+    '{path: "/a#b"}',
+    '{path: /, tcp: true}',
+    '{tcp: false}',
+    '{tcp: true, host: a}',
+    '{path: /, host: "a b"}',
+    '{path: /, host: ""}',
+    '{path: /, port: 80}',
+    '{path: /, interval: 10}',
+    '{path: /, timeout: 0s}',
+    '{path: /, unhealthy: 0}',
+    '{path: /, healthy: "2"}',
+    '{path: /, healthy: 1.5}',
+    '{path: /, healthy: 101}',
+    '{grpc: my.Service}',
+  ].map((value) => withHealth(false, 'http://a', value)),
+  withHealth(true, 'grpc://a', '{grpc: my.Service}'),
+  withHealth(true, 'grpcs://a', '{grpc: ""}'),
+  withHealth(true, 'h2c://a', '{grpc: ""}'),
+  withHealth(true, 'h2c://a', '{path: /}'),
+  withHealth(true, 'tcp://a:1', '{tcp: true}'),
+  withHealth(false, 'grpc://a', '{grpc: "my service"}'),
+  withHealth(false, 'grpc://a', '{grpc: true}'),
+  withHealth(false, 'grpc://a', '{path: /}'),
+  withHealth(false, 'tcp://a:1', '{path: /}'),
+  withHealth(false, 'tcp://a:1', '{grpc: ""}'),
+  goodPaths('[{prefix: /, upstream: "a:1", health: {path: /}}]'),
+  badPaths('[{prefix: /, upstream: "a:1", health: {grpc: ""}}]'),
   { good: false, routes: `[{${ONE}}]` },
   { good: false, routes: `[{${ONE}, upstream}]` },
   { good: false, routes: `[{${ONE}, upstream: "a:1", paths: [{prefix: /, upstream: "a:1"}]}]` },
@@ -311,6 +400,9 @@ function badPaths(paths: string) {
 }
 function goodTimeouts(value: string) {
   return { good: true, routes: `[{${ONE}, upstream: "a:1", timeouts: ${value}}]` };
+}
+function withHealth(good: boolean, upstream: string, health: string) {
+  return { good, routes: `[{${ONE}, upstream: ["${upstream}"], health: ${health}}]` };
 }
 function badTimeouts(value: string) {
   return { good: false, routes: `[{${ONE}, upstream: "a:1", timeouts: ${value}}]` };
