@@ -5,7 +5,7 @@ import type { HttpReply } from '../src/lib/fetch.ts';
 import { type Api, createApi, readAllPages, readBaseUrl } from './api.ts';
 import { createByRecord, type Held, type RecordCalls } from './by-record.ts';
 import { DnsError } from './error.ts';
-import { formatCaa, normalizeName, parseCaa, quoteTxt, unquoteTxt } from './presentation.ts';
+import { fromZoneFile, normalizeName, zoneFileValue } from './presentation.ts';
 import type { DnsProvider, DnsRecord, ProviderKind, ProviderOptions, RecordType } from './provider.ts';
 import { nameInZone, possibleZones } from './zone.ts';
 
@@ -143,11 +143,11 @@ function createCalls(api: Api, call: Call): RecordCalls<Zone, string> {
         throw api.error('unintelligible', `${subject}: the API answered about other records`);
       }
       return rrset.records.map(
-        ({ value }): Held<string> => ({ id: value, record: toRecord(value, name, type) }),
+        ({ value }): Held<string> => ({ id: value, record: fromZoneFile(name, type, value) }),
       );
     },
     create: (zone, record, ttl) =>
-      act(zone, record, 'add_records', { records: [{ value: toContent(record) }], ttl }),
+      act(zone, record, 'add_records', { records: [{ value: zoneFileValue(record) }], ttl }),
     async delete(zone, id, record) {
       try {
         await act(zone, record, 'remove_records', { records: [{ value: id }] });
@@ -164,16 +164,4 @@ async function nothingThere(error: unknown, zone: Zone, call: Call): Promise<und
   if (!(error instanceof DnsError && error.code === 'zone-not-found')) throw error;
   await call('GET', `/zones/${zone.id}`);
   return undefined;
-}
-
-function toContent({ type, value }: DnsRecord): string {
-  if (type === 'TXT') return quoteTxt(value);
-  return type === 'CNAME' ? `${value}.` : value;
-}
-
-function toRecord(content: string, name: string, type: RecordType): DnsRecord {
-  if (type === 'TXT') return { name, type, value: unquoteTxt(content) };
-  if (type === 'CNAME') return { name, type, value: normalizeName(content) };
-  const caa = type === 'CAA' ? parseCaa(content) : undefined;
-  return { name, type, value: caa === undefined ? content : formatCaa(caa) };
 }

@@ -5,7 +5,7 @@ import type { HttpReply } from '../src/lib/fetch.ts';
 import { type Api, createApi, readBaseUrl } from './api.ts';
 import { DnsError } from './error.ts';
 import { patiently } from './patience.ts';
-import { formatCaa, normalizeName, parseCaa, quoteTxt, sameRecord, unquoteTxt } from './presentation.ts';
+import { fromZoneFile, normalizeName, sameRecord, zoneFileValue } from './presentation.ts';
 import type { DnsProvider, DnsRecord, ProviderKind, ProviderOptions, RecordType } from './provider.ts';
 import { createTurns } from './turn.ts';
 import { possibleZones } from './zone.ts';
@@ -77,13 +77,15 @@ function createPowerdns(
     add: (record, ttlSeconds = DEFAULT_TTL_SECONDS) =>
       rewrite(record, async (set, zone) => {
         if (recordsOf(set, record.name, record.type).some((held) => sameRecord(held, record))) return;
-        const records = [...(set?.records ?? []), { content: toContent(record), disabled: false }];
+        const records = [...(set?.records ?? []), { content: zoneFileValue(record), disabled: false }];
         await calls.replace(zone, record, records, set?.ttl ?? ttlSeconds);
       }),
     remove: (record) =>
       rewrite(record, async (set, zone) => {
         if (set === undefined) return;
-        const records = set.records.filter(({ content }) => !sameRecord(toRecord(content, record), record));
+        const records = set.records.filter(
+          ({ content }) => !sameRecord(fromZoneFile(record.name, record.type, content), record),
+        );
         if (records.length < set.records.length) await calls.replace(zone, record, records, set.ttl);
       }),
   };
@@ -154,17 +156,5 @@ function createCalls(api: Api, call: Call) {
 
 function recordsOf(set: HeldSet | undefined, name: string, type: RecordType): DnsRecord[] {
   const enabled = (set?.records ?? []).filter(({ disabled }) => !disabled);
-  return enabled.map(({ content }) => toRecord(content, { name, type, value: '' }));
-}
-
-function toContent({ type, value }: DnsRecord): string {
-  if (type === 'TXT') return quoteTxt(value);
-  return type === 'CNAME' ? `${value}.` : value;
-}
-
-function toRecord(content: string, { name, type }: DnsRecord): DnsRecord {
-  if (type === 'TXT') return { name, type, value: unquoteTxt(content) };
-  if (type === 'CNAME') return { name, type, value: normalizeName(content) };
-  const caa = type === 'CAA' ? parseCaa(content) : undefined;
-  return { name, type, value: caa === undefined ? content : formatCaa(caa) };
+  return enabled.map(({ content }) => fromZoneFile(name, type, content));
 }

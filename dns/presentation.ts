@@ -67,15 +67,21 @@ export function sameRecord(a: DnsRecord, b: DnsRecord): boolean {
   );
 }
 
+/** The value as a zone file has it: TXT quoted, a CNAME's target with its dot. */
+export function zoneFileValue({ type, value }: DnsRecord): string {
+  if (type === 'TXT') return quoteTxt(value);
+  return type === 'CNAME' ? `${value}.` : value;
+}
+
+/** The record whose value a zone file has as `content`. */
+export function fromZoneFile(name: string, type: RecordType, content: string): DnsRecord {
+  if (type === 'TXT') return { name, type, value: unquoteTxt(content) };
+  return { name, type, value: normalizeValue(type, content) };
+}
+
 /** A line for a zone file, without a TTL so that the zone's own applies. */
 export function zoneFileLine(record: DnsRecord): string {
   return `${record.name}. IN ${record.type} ${zoneFileValue(record)}`;
-}
-
-function zoneFileValue(record: DnsRecord): string {
-  if (record.type === 'TXT') return quoteTxt(record.value);
-  if (record.type === 'CNAME') return `${record.value}.`;
-  return record.value;
 }
 
 function parseGenericCaa(text: string): CaaProperty | undefined {

@@ -1,13 +1,17 @@
 // A DNS provider: the zones we may write; which one it is, by its name or by the credentials that are set.
 
 import type { Clock } from '../src/lib/clock.ts';
+import { acmeDnsKind } from './acme-dns.ts';
 import { cloudflareKind } from './cloudflare.ts';
+import { desecKind } from './desec.ts';
 import { digitaloceanKind } from './digitalocean.ts';
+import { gandiKind } from './gandi.ts';
 import { hetznerKind } from './hetzner.ts';
 import { httpreqKind } from './httpreq.ts';
 import { linodeKind } from './linode.ts';
 import { namecheapKind } from './namecheap.ts';
 import type { Patience } from './patience.ts';
+import { porkbunKind } from './porkbun.ts';
 import { powerdnsKind } from './powerdns.ts';
 import { rfc2136Kind } from './rfc2136.ts';
 import { route53Kind } from './route53.ts';
@@ -82,8 +86,12 @@ export const providerKinds: readonly ProviderKind[] = [
   namecheapKind,
   digitaloceanKind,
   hetznerKind,
+  gandiKind,
+  porkbunKind,
+  desecKind,
   powerdnsKind,
   rfc2136Kind,
+  acmeDnsKind,
   httpreqKind,
 ];
 

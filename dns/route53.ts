@@ -8,7 +8,7 @@ import { type Api, createApi, readBaseUrl } from './api.ts';
 import { type AwsKeys, assumeRole } from './aws-role.ts';
 import { DnsError, type DnsErrorCode } from './error.ts';
 import { patiently } from './patience.ts';
-import { formatCaa, normalizeName, parseCaa, quoteTxt, sameRecord, unquoteTxt } from './presentation.ts';
+import { fromZoneFile, normalizeName, sameRecord, zoneFileValue } from './presentation.ts';
 import type { DnsProvider, DnsRecord, ProviderKind, ProviderOptions, RecordType } from './provider.ts';
 import { createTurns } from './turn.ts';
 import { elementsNamed, parseXml } from './xml.ts';
@@ -169,7 +169,7 @@ function withValue(set: HeldSet | undefined, record: DnsRecord, ttl: number): He
     Name: `${record.name}.`,
     Type: record.type,
     TTL: set?.TTL ?? ttl,
-    ResourceRecords: [...others, { Value: toContent(record) }],
+    ResourceRecords: [...others, { Value: zoneFileValue(record) }],
   };
 }
 
@@ -425,11 +425,6 @@ function fromName(name: string): string {
   );
 }
 
-function toContent({ type, value }: DnsRecord): string {
-  if (type === 'TXT') return quoteTxt(value);
-  return type === 'CNAME' ? `${value}.` : value;
-}
-
 /** An alias has no values: it is shown as what it stands for, so that nobody takes the name for free. */
 function recordsOf(set: HeldSet | undefined, name: string, type: RecordType): DnsRecord[] {
   if (set?.AliasTarget !== undefined) {
@@ -438,9 +433,7 @@ function recordsOf(set: HeldSet | undefined, name: string, type: RecordType): Dn
   return (set?.ResourceRecords ?? []).map(({ Value }) => toRecord(Value, name, type));
 }
 
+/** The target of an alias has the escapes of names. */
 function toRecord(content: string, name: string, type: RecordType): DnsRecord {
-  if (type === 'TXT') return { name, type, value: unquoteTxt(content) };
-  if (type === 'CNAME') return { name, type, value: fromName(content) };
-  const caa = type === 'CAA' ? parseCaa(content) : undefined;
-  return { name, type, value: caa === undefined ? content : formatCaa(caa) };
+  return fromZoneFile(name, type, type === 'CNAME' ? fromName(content) : content);
 }
