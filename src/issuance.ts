@@ -14,6 +14,7 @@ import { deriveAccountKey } from './account-key.ts';
 import { createCaaPreflight } from './caa-preflight.ts';
 import type { Config } from './config.ts';
 import { systemClock } from './lib/clock.ts';
+import type { Domain } from './lib/domain.ts';
 import type { Log } from './lib/log.ts';
 import { challengeName } from './records.ts';
 import { createRecordsKeeper, type RecordsKeeper } from './records-keeper.ts';
@@ -96,7 +97,13 @@ export function createIssuance(options: IssuanceOptions): Issuance {
         renewalInfo: (certificate, abort) => acme.renewalInfo(certificate, abort),
         recover: () => acme.recover(),
         async prepare(account, names, abort) {
-          await records.ensure(names, account.url, abort);
+          try {
+            await records.ensure(names, account.url, abort);
+          } catch (err) {
+            // What visitors need can be mended at any time, a certificate that has lapsed cannot: the CA decides.
+            if (abort.aborted || !(await haveCertificates(names, store))) throw err;
+            log.error({ err, domains: names }, 'DNS records are not in place, renewing all the same');
+          }
           await caa.check(names, account.url, abort);
         },
         ...hooks,
@@ -112,6 +119,12 @@ export function createIssuance(options: IssuanceOptions): Issuance {
     },
     close: () => acme.close(),
   };
+}
+
+async function haveCertificates(names: readonly Domain[], store: Store): Promise<boolean> {
+  const now = systemClock.now();
+  const valid = (await store.readCertificates()).filter(({ notAfter }) => notAfter > now);
+  return names.every((name) => valid.some((certificate) => certificate.names.includes(name)));
 }
 
 function createSolver({ config, store, resolver, provider, setChallenge, log }: Parts): Solver {
