@@ -391,7 +391,13 @@ function readDns(environment: Environment, challenge: AcmeSettings['challenge'],
   if ((setup !== 'print' || delegated) && !environment.has('GATEWAY_DOMAIN')) {
     environment.refuse(
       'GATEWAY_DOMAIN',
-      'is not set: wants the dstack gateway, as in _.dstack-prod5.phala.network',
+      'is not set: wants the dstack gateway, as in gateway.dstack-prod5.phala.network',
+    );
+  }
+  if (gatewayDomain?.startsWith('_.')) {
+    environment.warn(
+      'GATEWAY_DOMAIN',
+      `${quote(gatewayDomain)}: Android and some DNS providers refuse an alias to a name with an underscore, use ${quote(gatewayDomain.replace('_', 'gateway'))}`,
     );
   }
   const setCaa = environment.read('SET_CAA', parseSwitch) ?? delegated;
@@ -554,7 +560,7 @@ function parseGatewayDomain(text: string): string {
   if (sound && labels.length > 1 && name.length <= 253 && !/^[\d.]+$/.test(name)) return name;
   const unfilled = text === '_.' ? ' (was DSTACK_GATEWAY_DOMAIN empty?)' : '';
   throw new ValueError(
-    `${quote(text)} is not a DNS name${unfilled}: wants one as in _.dstack-prod5.phala.network`,
+    `${quote(text)} is not a DNS name${unfilled}: wants one as in gateway.dstack-prod5.phala.network`,
   );
 }
 

@@ -53,7 +53,7 @@ export const settings: readonly Setting[] = [
     name: 'GATEWAY_DOMAIN',
     meaning: 'The dstack gateway that the CNAME records point at.',
     byDefault: '',
-    example: '_.dstack-prod5.phala.network',
+    example: 'gateway.dstack-prod5.phala.network',
   },
   {
     name: 'PORT',

@@ -16,7 +16,7 @@ const TOKEN = 'v1.0-0123456789abcdef0123456789abcdef01234567';
 const base = {
   DOMAIN: 'app.example.com',
   TARGET_ENDPOINT: 'http://app:80',
-  GATEWAY_DOMAIN: '_.gateway.example.net',
+  GATEWAY_DOMAIN: 'gateway.example.net',
   CLOUDFLARE_API_TOKEN: TOKEN,
 };
 
@@ -60,7 +60,7 @@ test('five different mistakes are told together, each with its name and what it 
       'PORT: "70000" is not a whole number from 1 to 65535',
       'TIMEOUT_CLIENT: "60" has no unit: write "60s" for seconds or "60ms" for milliseconds',
       'CHALLENGE_TYPE: "http-01" is not one of dns-01, tls-alpn-01',
-      'GATEWAY_DOMAIN: "_." is not a DNS name (was DSTACK_GATEWAY_DOMAIN empty?): wants one as in _.dstack-prod5.phala.network',
+      'GATEWAY_DOMAIN: "_." is not a DNS name (was DSTACK_GATEWAY_DOMAIN empty?): wants one as in gateway.dstack-prod5.phala.network',
     ],
   );
 });
@@ -514,6 +514,13 @@ test('records that are written or awaited need the gateway, printed ones do not'
     configOf({ GATEWAY_DOMAIN: '_.Dstack-Prod5.phala.network.' }).dns.gatewayDomain,
     '_.dstack-prod5.phala.network',
   );
+});
+
+test('a gateway under an underscore works, and is warned of with the name that works everywhere', () => {
+  assert.deepEqual(warningsOf({ GATEWAY_DOMAIN: '_.gw.example.net' }), [
+    'GATEWAY_DOMAIN: "_.gw.example.net": Android and some DNS providers refuse an alias to a name with an underscore, use "gateway.gw.example.net"',
+  ]);
+  assert.deepEqual(warningsOf({}), []);
 });
 
 test('tls-alpn-01 needs no credentials and cannot do wildcards', () => {
