@@ -13,7 +13,16 @@ import {
   REFUSED,
   readBody,
 } from './http1.ts';
-import { NO_DATE, noteFault, refuseRest, replyFault, resetStream, wasReset } from './http2-reply.ts';
+import {
+  discard,
+  NO_DATE,
+  noteFault,
+  refuseRest,
+  refuseRestAfterTrailers,
+  replyFault,
+  resetStream,
+  wasReset,
+} from './http2-reply.ts';
 import type { Http2Exchange } from './http2-request.ts';
 import {
   acceptsWebsocket,
@@ -65,6 +74,7 @@ export function relayToHttp1(exchange: Http2Exchange): void {
   let reusable = false;
   let responded = false;
   let replied = false;
+  let owesTrailers = false;
   let tunnel = false;
   let retried = false;
   let finished = false;
@@ -183,10 +193,16 @@ export function relayToHttp1(exchange: Http2Exchange): void {
     const bodiless = body.done;
     const waitForTrailers = body.kind === 'chunked' && (request.trailers || announcesTrailers(head));
     if (!respond(replyFields(head), bodiless, waitForTrailers)) return;
-    if (waitForTrailers) stream.on('wantTrailers', () => stream.sendTrailers(replyTrailers ?? {}));
+    owesTrailers = waitForTrailers;
+    if (waitForTrailers) stream.on('wantTrailers', onWantTrailers);
     if (!bodiless) return onReplyBytes(bytes, pos, end);
     if (pos < end) reusable = false;
     onReplyComplete();
+  }
+
+  function onWantTrailers() {
+    stream.sendTrailers(replyTrailers ?? {});
+    if (replied && !requestEnded) refuseRestAfterTrailers(stream);
   }
 
   function respond(fields: string[], endStream: boolean, waitForTrailers: boolean): boolean {
@@ -240,7 +256,8 @@ export function relayToHttp1(exchange: Http2Exchange): void {
     // The rest of the request would go nowhere (RFC 9113 §8.1), and its connection cannot be used again.
     reusable = false;
     finishLink();
-    refuseRest(stream);
+    if (owesTrailers) discard(stream);
+    else refuseRest(stream);
   }
 
   function finishLink() {

@@ -94,6 +94,13 @@ export function refuseRest(stream: ServerHttp2Stream): void {
   discard(stream);
 }
 
+/** As refuseRest(), for a stream that has asked for its trailers: RST_STREAM must not go out in their place. */
+export function refuseRestAfterTrailers(stream: ServerHttp2Stream): void {
+  setImmediate(() => {
+    if (!stream.closed) refuseRest(stream);
+  });
+}
+
 /** A stream that is not read to its end is never destroyed by Node, nor is its session. */
 export function discard(stream: Http2Stream): void {
   stream.removeAllListeners('data');

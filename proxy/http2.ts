@@ -165,8 +165,11 @@ function serve(
   });
 
   function onIdle() {
-    // A header block that never ends keeps a session from closing by itself.
-    if (session.closed) return session.destroy();
+    // A header block that never ends keeps a session from closing by itself, a client that never ends its socket.
+    if (session.closed) {
+      connection.socket.destroy();
+      return;
+    }
     session.close();
     idle.at = deadlines.now() + GOODBYE_MS;
     deadlines.watch(idle);

@@ -5,6 +5,7 @@ import { once } from 'node:events';
 import { constants } from 'node:http2';
 import { connect as connectTcp, type Socket } from 'node:net';
 import { describe, it, type TestContext } from 'node:test';
+import type { ConnectionOptions } from 'node:tls';
 import type { ListenerOptions } from '../../proxy/listener.ts';
 import type { UpstreamSettings } from '../../proxy/routes.ts';
 import {
@@ -73,7 +74,9 @@ async function start(t: TestContext, options: WorldOptions = {}): Promise<World>
 }
 
 async function connectFrames(ingress: Ingress): Promise<FrameClient> {
-  return createFrameClient((await ingress.connect({ ALPNProtocols: ['h2'] })).socket);
+  return createFrameClient(
+    (await ingress.connect({ ALPNProtocols: ['h2'], allowHalfOpen: false } as ConnectionOptions)).socket,
+  );
 }
 
 /** What becomes of stream 1: a status, a reset, or the end of the connection. */
