@@ -12,7 +12,7 @@ import type { Account } from './account.ts';
 import type { Store, StoredOrder } from './store.ts';
 import { AcmeProblem, type AcmeResponse, problemFrom, readObject, type Transport } from './transport.ts';
 
-export type ChallengeType = 'dns-01' | 'tls-alpn-01';
+export type ChallengeType = 'dns-01' | 'tls-alpn-01' | 'http-01';
 
 /** One challenge of one authorization, ready to be answered. */
 export interface Challenge {

@@ -4,6 +4,7 @@ import { X509Certificate } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import { availableParallelism } from 'node:os';
 import { resolve } from 'node:path';
+import type { ChallengeType } from '../acme/issuer.ts';
 import {
   chooseProvider,
   DnsError,
@@ -67,6 +68,8 @@ export interface ListenSettings {
   /** Undefined: every address of the machine. */
   readonly host: string | undefined;
   readonly port: number;
+  /** Where plain HTTP is listened for, if it is. Always there for http-01. */
+  readonly httpPort: number | undefined;
   readonly alpn: readonly Alpn[];
   readonly proxyProtocol: boolean;
   /** CIDR blocks whose PROXY header is believed; empty unless proxyProtocol. */
@@ -117,7 +120,7 @@ export interface AcmeSettings {
   readonly profile: string | undefined;
   /** hmacKey as the CA gave it, base64url. Secret. */
   readonly eab: { readonly kid: string; readonly hmacKey: string } | undefined;
-  readonly challenge: 'dns-01' | 'tls-alpn-01';
+  readonly challenge: ChallengeType;
   /** kms: derived from the app's key, on no disk. */
   readonly accountKey: 'file' | 'kms';
   readonly renewIntervalMs: number;
@@ -208,6 +211,7 @@ export function readConfig(env: Env, readFile: ReadFile = (path) => readFileSync
     warnings: environment.warnings,
   };
   refuseWildcards(environment, config);
+  refuseUnanswerable(environment, config);
   if (environment.problems.length > 0) throw new ConfigError(environment.problems);
   return config;
 }
@@ -337,6 +341,7 @@ function readListen(environment: Environment, alpn: readonly Alpn[]): ListenSett
   return {
     host: environment.read('LISTEN_ADDRESS', parseHost),
     port: environment.read('PORT', parsePort) ?? 443,
+    httpPort: environment.read('HTTP_PORT', parsePort),
     alpn,
     proxyProtocol,
     trustedProxies: proxyProtocol ? trusted : [],
@@ -607,13 +612,14 @@ function readAcme(environment: Environment, readFile: ReadFile): AcmeSettings {
     staging,
     profile: environment.read('ACME_PROFILE', parseProfile),
     eab: readEab(environment),
-    challenge:
-      environment.read('CHALLENGE_TYPE', (text) => parseChoice(text, ['dns-01', 'tls-alpn-01'])) ?? 'dns-01',
+    challenge: environment.read('CHALLENGE_TYPE', (text) => parseChoice(text, CHALLENGE_TYPES)) ?? 'dns-01',
     accountKey: environment.read('ACME_ACCOUNT_KEY', (text) => parseChoice(text, ['file', 'kms'])) ?? 'file',
     renewIntervalMs: environment.read('RENEW_INTERVAL', parseNginxTime) ?? DAY_MS / 2,
     renewDaysBefore: environment.read('RENEW_DAYS_BEFORE', (text) => parseCount(text, 1, 365)),
   };
 }
+
+const CHALLENGE_TYPES = ['dns-01', 'tls-alpn-01', 'http-01'] as const;
 
 function readEab(environment: Environment): AcmeSettings['eab'] {
   const kid = environment.read('ACME_EAB_KID', (text) => text);
@@ -676,13 +682,24 @@ function parseAgentEndpoint(text: string): string {
   throw new ValueError(`${quote(text)} is neither the path of a socket nor an http:// URL`);
 }
 
-/** RFC 8737 §3: tls-alpn-01 proves single names. */
+/** RFC 8737 §3, RFC 8555 §8.3 and §7.1.3: what proves single names. */
 function refuseWildcards(environment: Environment, { domains, acme }: Config): void {
-  if (acme.challenge !== 'tls-alpn-01') return;
+  if (acme.challenge !== 'tls-alpn-01' && acme.challenge !== 'http-01') return;
   const wildcards = domains.filter(isWildcard);
   if (wildcards.length === 0) return;
   environment.refuse(
     'CHALLENGE_TYPE',
-    `tls-alpn-01 cannot get a certificate for ${wildcards.join(', ')}: wants dns-01, or the single names`,
+    `${acme.challenge} cannot get a certificate for ${wildcards.join(', ')}: wants dns-01, or the single names`,
   );
+}
+
+function refuseUnanswerable(environment: Environment, { listen: { port, httpPort }, acme }: Config): void {
+  if (acme.challenge === 'http-01' && !environment.has('HTTP_PORT')) {
+    environment.refuse(
+      'HTTP_PORT',
+      'is not set, but CHALLENGE_TYPE=http-01 needs it: wants the port to which port 80 of the domains leads',
+    );
+  } else if (httpPort === port) {
+    environment.refuse('HTTP_PORT', `is ${port}, and so is PORT: wants another`);
+  }
 }

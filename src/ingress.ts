@@ -99,11 +99,20 @@ export async function startIngress(config: Config, options: IngressOptions): Pro
     throw error;
   });
   const [{ store, refuseToRegister }, address] = started;
-  log.info({ ...address, workers: config.workers, domains: config.domains }, 'serving');
+  const { httpPort } = config.listen;
+  log.info({ ...address, httpPort, workers: config.workers, domains: config.domains }, 'serving');
   void publisher.run(stopping.signal);
   const { createIssuance } = await import('./issuance.ts');
-  const setChallenge = workers.setChallenge;
-  const issuance = createIssuance({ config, store, refuseToRegister, agent, setChallenge, log });
+  const { setChallenge, setHttpChallenge } = workers;
+  const issuance = createIssuance({
+    config,
+    store,
+    refuseToRegister,
+    agent,
+    setChallenge,
+    setHttpChallenge,
+    log,
+  });
   await keepCertificates(issuance);
 
   async function follow(next: RoutingPlan): Promise<void> {
@@ -136,10 +145,12 @@ export async function startIngress(config: Config, options: IngressOptions): Pro
 }
 
 function workerSettings(config: Config): WorkerSettings {
-  const { host, port, alpn, proxyProtocol, trustedProxies, limits } = config.listen;
+  const { host, port, httpPort, alpn, proxyProtocol, trustedProxies, limits } = config.listen;
   return {
     host,
     port,
+    // Visitors have to be told a port that leads to us from outside.
+    plainHttp: httpPort === undefined ? undefined : { port: httpPort, httpsPort: config.dns.publicPort },
     alpn,
     proxyProtocol,
     trustedProxies,

@@ -3,6 +3,7 @@
 import { join } from 'node:path';
 import { type Acme, createAcme } from '../acme/connect.ts';
 import { createDns01Solver } from '../acme/dns01.ts';
+import { createHttp01Solver } from '../acme/http01.ts';
 import type { Solver } from '../acme/issuer.ts';
 import { createManager, type Manager, type ManagerOptions } from '../acme/manager.ts';
 import type { Store } from '../acme/store.ts';
@@ -32,6 +33,7 @@ export interface IssuanceOptions {
   readonly agent: Pick<Agent, 'info' | 'quote' | 'deriveKey'>;
   /** Resolves once every worker answers the challenge so. */
   setChallenge(domain: string, certificate: ChallengeCertificate | undefined): Promise<void>;
+  setHttpChallenge(token: string, keyAuthorization: string | undefined): Promise<void>;
   readonly log: Log;
 }
 
@@ -127,8 +129,10 @@ async function haveCertificates(names: readonly Domain[], store: Store): Promise
   return names.every((name) => valid.some((certificate) => certificate.names.includes(name)));
 }
 
-function createSolver({ config, store, resolver, provider, setChallenge, log }: Parts): Solver {
+function createSolver(parts: Parts): Solver {
+  const { config, store, resolver, provider, setChallenge, setHttpChallenge, log } = parts;
   if (config.acme.challenge === 'tls-alpn-01') return createTlsAlpn01Solver({ serve: setChallenge });
+  if (config.acme.challenge === 'http-01') return createHttp01Solver({ serve: setHttpChallenge });
   if (provider === undefined) throw new Error('dns-01 needs a DNS provider');
   const { propagationTimeoutMs: timeoutMs, propagationIntervalMs: intervalMs, delegationZone } = config.dns;
   return createDns01Solver({

@@ -1,11 +1,12 @@
 // Keeps the domains' DNS records true: before the first order, at every start, and until it has worked.
 
+import type { ChallengeType } from '../acme/issuer.ts';
 import type { DnsRecord } from '../dns/provider.ts';
 import type { DnsSettings } from './config.ts';
 import { type Clock, systemClock } from './lib/clock.ts';
 import type { Domain } from './lib/domain.ts';
 import type { Log } from './lib/log.ts';
-import { addressee, delegationRecords, recordsFor } from './records.ts';
+import { addressee, connectsToUs, delegationRecords, recordsFor } from './records.ts';
 import type { RecordsSetup } from './records-setup.ts';
 import type { WrittenPins } from './written-pins.ts';
 
@@ -14,7 +15,7 @@ export interface RecordsKeeperOptions {
     DnsSettings,
     'gatewayDomain' | 'publicPort' | 'appId' | 'txtPrefix' | 'setCaa' | 'settleMs' | 'delegationZone'
   >;
-  readonly challenge: 'dns-01' | 'tls-alpn-01';
+  readonly challenge: ChallengeType;
   /** Who we are to the gateway; asked only where the configuration does not say. */
   identity(): Promise<{ appId: string; instanceId: string }>;
   /** The account that is on disk, if any. */
@@ -72,7 +73,7 @@ export function createRecordsKeeper(options: RecordsKeeperOptions): RecordsKeepe
     async ensure(domains, accountUri, signal) {
       await ensure(domains, accountUri, signal);
       // The CA reaches us through the gateway, which may remember for a while that there was no such record.
-      if (options.challenge === 'tls-alpn-01' && dns.settleMs > 0) await clock.sleep(dns.settleMs, signal);
+      if (connectsToUs(options.challenge) && dns.settleMs > 0) await clock.sleep(dns.settleMs, signal);
     },
     async keep(domains, signal) {
       for (let retryMs = FIRST_RETRY_MS; !signal.aborted; retryMs = Math.min(retryMs * 2, LAST_RETRY_MS)) {

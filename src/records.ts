@@ -31,14 +31,19 @@ export interface CaaSettings {
 export const DEFAULT_TXT_PREFIX = '_dstack-app-address';
 
 /**
- * Whom the gateway is to connect to. With dns-01 any instance of the app may answer. With tls-alpn-01 it must be the one
- * that placed the order, and the gateway picks one of several instances of an app at will.
+ * Whom the gateway is to connect to. With dns-01 any instance of the app may answer. With tls-alpn-01 and http-01 it must
+ * be the one that placed the order, and the gateway picks one of several instances of an app at will.
  */
 export function addressee(
   challenge: string,
   ids: { appId: string; instanceId?: string | undefined },
 ): string {
-  return challenge === 'tls-alpn-01' && ids.instanceId ? ids.instanceId : ids.appId;
+  return connectsToUs(challenge) && ids.instanceId ? ids.instanceId : ids.appId;
+}
+
+/** Whether the CA comes to us for the answer to such a challenge. */
+export function connectsToUs(challenge: string): boolean {
+  return challenge === 'tls-alpn-01' || challenge === 'http-01';
 }
 
 /**

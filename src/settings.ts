@@ -69,6 +69,15 @@ export const settings: readonly Setting[] = [
     example: '443',
   },
   {
+    name: 'HTTP_PORT',
+    meaning:
+      "A port for plain HTTP, where http-01 challenges are answered and everything else is sent to `https://` at PUBLIC_PORT (308). Behind the dstack gateway there is nothing to gain: port 80 of its name is the gateway's own.",
+    byDefault: 'plain HTTP is not listened for',
+    example: '80',
+    security:
+      'Nothing is proxied in the clear. What a visitor sends before he is redirected anyone on the way can read.',
+  },
+  {
     name: 'LISTEN_ADDRESS',
     meaning: 'The one address to listen on.',
     byDefault: 'all addresses, IPv6 and IPv4',
@@ -113,7 +122,7 @@ export const settings: readonly Setting[] = [
     name: 'DNS_SETUP_MODE',
     meaning:
       'Who creates the records: `auto` (the ingress, through the provider), `wait` (you; the ingress prints them and waits until they show), `print` (you; the ingress prints them and goes on) or `webhook` (a service of yours, which the ingress asks; then it waits).',
-    byDefault: '`auto` for dns-01, `wait` for tls-alpn-01 and with DELEGATION_ZONE',
+    byDefault: '`auto` for dns-01, `wait` for the others and with DELEGATION_ZONE',
     example: 'print',
   },
   {
@@ -157,7 +166,7 @@ export const settings: readonly Setting[] = [
   {
     name: 'DNS_SETTLE_SECONDS',
     meaning:
-      "With tls-alpn-01, seconds to wait after the records show, until the gateway's own cache has lapsed too.",
+      "With tls-alpn-01 and http-01, seconds to wait after the records show, until the gateway's own cache has lapsed too.",
     byDefault: '30',
     example: '0',
   },
@@ -201,11 +210,11 @@ export const settings: readonly Setting[] = [
   {
     name: 'CHALLENGE_TYPE',
     meaning:
-      '`dns-01` (needs a DNS token) or `tls-alpn-01` (needs none, serves one instance, and cannot do wildcards).',
+      '`dns-01` (needs a DNS token), `tls-alpn-01` (needs none, serves one instance, and cannot do wildcards) or `http-01` (the same, and needs HTTP_PORT with port 80 of the domains leading there, as it does not through the dstack gateway).',
     byDefault: 'dns-01',
     example: 'tls-alpn-01',
     security:
-      'With tls-alpn-01 no secret that can change the zone is inside; the network in front can answer for the domain, unless CAA names the account.',
+      'With tls-alpn-01 and http-01 no secret that can change the zone is inside; the network in front can answer for the domain, unless CAA names the account.',
   },
   {
     name: 'ACME_EMAIL',

@@ -10,6 +10,8 @@ export interface Serving {
   readonly certificates: readonly ServedCertificate[];
   readonly routes: readonly Route[];
   readonly challenges: ReadonlyMap<string, ChallengeCertificate>;
+  /** Key authorizations of http-01 challenges, by token. */
+  readonly httpChallenges: ReadonlyMap<string, string>;
   readonly evidence: Bundle | undefined;
   /** 48 random bytes, the same in every worker, so that a session resumes in any of them. */
   readonly ticketKeys: Uint8Array;
@@ -25,6 +27,8 @@ export interface WorkerSettings {
   /** Undefined: every address of the machine. */
   readonly host: string | undefined;
   readonly port: number;
+  /** Undefined: plain HTTP is not listened for. */
+  readonly plainHttp: { readonly port: number; readonly httpsPort: number } | undefined;
   readonly alpn: readonly ('h2' | 'http/1.1')[];
   readonly proxyProtocol: boolean;
   readonly trustedProxies: readonly string[];
@@ -47,6 +51,11 @@ export type Order =
       readonly type: 'challenge';
       readonly domain: string;
       readonly certificate: ChallengeCertificate | undefined;
+    }
+  | {
+      readonly type: 'http-challenge';
+      readonly token: string;
+      readonly keyAuthorization: string | undefined;
     }
   | { readonly type: 'evidence'; readonly bundle: Bundle | undefined }
   | { readonly type: 'ticket-keys'; readonly keys: Uint8Array }

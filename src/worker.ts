@@ -1,8 +1,9 @@
 // A worker process: listens, and serves what the supervisor sends it; it reads no file and no environment.
 
 import { createEvidenceEndpoint } from '../evidence/endpoint.ts';
-import { createAccessLog, createListener, type Listener } from '../proxy/listener.ts';
-import { createLog } from './lib/log.ts';
+import { createAccessLog, createListener, defaultLimits, type Listener } from '../proxy/listener.ts';
+import { createPlainHttp, type PlainHttp } from '../proxy/plain-http.ts';
+import { createLog, type Log } from './lib/log.ts';
 import type { FromWorker, Order, Serving, ToWorker, WorkerSettings } from './worker-messages.ts';
 
 /** How long an orphan lets its open requests finish after the supervisor is gone. */
@@ -11,6 +12,7 @@ const ORPHAN_DRAIN_MS = 10_000;
 type Evidence = ReturnType<typeof createEvidenceEndpoint>;
 
 let listener: Listener | undefined;
+let plainHttp: PlainHttp | undefined;
 const evidence: Evidence = createEvidenceEndpoint();
 
 process.on('message', (message: ToWorker) => {
@@ -28,7 +30,7 @@ process.on('message', (message: ToWorker) => {
 
 process.on('disconnect', () => {
   // Nobody can send it certificates any more: it must not go on taking visitors.
-  void (listener?.drain(ORPHAN_DRAIN_MS) ?? Promise.resolve()).finally(() => process.exit(0));
+  void drain(ORPHAN_DRAIN_MS).finally(() => process.exit(0));
 });
 
 // A terminal's Ctrl-C and a container's stop reach the whole group: the supervisor decides when workers go.
@@ -44,9 +46,13 @@ async function obey(order: Order): Promise<{ address: string; port: number } | u
       return;
     case 'routes':
       started().setRoutes(order.routes);
+      plainHttp?.setRoutes(order.routes);
       return;
     case 'challenge':
       started().setChallenge(order.domain, order.certificate);
+      return;
+    case 'http-challenge':
+      plainHttp?.setChallenge(order.token, order.keyAuthorization);
       return;
     case 'ticket-keys':
       started().setTicketKeys(Buffer.from(order.keys));
@@ -55,7 +61,7 @@ async function obey(order: Order): Promise<{ address: string; port: number } | u
       evidence.setBundle(order.bundle);
       return;
     case 'drain':
-      await started().drain(order.timeoutMs);
+      await drain(order.timeoutMs);
       return;
   }
 }
@@ -65,6 +71,7 @@ async function start(settings: WorkerSettings, serving: Serving) {
     ? createAccessLog((lines) => void process.stdout.write(lines))
     : undefined;
   if (accessLog !== undefined) process.on('exit', accessLog.flush);
+  const log = createLog({ level: settings.logLevel, readable: settings.readableLog });
   listener = createListener({
     ...(settings.host !== undefined && { host: settings.host }),
     port: settings.port,
@@ -77,13 +84,38 @@ async function start(settings: WorkerSettings, serving: Serving) {
     ticketKeys: Buffer.from(serving.ticketKeys),
     ...(settings.upstreamCa !== undefined && { upstreamCa: settings.upstreamCa }),
     accessLog,
-    log: createLog({ level: settings.logLevel, readable: settings.readableLog }),
+    log,
   });
   listener.setRoutes(serving.routes);
   listener.setCertificates(serving.certificates);
   for (const [domain, certificate] of serving.challenges) listener.setChallenge(domain, certificate);
   evidence.setBundle(serving.evidence);
-  return listener.listen();
+  const address = await listener.listen();
+  plainHttp = await startPlainHttp(settings, serving, log);
+  return address;
+}
+
+async function startPlainHttp(
+  { plainHttp: wanted, host, limits }: WorkerSettings,
+  serving: Serving,
+  log: Log,
+) {
+  if (wanted === undefined) return undefined;
+  const server = createPlainHttp({
+    ...wanted,
+    ...(host !== undefined && { host }),
+    reusePort: true,
+    maxConnections: limits.maxConnections ?? defaultLimits.maxConnections,
+    log,
+  });
+  server.setRoutes(serving.routes);
+  for (const [token, text] of serving.httpChallenges) server.setChallenge(token, text);
+  await server.listen();
+  return server;
+}
+
+async function drain(timeoutMs: number): Promise<void> {
+  await Promise.all([listener?.drain(timeoutMs), plainHttp?.drain(timeoutMs)]);
 }
 
 function started(): Listener {

@@ -48,6 +48,7 @@ export interface Workers {
   setCertificates(certificates: readonly ServedCertificate[]): Promise<void>;
   setRoutes(routes: readonly Route[]): Promise<void>;
   setChallenge(domain: string, certificate: ChallengeCertificate | undefined): Promise<void>;
+  setHttpChallenge(token: string, keyAuthorization: string | undefined): Promise<void>;
   setEvidence(bundle: Bundle | undefined): Promise<void>;
   /** Process ids of the living. */
   pids(): number[];
@@ -80,6 +81,7 @@ export function createWorkers(options: WorkersOptions): Workers {
     certificates: [],
     routes: [],
     challenges: new Map(),
+    httpChallenges: new Map(),
     evidence: undefined,
     ticketKeys: randomBytes(TICKET_KEY_BYTES),
   };
@@ -167,6 +169,10 @@ export function createWorkers(options: WorkersOptions): Workers {
     for (const domain of new Set([...serving.challenges.keys(), ...given.challenges.keys()])) {
       await tell(worker, { type: 'challenge', domain, certificate: serving.challenges.get(domain) });
     }
+    for (const token of new Set([...serving.httpChallenges.keys(), ...given.httpChallenges.keys()])) {
+      const keyAuthorization = serving.httpChallenges.get(token);
+      await tell(worker, { type: 'http-challenge', token, keyAuthorization });
+    }
   }
 
   /** Keeps one place filled: a dead worker is replaced at once, one that keeps dying after a growing pause. */
@@ -211,6 +217,7 @@ export function createWorkers(options: WorkersOptions): Workers {
   return {
     async start() {
       await claimAddress(settings.host, settings.port);
+      if (settings.plainHttp !== undefined) await claimAddress(settings.host, settings.plainHttp.port);
       // The first one settles the port where it was left to the system; the others join it.
       const first = await startWorker();
       boundPort = first.address.port;
@@ -250,6 +257,14 @@ export function createWorkers(options: WorkersOptions): Workers {
       else challenges.set(domain, certificate);
       serving = { ...serving, challenges };
       await tellAll({ type: 'challenge', domain, certificate });
+    },
+
+    async setHttpChallenge(token, keyAuthorization) {
+      const httpChallenges = new Map(serving.httpChallenges);
+      if (keyAuthorization === undefined) httpChallenges.delete(token);
+      else httpChallenges.set(token, keyAuthorization);
+      serving = { ...serving, httpChallenges };
+      await tellAll({ type: 'http-challenge', token, keyAuthorization });
     },
 
     async setEvidence(bundle) {

@@ -4,7 +4,9 @@ import assert from 'node:assert/strict';
 import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { test } from 'node:test';
+import { request } from 'undici';
 import { type DemoUpstream, startDemoUpstream } from '../../src/demo/upstream.ts';
+import { startCloudflareDouble } from '../support/cloudflare-double.ts';
 import { startLoad } from '../support/load.ts';
 import { createWorld, get, servedSerial, startApp } from '../support/world.ts';
 
@@ -53,6 +55,58 @@ test('three domains are proven by tls-alpn-01 at once while another serves h1, h
     assert.equal(await servedSerial(target), before, 'the domain that served keeps its certificate');
   } finally {
     await apps.stop();
+  }
+});
+
+test('http-01 is answered in plain HTTP by whichever worker is asked, and visitors there are sent to https', async () => {
+  await using world = await createWorld();
+  await using app = await startApp('no token needed');
+  const ingress = world.start({
+    DOMAINS: `${domain} ${newcomers.join(' ')}`,
+    TARGET_ENDPOINT: app.url,
+    CHALLENGE_TYPE: 'http-01',
+    HTTP_PORT: String(world.httpPort),
+    DNS_SETUP_MODE: 'print',
+  });
+  await ingress.waitFor('ready');
+  const ca = await world.roots();
+  const target = { port: world.port, servername: domain, ca };
+  assert.equal((await get(target)).body, 'no token needed');
+
+  const plain = (path: string, host: string) =>
+    request(`http://127.0.0.1:${world.httpPort}${path}`, { headers: { host } });
+  const sent = await plain('/page?x=1', domain);
+  assert.equal(sent.statusCode, 308);
+  assert.equal(sent.headers.location, `https://${domain}:${world.port}/page?x=1`);
+  assert.equal((await plain('/', 'other.example')).statusCode, 421);
+
+  const before = await servedSerial(target);
+  ingress.kill('SIGUSR2');
+  await ingress.waitFor('certificate obtained', (line) => line.domain === domain && line.serial !== before);
+  assert.notEqual(await servedSerial(target), before);
+});
+
+test('with http-01 the CAA records allow http-01 alone', async () => {
+  await using world = await createWorld();
+  await using app = await startApp('hello');
+  const api = await startCloudflareDouble({ zones: { 'example.com': [] }, dns: world.pebble.dns });
+  try {
+    const ingress = world.start({
+      DOMAIN: domain,
+      TARGET_ENDPOINT: app.url,
+      CHALLENGE_TYPE: 'http-01',
+      HTTP_PORT: String(world.httpPort),
+      DNS_SETUP_MODE: 'auto',
+      CLOUDFLARE_API_TOKEN: api.token,
+      CLOUDFLARE_BASE_URL: api.url,
+      SET_CAA: 'true',
+    });
+    await ingress.waitFor('ready');
+    const pins = api.contents().filter((record) => record.startsWith(`CAA ${domain}`));
+    assert.equal(pins.length, 1);
+    assert.match(pins[0]!, /;accounturi=https:[^;]+;validationmethods=http-01"?$/);
+  } finally {
+    await api.stop();
   }
 });
 

@@ -50,7 +50,7 @@ test('five different mistakes are told together, each with its name and what it 
       TARGET_ENDPOINT: 'app',
       PORT: '70000',
       TIMEOUT_CLIENT: '60',
-      CHALLENGE_TYPE: 'http-01',
+      CHALLENGE_TYPE: 'http-02',
       GATEWAY_DOMAIN: '_.',
       CLOUDFLARE_API_TOKEN: TOKEN,
     }),
@@ -59,7 +59,7 @@ test('five different mistakes are told together, each with its name and what it 
       'TARGET_ENDPOINT: "app" has no port: wants host:port',
       'PORT: "70000" is not a whole number from 1 to 65535',
       'TIMEOUT_CLIENT: "60" has no unit: write "60s" for seconds or "60ms" for milliseconds',
-      'CHALLENGE_TYPE: "http-01" is not one of dns-01, tls-alpn-01',
+      'CHALLENGE_TYPE: "http-02" is not one of dns-01, tls-alpn-01, http-01',
       'GATEWAY_DOMAIN: "_." is not a DNS name (was DSTACK_GATEWAY_DOMAIN empty?): wants one as in gateway.dstack-prod5.phala.network',
     ],
   );
@@ -543,6 +543,25 @@ test('tls-alpn-01 needs no credentials and cannot do wildcards', () => {
     configOf({ CHALLENGE_TYPE: 'tls-alpn-01', DNS_SETUP_MODE: 'auto' }).dns.provider?.kind.name,
     'cloudflare',
   );
+});
+
+test('http-01 needs a port of its own for plain HTTP, and cannot do wildcards', () => {
+  const env = { ...base, CHALLENGE_TYPE: 'http-01', CLOUDFLARE_API_TOKEN: undefined };
+  const config = readConfig({ ...env, HTTP_PORT: '80' }, noFiles);
+  assert.deepEqual([config.listen.httpPort, config.dns.provider, config.dns.setup], [80, undefined, 'wait']);
+  assert.match(problemsOf(env)[0]!, /^HTTP_PORT: is not set, but CHALLENGE_TYPE=http-01 needs it/);
+  assert.deepEqual(problemsOf({ ...env, HTTP_PORT: '443' }), [
+    'HTTP_PORT: is 443, and so is PORT: wants another',
+  ]);
+  assert.match(
+    problemsOf({ ...env, HTTP_PORT: '80', DOMAINS: '*.example.com' })[0]!,
+    /^CHALLENGE_TYPE: http-01 cannot get a certificate for \*\.example\.com/,
+  );
+});
+
+test('without HTTP_PORT plain HTTP is not listened for', () => {
+  assert.equal(configOf({}).listen.httpPort, undefined);
+  assert.equal(configOf({ HTTP_PORT: '8080' }).listen.httpPort, 8080);
 });
 
 test('a delegation zone is written with CAA, and its aliases are awaited unless said otherwise, under either name', () => {

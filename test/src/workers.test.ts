@@ -9,6 +9,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, test } from 'node:test';
 import { connect, type PeerCertificate } from 'node:tls';
+import { request } from 'undici';
 import type { ServedCertificate } from '../../proxy/listener.ts';
 import type { Route } from '../../proxy/routes.ts';
 import { createDemoPki, type DemoPki, generateLeafKeys } from '../../src/demo/demo-pki.ts';
@@ -60,6 +61,7 @@ async function issue(): Promise<ServedCertificate> {
 const settings: WorkerSettings = {
   host: '127.0.0.1',
   port: 0,
+  plainHttp: undefined,
   alpn: ['h2', 'http/1.1'],
   proxyProtocol: false,
   trustedProxies: [],
@@ -162,6 +164,63 @@ test('a worker born after a change serves what the others serve', async () => {
       () => false,
     );
   });
+});
+
+test('an http-01 challenge is answered by every worker, by one born later too, and by none after it is over', async () => {
+  const port = await freePort();
+  const workers = createWorkers({
+    count: 2,
+    settings: { ...settings, plainHttp: { port, httpsPort: 443 } },
+    log: silentLog,
+  });
+  const look = async () => {
+    const url = `http://127.0.0.1:${port}/.well-known/acme-challenge/a-token`;
+    const { statusCode, body } = await request(url, { headers: { host } });
+    return { statusCode, text: await body.text() };
+  };
+  const lookOften = async (statusCode: number, text: string) => {
+    // The kernel spreads connections by their ports: in this many, either worker is asked.
+    for (let i = 0; i < 20; i++) assert.deepEqual(await look(), { statusCode, text });
+  };
+  try {
+    await workers.setRoutes(routes);
+    await workers.start();
+    await workers.setHttpChallenge('a-token', 'a-token.thumbprint');
+    await lookOften(200, 'a-token.thumbprint');
+    const [victim] = workers.pids();
+    process.kill(victim!, 'SIGKILL');
+    await until('a replacement', async () => {
+      const pids = workers.pids();
+      if (pids.length < 2 || pids.includes(victim!)) return false;
+      return look().then(
+        () => true,
+        () => false,
+      );
+    });
+    await lookOften(200, 'a-token.thumbprint');
+    await workers.setHttpChallenge('a-token', undefined);
+    await lookOften(404, '');
+  } finally {
+    await workers.drain(1_000);
+  }
+});
+
+test('a port for plain HTTP that another program has stops the start, and says which', async () => {
+  const taken = createServer();
+  taken.listen(0, '127.0.0.1');
+  await once(taken, 'listening');
+  const { port } = taken.address() as AddressInfo;
+  const workers = createWorkers({
+    count: 1,
+    settings: { ...settings, plainHttp: { port, httpsPort: 443 } },
+    log: silentLog,
+  });
+  try {
+    await assert.rejects(workers.start(), { code: 'address-in-use', message: new RegExp(`port ${port}`) });
+  } finally {
+    await workers.drain(0);
+    taken.close();
+  }
 });
 
 test('a certificate that does not load is refused, and the old one goes on in every worker', async () => {

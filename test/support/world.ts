@@ -16,6 +16,8 @@ export interface World {
   readonly agent: SimulatedAgent;
   /** Where the ingress under test is to listen, and where the CA validates tls-alpn-01. */
   readonly port: number;
+  /** Where the CA validates http-01; the ingress listens there if told to. */
+  readonly httpPort: number;
   readonly folder: string;
   /** All that the ingress needs but its domains, routes and challenge. */
   readonly env: Readonly<Record<string, string>>;
@@ -35,9 +37,11 @@ export interface WorldOptions {
 export async function createWorld(options: WorldOptions = {}): Promise<World> {
   const folder = await mkdtemp(join(tmpdir(), 'ingress-world-'));
   const port = await freePort();
+  const httpPort = await freePort();
   const { nonceRejectPercent = 30, dnsServer } = options;
   const pebble = await startPebble({
     tlsPort: port,
+    httpPort,
     nonceRejectPercent,
     ...(dnsServer !== undefined && { dnsServer }),
   });
@@ -61,6 +65,7 @@ export async function createWorld(options: WorldOptions = {}): Promise<World> {
     pebble,
     agent,
     port,
+    httpPort,
     folder,
     env,
     start(settings) {
