@@ -117,6 +117,7 @@ interface Task {
 
 const FIRST_POLL_MS = 500;
 const LONGEST_POLL_MS = 15_000;
+const FORLORN_MS = 24 * 3_600_000;
 /** RFC 8555 §8.1 and §8.3: base64url, at least 128 bits. */
 const TOKEN = /^[A-Za-z0-9_-]{22,}$/;
 
@@ -146,7 +147,7 @@ export function createIssuer(options: IssuerOptions): Issuer {
     const stored = await store.readOrder(names[0]!);
     if (stored === undefined) return undefined;
     const order = (await stillOurs(stored, names)) ? await fetchStored(stored, signal) : undefined;
-    if (order === undefined || isOver(order)) {
+    if (order === undefined || isOver(order, stored)) {
       await store.dropOrder(names[0]!);
       return undefined;
     }
@@ -176,9 +177,11 @@ export function createIssuer(options: IssuerOptions): Issuer {
     }
   }
 
-  function isOver(order: Order): boolean {
+  function isOver(order: Order, { createdAt }: StoredOrder): boolean {
     if (order.status === 'invalid') return true;
-    if (order.status === 'valid' || order.expires === undefined) return false;
+    // Its certificate is there to be had; if it could not be had for so long, it never will.
+    if (order.status === 'valid') return clock.now().getTime() - Date.parse(createdAt) > FORLORN_MS;
+    if (order.expires === undefined) return false;
     return Date.parse(order.expires) <= clock.now().getTime();
   }
 

@@ -335,7 +335,7 @@ export function createManager(options: ManagerOptions): Manager {
       entry.window = known;
       const now = clock.now().getTime();
       // RFC 9773 §4.3: not after its end, and not before the CA wants to be asked again.
-      if (entry.askWindowAt > now || entry.certificate.notAfter.getTime() <= now) continue;
+      if (entry.askWindowAt > now || !isInForce(entry, now)) continue;
       const fresh = await askWindow(entry, entry.certificate, signal);
       if (fresh === undefined || (known?.start === fresh.start && known.end === fresh.end)) continue;
       entry.window = fresh;
@@ -379,8 +379,8 @@ export function createManager(options: ManagerOptions): Manager {
 
   function nextLookMs(): number {
     const now = clock.now().getTime();
-    const asked =
-      options.renewalInfo === undefined ? [] : entries.filter((each) => each.certificate !== undefined);
+    // Of an expired one the CA is not asked any more, so its moment must not wake us either.
+    const asked = options.renewalInfo === undefined ? [] : entries.filter((each) => isInForce(each, now));
     const moments = [
       ...entries.map((entry) => (entry.unsaved ? now + PASS_DELAYS_MS[1]! : plan(entry).at.getTime())),
       ...asked.map((entry) => entry.askWindowAt),
@@ -427,6 +427,10 @@ function statusOf({ names, certificate, next }: Entry, held: LedgerEntry | undef
     ? { count: held.failures, reason: held.reason, notBefore: new Date(held.notBefore) }
     : undefined;
   return { names, certificate, next, failure };
+}
+
+function isInForce({ certificate }: Entry, nowMs: number): boolean {
+  return certificate !== undefined && certificate.notAfter.getTime() > nowMs;
 }
 
 async function inParallel<T>(

@@ -184,14 +184,20 @@ export async function createStore(options: StoreOptions): Promise<Store> {
   const challengesPath = join(folder, 'challenges.json');
   const orderPath = (name: Domain) => join(orders, `${fileName(name)}.json`);
 
+  /** Parsed before, with the text that it was parsed from. */
+  const parsed = new Map<string, { text: string; certificate: Certificate }>();
   async function readStoredCertificate(file: string): Promise<Certificate | undefined> {
     const path = join(certificates, file);
     try {
       const text = (await readFileIfPresent(path))?.toString('utf8');
       if (text === undefined) return undefined;
+      const known = parsed.get(file);
+      if (known?.text === text) return known.certificate;
       const stored = JSON.parse(text) as { name?: unknown; chain?: unknown; key?: unknown };
       const certificate = readCertificate(String(stored.chain), String(stored.key));
-      return withFirst(certificate, parseDomain(String(stored.name)));
+      const named = withFirst(certificate, parseDomain(String(stored.name)));
+      parsed.set(file, { text, certificate: named });
+      return named;
     } catch (error) {
       if (isDiskError(error)) log.error({ path, err: error }, 'certificate cannot be read from disk');
       else await setAside(path, redacted(error));

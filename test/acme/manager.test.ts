@@ -410,6 +410,27 @@ test('an account that cannot be had is noted for every certificate that waits fo
   assert.deepEqual([ledger[a]?.reason, ledger[b]?.reason], ['the account is gone', 'the account is gone']);
 });
 
+test('an expired certificate that cannot be renewed wakes us when it is to be tried again, and not before', async (t) => {
+  let asked = 0;
+  const s = await stage(t, {
+    async renewalInfo() {
+      asked += 1;
+      return undefined;
+    },
+  });
+  await s.store.keepCertificate(await newCertificate([a], new Date(START.getTime() - 91 * DAY)));
+  s.obtain = () => Promise.reject(new Error('the CA is down'));
+  await s.manager.load();
+  s.start();
+  for (const minutes of [1, 11, 111]) {
+    const until = await s.clock.idle();
+    assert.equal(Math.round(until / MINUTE), minutes);
+    s.clock.goTo(until);
+  }
+  await s.clock.idle();
+  assert.equal(asked, 0);
+});
+
 test('renewing on demand renews everything once, even what has just failed', async (t) => {
   const s = await stage(t, { wanted: [[a], [b]] });
   let failing = true;
