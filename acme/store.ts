@@ -1,6 +1,6 @@
 // State on disk: the account, certificates with their keys, pending orders, and what failed or was put into DNS.
 
-import { createHash } from 'node:crypto';
+import { createHash, randomBytes } from 'node:crypto';
 import { readdir, rename, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { z } from 'zod';
@@ -157,7 +157,8 @@ export async function createStore(options: StoreOptions): Promise<Store> {
   async function setAside(path: string, cause: unknown): Promise<void> {
     if (options.readOnly !== undefined) return options.readOnly.damaged(path);
     const stamp = clock.now().toISOString().replaceAll(':', '');
-    const aside = `${path}.${stamp}.damaged`;
+    // Two in one millisecond must not be one file.
+    const aside = `${path}.${stamp}.${randomBytes(3).toString('hex')}.damaged`;
     await rename(path, aside);
     log.error({ path, aside, err: cause }, 'damaged state file set aside');
   }
