@@ -9,8 +9,10 @@ import { parseUpstreamUrl } from './upstream-url.ts';
 
 /** What the environment alone says, so that a file read again can be joined with it. */
 export interface FixedRouting {
-  /** DOMAIN and DOMAINS, each name once. */
+  /** DOMAIN, ALIAS_DOMAIN and DOMAINS, each name once. */
   readonly domains: readonly Domain[];
+  /** ALIAS_DOMAIN, which shares certificate and route with DOMAIN. */
+  readonly alias: Alias | undefined;
   /** ROUTING_MAP. */
   readonly routes: readonly Route[];
   /** TARGET_ENDPOINT: for every domain that has no route of its own. */
@@ -18,10 +20,15 @@ export interface FixedRouting {
   readonly timeouts: UpstreamTimeouts;
 }
 
+export interface Alias {
+  readonly name: Domain;
+  readonly of: Domain;
+}
+
 export interface RoutingPlan {
   /** Every name that needs records and a certificate, as first named, each once. */
   readonly domains: readonly Domain[];
-  /** The names of each certificate: a wildcard and its base share one. */
+  /** The names of each certificate: a wildcard and its base share one, and so do DOMAIN and its alias. */
   readonly certificates: readonly (readonly Domain[])[];
   readonly routes: readonly Route[];
 }
@@ -46,6 +53,7 @@ export function readFixedRouting(
     };
   };
   const domain = environment.read('DOMAIN', parseSingleDomain);
+  const alias = readAlias(environment, domain);
   const others = environment.read('DOMAINS', (text) =>
     parseAll(environment, 'DOMAINS', splitWords(text), parseDomain),
   );
@@ -57,11 +65,21 @@ export function readFixedRouting(
     ),
   );
   return {
-    domains: [...new Set([...(domain ? [domain] : []), ...(others ?? [])])],
+    domains: [...new Set([...(domain ? [domain] : []), ...(alias ? [alias.name] : []), ...(others ?? [])])],
+    alias,
     routes: routes ?? [],
     fallback,
     timeouts,
   };
+}
+
+function readAlias(environment: Environment, domain: Domain | undefined): Alias | undefined {
+  const name = environment.read('ALIAS_DOMAIN', parseSingleDomain);
+  if (name === undefined) return undefined;
+  if (!environment.has('DOMAIN')) {
+    environment.refuse('ALIAS_DOMAIN', 'is set without DOMAIN, whose certificate and route it would share');
+  }
+  return domain === undefined ? undefined : { name, of: domain };
 }
 
 function parseSingleDomain(text: string): Domain {
@@ -134,7 +152,8 @@ export function planRouting(
       });
     }
   }
-  const own = [...fixed.routes, ...fileRoutes];
+  const named = [...fixed.routes, ...fileRoutes];
+  const own = [...named, ...aliasRoutes(named, fixed.alias)];
   const { knows } = createRouteTable(own);
   const without = domains.filter((domain) => !knows(domain));
   if (fixed.fallback === undefined) {
@@ -148,7 +167,16 @@ export function planRouting(
   const rest = without.flatMap((host) =>
     fixed.fallback === undefined ? [] : [{ host, paths: [{ prefix: '/', upstream: fixed.fallback }] }],
   );
-  return { plan: { domains, certificates: groupNames(domains), routes: [...own, ...rest] }, problems };
+  const certificates = groupNames(domains, fixed.alias);
+  return { plan: { domains, certificates, routes: [...own, ...rest] }, problems };
+}
+
+/** The paths of its domain, unless it was given some itself. None where both go by TARGET_ENDPOINT. */
+function aliasRoutes(named: readonly Route[], alias: Alias | undefined): Route[] {
+  if (alias === undefined || named.some(({ host }) => host === alias.name)) return [];
+  const exact = named.filter(({ host }) => host === alias.of);
+  const model = exact.length > 0 ? exact : named.filter(({ host }) => covers(host, alias.of));
+  return model.map(({ paths }) => ({ host: alias.name, paths }));
 }
 
 function withUncovered(listed: readonly Domain[], more: readonly Domain[]): Domain[] {
@@ -161,13 +189,20 @@ function isCovered(domains: readonly Domain[], host: Domain): boolean {
   return domains.some((domain) => covers(domain, host));
 }
 
-/** Each group in the order of its first name; a wildcard does not cover its base, so the two are ordered together. */
-function groupNames(domains: readonly Domain[]): Domain[][] {
+/**
+ * Each group in the order of its first name; a wildcard does not cover its base, so the two are ordered together. A name
+ * beside a wildcard that covers it is left out: Let's Encrypt refuses such an order as redundant.
+ */
+function groupNames(domains: readonly Domain[], alias: Alias | undefined): Domain[][] {
   const groups = new Map<Domain, Domain[]>();
   for (const domain of domains) {
-    const group = groups.get(baseOf(domain));
-    if (group === undefined) groups.set(baseOf(domain), [domain]);
+    const base = baseOf(domain);
+    const key = alias !== undefined && base === baseOf(alias.name) ? baseOf(alias.of) : base;
+    const group = groups.get(key);
+    if (group === undefined) groups.set(key, [domain]);
     else group.push(domain);
   }
-  return [...groups.values()];
+  return [...groups.values()].map((names) =>
+    names.filter((name) => !names.some((other) => other !== name && covers(other, name))),
+  );
 }

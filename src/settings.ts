@@ -27,6 +27,14 @@ export const settings: readonly Setting[] = [
     example: 'app.example.com,api.example.com',
   },
   {
+    name: 'ALIAS_DOMAIN',
+    meaning:
+      'One more name for DOMAIN: in the same certificate, with the same route, and with records of its own that lead here. Where it leads to several deployments in turn its records are yours to make: `DNS_SETUP_MODE=print`.',
+    byDefault: '',
+    example: 'www.example.com',
+    security: 'The certificate shows each of the two names to visitors of the other.',
+  },
+  {
     name: 'TARGET_ENDPOINT',
     meaning:
       'The upstream of every domain that has no route of its own: `http://`, `https://`, `h2c://`, `grpc://`, `grpcs://`, `tcp://`, or a bare `host:port`, which takes HTTP as HTTP/1.1 and anything else as raw bytes (with `ALPN=h2`: HTTP/2 without TLS).',
@@ -446,7 +454,6 @@ export const retiredSettings: readonly RetiredSetting[] = [
 
 /** Settings whose being ignored would do harm: the start is refused. */
 export const unsupportedSettings: readonly RetiredSetting[] = [
-  { name: 'ALIAS_DOMAIN', why: 'is not supported: name the domain in DOMAINS, it gets its own certificate' },
   { name: 'ROUTE53_INITIAL_WEIGHT', why: 'weighted records are not supported' },
   { name: 'SEND_PROXY_PROTOCOL', why: 'is not supported: upstreams learn the client from X-Forwarded-For' },
   { name: 'DETERMINISTIC_TLS_KEY', why: 'is not supported: every certificate gets a fresh key' },

@@ -227,6 +227,42 @@ test('a wildcard and its base share a certificate, all others have their own', (
   ]);
 });
 
+test('an alias shares the certificate of its domain, and its route wherever that is written', () => {
+  const env = { DOMAIN: 'app.example.com', ALIAS_DOMAIN: 'www.example.org', DOMAINS: 'other.example.com' };
+  const config = configOf(env);
+  assert.deepEqual(config.domains, ['app.example.com', 'www.example.org', 'other.example.com']);
+  assert.deepEqual(config.certificates, [['app.example.com', 'www.example.org'], ['other.example.com']]);
+
+  const mapped = configOf({ ...env, ROUTING_MAP: 'app.example.com=http://mapped:1' });
+  assert.equal(upstreamsOf(mapped)['www.example.org/'], 'http mapped 1');
+  const own = configOf({ ...env, ROUTING_MAP: 'app.example.com=a:1,www.example.org=http://own:2' });
+  assert.equal(upstreamsOf(own)['www.example.org/'], 'http own 2');
+  const file = 'routes:\n  - {host: "*.example.com", paths: [{prefix: /a, upstream: "http://f:3"}]}\n';
+  const filed = configOf({ ...env, TARGET_ENDPOINT: undefined, ROUTES_FILE: 'r' }, { r: file });
+  assert.equal(upstreamsOf(filed)['www.example.org/a'], 'http f 3');
+});
+
+test('an alias brings what shares its own certificate along, and is not named beside a wildcard that covers it', () => {
+  const certificatesOf = (env: Env) => configOf(env).certificates;
+  assert.deepEqual(
+    certificatesOf({ DOMAIN: 'a.example.com', ALIAS_DOMAIN: 'example.org', DOMAINS: '*.example.org' }),
+    [['a.example.com', 'example.org', '*.example.org']],
+  );
+  assert.deepEqual(
+    certificatesOf({ DOMAIN: 'example.com', ALIAS_DOMAIN: 'www.example.com', DOMAINS: '*.example.com' }),
+    [['example.com', '*.example.com']],
+  );
+  assert.deepEqual(certificatesOf({ DOMAIN: 'example.com', ALIAS_DOMAIN: 'example.com' }), [['example.com']]);
+});
+
+test('an alias of nothing stops the start', () => {
+  assert.deepEqual(
+    mistakesOf({ DOMAIN: undefined, DOMAINS: 'a.example.com', ALIAS_DOMAIN: 'b.example.com' }),
+    ['ALIAS_DOMAIN: is set without DOMAIN, whose certificate and route it would share'],
+  );
+  assert.match(mistakesOf({ ALIAS_DOMAIN: 'a.example.com,b.example.com' })[0]!, /more than one domain/);
+});
+
 test('a host of the routes file under a listed wildcard is served with the certificate of the wildcard', () => {
   const file =
     'routes:\n  - {host: a.example.com, upstream: "a:1"}\n  - {host: "*.example.net", upstream: "n:1"}\n  - {host: b.example.net, upstream: "b:1"}\n';
@@ -617,7 +653,6 @@ test('what a provider cannot hold is said at start', () => {
 
 test('what would have silently changed where records or certificates go stops the start', () => {
   for (const [name, value] of [
-    ['ALIAS_DOMAIN', 'app.example.com'],
     ['ROUTE53_INITIAL_WEIGHT', '100'],
     ['SEND_PROXY_PROTOCOL', 'true'],
     ['DETERMINISTIC_TLS_KEY', 'true'],
