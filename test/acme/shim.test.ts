@@ -202,6 +202,25 @@ test('a certificate for other names, or of another key, is refused and the order
   assert.ok(await store.readOrder(name));
 });
 
+test('an order whose certificate could not be had for a day is given up for a new one', async (t) => {
+  const { shim, acme, store } = await behindShim(t);
+  shim.intercept = ({ path }) =>
+    path.startsWith('/certZ/')
+      ? { status: 200, headers: { 'content-type': 'text/html' }, body: '' }
+      : undefined;
+  const { issuer } = await acme.connect(signal());
+  const name = parseDomain('stuck.example');
+  const orders = pebble.made('order');
+  for (const _ of ['at once', 'again']) await assert.rejects(issuer.obtain([name], signal()));
+  assert.equal(pebble.made('order'), orders + 1);
+  const stored = await store.readOrder(name);
+  const yesterday = new Date(Date.now() - 25 * 3_600_000).toISOString();
+  await store.writeOrder(name, { ...stored!, createdAt: yesterday });
+  shim.intercept = () => undefined;
+  assert.deepEqual((await issuer.obtain([name], signal())).names, [name]);
+  assert.equal(pebble.made('order'), orders + 2);
+});
+
 test('an order that became invalid is replaced by a new one at the next attempt', async (t) => {
   const { acme, store } = await behindShim(t);
   const name = parseDomain('invalid.example');
