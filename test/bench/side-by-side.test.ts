@@ -16,7 +16,8 @@ import { openStage, type Stage } from '../../bench/stage.ts';
 import type { Cell } from '../../bench/table.ts';
 
 const skip = process.platform !== 'linux' || availableParallelism() < 2 ? 'needs Linux and two cores' : false;
-const options = parseOptions(['--runs', '2', '--seconds', '0.3', '--warm-up', '0.2']);
+// Long enough for the first answers of a server in Node on a machine that has other things to do.
+const options = parseOptions(['--runs', '2', '--seconds', '1', '--warm-up', '1']);
 
 let stage: Stage;
 before(async () => {
