@@ -1,5 +1,6 @@
 // When a certificate that failed may be tried again: 1, 10, 100 minutes, then daily, whatever restarts in between.
 
+import type { Certificate } from '../src/lib/certificate.ts';
 import type { Domain } from '../src/lib/domain.ts';
 import type { Ledger, LedgerEntry } from './store.ts';
 import { AcmeProblem } from './transport.ts';
@@ -24,16 +25,17 @@ export function begun(before: LedgerEntry | undefined, names: readonly Domain[],
   return { names: [...names], failures, crashes, notBefore, reason: 'the attempt did not end' };
 }
 
-/** `random` in [0, 1) spreads the attempts of many by up to a tenth. */
+/** `random` in [0, 1) spreads the attempts of many by up to a tenth; `longestMs` bounds our own back-off. */
 export function failed(
   before: LedgerEntry | undefined,
   names: readonly Domain[],
   error: unknown,
   now: Date,
   random: number,
+  longestMs = Number.POSITIVE_INFINITY,
 ): LedgerEntry {
   const failures = (before?.failures ?? 0) + 1;
-  const ownMs = delayMs(failures);
+  const ownMs = Math.min(delayMs(failures), longestMs);
   const askedMs = retryAfter(error);
   // A CA that says when is believed at first; one that keeps saying "soon" is not.
   const waitMs = askedMs === undefined ? ownMs : Math.max(askedMs, failures > 3 ? ownMs : 1000);
@@ -73,6 +75,13 @@ function told(error: unknown, now: Date): { reason: string; failedAt: string } {
     reason: error instanceof Error ? error.message : String(error),
     failedAt: now.toISOString(),
   };
+}
+
+/** A day is long for a certificate that lives six: there are to be several attempts in what is left of it. */
+export function longestDelayMs(certificate: Pick<Certificate, 'notAfter'> | undefined, now: Date): number {
+  if (certificate === undefined) return Number.POSITIVE_INFINITY;
+  const leftMs = certificate.notAfter.getTime() - now.getTime();
+  return Math.max(leftMs / 8, 100 * MINUTE_MS);
 }
 
 function delayMs(tries: number): number {

@@ -260,7 +260,8 @@ export function createManager(options: ManagerOptions): Manager {
       else await forget(entry).catch(() => {});
       return;
     }
-    const held = ledgers.failed(before, entry.names, err, clock.now(), random());
+    const longestMs = ledgers.longestDelayMs(entry.certificate, clock.now());
+    const held = ledgers.failed(before, entry.names, err, clock.now(), random(), longestMs);
     await note(entry, held).catch((cause: unknown) =>
       log.error({ err: cause }, 'failure could not be noted on disk'),
     );

@@ -431,6 +431,21 @@ test('an expired certificate that cannot be renewed wakes us when it is to be tr
   assert.equal(asked, 0);
 });
 
+test('a certificate that has few days left is tried for more often than daily', async (t) => {
+  const s = await stage(t);
+  const life = 160 * 60 * MINUTE;
+  await s.store.keepCertificate(await newCertificate([a], new Date(START.getTime() - life / 2), life));
+  s.obtain = () => Promise.reject(new Error('the CA refuses'));
+  await s.manager.load();
+  s.start();
+  await pass(s.clock, life / 2);
+  assert.ok(s.orders.length >= 16, `${s.orders.length} attempts`);
+  const inAnHour = s.orders.map(
+    ([, ms]) => s.orders.filter(([, at]) => at >= ms && at < ms + 60 * MINUTE).length,
+  );
+  assert.ok(Math.max(...inAnHour) <= 4, 'fewer than the CA allows to fail');
+});
+
 test('renewing on demand renews everything once, even what has just failed', async (t) => {
   const s = await stage(t, { wanted: [[a], [b]] });
   let failing = true;
