@@ -12,7 +12,7 @@ import type { Account } from './account.ts';
 import type { Store, StoredOrder } from './store.ts';
 import { AcmeProblem, type AcmeResponse, problemFrom, readObject, type Transport } from './transport.ts';
 
-export type ChallengeType = 'dns-01' | 'tls-alpn-01' | 'http-01';
+export type ChallengeType = 'dns-01' | 'tls-alpn-01' | 'http-01' | 'dns-persist-01';
 
 /** One challenge of one authorization, ready to be answered. */
 export interface Challenge {
@@ -20,7 +20,7 @@ export interface Challenge {
   readonly domain: Domain;
   readonly wildcard: boolean;
   readonly type: ChallengeType;
-  /** RFC 8555 §8.1. dns-01 publishes, and tls-alpn-01 certifies, its SHA-256. */
+  /** RFC 8555 §8.1. dns-01 publishes, and tls-alpn-01 certifies, its SHA-256. Empty for dns-persist-01, which has no token. */
   readonly keyAuthorization: string;
 }
 
@@ -284,14 +284,19 @@ export function createIssuer(options: IssuerOptions): Issuer {
         `the CA offers no ${solver.type} for ${identifier.value}, but ${offered}`,
       );
     }
-    const token = readObject(z.string().regex(TOKEN), found.token, `the token for ${identifier.value}`);
     const challenge: Challenge = {
       domain: baseOf(parseDomain(identifier.value)),
       wildcard: authorization.wildcard === true,
       type: solver.type,
-      keyAuthorization: `${token}.${account.session.thumbprint}`,
+      keyAuthorization:
+        solver.type === 'dns-persist-01' ? '' : keyAuthorizationOf(found.token, identifier.value),
     };
     return { authorization, challenge, url: found.url, status: found.status };
+  }
+
+  function keyAuthorizationOf(token: string | undefined, name: string): string {
+    const sound = readObject(z.string().regex(TOKEN), token, `the token for ${name}`);
+    return `${sound}.${account.session.thumbprint}`;
   }
 
   async function prove({ authorization, url, status }: Task, signal: AbortSignal): Promise<void> {

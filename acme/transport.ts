@@ -84,10 +84,12 @@ const DirectorySchema = z.object({
       externalAccountRequired: z.boolean().optional(),
       caaIdentities: z.array(z.string()).optional(),
       profiles: z.record(z.string(), z.unknown()).optional(),
+      issuerDomainNames: z.array(z.string()).optional(),
+      accountHashPrefix: z.string().optional(),
     })
     .default({}),
 });
-/** RFC 8555 §7.1.1, with renewalInfo of RFC 9773 §3 and meta.profiles. */
+/** RFC 8555 §7.1.1, with renewalInfo of RFC 9773 §3, meta.profiles, and what draft-ietf-acme-dns-persist §3.2 and §4.1 add. */
 export type Directory = z.infer<typeof DirectorySchema>;
 
 export interface ExternalAccount {

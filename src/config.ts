@@ -392,8 +392,12 @@ function readDns(environment: Environment, challenge: AcmeSettings['challenge'],
   const delegated = environment.has('DELEGATION_ZONE') || environment.has('ACME_CHALLENGE_ALIAS');
   const setup = readSetup(environment, challenge, delegated);
   const writes = setup === 'auto' || delegated;
+  if (challenge === 'dns-persist-01') warnOfDraft(environment, delegated);
   const gatewayDomain = environment.read('GATEWAY_DOMAIN', parseGatewayDomain);
-  if ((setup !== 'print' || delegated) && !environment.has('GATEWAY_DOMAIN')) {
+  if (
+    (setup !== 'print' || delegated || challenge === 'dns-persist-01') &&
+    !environment.has('GATEWAY_DOMAIN')
+  ) {
     environment.refuse(
       'GATEWAY_DOMAIN',
       'is not set: wants the dstack gateway, as in gateway.dstack-prod5.phala.network',
@@ -425,6 +429,18 @@ function readDns(environment: Environment, challenge: AcmeSettings['challenge'],
     propagationIntervalMs: environment.read('DNS_SETUP_INTERVAL', parseNginxTime) ?? 15_000,
     settleMs: environment.read('DNS_SETTLE_SECONDS', parseSeconds) ?? 30_000,
   };
+}
+
+function warnOfDraft(environment: Environment, delegated: boolean): void {
+  environment.warn(
+    'CHALLENGE_TYPE',
+    'dns-persist-01 is a draft: few CAs offer it, and its record may have to be made anew when the draft changes',
+  );
+  if (!delegated) return;
+  environment.refuse(
+    'DELEGATION_ZONE',
+    "does not go with dns-persist-01: its record never changes, and is made once in the domains' own zones",
+  );
 }
 
 function readSetup(
@@ -619,7 +635,7 @@ function readAcme(environment: Environment, readFile: ReadFile): AcmeSettings {
   };
 }
 
-const CHALLENGE_TYPES = ['dns-01', 'tls-alpn-01', 'http-01'] as const;
+const CHALLENGE_TYPES = ['dns-01', 'tls-alpn-01', 'http-01', 'dns-persist-01'] as const;
 
 function readEab(environment: Environment): AcmeSettings['eab'] {
   const kid = environment.read('ACME_EAB_KID', (text) => text);

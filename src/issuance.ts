@@ -2,6 +2,7 @@
 
 import { join } from 'node:path';
 import { type Acme, createAcme } from '../acme/connect.ts';
+import { createDnsPersist01Solver } from '../acme/dns-persist01.ts';
 import { createDns01Solver } from '../acme/dns01.ts';
 import { createHttp01Solver } from '../acme/http01.ts';
 import type { Solver } from '../acme/issuer.ts';
@@ -17,6 +18,7 @@ import type { Config } from './config.ts';
 import { systemClock } from './lib/clock.ts';
 import type { Domain } from './lib/domain.ts';
 import type { Log } from './lib/log.ts';
+import { type PersistentValidation, thumbprintOf } from './persistent-validation.ts';
 import { challengeName } from './records.ts';
 import { createRecordsKeeper, type RecordsKeeper } from './records-keeper.ts';
 import { createRecordsSetup, type RecordsMode } from './records-setup.ts';
@@ -131,8 +133,11 @@ async function haveCertificates(names: readonly Domain[], store: Store): Promise
 
 function createSolver(parts: Parts): Solver {
   const { config, store, resolver, provider, setChallenge, setHttpChallenge, log } = parts;
-  if (config.acme.challenge === 'tls-alpn-01') return createTlsAlpn01Solver({ serve: setChallenge });
+  if (config.acme.challenge === 'tls-alpn-01') {
+    return createTlsAlpn01Solver({ serve: setChallenge, store });
+  }
   if (config.acme.challenge === 'http-01') return createHttp01Solver({ serve: setHttpChallenge });
+  if (config.acme.challenge === 'dns-persist-01') return createDnsPersist01Solver();
   if (provider === undefined) throw new Error('dns-01 needs a DNS provider');
   const { propagationTimeoutMs: timeoutMs, propagationIntervalMs: intervalMs, delegationZone } = config.dns;
   return createDns01Solver({
@@ -159,6 +164,9 @@ function createRecords(parts: Parts, acme: Acme): RecordsKeeper {
       const { meta } = await acme.transport.directory(signal);
       return meta.caaIdentities ?? ownIdentities(config);
     },
+    ...(config.acme.challenge === 'dns-persist-01' && {
+      persistence: (signal: AbortSignal) => persistentValidation(parts, acme, signal),
+    }),
     setup: createSetup(parts, delegated ? 'auto' : mode),
     ...(delegated && { aliases: createSetup(parts, mode) }),
     ...(writes && {
@@ -166,6 +174,23 @@ function createRecords(parts: Parts, acme: Acme): RecordsKeeper {
     }),
     log,
   });
+}
+
+async function persistentValidation(
+  { config, store }: Parts,
+  acme: Acme,
+  signal: AbortSignal,
+): Promise<PersistentValidation> {
+  const { meta } = await acme.transport.directory(signal);
+  const account = await store.readAccount();
+  if (account?.url === undefined) throw new Error('there is no ACME account yet');
+  const issuer = meta.issuerDomainNames?.[0] ?? meta.caaIdentities?.[0] ?? ownIdentities(config)[0]!;
+  const prefix = meta.accountHashPrefix;
+  return {
+    issuer,
+    accountUri: account.url,
+    ...(prefix !== undefined && { hash: { prefix, thumbprint: thumbprintOf(account) } }),
+  };
 }
 
 /** For a CA that does not tell its names (RFC 8555 §9.7.6). */

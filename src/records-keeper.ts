@@ -6,6 +6,7 @@ import type { DnsSettings } from './config.ts';
 import { type Clock, systemClock } from './lib/clock.ts';
 import type { Domain } from './lib/domain.ts';
 import type { Log } from './lib/log.ts';
+import type { PersistentValidation } from './persistent-validation.ts';
 import { addressee, connectsToUs, delegationRecords, recordsFor } from './records.ts';
 import type { RecordsSetup } from './records-setup.ts';
 import type { WrittenPins } from './written-pins.ts';
@@ -22,6 +23,8 @@ export interface RecordsKeeperOptions {
   accountUri(): Promise<string | undefined>;
   /** By which names the CA goes in CAA. */
   caaIdentities(signal: AbortSignal): Promise<readonly string[]>;
+  /** With dns-persist-01: who is to be let in. */
+  persistence?(signal: AbortSignal): Promise<PersistentValidation>;
   /** For the records of the domains, or in their place those in the delegation zone. */
   readonly setup: RecordsSetup;
   /** For the aliases into the delegation zone. */
@@ -91,11 +94,11 @@ export function createRecordsKeeper(options: RecordsKeeperOptions): RecordsKeepe
   };
 }
 
-type Wishes = Pick<RecordsKeeperOptions, 'dns' | 'challenge' | 'identity' | 'caaIdentities'>;
+type Wishes = Pick<RecordsKeeperOptions, 'dns' | 'challenge' | 'identity' | 'caaIdentities' | 'persistence'>;
 
 /** What has to be true for these domains; nothing where no gateway is known. Rejects as `identity` and `caaIdentities` do. */
 export async function wantedRecords(
-  { dns, challenge, identity, caaIdentities }: Wishes,
+  { dns, challenge, identity, caaIdentities, persistence }: Wishes,
   domains: readonly Domain[],
   accountUri: string,
   signal: AbortSignal,
@@ -113,6 +116,7 @@ export async function wantedRecords(
     port: dns.publicPort,
     txtPrefix: dns.txtPrefix,
     ...(caa && { caa }),
+    ...(persistence && { persistence: await persistence(signal) }),
     ...(delegationZone !== undefined && { delegationZone }),
   });
 }

@@ -6,6 +6,7 @@ import type { DnsProvider, DnsRecord } from '../dns/provider.ts';
 import { type Resolver, waitForRecords } from '../dns/resolver.ts';
 import { type Clock, systemClock } from './lib/clock.ts';
 import type { Log } from './lib/log.ts';
+import { isPersistentName } from './persistent-validation.ts';
 import type { Webhook } from './records-webhook.ts';
 
 /** `auto` writes; `wait` shows what to write and waits for it; `print` shows it and goes on; `webhook` asks, then waits. */
@@ -175,6 +176,9 @@ function createWriter(provider: DnsProvider, options: RecordsSetupOptions, signa
     await addMissing([text], held);
     for (const record of others) await remove(record);
   };
+  const makePersistent = async (group: readonly DnsRecord[]) => {
+    await addMissing(group, await provider.list(group[0]!.name, 'TXT'));
+  };
   const makeCaa = async (group: readonly DnsRecord[]) => {
     const held = await provider.list(group[0]!.name, 'CAA');
     await addMissing(group, held);
@@ -185,6 +189,7 @@ function createWriter(provider: DnsProvider, options: RecordsSetupOptions, signa
       const [first] = group;
       if (first === undefined) return;
       if (first.type === 'CNAME') return makeAlias(first);
+      if (isPersistentName(first.name)) return makePersistent(group);
       if (first.type === 'TXT') return makeAddressText(first);
       if (first.type === 'CAA') return makeCaa(group);
       return makeAddresses(group, wanted);

@@ -4,6 +4,7 @@ import { DnsError } from '../dns/error.ts';
 import { formatCaa, normalizeName, sameRecord } from '../dns/presentation.ts';
 import type { DnsRecord } from '../dns/provider.ts';
 import { baseOf, type Domain, isWildcard } from './lib/domain.ts';
+import { type PersistentValidation, persistentRecords } from './persistent-validation.ts';
 
 export interface RecordSettings {
   /** The gateway's name: what visitors' connections go to. */
@@ -16,6 +17,8 @@ export interface RecordSettings {
   readonly txtPrefix?: string;
   /** Absent: no CAA. */
   readonly caa?: CaaSettings;
+  /** With dns-persist-01. */
+  readonly persistence?: PersistentValidation;
   /** A zone that we write in place of the domains' own, which point into it: see delegationRecords(). */
   readonly delegationZone?: string;
 }
@@ -67,7 +70,8 @@ export function recordsFor(domains: readonly Domain[], settings: RecordSettings)
     },
     ...caaRecords(domain, settings.caa).map((record) => ({ ...record, name: place(record.name) })),
   ]);
-  return withoutRepeats(records);
+  const { persistence } = settings;
+  return withoutRepeats([...records, ...(persistence ? persistentRecords(domains, persistence) : [])]);
 }
 
 /**

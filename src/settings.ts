@@ -218,11 +218,11 @@ export const settings: readonly Setting[] = [
   {
     name: 'CHALLENGE_TYPE',
     meaning:
-      '`dns-01` (needs a DNS token), `tls-alpn-01` (needs none, serves one instance, and cannot do wildcards) or `http-01` (the same, and needs HTTP_PORT with port 80 of the domains leading there, as it does not through the dstack gateway).',
+      '`dns-01` (needs a DNS token), `tls-alpn-01` (needs none, serves one instance, and cannot do wildcards) or `http-01` (the same, and needs HTTP_PORT with port 80 of the domains leading there, as it does not through the dstack gateway). `dns-persist-01` is a draft that few CAs offer: a TXT record that is made once, as DNS_SETUP_MODE says, lets the account have certificates from then on, wildcards included.',
     byDefault: 'dns-01',
     example: 'tls-alpn-01',
     security:
-      'With tls-alpn-01 and http-01 no secret that can change the zone is inside; the network in front can answer for the domain, unless CAA names the account.',
+      'With tls-alpn-01 and http-01 no secret that can change the zone is inside; the network in front can answer for the domain, unless CAA names the account. With dns-persist-01 whoever has the account key gets certificates for as long as the record stands; records of earlier accounts are yours to remove.',
   },
   {
     name: 'ACME_EMAIL',

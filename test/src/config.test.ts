@@ -59,7 +59,7 @@ test('five different mistakes are told together, each with its name and what it 
       'TARGET_ENDPOINT: "app" has no port: wants host:port',
       'PORT: "70000" is not a whole number from 1 to 65535',
       'TIMEOUT_CLIENT: "60" has no unit: write "60s" for seconds or "60ms" for milliseconds',
-      'CHALLENGE_TYPE: "http-02" is not one of dns-01, tls-alpn-01, http-01',
+      'CHALLENGE_TYPE: "http-02" is not one of dns-01, tls-alpn-01, http-01, dns-persist-01',
       'GATEWAY_DOMAIN: "_." is not a DNS name (was DSTACK_GATEWAY_DOMAIN empty?): wants one as in gateway.dstack-prod5.phala.network',
     ],
   );
@@ -592,6 +592,21 @@ test('http-01 needs a port of its own for plain HTTP, and cannot do wildcards', 
   assert.match(
     problemsOf({ ...env, HTTP_PORT: '80', DOMAINS: '*.example.com' })[0]!,
     /^CHALLENGE_TYPE: http-01 cannot get a certificate for \*\.example\.com/,
+  );
+});
+
+test('dns-persist-01 is said to be a draft, needs no credentials, and can do wildcards', () => {
+  const env = { ...base, CHALLENGE_TYPE: 'dns-persist-01', CLOUDFLARE_API_TOKEN: undefined };
+  const config = readConfig({ ...env, DOMAINS: '*.example.com' }, noFiles);
+  assert.deepEqual([config.dns.setup, config.dns.provider], ['wait', undefined]);
+  assert.match(config.warnings.map(({ warning }) => warning).join(), /dns-persist-01 is a draft/);
+  assert.match(
+    mistakesOf({ CHALLENGE_TYPE: 'dns-persist-01', DELEGATION_ZONE: 'deleg.example.net' }).join(),
+    /DELEGATION_ZONE: does not go with dns-persist-01/,
+  );
+  assert.match(
+    problemsOf({ ...env, DNS_SETUP_MODE: 'print', GATEWAY_DOMAIN: '' })[0]!,
+    /^GATEWAY_DOMAIN: is not set/,
   );
 });
 

@@ -30,6 +30,40 @@ test('a wildcard has its own alias, and its address where the gateway falls back
   ]);
 });
 
+const persistence = { issuer: 'authority.example', accountUri: 'https://ca.example/acct/123' };
+const persistent = (names: string[], more: object = {}) =>
+  lines(names, { persistence: { ...persistence, ...more } }).filter((line) =>
+    line.includes('_validation-persist'),
+  );
+
+test('the record of dns-persist-01 names the CA and the account, and admits a wildcard where there is one', () => {
+  const account = 'authority.example;accounturi=https://ca.example/acct/123';
+  assert.deepEqual(persistent(['a.example.com', 'example.com', '*.example.com']), [
+    `TXT _validation-persist.a.example.com ${account}`,
+    `TXT _validation-persist.example.com ${account};policy=wildcard`,
+  ]);
+});
+
+test('for a CA that wants the account hashed, the record is that of the example in the draft', () => {
+  const hash = {
+    prefix: 'https://ca.example/account-hash/',
+    thumbprint: 'NzbLsXh8uDCcd-6MNwXF4W_7noWXFZAfHkxZsRGC9Xs',
+  };
+  assert.deepEqual(persistent(['example.com'], { hash }), [
+    'TXT _validation-persist.example.com authority.example;accounturi=https://ca.example/account-hash/sha-256/5SQm7n6tPh2-PlLbCKGnViTXX5z19SCN4cPGQHSk-kw',
+  ]);
+});
+
+test('a CA cannot smuggle a parameter into the record of dns-persist-01', () => {
+  for (const more of [
+    { issuer: 'authority.example;policy=wildcard' },
+    { accountUri: 'https://ca.example/acct/1; policy=wildcard' },
+    { issuer: '' },
+  ]) {
+    assert.throws(() => persistent(['example.com'], more), { code: 'unsupported' });
+  }
+});
+
 test('the port and the prefix are those of the settings', () => {
   const [, text] = lines(['app.example.com'], { port: 8443, txtPrefix: '_tapp-address' });
   assert.equal(text, 'TXT _tapp-address.app.example.com a1b2:8443');

@@ -13,6 +13,8 @@ export interface ShimRequest {
   readonly payload: Record<string, unknown> | undefined;
   /** The nonce that the JWS was signed with. */
   readonly nonce: string | undefined;
+  /** The account key that the JWS was signed with, where it says so itself (new accounts). */
+  readonly jwk: Record<string, string> | undefined;
 }
 
 export interface ShimReply {
@@ -27,6 +29,8 @@ export interface AcmeShim {
   intercept: (request: ShimRequest) => ShimReply | undefined | Promise<ShimReply | undefined>;
   /** Changes the directory before it is given out. */
   directory: (directory: Record<string, unknown>, base: string) => Record<string, unknown>;
+  /** Changes Pebble's answers, other than the directory, before they are given out. */
+  rewrite: (request: ShimRequest, body: string) => string;
   /** Everything asked so far. */
   readonly requests: readonly ShimRequest[];
   stop(): Promise<void>;
@@ -72,6 +76,7 @@ export async function startShim(pebble: Pebble): Promise<AcmeShim> {
     });
     let text = await theirs.body.text();
     if (asked.path === '/dir') text = JSON.stringify(shim.directory(JSON.parse(text), base));
+    else text = shim.rewrite(asked, text);
     const { 'content-length': _, 'transfer-encoding': __, connection: ___, ...kept } = theirs.headers;
     reply.writeHead(theirs.statusCode, kept as Record<string, string>).end(text);
   }
@@ -80,6 +85,7 @@ export async function startShim(pebble: Pebble): Promise<AcmeShim> {
     directoryUrl: `${base}/dir`,
     intercept: () => undefined,
     directory: (directory) => directory,
+    rewrite: (_, body) => body,
     requests,
     async stop() {
       server.closeAllConnections();
@@ -99,7 +105,7 @@ async function readAll(incoming: IncomingMessage): Promise<string> {
 function describe(incoming: IncomingMessage, body: string): ShimRequest {
   const path = incoming.url ?? '';
   const method = incoming.method ?? '';
-  if (body === '') return { method, path, payload: undefined, nonce: undefined };
+  if (body === '') return { method, path, payload: undefined, nonce: undefined, jwk: undefined };
   const jws = JSON.parse(body) as { protected: string; payload: string };
   const decode = (part: string) => JSON.parse(Buffer.from(part, 'base64url').toString());
   return {
@@ -107,5 +113,6 @@ function describe(incoming: IncomingMessage, body: string): ShimRequest {
     path,
     payload: jws.payload === '' ? undefined : decode(jws.payload),
     nonce: decode(jws.protected).nonce,
+    jwk: decode(jws.protected).jwk,
   };
 }
