@@ -91,6 +91,9 @@ export type StoredVerdict = z.infer<typeof VerdictSchema>;
 const TxtSchema = z.object({ name: z.string(), value: z.string() });
 export type ChallengeTxt = z.infer<typeof TxtSchema>;
 
+const ValidationSchema = z.object({ keyAuthorization: z.string(), at: TimeSchema });
+const LONGEST_VALIDATION_MS = 3_600_000;
+
 export interface Store {
   /** Everything of one ACME directory. */
   readonly folder: string;
@@ -115,6 +118,11 @@ export interface Store {
   readChallenges(): Promise<ChallengeTxt[]>;
   addChallenge(txt: ChallengeTxt): Promise<void>;
   dropChallenge(txt: ChallengeTxt): Promise<void>;
+  /** Lets every instance that shares this folder answer the tls-alpn-01 challenge of this domain. */
+  shareChallenge(domain: Domain, keyAuthorization: string): Promise<void>;
+  unshareChallenge(domain: Domain): Promise<void>;
+  /** The key authorization (RFC 8555 §8.1), which is no secret. */
+  sharedChallenge(domain: Domain): Promise<string | undefined>;
   /** Removes what a killed process left half written. Only under the lock. */
   sweep(): Promise<void>;
   /** See StateLock.hold. */
@@ -140,9 +148,10 @@ export async function createStore(options: StoreOptions): Promise<Store> {
   const folder = join(stateDir, 'dstack-ingress', ...directoryFolder(directoryUrl));
   const certificates = join(folder, 'certificates');
   const orders = join(folder, 'orders');
+  const validations = join(folder, 'validations');
   try {
     if (options.readOnly === undefined)
-      for (const each of [folder, certificates, orders]) await ensurePrivateFolder(each);
+      for (const each of [folder, certificates, orders, validations]) await ensurePrivateFolder(each);
   } catch (cause) {
     throw new StoreError('state-unwritable', `the state folder ${folder} cannot be made`, { cause });
   }
@@ -183,6 +192,7 @@ export async function createStore(options: StoreOptions): Promise<Store> {
   const windowsPath = join(folder, 'windows.json');
   const verdictsPath = join(folder, 'caa.json');
   const challengesPath = join(folder, 'challenges.json');
+  const validationPath = (domain: Domain) => join(validations, `${fileName(domain)}.json`);
   const orderPath = (name: Domain) => join(orders, `${fileName(name)}.json`);
 
   /** Parsed before, with the text that it was parsed from. */
@@ -264,8 +274,19 @@ export async function createStore(options: StoreOptions): Promise<Store> {
     addChallenge: (txt) => changeChallenges((all) => [...all.filter((each) => !sameTxt(each, txt)), txt]),
     dropChallenge: (txt) => changeChallenges((all) => all.filter((each) => !sameTxt(each, txt))),
 
+    shareChallenge: (domain, keyAuthorization) =>
+      writeJson(validationPath(domain), { keyAuthorization, at: clock.now().toISOString() }),
+    unshareChallenge: (domain) => rm(validationPath(domain), { force: true }),
+    async sharedChallenge(domain) {
+      const shared = await readJson(validationPath(domain), ValidationSchema);
+      if (shared === undefined) return undefined;
+      const ageMs = clock.now().getTime() - new Date(shared.at).getTime();
+      // What a killed process left is no answer to anything any more.
+      return ageMs < LONGEST_VALIDATION_MS ? shared.keyAuthorization : undefined;
+    },
+
     async sweep() {
-      for (const each of [folder, certificates, orders]) {
+      for (const each of [folder, certificates, orders, validations]) {
         const left = (await readdir(each)).filter((file) => file.endsWith('.tmp'));
         for (const file of left) await rm(join(each, file), { force: true });
         if (left.length > 0) await syncFolder(each);

@@ -13,6 +13,7 @@ import {
 import { type Clock, systemClock } from '../src/lib/clock.ts';
 import type { Domain } from '../src/lib/domain.ts';
 import type { Challenge, Solver } from './issuer.ts';
+import type { Store } from './store.ts';
 
 export interface ChallengeCertificate {
   /** PEM */
@@ -24,6 +25,8 @@ export interface ChallengeCertificate {
 export interface TlsAlpn01Options {
   /** Serves this to handshakes that ask for `domain` with ALPN acme-tls/1; undefined: no more. */
   serve(domain: Domain, certificate: ChallengeCertificate | undefined): void | Promise<void>;
+  /** Where other instances find what to answer: the CA may reach any of them. */
+  store?: Pick<Store, 'shareChallenge' | 'unshareChallenge'>;
   clock?: Clock;
 }
 
@@ -31,16 +34,18 @@ const DAY_MS = 86_400_000;
 /** RFC 8737 §6.1 */
 const ACME_IDENTIFIER = '1.3.6.1.5.5.7.1.31';
 
-export function createTlsAlpn01Solver({ serve, clock = systemClock }: TlsAlpn01Options): Solver {
+export function createTlsAlpn01Solver({ serve, store, clock = systemClock }: TlsAlpn01Options): Solver {
   return {
     type: 'tls-alpn-01',
     async present({ domain, keyAuthorization }: Challenge) {
+      await store?.shareChallenge(domain, keyAuthorization);
       await serve(domain, await challengeCertificate(domain, keyAuthorization, clock.now()));
     },
     // The listener answers as soon as `serve` has returned.
     wait: async () => {},
     async cleanUp({ domain }) {
       await serve(domain, undefined);
+      await store?.unshareChallenge(domain);
     },
   };
 }

@@ -13,7 +13,12 @@ import { createHttp2Acceptor } from './http2.ts';
 import { parseProxyHeader } from './proxy-protocol.ts';
 import { createHttp1Acceptor } from './relay.ts';
 import { createRouteTable, type Route } from './routes.ts';
-import { ACME_TLS, createSecureContexts, type ServedCertificate } from './secure-contexts.ts';
+import {
+  ACME_TLS,
+  createSecureContexts,
+  type SecureContextsOptions,
+  type ServedCertificate,
+} from './secure-contexts.ts';
 import { acceptAuto, acceptTcp } from './tcp.ts';
 import { createUpstreams } from './upstream.ts';
 
@@ -40,6 +45,8 @@ export interface ListenerOptions {
   readonly upstreamCa?: string;
   /** 48 bytes, the same in all workers, so that sessions resume in any of them. Default: random. */
   readonly ticketKeys?: Buffer;
+  /** See SecureContextsOptions. */
+  readonly findChallenge?: SecureContextsOptions['findChallenge'];
   readonly log: Log;
   /** Flushed when a drain has ended; whoever ends the process otherwise flushes it himself. Default: none. */
   readonly accessLog?: AccessLog | undefined;
@@ -80,6 +87,7 @@ export function createListener(options: ListenerOptions): Listener {
   const deadlines = createDeadlines();
   const isTrusted = createTrust(options.trustedProxies ?? []);
   const contexts = createSecureContexts({
+    findChallenge: options.findChallenge,
     alpn,
     // What is spliced may speak any protocol that client and upstream agree on.
     takesAnyProtocol: (serverName) => /^(?:tcp|auto)$/.test(routes.find(serverName, '/')?.protocol ?? ''),

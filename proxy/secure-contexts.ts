@@ -24,10 +24,7 @@ export interface SecureContexts {
   /** Loads all, then replaces all. Throws ServedCertificateError, and keeps what was there, if one does not load. */
   setCertificates(list: readonly ServedCertificate[]): void;
   /** What a tls-alpn-01 validation of `domain` (RFC 8737) is shown; undefined takes it away. */
-  setChallenge(
-    domain: string,
-    certificate: { readonly cert: string; readonly key: string } | undefined,
-  ): void;
+  setChallenge(domain: string, certificate: ChallengeCertificate | undefined): void;
   /** The names of the certificate that this SNI is served; undefined: none. */
   namesFor(serverName: string): readonly string[] | undefined;
   /** For tls.createServer(): callbacks and the pinned protocol settings. */
@@ -59,18 +56,33 @@ interface Entry {
 }
 
 /** A handshake that began with `acme-tls/1`, and what it is to be shown. */
-type Handshake = TLSSocket & { [challengeOf]?: SecureContext; setKeyCert(context: SecureContext): void };
+type Handshake = TLSSocket & {
+  [challengeOf]?: SecureContext | typeof elsewhere;
+  setKeyCert(context: SecureContext): void;
+};
 const challengeOf = Symbol('challenge');
+const elsewhere = Symbol('perhaps another instance has the challenge');
 
 export interface SecureContextsOptions {
   /** In order of preference. */
   readonly alpn: readonly string[];
   /** Whether this name's clients may choose a protocol that is not in `alpn`; otherwise the handshake fails. */
   readonly takesAnyProtocol: (serverName: string) => boolean;
+  /**
+   * Asked when a validation begins for a name without a challenge of our own: another instance may have placed the
+   * order. TLS 1.3 only, where the certificate is chosen after the protocol.
+   */
+  readonly findChallenge?: ((domain: string) => Promise<ChallengeCertificate | undefined>) | undefined;
+}
+
+/** PEM: what a tls-alpn-01 validation is shown (RFC 8737). */
+export interface ChallengeCertificate {
+  readonly cert: string;
+  readonly key: string;
 }
 
 export function createSecureContexts(options: SecureContextsOptions): SecureContexts {
-  const { alpn, takesAnyProtocol } = options;
+  const { alpn, takesAnyProtocol, findChallenge } = options;
   let byName = new Map<string, Entry>();
   const challenges = new Map<string, SecureContext>();
 
@@ -110,8 +122,9 @@ export function createSecureContexts(options: SecureContextsOptions): SecureCont
     if (protocols.includes(ACME_TLS)) {
       const challenge = challenges.get(servername.toLowerCase());
       // RFC 8737 §3: without a challenge under way the protocol is not spoken.
-      if (challenge === undefined) return undefined;
-      this[challengeOf] = challenge;
+      if (challenge === undefined && findChallenge === undefined) return undefined;
+      this[challengeOf] = challenge ?? elsewhere;
+      if (challenge === undefined) return ACME_TLS;
       this.setKeyCert(challenge);
       return ACME_TLS;
     }
@@ -126,8 +139,17 @@ export function createSecureContexts(options: SecureContextsOptions): SecureCont
     done: (error: Error | null, context?: SecureContext) => void,
   ): void {
     const name = serverName.toLowerCase();
+    const challenge = this[challengeOf];
     // Without any context OpenSSL has no certificate to show, and says so with an alert.
-    done(null, this[challengeOf] ?? find(name)?.context ?? challenges.get(name));
+    if (challenge === elsewhere) askElsewhere(name, done);
+    else done(null, challenge ?? find(name)?.context ?? challenges.get(name));
+  }
+
+  function askElsewhere(name: string, done: (error: Error | null, context?: SecureContext) => void): void {
+    findChallenge!(name).then(
+      (found) => done(null, found && load({ names: [name], chain: found.cert, key: found.key })),
+      (error: Error) => done(error),
+    );
   }
 }
 

@@ -50,6 +50,7 @@ export async function startIngress(config: Config, options: IngressOptions): Pro
   const workers = createWorkers({
     count: config.workers,
     settings: workerSettings(config),
+    findChallenge,
     log,
     ...(options.forkedAhead !== undefined && { forkedAhead: options.forkedAhead }),
   });
@@ -70,6 +71,15 @@ export async function startIngress(config: Config, options: IngressOptions): Pro
   const covered = Promise.withResolvers<void>();
   let plan: RoutingPlan = config;
 
+  /** A challenge of another instance that shares our state folder: the CA may have come to us instead. */
+  async function findChallenge(asked: string) {
+    const domain = plan.domains.find((own) => own === asked);
+    const keyAuthorization = domain && (await (await stored).store.sharedChallenge(domain));
+    if (domain === undefined || keyAuthorization === undefined) return undefined;
+    const { challengeCertificate } = await import('../acme/tls-alpn01.ts');
+    return challengeCertificate(domain, keyAuthorization, new Date());
+  }
+
   async function deploy(certificates: readonly Certificate[]): Promise<void> {
     await publisher.deploy(certificates, () => workers.setCertificates(certificates));
     if (certificates.length === plan.certificates.length) covered.resolve();
@@ -79,8 +89,8 @@ export async function startIngress(config: Config, options: IngressOptions): Pro
     const { stateDir, acme } = config;
     const store = await createStore({ stateDir, directoryUrl: acme.directoryUrl, log });
     const refuseToRegister = await adopt(config, store, log);
-    const stored = servable(await store.readCertificates(), plan.certificates);
-    await deploy(stored.filter((certificate) => loads(certificate, log)));
+    const usable = servable(await store.readCertificates(), plan.certificates);
+    await deploy(usable.filter((certificate) => loads(certificate, log)));
     return { store, refuseToRegister };
   }
 
@@ -94,7 +104,8 @@ export async function startIngress(config: Config, options: IngressOptions): Pro
     renewNow = () => manager.renewNow();
   }
 
-  const started = await Promise.all([serveStored(), starting]).catch(async (error: unknown) => {
+  const stored = serveStored();
+  const started = await Promise.all([stored, starting]).catch(async (error: unknown) => {
     await workers.drain(0);
     throw error;
   });
@@ -161,6 +172,7 @@ function workerSettings(config: Config): WorkerSettings {
     },
     upstreamCa: config.upstreamCa,
     evidence: config.evidence.serve,
+    sharedChallenges: config.acme.challenge === 'tls-alpn-01',
     accessLog: config.accessLog,
     logLevel: config.logLevel,
     readableLog: process.stdout.isTTY === true,

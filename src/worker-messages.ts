@@ -37,6 +37,8 @@ export interface WorkerSettings {
   readonly upstreamCa: string | undefined;
   /** Whether /evidences/ is answered. */
   readonly evidence: boolean;
+  /** Whether a challenge that this instance does not know may be another's: the worker then asks. */
+  readonly sharedChallenges: boolean;
   /** One line for each request. */
   readonly accessLog: boolean;
   readonly logLevel: LogLevel;
@@ -57,6 +59,11 @@ export type Order =
       readonly token: string;
       readonly keyAuthorization: string | undefined;
     }
+  | {
+      readonly type: 'found-challenge';
+      readonly domain: string;
+      readonly certificate: ChallengeCertificate | undefined;
+    }
   | { readonly type: 'evidence'; readonly bundle: Bundle | undefined }
   | { readonly type: 'ticket-keys'; readonly keys: Uint8Array }
   | { readonly type: 'drain'; readonly timeoutMs: number };
@@ -64,6 +71,13 @@ export type Order =
 /** Every order is answered once by its number. */
 export type ToWorker = Order & { readonly id: number };
 
-export type FromWorker =
+/** Asks whether another instance is proving this domain; answered by `found-challenge`. */
+export interface ChallengeQuestion {
+  readonly findChallenge: string;
+}
+
+export type FromWorker = ChallengeQuestion | Reply;
+
+export type Reply =
   | { readonly id: number; readonly done: true; readonly address?: { address: string; port: number } }
   | { readonly id: number; readonly done: false; readonly message: string; readonly code?: string };

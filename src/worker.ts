@@ -4,7 +4,14 @@ import { createEvidenceEndpoint } from '../evidence/endpoint.ts';
 import { createAccessLog, createListener, defaultLimits, type Listener } from '../proxy/listener.ts';
 import { createPlainHttp, type PlainHttp } from '../proxy/plain-http.ts';
 import { createLog, type Log } from './lib/log.ts';
-import type { FromWorker, Order, Serving, ToWorker, WorkerSettings } from './worker-messages.ts';
+import type {
+  ChallengeCertificate,
+  FromWorker,
+  Order,
+  Serving,
+  ToWorker,
+  WorkerSettings,
+} from './worker-messages.ts';
 
 /** How long an orphan lets its open requests finish after the supervisor is gone. */
 const ORPHAN_DRAIN_MS = 10_000;
@@ -51,6 +58,10 @@ async function obey(order: Order): Promise<{ address: string; port: number } | u
     case 'challenge':
       started().setChallenge(order.domain, order.certificate);
       return;
+    case 'found-challenge':
+      asked.get(order.domain)?.resolve(order.certificate);
+      asked.delete(order.domain);
+      return;
     case 'http-challenge':
       plainHttp?.setChallenge(order.token, order.keyAuthorization);
       return;
@@ -64,6 +75,18 @@ async function obey(order: Order): Promise<{ address: string; port: number } | u
       await drain(order.timeoutMs);
       return;
   }
+}
+
+/** Questions to the supervisor that are not answered yet: handshakes for one domain share one. */
+const asked = new Map<string, PromiseWithResolvers<ChallengeCertificate | undefined>>();
+
+function findChallenge(domain: string): Promise<ChallengeCertificate | undefined> {
+  const known = asked.get(domain);
+  if (known !== undefined) return known.promise;
+  const question = Promise.withResolvers<ChallengeCertificate | undefined>();
+  asked.set(domain, question);
+  reply({ findChallenge: domain });
+  return question.promise;
 }
 
 async function start(settings: WorkerSettings, serving: Serving) {
@@ -83,6 +106,7 @@ async function start(settings: WorkerSettings, serving: Serving) {
     trustedProxies: settings.trustedProxies,
     ticketKeys: Buffer.from(serving.ticketKeys),
     ...(settings.upstreamCa !== undefined && { upstreamCa: settings.upstreamCa }),
+    ...(settings.sharedChallenges && { findChallenge }),
     accessLog,
     log,
   });

@@ -13,6 +13,7 @@ import type {
   ChallengeCertificate,
   FromWorker,
   Order,
+  Reply,
   Serving,
   ToWorker,
   WorkerSettings,
@@ -26,6 +27,8 @@ export interface WorkersOptions {
   readonly clock?: Clock;
   /** A worker process that was forked ahead, so that it loads while the configuration is read. */
   readonly forkedAhead?: ChildProcess;
+  /** What another instance wants a validation of this domain to be shown; asked where settings.sharedChallenges. */
+  findChallenge?(domain: string): Promise<ChallengeCertificate | undefined>;
   /** How often session ticket keys change by themselves; a renewal changes them as well. */
   readonly ticketKeyLifeMs?: number;
 }
@@ -66,7 +69,7 @@ const DRAIN_GRACE_MS = 1_000;
 
 interface Worker {
   readonly process: ChildProcess;
-  readonly waiting: Map<number, { resolve(reply: FromWorker): void; reject(error: Error): void }>;
+  readonly waiting: Map<number, { resolve(reply: Reply): void; reject(error: Error): void }>;
   ready: boolean;
 }
 
@@ -98,6 +101,7 @@ export function createWorkers(options: WorkersOptions): Workers {
     const worker: Worker = { process: child, waiting: new Map(), ready: false };
     living.add(worker);
     child.on('message', (reply: FromWorker) => {
+      if ('findChallenge' in reply) return void answer(worker, reply.findChallenge);
       worker.waiting.get(reply.id)?.resolve(reply);
       worker.waiting.delete(reply.id);
     });
@@ -111,9 +115,17 @@ export function createWorkers(options: WorkersOptions): Workers {
     return worker;
   }
 
-  async function tell(worker: Worker, order: Order): Promise<FromWorker & { done: true }> {
+  async function answer(worker: Worker, domain: string): Promise<void> {
+    const certificate = await options.findChallenge?.(domain).catch((err: unknown) => {
+      log.warn({ err, domain }, 'a challenge of another instance cannot be read');
+      return undefined;
+    });
+    await tell(worker, { type: 'found-challenge', domain, certificate }).catch(() => {});
+  }
+
+  async function tell(worker: Worker, order: Order): Promise<Reply & { done: true }> {
     const id = ++lastOrder;
-    const reply = await new Promise<FromWorker>((resolve, reject) => {
+    const reply = await new Promise<Reply>((resolve, reject) => {
       if (!worker.process.connected) return reject(new Error('worker is gone'));
       worker.waiting.set(id, { resolve, reject });
       worker.process.send({ ...order, id } satisfies ToWorker, (error) => {

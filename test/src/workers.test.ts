@@ -68,6 +68,7 @@ const settings: WorkerSettings = {
   limits: {},
   upstreamCa: undefined,
   evidence: true,
+  sharedChallenges: false,
   accessLog: false,
   logLevel: 'silent',
   readableLog: false,
