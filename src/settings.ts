@@ -218,7 +218,7 @@ export const settings: readonly Setting[] = [
   {
     name: 'CHALLENGE_TYPE',
     meaning:
-      '`dns-01` (needs a DNS token), `tls-alpn-01` (needs none, serves one instance, and cannot do wildcards) or `http-01` (the same, and needs HTTP_PORT with port 80 of the domains leading there, as it does not through the dstack gateway). `dns-persist-01` is a draft that few CAs offer: a TXT record that is made once, as DNS_SETUP_MODE says, lets the account have certificates from then on, wildcards included.',
+      '`dns-01` (needs a DNS token), `tls-alpn-01` (needs none and cannot do wildcards; the TXT record names one instance, unless several share STATE_DIR and APP_ID is set: then any of them answers) or `http-01` (needs none and cannot do wildcards, serves one instance, and needs HTTP_PORT with port 80 of the domains leading there, as it does not through the dstack gateway). `dns-persist-01` is a draft that few CAs offer: a TXT record that is made once, as DNS_SETUP_MODE says, lets the account have certificates from then on, wildcards included.',
     byDefault: 'dns-01',
     example: 'tls-alpn-01',
     security:
