@@ -2,6 +2,7 @@
 
 import { createPrivateKey, createPublicKey, generateKeyPairSync } from 'node:crypto';
 import { z } from 'zod';
+import { CodedError } from '../src/lib/coded-error.ts';
 import { type Log, silentLog } from '../src/lib/log.ts';
 import type { Store, StoredAccount } from './store.ts';
 import { AcmeProblem, type ExternalAccount, readObject, type Session, type Transport } from './transport.ts';
@@ -30,13 +31,8 @@ export type AccountErrorCode =
   | 'external-account-required';
 
 /** Stops new orders until an operator has decided: the CA knows another account than the one that we are pinned to. */
-export class AccountError extends Error {
+export class AccountError extends CodedError<AccountErrorCode> {
   override readonly name = 'AccountError';
-  readonly code: AccountErrorCode;
-  constructor(code: AccountErrorCode, message: string, options?: ErrorOptions) {
-    super(message, options);
-    this.code = code;
-  }
 }
 
 export interface AccountOptions {

@@ -6,6 +6,7 @@ import { crypto as csrs } from 'acme-client';
 import { z } from 'zod';
 import { type Certificate, CertificateError, readCertificate } from '../src/lib/certificate.ts';
 import { type Clock, systemClock } from '../src/lib/clock.ts';
+import { CodedError } from '../src/lib/coded-error.ts';
 import { baseOf, type Domain, parseDomain } from '../src/lib/domain.ts';
 import { type Log, silentLog } from '../src/lib/log.ts';
 import type { Account } from './account.ts';
@@ -57,13 +58,8 @@ export type IssuerErrorCode =
   | 'certificate-unfit';
 
 /** Why the CA's answers did not lead to a certificate; the cause is the CA's problem where it gave one. */
-export class IssuerError extends Error {
+export class IssuerError extends CodedError<IssuerErrorCode> {
   override readonly name = 'IssuerError';
-  readonly code: IssuerErrorCode;
-  constructor(code: IssuerErrorCode, message: string, options?: ErrorOptions) {
-    super(message, options);
-    this.code = code;
-  }
 }
 
 export interface IssuerOptions {

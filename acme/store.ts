@@ -12,19 +12,15 @@ import {
 } from '../src/lib/atomic-file.ts';
 import { type Certificate, readCertificate } from '../src/lib/certificate.ts';
 import { type Clock, systemClock } from '../src/lib/clock.ts';
+import { CodedError } from '../src/lib/coded-error.ts';
 import { type Domain, parseDomain } from '../src/lib/domain.ts';
 import { type Log, silentLog } from '../src/lib/log.ts';
 import { createStateLock } from './state-lock.ts';
 
 export type StoreErrorCode = 'state-unwritable' | 'account-damaged';
 
-export class StoreError extends Error {
+export class StoreError extends CodedError<StoreErrorCode> {
   override readonly name = 'StoreError';
-  readonly code: StoreErrorCode;
-  constructor(code: StoreErrorCode, message: string, options?: ErrorOptions) {
-    super(message, options);
-    this.code = code;
-  }
 }
 
 const AccountSchema = z.object({

@@ -6,6 +6,7 @@ import { Client } from 'acme-client';
 import { Agent, request } from 'undici';
 import { z } from 'zod';
 import { type Clock, systemClock } from '../src/lib/clock.ts';
+import { CodedError } from '../src/lib/coded-error.ts';
 import { type Log, silentLog } from '../src/lib/log.ts';
 
 export const letsEncrypt = {
@@ -53,13 +54,8 @@ export interface ProblemFields {
 export type AcmeTransportErrorCode = 'ca-unreachable' | 'ca-timeout' | 'ca-unintelligible';
 
 /** The CA gave no answer, or none that could be understood. */
-export class AcmeTransportError extends Error {
+export class AcmeTransportError extends CodedError<AcmeTransportErrorCode> {
   override readonly name = 'AcmeTransportError';
-  readonly code: AcmeTransportErrorCode;
-  constructor(code: AcmeTransportErrorCode, message: string, options?: ErrorOptions) {
-    super(message, options);
-    this.code = code;
-  }
 }
 
 export interface AcmeResponse {

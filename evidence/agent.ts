@@ -7,6 +7,7 @@ import { connect, type Socket } from 'node:net';
 import { basename } from 'node:path';
 import { z } from 'zod';
 import { type Clock, systemClock } from '../src/lib/clock.ts';
+import { CodedError } from '../src/lib/coded-error.ts';
 import { type Log, silentLog } from '../src/lib/log.ts';
 import { parseQuote } from './quote.ts';
 
@@ -61,13 +62,8 @@ export type AgentErrorCode =
   | 'report-data-mismatch';
 
 /** What the agent did not do. The message names the endpoint and quotes the agent's own words, never a key. */
-export class AgentError extends Error {
+export class AgentError extends CodedError<AgentErrorCode> {
   override readonly name = 'AgentError';
-  readonly code: AgentErrorCode;
-  constructor(code: AgentErrorCode, message: string, options?: ErrorOptions) {
-    super(message, options);
-    this.code = code;
-  }
 }
 
 export interface AgentOptions {

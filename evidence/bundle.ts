@@ -3,6 +3,7 @@
 import { createHash } from 'node:crypto';
 import { z } from 'zod';
 import { type Certificate, splitChain } from '../src/lib/certificate.ts';
+import { CodedError } from '../src/lib/coded-error.ts';
 import type { Domain } from '../src/lib/domain.ts';
 import type { QuoteAnswer } from './agent.ts';
 
@@ -31,13 +32,8 @@ export interface Bundle {
 
 export type EvidenceErrorCode = 'account-unreadable' | 'no-certificates' | 'not-writable';
 
-export class EvidenceError extends Error {
+export class EvidenceError extends CodedError<EvidenceErrorCode> {
   override readonly name = 'EvidenceError';
-  readonly code: EvidenceErrorCode;
-  constructor(code: EvidenceErrorCode, message: string, options?: ErrorOptions) {
-    super(message, options);
-    this.code = code;
-  }
 }
 
 export interface BundleParts {

@@ -2,6 +2,7 @@
 
 import { createHash } from 'node:crypto';
 import { z } from 'zod';
+import { CodedError } from '../src/lib/coded-error.ts';
 
 /** One measurement. `digest` is what extends the register, computed here where the log carries the content. */
 export interface LogEvent {
@@ -15,13 +16,8 @@ export interface LogEvent {
 
 export type EventLogErrorCode = 'unintelligible' | 'digest-mismatch';
 
-export class EventLogError extends Error {
+export class EventLogError extends CodedError<EventLogErrorCode> {
   override readonly name = 'EventLogError';
-  readonly code: EventLogErrorCode;
-  constructor(code: EventLogErrorCode, message: string, options?: ErrorOptions) {
-    super(message, options);
-    this.code = code;
-  }
 }
 
 /** The type of the events that dstack itself measures at run time, all of them into RTMR3. */

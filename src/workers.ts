@@ -8,6 +8,7 @@ import type { Bundle } from '../evidence/bundle.ts';
 import type { ServedCertificate } from '../proxy/listener.ts';
 import type { Route } from '../proxy/routes.ts';
 import { type Clock, systemClock } from './lib/clock.ts';
+import { CodedError } from './lib/coded-error.ts';
 import type { Log } from './lib/log.ts';
 import type {
   ChallengeCertificate,
@@ -35,13 +36,8 @@ export interface WorkersOptions {
 
 export type WorkersErrorCode = 'address-in-use' | 'worker-failed' | 'certificate-refused';
 
-export class WorkersError extends Error {
+export class WorkersError extends CodedError<WorkersErrorCode> {
   override readonly name = 'WorkersError';
-  readonly code: WorkersErrorCode;
-  constructor(code: WorkersErrorCode, message: string, options?: ErrorOptions) {
-    super(message, options);
-    this.code = code;
-  }
 }
 
 /** Each call resolves once every living worker serves by it; a worker born later starts with all of it. */

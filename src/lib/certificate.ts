@@ -1,6 +1,7 @@
 // A certificate with its chain and key, as it is stored, served and put into evidence.
 
 import { createPrivateKey, X509Certificate } from 'node:crypto';
+import { CodedError } from './coded-error.ts';
 import { type Domain, parseDomain } from './domain.ts';
 
 export interface Certificate {
@@ -21,13 +22,8 @@ export interface Certificate {
 
 export type CertificateErrorCode = 'certificate-unreadable' | 'key-unreadable' | 'key-mismatch' | 'no-names';
 
-export class CertificateError extends Error {
+export class CertificateError extends CodedError<CertificateErrorCode> {
   override readonly name = 'CertificateError';
-  readonly code: CertificateErrorCode;
-  constructor(code: CertificateErrorCode, message: string, options?: ErrorOptions) {
-    super(message, options);
-    this.code = code;
-  }
 }
 
 /** Parses and proves that the key belongs to the leaf. Throws CertificateError; never puts the key into its text. */

@@ -1,6 +1,7 @@
 // One outgoing HTTP request with a deadline, a bound on the reply's size, no redirects, and errors that say which of these it was.
 
 import type { Agent, Dispatcher } from 'undici';
+import { CodedError } from './coded-error.ts';
 
 export interface HttpRequest {
   /** GET by default. */
@@ -27,13 +28,8 @@ export interface HttpReply {
 export type HttpErrorCode = 'unreachable' | 'timeout' | 'aborted' | 'too-large';
 
 /** No reply, or none that may be read. Names the host only: paths, queries and headers can carry secrets. */
-export class HttpError extends Error {
+export class HttpError extends CodedError<HttpErrorCode> {
   override readonly name = 'HttpError';
-  readonly code: HttpErrorCode;
-  constructor(code: HttpErrorCode, message: string, options?: ErrorOptions) {
-    super(message, options);
-    this.code = code;
-  }
 }
 
 const DEFAULT_TIMEOUT_MS = 30_000;
