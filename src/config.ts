@@ -5,13 +5,8 @@ import { readFileSync } from 'node:fs';
 import { availableParallelism } from 'node:os';
 import { resolve } from 'node:path';
 import type { ChallengeType } from '../acme/issuer.ts';
-import {
-  chooseProvider,
-  DnsError,
-  type DnsProvider,
-  type ProviderKind,
-  providerKinds,
-} from '../dns/provider.ts';
+import { DnsError, type DnsProvider, type ProviderKind } from '../dns/provider.ts';
+import { chooseProvider, providerKinds } from '../dns/provider-choice.ts';
 import type { Route } from '../proxy/routes.ts';
 import {
   type ConfigProblem,

@@ -5,7 +5,7 @@ import { existsSync, globSync, readFileSync, writeFileSync } from 'node:fs';
 import { test } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import { parse } from 'yaml';
-import { providerKinds } from '../dns/provider.ts';
+import { providerKinds } from '../dns/provider-choice.ts';
 import { readConfig } from '../src/config.ts';
 import { retiredSettings, settings, unsupportedSettings } from '../src/settings.ts';
 

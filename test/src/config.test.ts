@@ -7,7 +7,7 @@ import { resolve } from 'node:path';
 import { test } from 'node:test';
 import { rootCertificates } from 'node:tls';
 import fc from 'fast-check';
-import { providerKinds } from '../../dns/provider.ts';
+import { providerKinds } from '../../dns/provider-choice.ts';
 import { type Config, ConfigError, planFromFile, readConfig } from '../../src/config.ts';
 import { RoutesFileError } from '../../src/routes-file.ts';
 import { retiredSettings, settings, unsupportedSettings } from '../../src/settings.ts';

@@ -2,7 +2,7 @@
 
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { chooseProvider, providerKinds } from '../../dns/provider.ts';
+import { chooseProvider, providerKinds } from '../../dns/provider-choice.ts';
 
 function chosen(env: Record<string, string>) {
   const choice = chooseProvider(env);
