@@ -1,4 +1,4 @@
-// The command line: serve (the default), status, demo, --version, --help.
+// The command line: serve (the default), status, rollover, demo, --version, --help.
 
 import { readFileSync } from 'node:fs';
 
@@ -17,6 +17,7 @@ const HELP = `usage: dstack-ingress [command]
   status     say how each domain stands: certificate, next renewal, last failure, CAA, DNS records
                --json     as JSON
                --offline  from the state folder alone, without asking the DNS
+  rollover   give the ACME account a new key; its URL, and so every CAA record, stays
   demo       show everything on this machine, with nothing configured
   --version  print the version and the git revision it was built from
   --help     print this
@@ -38,6 +39,11 @@ async function main(args: readonly string[]): Promise<number> {
     case 'status': {
       const { status } = await import('./status.ts');
       return status(rest, process.env, { out: process.stdout, err: process.stderr }, exitCodes);
+    }
+    case 'rollover': {
+      if (rest.length > 0) return usage(`rollover takes no arguments: ${rest[0]}`);
+      const { rollover } = await import('./rollover.ts');
+      return rollover(process.env, { out: process.stdout, err: process.stderr }, exitCodes);
     }
     case 'demo': {
       const { demo } = await import('./demo/demo.ts');
