@@ -16,6 +16,11 @@ export interface PropagationOptions {
   readonly reportEveryMs?: number;
   /** How long resolvers may lag behind the zone's own servers, with their caches, before they are left behind. Default 60 s. */
   readonly secondOpinionMs?: number;
+  /**
+   * How long to wait in addition where port 53 is closed to us: resolvers then show that one of the zone's servers has
+   * the record, and not that the others have. Default 0.
+   */
+  readonly blindWaitMs?: number;
   readonly clock?: Clock;
   readonly log?: Log;
   readonly signal?: AbortSignal;
@@ -58,11 +63,14 @@ export const waitForRecords: WaitForRecords = async (records, options) => {
   const since = clock.now().getTime();
   let reported = Number.NEGATIVE_INFINITY;
   let minorSince: number | undefined;
+  let blind = false;
   let wanted = groupWanted(records);
   for (;;) {
     signal?.throwIfAborted();
-    const lacks = (await Promise.all(wanted.map((want) => lookFor(want, options.resolver)))).flat();
-    if (lacks.length === 0) return;
+    const looks = await Promise.all(wanted.map((want) => lookFor(want, options.resolver)));
+    const lacks = looks.flatMap((look) => look.lacks);
+    blind ||= options.resolver.authority !== undefined && looks.some((look) => look.blind);
+    if (lacks.length === 0) return blind ? waitBlindly(options) : undefined;
     const now = clock.now().getTime();
     const waitedMs = now - since;
     minorSince = lacks.every(({ minor }) => minor) ? (minorSince ?? now) : undefined;
@@ -82,6 +90,17 @@ export const waitForRecords: WaitForRecords = async (records, options) => {
   }
 };
 
+async function waitBlindly({
+  blindWaitMs = 0,
+  clock = systemClock,
+  log = silentLog,
+  signal,
+}: PropagationOptions) {
+  if (blindWaitMs === 0) return;
+  log.info({ blindWaitMs }, "the zone's own servers cannot be asked, waiting a while for all of them");
+  await clock.sleep(blindWaitMs, signal);
+}
+
 function groupWanted(records: readonly DnsRecord[]): Wanted[] {
   const aliases = new Set(records.filter(({ type }) => type === 'CNAME').map(({ name }) => name));
   const groups = new Map<string, Wanted>();
@@ -93,18 +112,19 @@ function groupWanted(records: readonly DnsRecord[]): Wanted[] {
   return [...groups.values()];
 }
 
-async function lookFor(want: Wanted, resolver: Resolver): Promise<Lack[]> {
+async function lookFor(want: Wanted, resolver: Resolver): Promise<{ lacks: Lack[]; blind: boolean }> {
   const holders = await holdersOf(want, resolver);
   const held =
     holders.length === 0 ? undefined : await lookWithAll(want, holders, Math.ceil(holders.length / 2));
   // When none of the zone's servers answers, port 53 is closed to us.
   const blind = held === undefined || held.answered === 0;
-  if (!blind && held.lacks.length > 0)
-    return held.lacks.map((lack) => ({ ...lack, minor: want.besideAlias }));
-  if (want.besideAlias) return [];
+  if (!blind && held.lacks.length > 0) {
+    return { blind, lacks: held.lacks.map((lack) => ({ ...lack, minor: want.besideAlias })) };
+  }
+  if (want.besideAlias) return { blind, lacks: [] };
   const views = resolver.views ?? [{ server: 'the resolver', resolve: resolver.resolve }];
   const { lacks } = await lookWithAll(want, views, resolver.quorum ?? views.length);
-  return lacks.map((lack) => ({ ...lack, minor: !blind }));
+  return { blind, lacks: lacks.map((lack) => ({ ...lack, minor: !blind })) };
 }
 
 async function holdersOf(want: Wanted, resolver: Resolver): Promise<readonly ResolverView[]> {

@@ -131,6 +131,9 @@ async function haveCertificates(names: readonly Domain[], store: Store): Promise
   return names.every((name) => valid.some((certificate) => certificate.names.includes(name)));
 }
 
+/** A CA asks the zone's own servers: where we cannot, the slowest of them gets this long. */
+const BLIND_WAIT_MS = 30_000;
+
 function createSolver(parts: Parts): Solver {
   const { config, store, resolver, provider, setChallenge, setHttpChallenge, log } = parts;
   if (config.acme.challenge === 'tls-alpn-01') {
@@ -145,7 +148,15 @@ function createSolver(parts: Parts): Solver {
     provider,
     store,
     wait: (records, signal) =>
-      waitForRecords(records, { resolver, timeoutMs, intervalMs, clock: systemClock, log, signal }),
+      waitForRecords(records, {
+        resolver,
+        timeoutMs,
+        intervalMs,
+        blindWaitMs: BLIND_WAIT_MS,
+        clock: systemClock,
+        log,
+        signal,
+      }),
     log,
   });
 }

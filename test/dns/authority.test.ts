@@ -132,6 +132,18 @@ test('one silent server of two is passed over; when all are silent the resolvers
   });
 });
 
+test('where port 53 is closed a fixed wait is added, since one server that has the record is not all of them', async () => {
+  const { one, two, recursive, resolver } = await world();
+  for (const double of [one, two, recursive]) holds(double);
+  const slept: number[] = [];
+  const clock = { now: () => new Date(), sleep: async (ms: number) => void slept.push(ms) };
+  await waitForRecords([challenge], { resolver, timeoutMs: 0, blindWaitMs: 30_000, clock });
+  assert.deepEqual(slept, [], 'the servers were asked');
+  for (const double of [one, two]) double.misanswer(() => []);
+  await waitForRecords([challenge], { resolver, timeoutMs: 0, blindWaitMs: 30_000, clock });
+  assert.deepEqual(slept, [30_000]);
+});
+
 test('a server that does not hold the zone is no authority on it', async () => {
   const { one, two, recursive, resolver } = await world();
   for (const double of [one, two]) {
