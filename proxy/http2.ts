@@ -149,6 +149,8 @@ function serve(
       context.accessLog === undefined ? undefined : logAtClose(stream, raw, connection, context, endedByUs);
     const request = readRequest(raw, (flags & NGHTTP2_FLAG_END_STREAM) !== 0, limits.maxHeaderBytes);
     handle(stream, request, client, access);
+    // There is nothing to read: that it has ended is noted now, and the stream can be let go as soon as it has closed.
+    if ((flags & NGHTTP2_FLAG_END_STREAM) !== 0) stream.read();
   });
   session.once('remoteSettings', () => {
     deadlines.forget(preface);
