@@ -96,6 +96,31 @@ export function readBaseUrl(variable: string, text: string): string {
   return url.href.replace(/\/+$/, '');
 }
 
+/** One call to a JSON API. Resolves with a reply of success only; rejects with DnsError. */
+export type JsonCall = (method: string, path: string, body?: unknown) => Promise<HttpReply>;
+
+export interface JsonCallOptions {
+  /** What every path is appended to. */
+  readonly base: string;
+  /** The value of the authorization header. Secret. */
+  readonly authorization: string;
+  /** The API's own words in a refusal; empty if it has none. */
+  readonly said: (reply: HttpReply) => string;
+}
+
+export function createJsonCall(api: Api, { base, authorization, said }: JsonCallOptions): JsonCall {
+  return async (method, path, body) => {
+    const reply = await api.send({
+      method,
+      url: `${base}${path}`,
+      headers: { authorization, accept: 'application/json', 'content-type': 'application/json' },
+      ...(body === undefined ? {} : { body: JSON.stringify(body) }),
+    });
+    if (reply.status >= 200 && reply.status <= 299) return reply;
+    throw api.refusal(reply, `${method} ${path.split('?')[0]}`, said(reply));
+  };
+}
+
 /** One page of a list: `last` as far as the API knows. */
 export interface Page<T> {
   readonly items: readonly T[];

@@ -2,7 +2,7 @@
 
 import { z } from 'zod';
 import type { HttpReply } from '../src/lib/fetch.ts';
-import { type Api, createApi, readBaseUrl } from './api.ts';
+import { type Api, createApi, createJsonCall, type JsonCall, readBaseUrl } from './api.ts';
 import { createBySet, type SetCalls } from './by-set.ts';
 import { DnsError } from './error.ts';
 import { normalizeName } from './presentation.ts';
@@ -56,31 +56,12 @@ function createDesec(
   const token = credentials.DESEC_TOKEN ?? '';
   const base = readBaseUrl('DESEC_API_URL', credentials.DESEC_API_URL ?? DEFAULT_BASE_URL);
   const api = createApi({ provider: 'desec', secrets: [token], timeoutMs });
-  return createBySet(createCalls(api, createCall(api, base, token)), {
+  return createBySet(createCalls(api, createJsonCall(api, { base, authorization: `Token ${token}`, said })), {
     name: 'desec',
     caaBesideCname: false,
     shortestTtlSeconds: SHORTEST_TTL_SECONDS,
     patience,
   });
-}
-
-type Call = (method: string, path: string, body?: unknown) => Promise<HttpReply>;
-
-function createCall(api: Api, base: string, token: string): Call {
-  return async (method, path, body) => {
-    const reply = await api.send({
-      method,
-      url: `${base}${path}`,
-      headers: {
-        authorization: `Token ${token}`,
-        accept: 'application/json',
-        'content-type': 'application/json',
-      },
-      ...(body === undefined ? {} : { body: JSON.stringify(body) }),
-    });
-    if (reply.status >= 200 && reply.status <= 299) return reply;
-    throw api.refusal(reply, `${method} ${path.split('?')[0]}`, said(reply));
-  };
 }
 
 /** `detail`, or whatever is said of the fields, which has no fixed shape. */
@@ -94,7 +75,7 @@ function said(reply: HttpReply): string {
   }
 }
 
-function createCalls(api: Api, call: Call): SetCalls<Zone> {
+function createCalls(api: Api, call: JsonCall): SetCalls<Zone> {
   const sets = (zone: Zone) => `/domains/${zone.name}/rrsets/`;
   const labelOf = (zone: Zone, name: string) => nameInZone(name, zone.name);
   const isThere = async (zone: Zone) =>

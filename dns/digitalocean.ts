@@ -2,7 +2,7 @@
 
 import { z } from 'zod';
 import type { HttpReply } from '../src/lib/fetch.ts';
-import { type Api, createApi, readAllPages, readBaseUrl } from './api.ts';
+import { type Api, createApi, createJsonCall, type JsonCall, readAllPages, readBaseUrl } from './api.ts';
 import { createByRecord, type Held, type RecordCalls } from './by-record.ts';
 import { DnsError } from './error.ts';
 import { formatCaa, normalizeName, parseCaa, sameRecord, unquoteTxt } from './presentation.ts';
@@ -61,7 +61,7 @@ function createDigitalocean(
   const token = credentials.DO_AUTH_TOKEN ?? '';
   const base = readBaseUrl('DO_API_URL', credentials.DO_API_URL ?? DEFAULT_BASE_URL);
   const api = createApi({ provider: 'digitalocean', secrets: [token], timeoutMs });
-  const calls = createCalls(api, createCall(api, base, token));
+  const calls = createCalls(api, createJsonCall(api, { base, authorization: `Bearer ${token}`, said }));
   return createByRecord(calls, {
     name: 'digitalocean',
     caaBesideCname: false,
@@ -69,25 +69,6 @@ function createDigitalocean(
     shortestTtlSeconds: SHORTEST_TTL_SECONDS,
     patience,
   });
-}
-
-type Call = (method: string, path: string, body?: unknown) => Promise<HttpReply>;
-
-function createCall(api: Api, base: string, token: string): Call {
-  return async (method, path, body) => {
-    const reply = await api.send({
-      method,
-      url: `${base}${path}`,
-      headers: {
-        authorization: `Bearer ${token}`,
-        accept: 'application/json',
-        'content-type': 'application/json',
-      },
-      ...(body === undefined ? {} : { body: JSON.stringify(body) }),
-    });
-    if (reply.status >= 200 && reply.status <= 299) return reply;
-    throw api.refusal(reply, `${method} ${path.split('?')[0]}`, said(reply));
-  };
 }
 
 function said(reply: HttpReply): string {
@@ -99,7 +80,7 @@ function said(reply: HttpReply): string {
   }
 }
 
-function createCalls(api: Api, call: Call): RecordCalls<Zone, number> {
+function createCalls(api: Api, call: JsonCall): RecordCalls<Zone, number> {
   const pageQuery = (page: number) => `per_page=${LARGEST_PAGE}&page=${page}`;
   /** The API gives no number of pages: the list is whole when it is as long as it should be. */
   const paged = <T>(items: readonly T[], page: number, total: number) => ({

@@ -2,7 +2,7 @@
 
 import { z } from 'zod';
 import type { HttpReply } from '../src/lib/fetch.ts';
-import { type Api, createApi, readBaseUrl } from './api.ts';
+import { type Api, createApi, createJsonCall, type JsonCall, readBaseUrl } from './api.ts';
 import { createBySet, type SetCalls } from './by-set.ts';
 import { DnsError } from './error.ts';
 import { normalizeName } from './presentation.ts';
@@ -54,31 +54,15 @@ function createGandi(
   const token = credentials.GANDI_PERSONAL_ACCESS_TOKEN ?? '';
   const base = readBaseUrl('GANDI_API_URL', credentials.GANDI_API_URL ?? DEFAULT_BASE_URL);
   const api = createApi({ provider: 'gandi', secrets: [token], timeoutMs });
-  return createBySet(createCalls(api, createCall(api, base, token)), {
-    name: 'gandi',
-    caaBesideCname: false,
-    shortestTtlSeconds: SHORTEST_TTL_SECONDS,
-    patience,
-  });
-}
-
-type Call = (method: string, path: string, body?: unknown) => Promise<HttpReply>;
-
-function createCall(api: Api, base: string, token: string): Call {
-  return async (method, path, body) => {
-    const reply = await api.send({
-      method,
-      url: `${base}${path}`,
-      headers: {
-        authorization: `Bearer ${token}`,
-        accept: 'application/json',
-        'content-type': 'application/json',
-      },
-      ...(body === undefined ? {} : { body: JSON.stringify(body) }),
-    });
-    if (reply.status >= 200 && reply.status <= 299) return reply;
-    throw api.refusal(reply, `${method} ${path}`, said(reply));
-  };
+  return createBySet(
+    createCalls(api, createJsonCall(api, { base, authorization: `Bearer ${token}`, said })),
+    {
+      name: 'gandi',
+      caaBesideCname: false,
+      shortestTtlSeconds: SHORTEST_TTL_SECONDS,
+      patience,
+    },
+  );
 }
 
 function said(reply: HttpReply): string {
@@ -90,7 +74,7 @@ function said(reply: HttpReply): string {
   }
 }
 
-function createCalls(api: Api, call: Call): SetCalls<Zone> {
+function createCalls(api: Api, call: JsonCall): SetCalls<Zone> {
   const pathOf = (zone: Zone, name: string, type: RecordType) =>
     `/domains/${zone}/records/${encodeURIComponent(nameInZone(name, zone) || '@')}/${type}`;
   const isZone = async (zone: string): Promise<boolean> => {

@@ -2,7 +2,7 @@
 
 import { z } from 'zod';
 import type { HttpReply } from '../src/lib/fetch.ts';
-import { type Api, createApi, readAllPages, readBaseUrl } from './api.ts';
+import { type Api, createApi, createJsonCall, type JsonCall, readAllPages, readBaseUrl } from './api.ts';
 import { createByRecord, type Held, type RecordCalls } from './by-record.ts';
 import { DnsError } from './error.ts';
 import { fromZoneFile, normalizeName, zoneFileValue } from './presentation.ts';
@@ -68,31 +68,15 @@ function createHetzner(
   const token = credentials.HETZNER_API_TOKEN ?? '';
   const base = readBaseUrl('HETZNER_API_URL', credentials.HETZNER_API_URL ?? DEFAULT_BASE_URL);
   const api = createApi({ provider: 'hetzner', secrets: [token], timeoutMs });
-  return createByRecord(createCalls(api, createCall(api, base, token)), {
-    name: 'hetzner',
-    caaBesideCname: false,
-    shortestTtlSeconds: SHORTEST_TTL_SECONDS,
-    patience,
-  });
-}
-
-type Call = (method: string, path: string, body?: unknown) => Promise<HttpReply>;
-
-function createCall(api: Api, base: string, token: string): Call {
-  return async (method, path, body) => {
-    const reply = await api.send({
-      method,
-      url: `${base}${path}`,
-      headers: {
-        authorization: `Bearer ${token}`,
-        accept: 'application/json',
-        'content-type': 'application/json',
-      },
-      ...(body === undefined ? {} : { body: JSON.stringify(body) }),
-    });
-    if (reply.status >= 200 && reply.status <= 299) return reply;
-    throw api.refusal(reply, `${method} ${path.split('?')[0]}`, said(reply));
-  };
+  return createByRecord(
+    createCalls(api, createJsonCall(api, { base, authorization: `Bearer ${token}`, said })),
+    {
+      name: 'hetzner',
+      caaBesideCname: false,
+      shortestTtlSeconds: SHORTEST_TTL_SECONDS,
+      patience,
+    },
+  );
 }
 
 function said(reply: HttpReply): string {
@@ -105,7 +89,7 @@ function said(reply: HttpReply): string {
 }
 
 /** A value has no id here: its content is what tells it from the others. */
-function createCalls(api: Api, call: Call): RecordCalls<Zone, string> {
+function createCalls(api: Api, call: JsonCall): RecordCalls<Zone, string> {
   const pathOf = (zone: Zone, name: string, type: RecordType) =>
     `/zones/${zone.id}/rrsets/${encodeURIComponent(nameInZone(name, zone.name) || '@')}/${type}`;
   const act = async (zone: Zone, { name, type }: DnsRecord, action: string, body: unknown) => {
@@ -160,7 +144,7 @@ function createCalls(api: Api, call: Call): RecordCalls<Zone, string> {
 }
 
 /** "Not found" is said of a set without records and of a zone that is gone: only the former means that there is nothing. */
-async function nothingThere(error: unknown, zone: Zone, call: Call): Promise<undefined> {
+async function nothingThere(error: unknown, zone: Zone, call: JsonCall): Promise<undefined> {
   if (!(error instanceof DnsError && error.code === 'zone-not-found')) throw error;
   await call('GET', `/zones/${zone.id}`);
   return undefined;
