@@ -79,7 +79,8 @@ export interface UpstreamsOptions {
 }
 
 const IDLE_TIMEOUT_MS = 4_000;
-const MAX_IDLE_PER_ADDRESS = 512;
+/** As many as a burst may have needed: with fewer, a steady crowd of clients would connect anew for most requests. */
+const MAX_IDLE_PER_ADDRESS = 4_096;
 const TCP_KEEPALIVE_MS = 60_000;
 
 /** Bytes from upstreams land here, every socket's: reads are synchronous, and users copy what they keep. */

@@ -175,6 +175,23 @@ describe('the pool', () => {
     await eventually(() => upstream.count() === 2);
   });
 
+  it('keeps as many as a thousand requests at once have needed, for the next thousand', async () => {
+    const upstream = await startUpstream(() => {});
+    cleanups.push(upstream.close);
+    const pool = createPool();
+    const settings = settingsFor(upstream.port);
+    const takeMany = () =>
+      Promise.all(
+        Array.from({ length: 1_000 }, () => {
+          const { user, link } = createUser();
+          pool.acquire(settings, user);
+          return link;
+        }),
+      );
+    for (let round = 0; round < 3; round++) for (const link of await takeMany()) link.release();
+    await eventually(() => upstream.count() === 1_000);
+  });
+
   it('closes connections before common servers would', async () => {
     const upstream = await startUpstream((socket) => void socket.on('end', () => socket.end()).resume());
     cleanups.push(upstream.close);
