@@ -1,240 +1,361 @@
 // One HTTP/2 stream to one HTTP/2 stream of an upstream: gRPC above all, trailers, resets and cancellation included.
 
-import { type ClientHttp2Stream, constants } from 'node:http2';
 import type { Deadline } from './deadlines.ts';
 import { Fault, type FaultCode, faultTrailers } from './errors.ts';
-import { discard, NO_DATE, noteFault, refuseRest, replyFault, resetStream, wasReset } from './http2-reply.ts';
+import { createField, type HeaderField } from './hpack.ts';
+import type { Http2Stream, StreamUser } from './http2-connection.ts';
+import { fieldKind, kindOf } from './http2-fields.ts';
+import { errorCode } from './http2-frames.ts';
+import { noteFault, replyFault } from './http2-reply.ts';
 import type { Http2Exchange } from './http2-request.ts';
-import { type FieldObject, replyTrailers, requestTrailers } from './http2-translation.ts';
-import { type Http2Upstreams, type UpstreamSession, wasNotProcessed } from './http2-upstream.ts';
-
-const { NGHTTP2_CANCEL, NGHTTP2_FLAG_END_STREAM, NGHTTP2_INTERNAL_ERROR, NGHTTP2_NO_ERROR } = constants;
+import { replyTrailers, requestTrailers } from './http2-translation.ts';
+import type { Http2Upstreams, UpstreamSession } from './http2-upstream.ts';
 
 /** Of a request body, kept until the reply begins, so that a refused stream can be sent again. */
 const REPLAY_BYTES = 64 * 1024;
+/** RFC 9110 §9.2.2: these may be repeated when it is unknown whether they were acted upon. */
+const IDEMPOTENT = new Set(['GET', 'HEAD', 'OPTIONS', 'PUT', 'DELETE']);
 
 /**
- * Relays the exchange's stream. A stream that the upstream refused unprocessed is sent once more on another session; anything else that fails ends
- * as a reset with the upstream's code, or, when nothing has been answered yet, as the reply to a Fault.
+ * Relays the exchange's stream. A stream that the upstream did not begin with is sent once more, on another connection
+ * if that one is leaving; anything else that fails ends as a reset with the upstream's code, or, when nothing has been
+ * answered yet, as the reply to a Fault.
  */
 export function relayToHttp2(exchange: Http2Exchange, upstreams: Http2Upstreams): void {
-  const { stream, request, upstream, context, access } = exchange;
-  const { deadlines, limits } = context;
-  let session: UpstreamSession | undefined;
-  let up: ClientHttp2Stream | undefined;
-  let upError: Error | undefined;
-  let upEnded = false;
-  let responded = false;
-  // Trailers cost a frame and a turn of the loop: only those that were announced are waited for (RFC 9110 §6.6.2).
-  const announced = !request.endStream && request.fields.includes('trailer');
-  let finished = false;
-  let failed = false;
-  let upFailed = false;
-  let retried = false;
-  let requestEnded = request.endStream;
-  let received = 0;
-  let replay: Buffer[] | undefined = [];
-  let fromClient: FieldObject | undefined;
-  let fromUpstream: FieldObject | undefined;
-  const endsAt = deadlines.now() + (upstream.totalTimeoutMs ?? Number.POSITIVE_INFINITY);
-  const deadline: Deadline = { at: endsAt, expired: onDeadline };
+  const relay = new Relay(exchange, upstreams);
+  exchange.stream.user = relay;
+  relay.begin();
+}
 
-  stream.on('close', onClientClose);
-  stream.on('wantTrailers', () => stream.sendTrailers(fromUpstream ?? {}));
-  if (!requestEnded) {
-    stream.on('trailers', (_headers, _flags, raw: string[]) => {
-      fromClient = requestTrailers(raw);
-    });
-  }
-  deadlines.watch(deadline);
-  upstreams.acquire(upstream, start, fail);
+/** The client's side, and what both sides share. */
+class Relay implements StreamUser, Deadline {
+  at: number;
+  readonly exchange: Http2Exchange;
+  readonly stream: Http2Stream;
+  session: UpstreamSession | undefined;
+  /** Nothing can be said to the client any more. */
+  finished = false;
+  failed = false;
+  responded = false;
+  /** The reply is whole. */
+  replied = false;
+  requestEnded: boolean;
+  /** The upstream's stream was given up for what the upstream did or did not do. */
+  upFailed = false;
 
-  function start(taken: UpstreamSession) {
-    if (finished || failed) return;
-    session = taken;
-    if (access !== undefined) access.upstream = taken.address;
-    const attempt = taken.request(requestFields(exchange, taken.scheme), {
-      endStream: request.endStream,
-      waitForTrailers: announced,
-    });
-    up = attempt;
-    upError = undefined;
-    attempt.on('response', onResponse);
-    attempt.on('headers', onInterim);
-    attempt.on('trailers', (_headers, _flags, raw: string[]) => {
-      fromUpstream = replyTrailers(raw);
-    });
-    attempt.on('data', onReplyData);
-    attempt.on('end', onReplyEnd);
-    attempt.on('error', (error) => {
-      upError = error;
-    });
-    attempt.on('close', onUpstreamClose);
-    if (announced) attempt.on('wantTrailers', () => attempt.sendTrailers(fromClient ?? {}));
-    if (!request.endStream) sendBody(attempt);
-    alive();
+  private readonly upstreams: Http2Upstreams;
+  private readonly endsAt: number;
+  private up: Http2Stream | undefined;
+  private retried = false;
+  private received = 0;
+  /** What has arrived of the body while there was no stream to send it on. */
+  private early: Buffer[] | undefined;
+  private replay: Buffer[] | undefined;
+  private trailers: readonly HeaderField[] | undefined;
+
+  constructor(exchange: Http2Exchange, upstreams: Http2Upstreams) {
+    const { stream, request, upstream, context } = exchange;
+    this.exchange = exchange;
+    this.stream = stream;
+    this.upstreams = upstreams;
+    this.requestEnded = request.endStream;
+    this.replay = request.endStream ? undefined : [];
+    this.endsAt = context.deadlines.now() + (upstream.totalTimeoutMs ?? Number.POSITIVE_INFINITY);
+    this.at = this.endsAt;
   }
 
-  function sendBody(attempt: ClientHttp2Stream) {
-    attempt.on('drain', () => stream.resume());
-    if (retried) {
-      for (const chunk of replay ?? []) attempt.write(chunk);
-      if (requestEnded) attempt.end();
-      else stream.resume();
-      return;
+  begin(): void {
+    if (!this.requestEnded) this.stream.pause();
+    this.exchange.context.deadlines.watch(this);
+    this.acquire();
+  }
+
+  private acquire(): void {
+    this.upstreams.acquire(
+      this.exchange.upstream,
+      (session) => this.start(session),
+      (fault) => this.fail(fault),
+    );
+  }
+
+  private start(session: UpstreamSession): void {
+    if (this.finished || this.failed) return;
+    const { request, access } = this.exchange;
+    this.session = session;
+    if (access !== undefined) access.upstream = session.address;
+    const up = session.openStream(new UpstreamSide(this, session));
+    this.up = up;
+    sendRequestHead(up, this.exchange, session.scheme);
+    this.alive();
+    if (request.endStream) return;
+    const chunks = (this.retried ? this.replay : this.early) ?? [];
+    this.early = undefined;
+    let free = true;
+    for (const chunk of chunks) free = up.sendData(chunk, 0, chunk.length, false);
+    if (this.requestEnded) this.endRequest(up);
+    else if (free) this.stream.resume();
+  }
+
+  private endRequest(up: Http2Stream): void {
+    if (this.trailers === undefined) up.sendEnd();
+    else up.sendTrailers(this.trailers);
+  }
+
+  // --- From the client ---
+
+  streamData(bytes: Buffer, start: number, end: number, last: boolean) {
+    if (this.failed || this.isOver()) return;
+    const { access, context } = this.exchange;
+    const { maxBodyBytes } = context.limits;
+    this.received += end - start;
+    if (access !== undefined) access.received = this.received;
+    if (maxBodyBytes > 0 && this.received > maxBodyBytes) return this.fail(new Fault('body-too-large'));
+    if (this.responded || this.received > REPLAY_BYTES) this.replay = undefined;
+    else this.replay?.push(bytes.subarray(start, end));
+    this.alive();
+    if (this.up === undefined) {
+      this.early ??= [];
+      this.early.push(bytes.subarray(start, end));
+    } else if (!this.up.sendData(bytes, start, end, last)) this.stream.pause();
+  }
+
+  streamTrailers(fields: readonly HeaderField[]): void {
+    this.trailers = requestTrailers(fields);
+  }
+
+  streamEnded(): void {
+    this.requestEnded = true;
+    if (this.failed) return;
+    this.alive();
+    if (this.up !== undefined) this.endRequest(this.up);
+  }
+
+  /** An upstream that has replied may still want the rest of the request; once its stream has closed it does not. */
+  private isOver(): boolean {
+    return this.replied && this.up === undefined;
+  }
+
+  streamDrained(): void {
+    this.alive();
+    this.up?.resume();
+  }
+
+  streamClosed(): void {
+    const { up } = this;
+    this.finished = true;
+    this.exchange.context.deadlines.forget(this);
+    if (up === undefined || up.closed) return;
+    // What was answered whole closes by itself, unless we still owe it a request that nobody will send.
+    if (!this.replied || !this.requestEnded) up.reset(errorCode.cancel);
+  }
+
+  // --- From the upstream ---
+
+  interim(status: number, fields: readonly HeaderField[]): void {
+    this.alive();
+    if (!this.responded) sendHead(this.stream, status, fields, 'interim');
+  }
+
+  respond(status: number, fields: readonly HeaderField[], ended: boolean): void {
+    const { access } = this.exchange;
+    this.responded = true;
+    this.replay = undefined;
+    this.replied = ended;
+    if (access !== undefined) {
+      access.status = status;
+      noteGrpcStatus(access, fields);
     }
-    stream.on('data', onRequestData);
-    stream.on('end', onRequestEnd);
+    this.alive();
+    sendHead(this.stream, status, fields, ended ? 'last' : 'open');
   }
 
-  function onRequestData(chunk: Buffer) {
-    received += chunk.length;
-    if (access !== undefined) access.received = received;
-    if (limits.maxBodyBytes > 0 && received > limits.maxBodyBytes) return fail(new Fault('body-too-large'));
-    if (responded || received > REPLAY_BYTES) replay = undefined;
-    else replay?.push(chunk);
-    alive();
-    if (up?.write(chunk) === false) stream.pause();
+  reply(bytes: Buffer, start: number, end: number, last: boolean): void {
+    const { access } = this.exchange;
+    this.alive();
+    if (access !== undefined) access.sent += end - start;
+    this.replied = last;
+    if (!this.stream.sendData(bytes, start, end, last)) this.up?.pause();
   }
 
-  function onRequestEnd() {
-    // A reset looks like an end here, and must never complete the request.
-    if (stream.aborted || wasReset(stream)) return onClientClose();
-    requestEnded = true;
-    alive();
-    up?.end();
+  replyTrailers(fields: readonly HeaderField[]): void {
+    const { access } = this.exchange;
+    this.replied = true;
+    if (access !== undefined) noteGrpcStatus(access, fields);
+    this.stream.sendTrailers(replyTrailers(fields));
   }
 
-  function onInterim(headers: Record<string, unknown>, _flags: number, raw: string[]) {
-    alive();
-    if (headers[':status'] === 101 || stream.closed || stream.headersSent) return;
-    stream.additionalHeaders(replyTrailers(raw));
+  replyEnded(): void {
+    this.replied = true;
+    this.stream.sendEnd();
   }
 
-  function onResponse(headers: Record<string, unknown>, flags: number, raw: string[]) {
-    if (finished || failed || stream.closed) return;
-    responded = true;
-    replay = undefined;
-    alive();
-    const endStream = (flags & NGHTTP2_FLAG_END_STREAM) !== 0;
-    const waitForTrailers = !endStream && !endsItself(request.method, headers[':status'] as number);
-    try {
-      stream.respond(raw as never, { endStream, waitForTrailers, ...NO_DATE });
-    } catch (cause) {
-      responded = false;
-      fail(new Fault('upstream-malformed', undefined, { cause }));
-    }
+  takesMore(): void {
+    this.alive();
+    this.stream.resume();
   }
 
-  function onReplyData(chunk: Buffer) {
-    alive();
-    if (stream.writableEnded) return;
-    if (access !== undefined) access.sent += chunk.length;
-    if (stream.write(chunk)) return;
-    up?.pause();
-    stream.once('drain', () => up?.resume());
-  }
-
-  function onReplyEnd() {
-    // RFC 9113 §8.1 has a use for RST_STREAM with NO_ERROR after a reply, while the request is still under way.
-    if (up?.rstCode !== NGHTTP2_NO_ERROR || (up.writableFinished && wasReset(up))) return;
-    upEnded = responded;
-    if (upEnded && !stream.writableEnded) stream.end();
-  }
-
-  function onUpstreamClose() {
-    session?.release(responded, upFailed);
-    if (finished || failed) return;
-    // Reset by the client, but held until what it had sent is read: nobody will.
-    if (stream.closed) return resetStream(stream, NGHTTP2_CANCEL);
-    const code = up?.rstCode ?? NGHTTP2_INTERNAL_ERROR;
-    if (upEnded) {
-      // The upstream wants no more of the request (RFC 9113 §8.1): say the same to the client, when the reply is out.
-      if (!requestEnded) refuseRest(stream);
-      return;
-    }
-    if (!responded) return retryOrFail();
+  /** The upstream's stream has closed. */
+  upstreamClosed(up: Http2Stream) {
+    if (up === this.up) this.up = undefined;
+    if (this.finished || this.failed) return;
+    // The upstream wants no more of the request (RFC 9113 §8.1): so say the same to the client, when the reply is out.
+    if (this.replied) return this.stream.refuseRest();
+    if (up.end === 'malformed') return this.fail(new Fault('upstream-malformed'));
+    if (!this.responded) return this.retryOrFail(up);
+    const { access, request } = this.exchange;
     if (access !== undefined) access.fault = 'upstream-closed';
-    if (session?.lost && request.grpc) return endWithStatus('upstream-closed');
-    resetStream(stream, code === NGHTTP2_NO_ERROR ? NGHTTP2_INTERNAL_ERROR : code);
+    if (up.end === 'lost' && request.grpc) return this.endWithStatus('upstream-closed');
+    this.stream.reset(up.end === 'lost' || up.code === errorCode.noError ? errorCode.internalError : up.code);
   }
 
-  function retryOrFail() {
-    const unprocessed = up !== undefined && wasNotProcessed(up, upError);
-    if (unprocessed && !retried && replay !== undefined) {
-      retried = true;
-      return upstreams.acquire(upstream, start, fail);
+  private retryOrFail(up: Http2Stream) {
+    const { access, request } = this.exchange;
+    const unheard = up.end === 'refused' || (up.end === 'lost' && IDEMPOTENT.has(request.method));
+    const replayable = request.endStream || this.replay !== undefined;
+    if (unheard && !this.retried && replayable) {
+      this.retried = true;
+      if (!this.requestEnded) this.stream.pause();
+      return this.acquire();
     }
     // A reset of this one stream by a living upstream is its answer: the client gets the same code.
-    const code = up?.rstCode ?? NGHTTP2_NO_ERROR;
-    if (session?.lost === false && code !== NGHTTP2_NO_ERROR && !unprocessed) {
+    if (up.end === 'reset' && up.code !== errorCode.noError) {
       if (access !== undefined) access.fault = 'upstream-closed';
-      return resetStream(stream, code);
+      return this.stream.reset(up.code);
     }
-    fail(new Fault('upstream-closed', undefined, { cause: upError }));
+    this.fail(new Fault('upstream-closed'));
   }
 
-  function endWithStatus(code: FaultCode) {
-    fromUpstream = { ...faultTrailers(code) };
-    stream.end();
-    discard(stream);
+  private endWithStatus(code: FaultCode): void {
+    const { access } = this.exchange;
+    const trailers = Object.entries(faultTrailers(code)).map(([name, value]) => createField(name, value));
+    if (access !== undefined) noteGrpcStatus(access, trailers);
+    this.replied = true;
+    this.stream.sendTrailers(trailers);
+    this.stream.refuseRest();
   }
 
-  function onDeadline() {
-    if (failed) return resetStream(stream, NGHTTP2_CANCEL);
+  // --- The end ---
+
+  expired() {
+    const { stream } = this;
+    if (this.failed || this.replied) return stream.reset(errorCode.cancel);
     const waitsForClient =
-      up !== undefined && ((!requestEnded && !stream.isPaused()) || stream.writableNeedDrain);
+      this.up !== undefined && ((!this.requestEnded && !stream.paused) || stream.queued > 0);
     // A conversation that has had its time may still be told so.
-    if (waitsForClient && responded && deadlines.now() < endsAt) return resetStream(stream, NGHTTP2_CANCEL);
-    fail(new Fault(waitsForClient ? 'request-timeout' : 'upstream-timeout'));
+    const { deadlines } = this.exchange.context;
+    if (waitsForClient && this.responded && deadlines.now() < this.endsAt)
+      return stream.reset(errorCode.cancel);
+    this.fail(new Fault(waitsForClient ? 'request-timeout' : 'upstream-timeout'));
   }
 
-  function fail(fault: Fault) {
-    if (finished || failed) return;
-    failed = true;
-    upFailed = fault.side === 'upstream';
+  fail(fault: Fault): void {
+    if (this.finished || this.failed) return;
+    const { exchange, stream, up } = this;
+    const { request, context, access } = exchange;
+    this.failed = true;
     // Even the short reply to a fault may meet a client that takes nothing.
-    deadline.at = deadlines.now() + limits.clientIdleTimeoutMs;
-    deadlines.watch(deadline);
-    stream.off('data', onRequestData);
+    this.at = context.deadlines.now() + context.limits.clientIdleTimeoutMs;
+    context.deadlines.watch(this);
     noteFault(exchange, fault);
-    if (stream.closed) resetStream(stream, NGHTTP2_CANCEL);
-    else if (!responded) {
-      const sent = replyFault(stream, request, fault);
-      if (access !== undefined) access.sent = sent;
-    } else if (request.grpc && !stream.writableEnded) endWithStatus(fault.code);
-    else resetStream(stream, NGHTTP2_INTERNAL_ERROR);
-    if (up !== undefined) resetStream(up, NGHTTP2_CANCEL);
+    this.upFailed = fault.side === 'upstream';
+    up?.reset(errorCode.cancel);
+    stream.resume();
+    if (!this.responded) replyFault(stream, request, fault, access);
+    else if (request.grpc) this.endWithStatus(fault.code);
+    else stream.reset(errorCode.internalError);
   }
 
-  function onClientClose() {
-    finished = true;
-    deadlines.forget(deadline);
-    if (up !== undefined && !up.destroyed) resetStream(up, NGHTTP2_CANCEL);
+  private alive(): void {
+    this.at = Math.min(this.exchange.context.deadlines.now() + this.patience(), this.endsAt);
   }
 
-  function alive() {
-    deadline.at = Math.min(deadlines.now() + patience(), endsAt);
-  }
-
-  function patience(): number {
-    if (requestEnded) return upstream.readTimeoutMs;
-    if (stream.isPaused()) return upstream.sendTimeoutMs;
-    return Math.max(upstream.readTimeoutMs, limits.clientIdleTimeoutMs);
+  private patience(): number {
+    const { upstream, context } = this.exchange;
+    if (this.requestEnded) return upstream.readTimeoutMs;
+    if (this.stream.paused) return upstream.sendTimeoutMs;
+    return Math.max(upstream.readTimeoutMs, context.limits.clientIdleTimeoutMs);
   }
 }
 
-function requestFields({ request, forwarded }: Http2Exchange, scheme: string): string[] {
-  const { method, authority, path, contentLength, fields } = request;
-  const all = [':method', method, ':scheme', scheme, ':authority', authority, ':path', path, ...fields];
+/** Who has the upstream's stream: of each attempt its own, so that what a lost one still says is nobody's. */
+class UpstreamSide implements StreamUser {
+  private readonly relay: Relay;
+  private readonly session: UpstreamSession;
+
+  constructor(relay: Relay, session: UpstreamSession) {
+    this.relay = relay;
+    this.session = session;
+  }
+
+  private get silenced(): boolean {
+    return this.relay.finished || this.relay.failed;
+  }
+
+  streamInterim(status: number, fields: readonly HeaderField[]): void {
+    if (!this.silenced) this.relay.interim(status, fields);
+  }
+
+  streamReplied(status: number, fields: readonly HeaderField[], ended: boolean): void {
+    if (!this.silenced) this.relay.respond(status, fields, ended);
+  }
+
+  streamData(bytes: Buffer, start: number, end: number, last: boolean): void {
+    if (!this.silenced) this.relay.reply(bytes, start, end, last);
+  }
+
+  streamTrailers(fields: readonly HeaderField[]): void {
+    if (!this.silenced) this.relay.replyTrailers(fields);
+  }
+
+  streamEnded(): void {
+    if (!this.silenced) this.relay.replyEnded();
+  }
+
+  streamDrained(): void {
+    if (!this.silenced) this.relay.takesMore();
+  }
+
+  streamClosed(up: Http2Stream): void {
+    const { relay } = this;
+    this.session.release(relay.responded, relay.upFailed);
+    relay.upstreamClosed(up);
+  }
+}
+
+function sendRequestHead(up: Http2Stream, { request, forwarded }: Http2Exchange, scheme: string): void {
+  up.beginHead();
+  up.addField(':method', request.method);
+  up.addField(':scheme', scheme);
+  up.addField(':authority', request.authority);
+  up.addField(':path', request.path);
+  for (const { name, value, neverIndexed } of request.fields) up.addField(name, value, neverIndexed);
   // RFC 9110 §10.1.4, and without it gRPC servers refuse the call.
-  all.push('te', 'trailers');
-  if (contentLength >= 0) all.push('content-length', String(contentLength));
-  all.push(...forwarded.fields);
-  return all;
+  up.addField('te', 'trailers');
+  if (request.contentLength >= 0) up.addField('content-length', String(request.contentLength));
+  for (const { name, value } of forwarded.fields) up.addField(name, value);
+  up.endHead(request.endStream ? 'last' : 'open');
 }
 
-/** Node ends the stream by itself with these (RFC 9110 §6.4.1): no trailers can follow. */
-function endsItself(method: string, status: number): boolean {
-  return method === 'HEAD' || status === 204 || status === 205 || status === 304;
+/** The fields of an upstream's reply, its status among them; what belongs to its connection stays behind. */
+function sendHead(
+  stream: Http2Stream,
+  status: number,
+  fields: readonly HeaderField[],
+  kind: 'interim' | 'open' | 'last',
+): void {
+  stream.beginHead();
+  stream.addField(':status', String(status));
+  for (const field of fields) {
+    const { name, value, neverIndexed } = field;
+    const known = kindOf(field);
+    if (known === fieldKind.status || known === fieldKind.hopByHop || known === fieldKind.te) continue;
+    stream.addField(name, value, neverIndexed);
+  }
+  stream.endHead(kind);
+}
+
+function noteGrpcStatus(access: { grpcStatus: number }, fields: readonly HeaderField[]): void {
+  for (const { name, value } of fields) {
+    if (name === 'grpc-status' && /^\d{1,3}$/.test(value)) access.grpcStatus = Number(value);
+  }
 }

@@ -68,6 +68,8 @@ const fieldNames: readonly (readonly [string, number])[] = [
 ];
 
 const idByName = new Map(fieldNames);
+const nameById: string[] = [];
+for (const [name, id] of fieldNames) nameById[id] = name;
 
 /** `name` in lower case. */
 export function fieldId(name: string): number {
@@ -205,6 +207,11 @@ export function valueAt(head: MessageHead, line: number): string {
 /** A head's field name by line number, as sent. */
 export function nameAt(head: MessageHead, line: number): string {
   return head.text.slice(head.lines[line * LINE], head.lines[line * LINE + 1]);
+}
+
+/** A head's field name by line number, in lower case. */
+export function lowerName(head: MessageHead, line: number): string {
+  return nameById[head.lines[line * LINE + 4]!] ?? nameAt(head, line).toLowerCase();
 }
 
 // Labels, an IPv4 address or a bracketed IPv6 address, then perhaps a port. Narrower than RFC 3986 §3.2.2 on purpose:

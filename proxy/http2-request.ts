@@ -1,11 +1,13 @@
 // The header block of an HTTP/2 request, read strictly (RFC 9113 §8.2 and §8.3).
 
-import type { ServerHttp2Stream } from 'node:http2';
 import type { AccessEntry } from './access-log.ts';
 import type { Connection, ProxyContext } from './connection.ts';
 import type { FaultCode } from './errors.ts';
-import { dropsFromRequest, type ForwardedBefore } from './headers.ts';
-import { parseHost } from './http1.ts';
+import type { ForwardedBefore } from './headers.ts';
+import { createField, type HeaderField } from './hpack.ts';
+import { isToken, parseHost } from './http1.ts';
+import type { Http2Stream } from './http2-connection.ts';
+import { fieldKind, kindOf } from './http2-fields.ts';
 import type { UpstreamSettings } from './routes.ts';
 
 export interface Http2Request {
@@ -23,26 +25,21 @@ export interface Http2Request {
   /** -1: none given. */
   readonly contentLength: number;
   readonly grpc: boolean;
-  /** Whether the client says that it reads trailers (`te: trailers`, RFC 9110 §10.1.4). */
-  readonly trailers: boolean;
   /** The forwarded family as the client sent it. */
   readonly forwarded: ForwardedBefore | undefined;
-  /**
-   * Flat, name and value in turn, lower-case names: the fields that pass on, cookies rejoined. Left out are `host`,
-   * `content-length` and `te`, which each protocol puts its own way.
-   */
-  readonly fields: readonly string[];
+  /** What passes on, cookies rejoined. Left out are `host`, `content-length` and `te`, which each protocol puts its own way. */
+  readonly fields: readonly HeaderField[];
 }
 
-/** The forwarded family for the upstream in both forms: flat, name and value in turn, and as header lines. */
+/** The forwarded family for the upstream in both forms: as fields and as header lines. */
 export interface ForwardedFamily {
-  readonly fields: readonly string[];
+  readonly fields: readonly HeaderField[];
   readonly lines: string;
 }
 
 /** One request on its way to its upstream. */
 export interface Http2Exchange {
-  readonly stream: ServerHttp2Stream;
+  readonly stream: Http2Stream;
   readonly request: Http2Request;
   readonly connection: Connection;
   readonly upstream: UpstreamSettings;
@@ -54,159 +51,171 @@ export interface Http2Exchange {
 
 // RFC 3986 §3.3 and §3.4 as sent by clients in the wild: visible ASCII, no fragment.
 const PATH = /^\/[\x21\x22\x24-\x7e]*$/;
+// RFC 3986 §3.2 without user information, which RFC 9113 §8.3.1 forbids here.
+const AUTHORITY = /^[A-Za-z0-9\-._~%!$&'()*+,;=:[\]]*$/;
 const LENGTH = /^(?:0|[1-9]\d{0,14})$/;
 const GRPC = /^application\/grpc(?:$|[+;])/;
-// RFC 9113 §8.2.2: these belong to a connection, and a request with one of them is malformed.
-const CONNECTION_SPECIFIC = new Set([
-  'connection',
-  'keep-alive',
-  'proxy-connection',
-  'transfer-encoding',
-  'upgrade',
-]);
 
-/** The pseudo-header fields and those fields that the ingress itself must understand. */
-interface Known {
-  method: string;
-  scheme: string;
-  path: string;
-  authority: string | undefined;
-  protocol: string | undefined;
-  host: string | undefined;
-  cookie: string | undefined;
-  length: string | undefined;
-  expect: string | undefined;
-  grpc: boolean;
-  trailers: boolean;
-  forwarded: Record<string, string> | undefined;
-  underscored: string[] | undefined;
-}
+/** What has been read of the block under way: blocks are read in one go, one at a time. */
+let method: string | undefined;
+let scheme: string | undefined;
+let path: string | undefined;
+let authority: string | undefined;
+let protocol: string | undefined;
+let host: string | undefined;
+let cookie: string | undefined;
+let length: string | undefined;
+let expect: string | undefined;
+let grpc = false;
+let forwarded: Record<string, string> | undefined;
+let underscored: HeaderField[] | undefined;
+let pseudoAllowed = true;
+let fields: HeaderField[] = [];
 
-/** `raw` is flat, name and value in turn, as received; `endStream` whether the block carried END_STREAM. */
+/**
+ * `ended`: whether the block carried END_STREAM. `malformed` is what RFC 9113 §8.1.1 asks to reset; a FaultCode is a
+ * request that can be told why it is refused.
+ */
 export function readRequest(
-  raw: readonly string[],
-  endStream: boolean,
-  maxHeaderBytes: number,
-): Http2Request | FaultCode {
-  const known: Known = {
-    method: '',
-    scheme: '',
-    path: '',
-    authority: undefined,
-    protocol: undefined,
-    host: undefined,
-    cookie: undefined,
-    length: undefined,
-    expect: undefined,
-    grpc: false,
-    trailers: false,
-    forwarded: undefined,
-    underscored: undefined,
-  };
-  const fields: string[] = [];
-  let size = 0;
-  for (let i = 0; i < raw.length; i += 2) {
-    const name = raw[i]!;
-    const value = raw[i + 1]!;
-    // As a line of HTTP/1.1: the limit is the same in both.
-    size += name.length + value.length + 4;
-    if (size > maxHeaderBytes) return 'headers-too-large';
-    const refusal = readField(known, fields, name, value);
+  list: readonly HeaderField[],
+  ended: boolean,
+): Http2Request | FaultCode | 'malformed' {
+  method = scheme = path = authority = protocol = host = cookie = length = expect = undefined;
+  forwarded = undefined;
+  underscored = undefined;
+  grpc = false;
+  pseudoAllowed = true;
+  fields = [];
+  for (let i = 0; i < list.length; i++) {
+    const refusal = readField(list[i]!);
     if (refusal !== undefined) return refusal;
   }
-  if (known.cookie !== undefined) fields.push('cookie', known.cookie);
+  // RFC 9113 §8.2.3: crumbs become one field outside of HTTP/2.
+  if (cookie !== undefined) fields.push(createField('cookie', cookie, true));
   // gRPC metadata may be named so, and no gRPC server takes the one name for the other.
-  if (known.grpc && known.underscored !== undefined) fields.push(...known.underscored);
-  return judge(known, fields, endStream);
+  if (grpc && underscored !== undefined) fields.push(...(underscored as HeaderField[]));
+  return judge(ended);
 }
 
-function readField(known: Known, fields: string[], name: string, value: string): FaultCode | undefined {
-  switch (name) {
-    case ':method':
-      known.method = value;
-      return;
-    case ':scheme':
-      known.scheme = value;
-      return;
-    case ':path':
-      known.path = value;
-      return;
-    case ':authority':
-      known.authority = value;
-      return;
-    case ':protocol':
-      known.protocol = value;
-      return;
-    case 'host':
-      if (known.host !== undefined) return 'bad-request';
-      known.host = value;
-      return;
-    case 'cookie':
-      // RFC 9113 §8.2.3: crumbs become one field outside of HTTP/2.
-      known.cookie = known.cookie === undefined ? value : `${known.cookie}; ${value}`;
-      return;
-    case 'content-length':
-      if (known.length !== undefined) return 'bad-request';
-      known.length = value;
-      return;
-    case 'expect':
-      if (known.expect !== undefined) return 'expectation-failed';
-      known.expect = value.toLowerCase();
+function readField(field: HeaderField): FaultCode | 'malformed' | undefined {
+  const kind = kindOf(field);
+  const { value } = field;
+  if (kind >= fieldKind.method && kind <= fieldKind.otherPseudo) return readPseudo(kind, value);
+  pseudoAllowed = false;
+  switch (kind) {
+    case fieldKind.plain:
       break;
-    case 'te':
-      // RFC 9113 §8.2.2: the one value that is allowed. Whether it goes on depends on the upstream's protocol.
-      known.trailers = value.toLowerCase() === 'trailers';
-      return known.trailers ? undefined : 'bad-request';
-    case 'content-type':
-      known.grpc = GRPC.test(value);
+    case fieldKind.malformed:
+      return 'malformed';
+    case fieldKind.host:
+      if (host !== undefined) return 'bad-request';
+      host = value;
+      return;
+    case fieldKind.cookie:
+      cookie = cookie === undefined ? value : `${cookie}; ${value}`;
+      return;
+    case fieldKind.contentLength:
+      if (length !== undefined || !LENGTH.test(value)) return 'malformed';
+      length = value;
+      return;
+    case fieldKind.expect:
+      if (expect !== undefined) return 'expectation-failed';
+      expect = value.toLowerCase();
+      break;
+    case fieldKind.te:
+      // RFC 9113 §8.2.2: the one value that is allowed. What goes on depends on the upstream's protocol.
+      return value.toLowerCase() === 'trailers' ? undefined : 'malformed';
+    case fieldKind.contentType:
+      grpc = GRPC.test(value);
+      break;
+    case fieldKind.underscored:
+      underscored ??= [];
+      underscored.push(field);
+      return;
+    case fieldKind.forwarded: {
+      forwarded ??= {};
+      const before = forwarded[field.name];
+      forwarded[field.name] = before === undefined ? value : `${before}, ${value}`;
+      return;
+    }
+    default:
+      return;
+  }
+  fields.push(field);
+  return;
+}
+
+/** RFC 9113 §8.3: each once, none unknown, all before the others. */
+function readPseudo(kind: number, value: string): 'malformed' | undefined {
+  if (!pseudoAllowed) return 'malformed';
+  let before: string | undefined;
+  switch (kind) {
+    case fieldKind.method:
+      before = method;
+      method = value;
+      break;
+    case fieldKind.scheme:
+      before = scheme;
+      scheme = value;
+      break;
+    case fieldKind.path:
+      before = path;
+      path = value;
+      break;
+    case fieldKind.authority:
+      before = authority;
+      authority = value;
+      break;
+    case fieldKind.protocol:
+      before = protocol;
+      protocol = value;
       break;
     default:
-      if (dropsFromRequest(name)) return setAside(known, name, value);
+      return 'malformed';
   }
-  fields.push(name, value);
-  return;
+  return before === undefined ? undefined : 'malformed';
 }
 
-function setAside(known: Known, name: string, value: string): FaultCode | undefined {
-  if (CONNECTION_SPECIFIC.has(name)) return 'bad-request';
-  if (name.includes('_')) {
-    known.underscored ??= [];
-    known.underscored.push(name, value);
-  } else if (name.startsWith('x-') || name === 'forwarded') {
-    known.forwarded ??= {};
-    const before = known.forwarded[name];
-    known.forwarded[name] = before === undefined ? value : `${before}, ${value}`;
+function judge(ended: boolean): Http2Request | FaultCode | 'malformed' {
+  if (method === undefined || !isMethod(method)) return 'malformed';
+  if (authority !== undefined && !AUTHORITY.test(authority)) return 'malformed';
+  if (method === 'CONNECT' && protocol === undefined) {
+    // RFC 9113 §8.5.
+    return scheme === undefined && path === undefined && authority !== undefined
+      ? 'method-refused'
+      : 'malformed';
   }
-  return;
-}
-
-function judge(known: Known, fields: readonly string[], endStream: boolean): Http2Request | FaultCode {
-  const { method, scheme, path, protocol, length, expect } = known;
-  if (method === 'CONNECT' && protocol === undefined) return 'method-refused';
+  // RFC 8441 §4: extended CONNECT, and nothing else, names a protocol.
+  if (protocol !== undefined && method !== 'CONNECT') return 'malformed';
+  if (scheme === undefined || path === undefined) return 'malformed';
+  if (!path.startsWith('/') && !(path === '*' && method === 'OPTIONS')) return 'malformed';
   if (scheme !== 'https' && scheme !== 'http') return 'bad-request';
-  if (!PATH.test(path) && !(path === '*' && method === 'OPTIONS')) return 'bad-request';
+  if (path !== '*' && !PATH.test(path)) return 'bad-request';
   if (expect !== undefined && expect !== '100-continue') return 'expectation-failed';
   // RFC 9113 §8.3.1: Host must not differ from :authority, which a client may leave to Host alone.
-  const authority = known.authority ?? known.host;
-  if (authority === undefined) return 'bad-request';
-  if (known.host !== undefined && known.host.toLowerCase() !== authority.toLowerCase()) return 'bad-request';
-  const host = parseHost(authority);
-  if (host === undefined) return 'bad-request';
-  if (length !== undefined && !LENGTH.test(length)) return 'bad-request';
+  const asked = authority ?? host;
+  if (asked === undefined || asked === '') return 'malformed';
+  if (host !== undefined && host.toLowerCase() !== asked.toLowerCase()) return 'bad-request';
+  const parsed = parseHost(asked);
+  if (parsed === undefined) return 'bad-request';
   const contentLength = length === undefined ? -1 : Number(length);
-  if (endStream && contentLength > 0) return 'bad-request';
-  const { grpc, trailers, forwarded } = known;
+  if (ended && contentLength > 0) return 'bad-request';
   return {
     method,
     path,
-    authority,
-    host,
+    authority: asked,
+    host: parsed,
     protocol,
-    endStream,
+    endStream: ended,
     contentLength,
     grpc,
-    trailers,
     forwarded,
     fields,
   };
+}
+
+const COMMON_METHODS = new Set(['GET', 'HEAD', 'POST', 'PUT', 'DELETE', 'OPTIONS', 'PATCH', 'CONNECT']);
+
+function isMethod(text: string): boolean {
+  return COMMON_METHODS.has(text) || isToken(text);
 }

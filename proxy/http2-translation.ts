@@ -2,11 +2,11 @@
 
 import { createHash, randomBytes } from 'node:crypto';
 import { dropsFromReply, dropsFromTrailers } from './headers.ts';
-import { FIELD_KINDS, field, LINE, type MessageHead, nameAt, valueAt } from './http1.ts';
+import { createField, type HeaderField } from './hpack.ts';
+import { FIELD_KINDS, field, LINE, lowerName, type MessageHead, nameAt, valueAt } from './http1.ts';
+import type { Http2Stream } from './http2-connection.ts';
+import { lineOf } from './http2-fields.ts';
 import type { Http2Exchange } from './http2-request.ts';
-
-/** Of the fields that repeat, each value apart: Node's own object form would join them. */
-export type FieldObject = Record<string, string | string[]>;
 
 /** How the body of the HTTP/1.1 request is framed; never left to the method (RFC 9112 §6.3). */
 export type RequestFraming = 'none' | 'length' | 'chunked';
@@ -61,8 +61,8 @@ export function acceptsWebsocket(head: MessageHead, key: string): boolean {
 function fieldLines({ request, forwarded }: Http2Exchange, without = ''): string {
   const { fields } = request;
   let lines = '';
-  for (let i = 0; i < fields.length; i += 2) {
-    if (fields[i] !== without) lines += `${fields[i]}: ${fields[i + 1]}\r\n`;
+  for (let i = 0; i < fields.length; i++) {
+    if (fields[i]!.name !== without) lines += lineOf(fields[i]!);
   }
   return lines + forwarded.lines;
 }
@@ -83,76 +83,57 @@ for (const id of [
   connectionFields[id] = 1;
 }
 
-/** A reply's fields, flat, its status first; what concerns the upstream's connection is left out (RFC 9113 §8.2.2). */
-export function replyFields(head: MessageHead, status = head.status): string[] {
+const statusTexts = Array.from({ length: 600 }, (_, status) => String(status));
+
+/**
+ * Sends a reply's fields, its status first; what concerns the upstream's connection is left out (RFC 9113 §8.2.2), and
+ * so is `without`, a name in lower case.
+ */
+export function sendReplyHead(
+  stream: Http2Stream,
+  head: MessageHead,
+  kind: 'interim' | 'open' | 'last',
+  status = head.status,
+  without = '',
+): void {
   const { lines, count, nominated } = head;
-  const fields = [':status', String(status)];
+  stream.beginHead();
+  stream.addField(':status', statusTexts[status]!);
   for (let line = 0; line < count; line++) {
     const id = lines[line * LINE + 4]!;
     if (connectionFields[id] === 1) continue;
     // RFC 9110 §8.6: no Content-Length in 1xx and 204.
     if (id === field.contentLength && (status < 200 || status === 204 || status === 205)) continue;
-    const name = nameAt(head, line).toLowerCase();
-    if (nominated.length > 0 && nominated.includes(name)) continue;
-    fields.push(name, valueAt(head, line));
+    const name = lowerName(head, line);
+    if (name === without || (nominated.length > 0 && nominated.includes(name))) continue;
+    stream.addField(name, valueAt(head, line));
+  }
+  stream.endHead(kind);
+}
+
+/** The trailer section of a chunked reply, without what has no place there (RFC 9110 §6.5.1). */
+export function trailersOf(head: MessageHead | undefined): HeaderField[] {
+  const fields: HeaderField[] = [];
+  for (let line = 0; line < (head?.count ?? 0); line++) {
+    const name = lowerName(head!, line);
+    if (!dropsFromTrailers(name)) fields.push(createField(name, valueAt(head!, line)));
   }
   return fields;
 }
 
-export function announcesTrailers(head: MessageHead): boolean {
-  for (let line = 0; line < head.count; line++) {
-    if (head.lines[line * LINE + 4] === field.trailer) return true;
-  }
-  return false;
-}
-
-/** The trailer section of a chunked reply, without what has no place there (RFC 9110 §6.5.1). */
-export function trailersOf(head: MessageHead | undefined): FieldObject {
-  const flat: string[] = [];
-  for (let line = 0; line < (head?.count ?? 0); line++) {
-    const name = nameAt(head!, line).toLowerCase();
-    if (!dropsFromTrailers(name)) flat.push(name, valueAt(head!, line));
-  }
-  return fieldObject(flat);
-}
-
 /** The end of a chunked request body, with the trailers that the client sent. */
-export function lastChunk(trailers: readonly string[]): string {
+export function lastChunk(trailers: readonly HeaderField[]): string {
   let lines = '';
-  for (let i = 0; i < trailers.length; i += 2) {
-    if (!dropsFromTrailers(trailers[i]!)) lines += `${trailers[i]}: ${trailers[i + 1]}\r\n`;
-  }
+  for (const trailer of trailers) if (!dropsFromTrailers(trailer.name)) lines += lineOf(trailer);
   return `0\r\n${lines}\r\n`;
 }
 
 /** A client's trailers for an HTTP/2 upstream. */
-export function requestTrailers(raw: readonly string[]): FieldObject {
-  return fieldObject(without(raw, dropsFromTrailers));
+export function requestTrailers(trailers: readonly HeaderField[]): HeaderField[] {
+  return trailers.filter(({ name }) => !dropsFromTrailers(name));
 }
 
 /** An HTTP/2 upstream's trailers for the client: gRPC's status and metadata, whatever their names. */
-export function replyTrailers(raw: readonly string[]): FieldObject {
-  return fieldObject(without(raw, dropsFromReply));
-}
-
-/** Node throws at what may not be sent, and nghttp2 lets some of it in. */
-function without(raw: readonly string[], drops: (name: string) => boolean): string[] {
-  const kept: string[] = [];
-  for (let i = 0; i < raw.length; i += 2) {
-    const name = raw[i]!;
-    if (!drops(name)) kept.push(name, raw[i + 1]!);
-  }
-  return kept;
-}
-
-export function fieldObject(flat: readonly string[]): FieldObject {
-  const fields: FieldObject = Object.create(null);
-  for (let i = 0; i < flat.length; i += 2) {
-    const name = flat[i]!;
-    const value = flat[i + 1]!;
-    const known = fields[name];
-    if (known === undefined) fields[name] = value;
-    else fields[name] = Array.isArray(known) ? [...known, value] : [known, value];
-  }
-  return fields;
+export function replyTrailers(trailers: readonly HeaderField[]): HeaderField[] {
+  return trailers.filter(({ name }) => !dropsFromReply(name));
 }

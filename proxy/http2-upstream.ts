@@ -1,17 +1,17 @@
 // HTTP/2 sessions to upstreams: pooled by address, shared by all streams, tested by PING before they are trusted again.
 
-import {
-  type ClientHttp2Session,
-  type ClientHttp2Stream,
-  connect as connectHttp2,
-  constants,
-  type OutgoingHttpHeaders,
-} from 'node:http2';
-import { connect as connectTcp, isIP, isIPv6, type Socket } from 'node:net';
+import { connect as connectTcp, isIP, type Socket, type TcpNetConnectOpts } from 'node:net';
 import { connect as connectTls, type TLSSocket } from 'node:tls';
 import type { Endpoint } from './balance.ts';
 import type { Deadline, Deadlines } from './deadlines.ts';
 import { Fault } from './errors.ts';
+import type { BlockLimits } from './hpack.ts';
+import {
+  type Http2Connection,
+  type Http2Stream,
+  openHttp2Connection,
+  type StreamUser,
+} from './http2-connection.ts';
 import type { Address, UpstreamSettings } from './routes.ts';
 import { asFault, type Upstreams } from './upstream.ts';
 
@@ -20,10 +20,10 @@ export interface UpstreamSession {
   readonly address: Address;
   /** Whether its connection is gone, and all its streams with it. */
   readonly lost: boolean;
-  /** Starts a stream. `fields` is flat, name and value in turn, and holds all pseudo-header fields. */
-  request(fields: string[], options: { endStream: boolean; waitForTrailers: boolean }): ClientHttp2Stream;
+  /** Begins a stream; the caller sends its head at once. */
+  openStream(user: StreamUser): Http2Stream;
   /**
-   * To be called once for each `request`, when its stream has closed; `heard` if the upstream spoke on it, `failed` if it
+   * To be called once for each stream, when it has closed; `heard` if the upstream spoke on it, `failed` if it
    * was given up for what the upstream did or did not do.
    */
   release(heard: boolean, failed?: boolean): void;
@@ -55,6 +55,8 @@ export interface Http2UpstreamsOptions {
   readonly pingTimeoutMs?: number;
   /** A session without streams is closed after this. */
   readonly idleMs?: number;
+  /** Of the heads of replies. */
+  readonly fieldLimits: BlockLimits;
 }
 
 interface Waiter {
@@ -69,22 +71,26 @@ interface Pool {
 }
 
 interface Member extends UpstreamSession {
-  readonly session: ClientHttp2Session;
+  readonly socket: Socket;
+  /** Once the socket is connected. */
+  http2: Http2Connection | undefined;
   readonly waiting: Waiter[];
+  /** The upstream has greeted us. */
   ready: boolean;
-  limit: number;
   streams: number;
-  started: number;
   heardAt: number;
   pinging: boolean;
 }
 
 /** Per stream, and what one stalled client can make us hold of one reply. */
 const STREAM_WINDOW = 256 * 1024;
-const SESSION_WINDOW = 16 * 1024 * 1024;
-/** Stream identifiers are 31 bits and never reused (RFC 9113 §5.1.1): retire well before they run out. */
-const STREAMS_PER_SESSION = 2 ** 29;
+const CONNECTION_WINDOW = 16 * 1024 * 1024;
+/** Who waits for one connection: what RFC 9113 §6.5.2 asks every peer to allow at least; its SETTINGS will say more. */
+const MOST_WAITING = 100;
 const NEVER = Number.POSITIVE_INFINITY;
+
+/** Bytes from upstreams land here, every connection's: they are read in one go. */
+const arrivals = Buffer.allocUnsafeSlow(65_536);
 
 /**
  * PINGs are sparing on purpose: gRPC servers take more than two without data in five minutes for an attack and
@@ -99,14 +105,14 @@ export function createHttp2Upstreams(options: Http2UpstreamsOptions): Http2Upstr
   const { balance } = options.upstreams;
   const pools = new Map<Endpoint, Pool>();
   balance.onRetired((endpoint) => {
-    for (const member of pools.get(endpoint)?.members ?? []) if (member.ready) member.session.close();
+    for (const member of pools.get(endpoint)?.members ?? []) if (member.ready) member.http2?.end();
     pools.delete(endpoint);
   });
 
   return {
     acquire,
-    drain: () => forEachMember((member) => member.session.close()),
-    destroyAll: () => forEachMember((member) => member.session.destroy()),
+    drain: () => forEachMember((member) => member.http2?.end()),
+    destroyAll: () => forEachMember((member) => member.socket.destroy()),
   };
 
   function acquire(upstream: UpstreamSettings, taken: Waiter['taken'], failed: Waiter['failed']): void {
@@ -145,7 +151,7 @@ export function createHttp2Upstreams(options: Http2UpstreamsOptions): Http2Upstr
     first: Endpoint,
     taken: Waiter['taken'],
     failed: Waiter['failed'],
-  ): void {
+  ) {
     const tried = new Set<Endpoint>();
     const lastStart = deadlines.now() + 2 * upstream.connectTimeoutMs;
     let askedAnew = false;
@@ -170,144 +176,158 @@ export function createHttp2Upstreams(options: Http2UpstreamsOptions): Http2Upstr
   }
 
   function joinQueue(pool: Pool, connectTimeoutMs: number, waiter: Waiter): void {
-    const connecting = pool.members.find((member) => !member.ready && member.waiting.length < member.limit);
+    const connecting = pool.members.find((member) => !member.ready && member.waiting.length < MOST_WAITING);
     const member = connecting ?? openMember(pool, connectTimeoutMs);
     member.waiting.push(waiter);
     pool.endpoint.active++;
   }
 
   function openMember(pool: Pool, connectTimeoutMs: number): Member {
-    const session = openSession(pool, options.upstreams);
+    const { endpoint } = pool;
+    const socket = openSocket(pool, options.upstreams, (bytes, end) => member.http2?.receive(bytes, end));
     const member: Member = {
-      session,
+      socket,
+      http2: undefined,
       scheme: pool.tls ? 'https' : 'http',
-      address: pool.endpoint.address,
+      address: endpoint.address,
       waiting: [],
       ready: false,
-      // What RFC 9113 §6.5.2 asks every peer to allow at least; its SETTINGS will say more.
-      limit: 100,
       streams: 0,
-      started: 0,
       heardAt: deadlines.now(),
       pinging: false,
       get lost() {
-        return session.destroyed;
+        return socket.destroyed || member.http2?.closed === true;
       },
-      request(fields, streamOptions) {
-        pool.endpoint.active++;
+      openStream(user) {
+        endpoint.active++;
         if (member.streams++ === 0) watch(silenceMs);
-        if (++member.started > STREAMS_PER_SESSION) session.close();
         if (deadlines.now() - member.heardAt > quietMs) ping();
-        return session.request(fields as unknown as OutgoingHttpHeaders, streamOptions);
+        return member.http2!.openStream(user);
       },
       release(heard, failed = false) {
         member.streams--;
-        pool.endpoint.active--;
+        endpoint.active--;
         if (heard) member.heardAt = deadlines.now();
-        if (failed || session.destroyed) balance.report(pool.endpoint, 'failed');
-        else if (heard) balance.report(pool.endpoint, 'well');
+        if (failed || member.lost) balance.report(endpoint, 'failed');
+        else if (heard) balance.report(endpoint, 'well');
         if (member.streams === 0) watch(idleMs);
       },
     };
     let failure: Error | undefined;
+    let gone = false;
     const clock: Deadline = { at: deadlines.now() + connectTimeoutMs, expired: onClock };
-    const pong: Deadline = { at: NEVER, expired: () => fail('the upstream does not answer PING') };
+    const pong: Deadline = { at: NEVER, expired: () => fail(new Error('the upstream does not answer PING')) };
     deadlines.watch(clock);
     pool.members.push(member);
-
-    session.once('connect', () => {
-      session.setLocalWindowSize(SESSION_WINDOW);
-      if (pool.tls && session.alpnProtocol !== 'h2') fail('the upstream does not offer HTTP/2 (ALPN h2)');
-    });
-    // A peer that has sent SETTINGS speaks HTTP/2 (RFC 9113 §3.4), and its limits are known.
-    session.on('remoteSettings', (settings) => {
-      member.limit = settings.maxConcurrentStreams ?? NEVER;
-      if (!member.ready) becomeReady();
-    });
-    session.on('error', (error) => {
+    socket.once(pool.tls ? 'secureConnect' : 'connect', onConnect);
+    socket.on('error', (error) => {
       failure ??= error;
     });
-    session.on('close', onClose);
+    socket.once('close', onGone);
     return member;
 
+    function onConnect() {
+      if (pool.tls && (socket as TLSSocket).alpnProtocol !== 'h2') {
+        return fail(new Error('the upstream does not offer HTTP/2 (ALPN h2)'));
+      }
+      member.http2 = openHttp2Connection({
+        socket,
+        role: 'client',
+        deadlines,
+        streamWindow: STREAM_WINDOW,
+        connectionWindow: CONNECTION_WINDOW,
+        fieldLimits: options.fieldLimits,
+        // A peer that has sent SETTINGS speaks HTTP/2 (RFC 9113 §3.4), and its limits are known.
+        user: { greeted: becomeReady, connectionClosed: onClosed },
+      });
+    }
+
     function becomeReady(): void {
+      const http2 = member.http2!;
       member.ready = true;
       watch(idleMs);
       for (const waiter of leaveQueue()) {
         if (hasRoom(member)) waiter.taken(member);
-        else if (member.limit < 1) waiter.failed(new Fault('upstream-unavailable', 'it allows no streams'));
+        else if (http2.peerMaxStreams < 1)
+          waiter.failed(new Fault('upstream-unavailable', 'it allows no streams'));
         else joinQueue(pool, connectTimeoutMs, waiter);
       }
-      if (pool.endpoint.retired) session.close();
+      if (endpoint.retired) http2.end();
     }
 
     function leaveQueue(): Waiter[] {
-      pool.endpoint.active -= member.waiting.length;
+      endpoint.active -= member.waiting.length;
       return member.waiting.splice(0);
     }
 
     function onClock() {
-      if (!member.ready) {
-        failure = new Fault('connect-timeout', `no HTTP/2 within ${connectTimeoutMs} ms`);
-        return session.destroy(failure);
-      }
-      if (member.streams === 0) return session.close();
+      if (!member.ready) return fail(new Fault('connect-timeout', `no HTTP/2 within ${connectTimeoutMs} ms`));
+      if (member.streams === 0) return member.http2!.end();
       ping();
       watch(silenceMs);
     }
 
     function watch(ms: number): void {
       clock.at = deadlines.now() + ms;
-      if (!session.destroyed) deadlines.watch(clock);
+      if (!member.lost) deadlines.watch(clock);
     }
 
     function ping(): void {
-      if (member.pinging || session.destroyed || session.closed) return;
+      if (member.pinging || member.lost) return;
       member.pinging = true;
       pong.at = deadlines.now() + pingTimeoutMs;
       deadlines.watch(pong);
-      session.ping((error) => {
+      member.http2!.ping(() => {
         member.pinging = false;
         deadlines.forget(pong);
-        if (error === null) member.heardAt = deadlines.now();
+        member.heardAt = deadlines.now();
       });
     }
 
-    function fail(why: string): void {
-      failure ??= new Error(why);
-      session.destroy(failure);
+    function fail(error: Error): void {
+      failure ??= error;
+      if (member.http2 === undefined) socket.destroy();
+      else member.http2.destroy(error);
     }
 
-    function onClose(): void {
+    function onClosed(error: Error | undefined): void {
+      failure ??= error;
+      onGone();
+    }
+
+    /** No stream can be had of it any more; its socket may still be saying goodbye. */
+    function onGone(): void {
+      if (gone) return;
+      gone = true;
       deadlines.forget(clock);
       deadlines.forget(pong);
       pool.members.splice(pool.members.indexOf(member), 1);
-      const fault = asFault(failure ?? new Error('it closed before it spoke HTTP/2'), pool.endpoint.address);
-      if (!member.ready && fault.side === 'upstream') balance.report(pool.endpoint, 'unreachable');
+      const fault = asFault(failure ?? new Error('it closed before it spoke HTTP/2'), endpoint.address);
+      if (!member.ready && fault.side === 'upstream') balance.report(endpoint, 'unreachable');
       for (const waiter of leaveQueue()) waiter.failed(fault);
     }
   }
 }
 
-function openSession(pool: Pool, trust: Pick<Upstreams, 'secureContext'>): ClientHttp2Session {
-  const { host, port } = pool.endpoint.address;
-  const authority = `${isIPv6(host) ? `[${host}]` : host}:${port}`;
-  return connectHttp2(`${pool.tls ? 'https' : 'http'}://${authority}`, {
-    createConnection: () => openSocket(pool, trust),
-    settings: { enablePush: false, initialWindowSize: STREAM_WINDOW },
-    // What a reply repeats is the upstream's affair; nghttp2 refuses what breaks framing.
-    ...({ strictSingleValueFields: false } as object),
-  });
-}
-
-function openSocket(pool: Pool, trust: Pick<Upstreams, 'secureContext'>): Socket | TLSSocket {
+function openSocket(
+  pool: Pool,
+  trust: Pick<Upstreams, 'secureContext'>,
+  arrived: (bytes: Buffer, end: number) => void,
+): Socket | TLSSocket {
   const { ip, address } = pool.endpoint;
   const { host, port } = address;
-  if (!pool.tls) return connectTcp({ host: ip, port, noDelay: true });
+  const onread = {
+    buffer: arrivals,
+    callback(size: number, bytes: Uint8Array): boolean {
+      arrived(bytes as Buffer, size);
+      return true;
+    },
+  };
+  const common: TcpNetConnectOpts = { host: ip, port, noDelay: true, onread };
+  if (!pool.tls) return connectTcp(common);
   // An IP address is not a server name (RFC 6066 §3); the certificate is still checked against it.
   return connectTls({
-    host: ip,
-    port,
+    ...common,
     secureContext: trust.secureContext(),
     ALPNProtocols: ['h2'],
     servername: isIP(host) === 0 ? host : '',
@@ -323,13 +343,6 @@ function memberWithRoom(pool: Pool): Member | undefined {
   return undefined;
 }
 
-function hasRoom(member: Member): boolean {
-  return member.streams < member.limit && !member.session.closed && !member.session.destroyed;
-}
-
-/** Whether the upstream did not begin with this stream, so that it may be sent again whatever its method (RFC 9113 §8.7). */
-export function wasNotProcessed(stream: ClientHttp2Stream, error: Error | undefined): boolean {
-  if (stream.rstCode === constants.NGHTTP2_REFUSED_STREAM) return true;
-  const code = (error as NodeJS.ErrnoException | undefined)?.code;
-  return code === 'ERR_HTTP2_GOAWAY_SESSION' || code === 'ERR_HTTP2_INVALID_SESSION' || stream.pending;
+function hasRoom({ streams, http2 }: Member): boolean {
+  return http2 !== undefined && streams < http2.peerMaxStreams && !http2.leaving;
 }

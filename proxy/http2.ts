@@ -1,12 +1,5 @@
-// HTTP/2 connections of clients: sessions with their limits, and each stream to where it belongs.
+// HTTP/2 connections of clients: their limits and clocks, and each request to where it belongs.
 
-import {
-  constants,
-  performServerHandshake,
-  type ServerHttp2Session,
-  type ServerHttp2Stream,
-  type ServerOptions,
-} from 'node:http2';
 import type { LocalHandler } from '../src/lib/local-handler.ts';
 import { type AccessEntry, createAccessEntry } from './access-log.ts';
 import {
@@ -20,176 +13,149 @@ import type { Deadline } from './deadlines.ts';
 import { Fault, type FaultCode } from './errors.ts';
 import { relayToHttp2 } from './grpc.ts';
 import { forwardedFields } from './headers.ts';
+import { type BlockLimits, createField, type HeaderField } from './hpack.ts';
+import {
+  type ConnectionUser,
+  type Http2Connection,
+  type Http2Stream,
+  openHttp2Connection,
+} from './http2-connection.ts';
+import { fieldKind, kindOf } from './http2-fields.ts';
+import { errorCode } from './http2-frames.ts';
 import { relayToHttp1 } from './http2-relay.ts';
 import { replyFault, replyLocal } from './http2-reply.ts';
 import { type ForwardedFamily, type Http2Exchange, type Http2Request, readRequest } from './http2-request.ts';
 import { createHttp2Upstreams, type Http2Upstreams } from './http2-upstream.ts';
 import { coveredBy } from './routes.ts';
 
-const { NGHTTP2_ENHANCE_YOUR_CALM, NGHTTP2_FLAG_END_STREAM, NGHTTP2_NO_ERROR } = constants;
-
 /** Per stream: at 50 ms of round trip an upload still moves 20 MiB/s. */
 const STREAM_WINDOW = 1024 * 1024;
-const SESSION_WINDOW = 16 * 1024 * 1024;
-/** PING and SETTINGS frames that a client may send in each window of time: each makes us answer. */
-const CONTROL_FRAMES = 500;
-const CONTROL_WINDOW_MS = 10_000;
-/** Between GOAWAY and the end of a connection on which nothing happens. */
-const GOODBYE_MS = 1_000;
+const CONNECTION_WINDOW = 16 * 1024 * 1024;
 
 /**
  * An acceptor for connections that negotiated `h2`. A client that breaks RFC 9113, floods, or never sends its
  * preface loses its own connection (GOAWAY) and disturbs no other.
  */
 export function createHttp2Acceptor(context: ProxyContext): Acceptor {
-  const upstreams = createHttp2Upstreams({ deadlines: context.deadlines, upstreams: context.upstreams });
-  const sessions = new Set<ServerHttp2Session>();
-  const options = sessionOptions(context.limits);
+  const upstreams = createHttp2Upstreams({
+    deadlines: context.deadlines,
+    upstreams: context.upstreams,
+    fieldLimits: fieldLimitsOf(context.limits),
+  });
+  const clients = new Set<Client>();
+  const shared: Shared = { context, upstreams, fieldLimits: fieldLimitsOf(context.limits), ended: false };
   let draining = false;
-  let ended = false;
   return {
     accept(connection) {
       if (connection.socket.destroyed) return;
-      const session = performServerHandshake(connection.socket, options);
-      sessions.add(session);
-      session.on('close', () => sessions.delete(session));
-      serve(session, connection, context, upstreams, () => ended);
-      if (draining) sayGoodbye(session);
+      const client = createClient(shared, connection, () => clients.delete(client));
+      clients.add(client);
+      if (draining) sayGoodbye(client);
     },
     drain() {
       draining = true;
-      for (const session of sessions) sayGoodbye(session);
+      for (const client of clients) sayGoodbye(client);
       upstreams.drain();
     },
     get open() {
-      return sessions.size;
+      return clients.size;
     },
     destroyAll() {
-      ended = true;
-      for (const session of sessions) session.destroy();
+      shared.ended = true;
+      for (const client of clients) client.http2.destroy();
       upstreams.destroyAll();
     },
   };
+}
+
+/** RFC 9113 §6.5.2 counts 32 for each field; the four or five pseudo-header fields are no lines of HTTP/1.1. */
+function fieldLimitsOf({ maxHeaderBytes, maxHeaderCount }: ListenerLimits): BlockLimits {
+  return { bytes: maxHeaderBytes, count: maxHeaderCount + 5 };
+}
+
+/** What all connections share. */
+interface Shared {
+  readonly context: ProxyContext;
+  readonly upstreams: Http2Upstreams;
+  readonly fieldLimits: BlockLimits;
+  /** Connections are being ended by us, whatever is under way. */
+  ended: boolean;
+}
+
+interface Client {
+  readonly shared: Shared;
+  readonly connection: Connection;
+  readonly http2: Http2Connection;
+  readonly forwardedFor: (request: Http2Request) => ForwardedFamily;
+  /** Of the streams under way; undefined where no access log is written. */
+  readonly accesses: Map<Http2Stream, AccessEntry> | undefined;
 }
 
 /**
  * RFC 9113 §6.8: first a GOAWAY that refuses nothing, so that requests which crossed it on the way are still answered;
  * the one that counts comes when those must have arrived.
  */
-function sayGoodbye(session: ServerHttp2Session): void {
-  if (session.destroyed) return;
-  session.goaway(NGHTTP2_NO_ERROR, 2 ** 31 - 1);
-  const timer = setTimeout(() => session.close(), LAST_REQUEST_MS);
-  session.once('close', () => clearTimeout(timer));
+function sayGoodbye({ http2 }: Client): void {
+  http2.announceEnd();
+  const timer = setTimeout(() => http2.end(), LAST_REQUEST_MS);
+  http2.socket.once('close', () => clearTimeout(timer));
 }
 
-function sessionOptions(limits: ListenerLimits): ServerOptions {
-  return {
-    settings: {
-      maxConcurrentStreams: limits.maxConcurrentStreams,
-      initialWindowSize: STREAM_WINDOW,
-      maxHeaderListSize: limits.maxHeaderBytes,
-      enableConnectProtocol: true,
-    },
-    // The four or five pseudo-header fields come on top of what is counted as lines in HTTP/1.1.
-    maxHeaderListPairs: limits.maxHeaderCount + 5,
-    maxSessionInvalidFrames: 100,
-    maxSessionRejectedStreams: 100,
-    // Browsers cancel whole pages of requests at once; more than this is rapid reset (CVE-2023-44487).
-    streamResetBurst: 500,
-    streamResetRate: 33,
-    strictSingleValueFields: false,
-  };
-}
-
-/** What all streams of one connection share. */
-interface ClientSession {
-  readonly connection: Connection;
-  readonly context: ProxyContext;
-  readonly upstreams: Http2Upstreams;
-  readonly forwardedFor: (request: Http2Request) => ForwardedFamily;
-}
-
-function serve(
-  session: ServerHttp2Session,
-  connection: Connection,
-  context: ProxyContext,
-  upstreams: Http2Upstreams,
-  endedByUs: () => boolean,
-): void {
-  const { deadlines, limits } = context;
-  const client: ClientSession = {
-    connection,
-    context,
-    upstreams,
-    forwardedFor: createForwardedFor(connection),
-  };
-  let open = 0;
-  let strikes = 0;
-  let strikesSince = deadlines.now();
+function createClient(shared: Shared, connection: Connection, closed: () => void): Client {
+  const { context } = shared;
+  const { deadlines, limits, accessLog } = context;
+  const { socket } = connection;
   // Counted from the last stream, not the last byte: PINGs must not hold an idle connection.
-  const idle: Deadline = { at: Number.POSITIVE_INFINITY, expired: onIdle };
+  const idle: Deadline = { at: Number.POSITIVE_INFINITY, expired: () => http2.end() };
   const preface: Deadline = {
     at: deadlines.now() + limits.headerTimeoutMs,
-    expired: () => session.destroy(),
+    expired: () => http2.destroy(),
   };
-  deadlines.watch(preface);
-  session.setLocalWindowSize(SESSION_WINDOW);
-
-  const onStreamClose = () => {
-    open--;
-    if (open === 0 && !session.destroyed) watchIdle();
-  };
-  session.on('stream', (stream, _headers, flags, raw) => {
-    open++;
-    deadlines.forget(idle);
-    stream.on('close', onStreamClose);
-    stream.on('error', ignore);
-    const access =
-      context.accessLog === undefined ? undefined : logAtClose(stream, raw, connection, context, endedByUs);
-    const request = readRequest(raw, (flags & NGHTTP2_FLAG_END_STREAM) !== 0, limits.maxHeaderBytes);
-    handle(stream, request, client, access);
-    // There is nothing to read: that it has ended is noted now, and the stream can be let go as soon as it has closed.
-    if ((flags & NGHTTP2_FLAG_END_STREAM) !== 0) stream.read();
-  });
-  session.once('remoteSettings', () => {
-    deadlines.forget(preface);
-    if (open === 0) watchIdle();
-  });
-  session.on('remoteSettings', strike);
-  session.on('ping', strike);
-  session.on('error', (err) =>
-    context.log.debug({ client: connection.clientAddress, err }, 'connection ended'),
-  );
-  session.on('close', () => {
-    deadlines.forget(idle);
-    deadlines.forget(preface);
-  });
-
-  function onIdle() {
-    // A header block that never ends keeps a session from closing by itself, a client that never ends its socket.
-    if (session.closed) {
-      connection.socket.destroy();
-      return;
-    }
-    session.close();
-    idle.at = deadlines.now() + GOODBYE_MS;
-    deadlines.watch(idle);
-  }
-
-  function watchIdle(): void {
+  const watchIdle = () => {
     idle.at = deadlines.now() + limits.keepAliveTimeoutMs;
     deadlines.watch(idle);
-  }
-
-  function strike(): void {
-    const now = deadlines.now();
-    if (now - strikesSince > CONTROL_WINDOW_MS) {
-      strikesSince = now;
-      strikes = 0;
-    }
-    if (++strikes > CONTROL_FRAMES && !session.destroyed) session.destroy(NGHTTP2_ENHANCE_YOUR_CALM as never);
-  }
+  };
+  const user: ConnectionUser = {
+    greeted() {
+      deadlines.forget(preface);
+      if (http2.openStreams === 0) watchIdle();
+    },
+    streamOpened(stream, fields, ended, tooLarge) {
+      if (http2.openStreams === 1) deadlines.forget(idle);
+      takeRequest(client, stream, fields, ended, tooLarge);
+    },
+    streamClosed(stream) {
+      logStream(client, stream);
+      if (http2.openStreams === 0 && !http2.closed) watchIdle();
+    },
+    connectionClosed(error) {
+      deadlines.forget(idle);
+      deadlines.forget(preface);
+      closed();
+      if (error !== undefined)
+        context.log.debug({ client: connection.clientAddress, err: error }, 'connection ended');
+    },
+  };
+  const http2 = openHttp2Connection({
+    socket,
+    role: 'server',
+    deadlines,
+    user,
+    maxConcurrentStreams: limits.maxConcurrentStreams,
+    streamWindow: STREAM_WINDOW,
+    connectionWindow: CONNECTION_WINDOW,
+    fieldLimits: shared.fieldLimits,
+  });
+  const client: Client = {
+    shared,
+    connection,
+    http2,
+    forwardedFor: createForwardedFor(connection),
+    accesses: accessLog === undefined ? undefined : new Map(),
+  };
+  deadlines.watch(preface);
+  socket.on('data', (bytes: Buffer) => http2.receive(bytes, bytes.length));
+  return client;
 }
 
 /** What is said of an untrusted client changes only with the host asked, and a connection rarely asks two. */
@@ -201,7 +167,7 @@ function createForwardedFor(connection: Connection): (request: Http2Request) => 
     if (!trusted && authority === lastAuthority) return last;
     const pairs = forwardedFields(connection, authority, forwarded ?? {});
     const family = {
-      fields: pairs.flat(),
+      fields: pairs.map(([name, value]) => createField(name, value)),
       lines: pairs.map(([name, value]) => `${name}: ${value}\r\n`).join(''),
     };
     if (trusted) return family;
@@ -211,19 +177,26 @@ function createForwardedFor(connection: Connection): (request: Http2Request) => 
   };
 }
 
-/** A reset of a stream reaches those concerned as its `close` event. */
-function ignore(): void {}
-
-function handle(
-  stream: ServerHttp2Stream,
-  request: Http2Request | FaultCode,
-  { connection, context, upstreams, forwardedFor }: ClientSession,
-  access: AccessEntry | undefined,
+function takeRequest(
+  client: Client,
+  stream: Http2Stream,
+  fields: readonly HeaderField[],
+  ended: boolean,
+  tooLarge: boolean,
 ) {
+  const { context } = client.shared;
+  const access = client.accesses === undefined ? undefined : beginAccess(client, stream, fields);
+  const request = tooLarge ? 'headers-too-large' : readRequest(fields, ended);
+  if (request === 'malformed') {
+    if (access !== undefined) access.fault = 'bad-request';
+    return stream.reset(errorCode.protocolError);
+  }
   if (typeof request === 'string') return refuse(stream, request, access);
   if (access !== undefined) access.host = request.host;
-  if (!coveredBy(connection.certificateNames, request.host))
+  if (request.contentLength >= 0) stream.expects = request.contentLength;
+  if (!coveredBy(client.connection.certificateNames, request.host)) {
     return refuse(stream, 'misdirected', access, request);
+  }
   const path = pathOf(request.path);
   for (const handler of context.localHandlers) {
     if (handler.matches(path)) return void answer(stream, request, path, handler, context, access);
@@ -234,8 +207,9 @@ function handle(
   if (maxBodyBytes > 0 && request.contentLength > maxBodyBytes) {
     return refuse(stream, 'body-too-large', access, request);
   }
+  const { connection, forwardedFor, shared } = client;
   const forwarded = forwardedFor(request);
-  dispatch({ stream, request, connection, upstream, context, forwarded, access }, upstreams);
+  dispatch({ stream, request, connection, upstream, context, forwarded, access }, shared.upstreams);
 }
 
 function dispatch(exchange: Http2Exchange, upstreams: Http2Upstreams) {
@@ -265,7 +239,7 @@ function carriesWebsockets({ request, upstream }: Http2Exchange): boolean {
 }
 
 async function answer(
-  stream: ServerHttp2Stream,
+  stream: Http2Stream,
   request: Http2Request,
   path: string,
   handler: LocalHandler,
@@ -276,60 +250,53 @@ async function answer(
   const query = request.path.slice(path.length + 1);
   try {
     const reply = await handler.handle({ method, path, query, host, headers: joinFields(fields) });
-    const sent = replyLocal(stream, request, reply);
-    if (access !== undefined) access.sent = sent;
+    replyLocal(stream, request, reply, access);
   } catch (err) {
     context.log.error({ path, err }, 'local handler failed');
     if (access !== undefined) access.fault = 'failed';
-    replyFault(stream, request, new Fault('failed', undefined, { cause: err }));
+    replyFault(stream, request, new Fault('failed', undefined, { cause: err }), access);
   }
 }
+
+const UNREAD = { method: 'GET', grpc: false };
 
 function refuse(
-  stream: ServerHttp2Stream,
+  stream: Http2Stream,
   code: FaultCode,
   access: AccessEntry | undefined,
-  request?: Http2Request,
+  request: Pick<Http2Request, 'method' | 'grpc'> = UNREAD,
 ): void {
-  const answered = request ?? { method: 'GET', endStream: stream.readableEnded, grpc: false };
-  const sent = replyFault(stream, answered, new Fault(code));
-  if (access === undefined) return;
-  access.fault = code;
-  access.sent = sent;
+  if (access !== undefined) access.fault = code;
+  replyFault(stream, request, new Fault(code), access);
 }
 
-/** The entry for a stream that has just begun, and is written when the stream has closed. */
-function logAtClose(
-  stream: ServerHttp2Stream,
-  raw: readonly string[],
-  { clientAddress }: Connection,
-  { accessLog, deadlines }: ProxyContext,
-  endedByUs: () => boolean,
-): AccessEntry {
-  const access = createAccessEntry('h2', clientAddress, deadlines.now());
-  for (let i = 0; i < raw.length; i += 2) {
-    const value = raw[i + 1]!;
-    if (raw[i] === ':method') access.method = value;
-    else if (raw[i] === ':path') access.target = value;
-    else if (raw[i] === ':authority') access.host = value;
+// --- The access log ---
+
+function beginAccess(
+  { accesses, connection, shared }: Client,
+  stream: Http2Stream,
+  fields: readonly HeaderField[],
+) {
+  const access = createAccessEntry('h2', connection.clientAddress, shared.context.deadlines.now());
+  for (const field of fields) {
+    const kind = kindOf(field);
+    if (kind === fieldKind.method) access.method = field.value;
+    else if (kind === fieldKind.path) access.target = field.value;
+    else if (kind === fieldKind.authority) access.host = field.value;
   }
-  stream.on('close', () => {
-    noteOutcome(stream, access, endedByUs());
-    accessLog?.write(access, deadlines.now());
-  });
+  accesses?.set(stream, access);
   return access;
 }
 
-/** Status and grpc-status are what was sent, whoever said it. */
-function noteOutcome(stream: ServerHttp2Stream, access: AccessEntry, endedByUs: boolean): void {
-  const { sentHeaders, sentTrailers } = stream;
-  const whole = stream.headersSent && stream.writableEnded && stream.rstCode === NGHTTP2_NO_ERROR;
-  if (!whole) access.fault ??= endedByUs ? 'draining' : 'client-closed';
-  if (stream.headersSent) {
-    access.status = Number(sentHeaders[':status']);
-    const grpcStatus = Number(sentTrailers?.['grpc-status'] ?? sentHeaders['grpc-status'] ?? -1);
-    if (Number.isInteger(grpcStatus)) access.grpcStatus = grpcStatus;
-  } else if (access.fault === 'client-closed') access.status = 499;
+/** Written when the stream has closed, however it did. */
+function logStream({ accesses, shared }: Client, stream: Http2Stream): void {
+  const access = accesses?.get(stream);
+  if (access === undefined) return;
+  accesses?.delete(stream);
+  const { accessLog, deadlines } = shared.context;
+  if (stream.end !== 'complete') access.fault ??= shared.ended ? 'draining' : 'client-closed';
+  if (access.fault === 'client-closed' && access.status === 0) access.status = 499;
+  accessLog?.write(access, deadlines.now());
 }
 
 function pathOf(target: string): string {
@@ -337,11 +304,9 @@ function pathOf(target: string): string {
   return question < 0 ? target : target.slice(0, question);
 }
 
-function joinFields(fields: readonly string[]): Record<string, string> {
+function joinFields(fields: readonly HeaderField[]): Record<string, string> {
   const joined: Record<string, string> = Object.create(null);
-  for (let i = 0; i < fields.length; i += 2) {
-    const name = fields[i]!;
-    const value = fields[i + 1]!;
+  for (const { name, value } of fields) {
     joined[name] = joined[name] === undefined ? value : `${joined[name]}, ${value}`;
   }
   return joined;

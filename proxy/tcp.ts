@@ -10,6 +10,18 @@ import type { Acquisition, UpstreamLink, UpstreamUser } from './upstream.ts';
 import { createFrameTracker, type FrameTracker, goingAwayFrame, trackFrames } from './websocket-frames.ts';
 import { writeLent } from './writes.ts';
 
+/** The client's side of a tunnel: a socket, or a stream of HTTP/2. */
+export interface TunnelClient {
+  /** Bytes of earlier writes that are still to leave: what is written behind them is kept, not lent. */
+  readonly writableLength: number;
+  /** False: enough is waiting, and clientDrained() will say when it has gone. */
+  write(bytes: string | Uint8Array, encoding?: BufferEncoding): boolean;
+  end(): unknown;
+  destroy(): unknown;
+  pause(): unknown;
+  resume(): unknown;
+}
+
 /** Two sockets joined. Whoever owns the client's listeners passes their events in. */
 export interface Tunnel extends UpstreamUser {
   clientData(bytes: Buffer): void;
@@ -29,7 +41,7 @@ export interface OpenTunnel {
 
 export interface TunnelOptions {
   readonly context: Pick<ProxyContext, 'deadlines' | 'limits' | 'log' | 'tunnels'>;
-  readonly client: TLSSocket;
+  readonly client: TunnelClient;
   readonly settings: UpstreamSettings;
   /** Both ends speak WebSocket. */
   readonly websocket?: boolean;
@@ -158,7 +170,7 @@ interface Direction {
   told: boolean;
 }
 
-function createGoodbye(client: TLSSocket, link: () => UpstreamLink | undefined): Goodbye {
+function createGoodbye(client: TunnelClient, link: () => UpstreamLink | undefined): Goodbye {
   const fromClient: Direction = { tracker: createFrameTracker(), due: false, owed: false, told: false };
   const fromUpstream: Direction = { tracker: createFrameTracker(), due: false, owed: false, told: false };
   let leaving = false;

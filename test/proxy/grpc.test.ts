@@ -15,6 +15,7 @@ import { describe, it, type TestContext } from 'node:test';
 import { createServer as createTlsServer } from 'node:tls';
 import * as grpc from '@grpc/grpc-js';
 import { createDeadlines } from '../../proxy/deadlines.ts';
+import type { Http2Stream } from '../../proxy/http2-connection.ts';
 import { createHttp2Upstreams, type UpstreamSession } from '../../proxy/http2-upstream.ts';
 import { createUpstreams } from '../../proxy/upstream.ts';
 import {
@@ -53,6 +54,8 @@ const echo = {
   fail: method('Fail', false, false),
   hang: method('Hang', true, true),
 };
+
+const NO_STREAM_USER = { streamData() {}, streamTrailers() {}, streamEnded() {}, streamDrained() {} };
 
 interface EchoServer {
   readonly port: number;
@@ -523,18 +526,19 @@ describe('HTTP/2 upstreams', () => {
       upstreams: createUpstreams({ deadlines }),
       quietMs: -1,
       pingTimeoutMs: 60,
+      fieldLimits: { bytes: 16_384, count: 128 },
     });
     t.after(() => upstreams.destroyAll());
     const settings = upstreamAt('h2c', (server.address() as AddressInfo).port);
     const session = await new Promise<UpstreamSession>((taken, failed) => {
       upstreams.acquire(settings, taken, failed);
     });
-    const stream = session.request([':method', 'GET', ':scheme', 'http', ':authority', 'x', ':path', '/'], {
-      endStream: true,
-      waitForTrailers: false,
-    });
-    const [error] = await once(stream, 'error');
-    assert.match(error.message, /PING/);
+    const closed = Promise.withResolvers<Http2Stream>();
+    const stream = session.openStream({ ...NO_STREAM_USER, streamClosed: closed.resolve });
+    stream.beginHead();
+    for (const [name, value] of requestFields()) stream.addField(name, value);
+    stream.endHead('last');
+    assert.equal((await closed.promise).end, 'lost');
     assert.equal(session.lost, true);
   });
 
