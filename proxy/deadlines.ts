@@ -10,6 +10,10 @@ export interface Deadline {
 export interface Deadlines {
   /** Monotonic milliseconds, the time scale of `Deadline.at`. */
   now(): number;
+  /** As now(), but perhaps one tick behind: for what asks with every message. */
+  coarse(): number;
+  /** A `Deadline.at` that lies `ms` ahead, by the coarse clock: never early, and late by one more tick at most. */
+  after(ms: number): number;
   watch(deadline: Deadline): void;
   forget(deadline: Deadline): void;
 }
@@ -20,8 +24,10 @@ const TICK_MS = 250;
 export function createDeadlines(now: () => number = () => performance.now(), tickMs = TICK_MS): Deadlines {
   const watched = new Set<Deadline>();
   let timer: NodeJS.Timeout | undefined;
+  let swept = 0;
   const sweep = () => {
     const time = now();
+    swept = time;
     for (const deadline of watched) {
       if (deadline.at > time) continue;
       watched.delete(deadline);
@@ -31,12 +37,18 @@ export function createDeadlines(now: () => number = () => performance.now(), tic
     clearInterval(timer);
     timer = undefined;
   };
+  // Without a timer nobody moves the coarse clock.
+  const coarse = () => (timer === undefined ? now() : swept);
   return {
     now,
+    coarse,
+    after: (ms) => coarse() + tickMs + ms,
     watch(deadline) {
       watched.add(deadline);
+      if (timer !== undefined) return;
+      swept = now();
       // Never what keeps the process alive: the sockets being watched do that.
-      timer ??= setInterval(sweep, tickMs).unref();
+      timer = setInterval(sweep, tickMs).unref();
     },
     forget: (deadline) => void watched.delete(deadline),
   };

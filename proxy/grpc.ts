@@ -60,7 +60,9 @@ class Relay implements StreamUser, Deadline {
     this.upstreams = upstreams;
     this.requestEnded = request.endStream;
     this.replay = request.endStream ? undefined : [];
-    this.endsAt = context.deadlines.now() + (upstream.totalTimeoutMs ?? Number.POSITIVE_INFINITY);
+    const { totalTimeoutMs } = upstream;
+    this.endsAt =
+      totalTimeoutMs === undefined ? Number.POSITIVE_INFINITY : context.deadlines.after(totalTimeoutMs);
     this.at = this.endsAt;
   }
 
@@ -266,7 +268,7 @@ class Relay implements StreamUser, Deadline {
   }
 
   private alive(): void {
-    this.at = Math.min(this.exchange.context.deadlines.now() + this.patience(), this.endsAt);
+    this.at = Math.min(this.exchange.context.deadlines.after(this.patience()), this.endsAt);
   }
 
   private patience(): number {

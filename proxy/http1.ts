@@ -489,7 +489,7 @@ function readReplyFields(head: MessageHead): boolean {
 function readSharedField(head: MessageHead, id: number, line: number): boolean {
   switch (id) {
     case field.contentLength:
-      return readContentLength(head, valueAt(head, line));
+      return readContentLength(head, line);
     case field.transferEncoding:
       return readTransferEncoding(head, valueAt(head, line));
     case field.connection:
@@ -503,11 +503,23 @@ function readSharedField(head: MessageHead, id: number, line: number): boolean {
   }
 }
 
+/** 2^53 is no length, and 15 digits are always below it. */
+const LONGEST_LENGTH = 15;
+
 /** RFC 9112 §6.3: one line, digits alone; a list, even of equals, is refused, and so are superfluous zeros. */
-function readContentLength(head: MessageHead, value: string): boolean {
+function readContentLength(head: MessageHead, line: number): boolean {
   if (head.contentLength !== -1) return refused(head, 'bad-request', 'more than one Content-Length');
-  if (!/^(?:0|[1-9]\d{0,14})$/.test(value)) return refused(head, 'bad-request', 'a malformed Content-Length');
-  head.contentLength = Number(value);
+  const start = head.lines[line * LINE + 2]!;
+  const end = head.lines[line * LINE + 3]!;
+  let length = 0;
+  let sound = end > start && end - start <= LONGEST_LENGTH;
+  for (let at = start; sound && at < end; at++) {
+    const digit = head.text.charCodeAt(at) - 48;
+    sound = digit >= 0 && digit <= 9 && (digit > 0 || at > start || end === start + 1);
+    length = length * 10 + digit;
+  }
+  if (!sound) return refused(head, 'bad-request', 'a malformed Content-Length');
+  head.contentLength = length;
   return true;
 }
 

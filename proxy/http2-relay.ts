@@ -92,7 +92,9 @@ class Relay implements StreamUser, UpstreamUser, Deadline {
     this.stream = stream;
     this.websocket = request.protocol === undefined ? undefined : websocketKey();
     this.chunked = this.websocket === undefined && requestFraming(exchange) === 'chunked';
-    this.endsAt = context.deadlines.now() + (upstream.totalTimeoutMs ?? Number.POSITIVE_INFINITY);
+    const { totalTimeoutMs } = upstream;
+    this.endsAt =
+      totalTimeoutMs === undefined ? Number.POSITIVE_INFINITY : context.deadlines.after(totalTimeoutMs);
     this.at = this.endsAt;
     this.replay = request.endStream ? NO_CHUNKS : [];
     this.requestEnded = request.endStream;
@@ -418,7 +420,7 @@ class Relay implements StreamUser, UpstreamUser, Deadline {
   }
 
   private alive(): void {
-    this.at = Math.min(this.exchange.context.deadlines.now() + this.patience(), this.endsAt);
+    this.at = Math.min(this.exchange.context.deadlines.after(this.patience()), this.endsAt);
   }
 
   private patience(): number {

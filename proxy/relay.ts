@@ -35,7 +35,7 @@ import { coveredBy, type UpstreamSettings } from './routes.ts';
 import type { Tunnel } from './tcp.ts';
 import { asksForUpgrade, beginTunnel } from './upgrade.ts';
 import type { Acquisition, UpstreamLink, UpstreamUser } from './upstream.ts';
-import { writeJoined, writeLent } from './writes.ts';
+import { gather, isFull, writeJoined, writeJoinedSecure, writeLent } from './writes.ts';
 
 export interface Http1Acceptor extends Acceptor {
   /** `first`: bytes that were already read from the connection. */
@@ -156,7 +156,7 @@ function acceptConnection(shared: Shared, connection: Connection, first: Buffer 
   const { socket } = connection;
   const relay = createRelay(shared, connection);
   shared.relays.add(relay);
-  relay.deadline.at = shared.context.deadlines.now() + shared.context.limits.headerTimeoutMs;
+  relay.deadline.at = shared.context.deadlines.after(shared.context.limits.headerTimeoutMs);
   shared.context.deadlines.watch(relay.deadline);
   socket.on('data', (bytes: Buffer) => clientData(relay, bytes));
   socket.on('drain', () => clientDrained(relay));
@@ -263,7 +263,7 @@ function readRequest(relay: Relay, bytes: Buffer) {
     relay.held = bytes;
     if (relay.state === HEAD) return;
     relay.state = HEAD;
-    relay.deadline.at = context.deadlines.now() + context.limits.headerTimeoutMs;
+    relay.deadline.at = context.deadlines.after(context.limits.headerTimeoutMs);
     return;
   }
   relay.state = EXCHANGE;
@@ -402,7 +402,9 @@ function forward(relay: Relay, head: MessageHead, target: string, settings: Upst
   // What is reached over HTTP/2 alone is to be asked over HTTP/2 (RFC 9110 §15.6.6).
   if (HTTP2_ONLY.has(settings.protocol)) return replyCode(relay, 'http2-required');
   // The upstream's connect timeout counts from here, and the other clocks from when it is connected.
-  relay.endsAt = context.deadlines.now() + (settings.totalTimeoutMs ?? Number.POSITIVE_INFINITY);
+  const { totalTimeoutMs } = settings;
+  relay.endsAt =
+    totalTimeoutMs === undefined ? Number.POSITIVE_INFINITY : context.deadlines.after(totalTimeoutMs);
   relay.deadline.at = relay.endsAt;
   relay.attempt = context.upstreams.acquire(settings, relay);
 }
@@ -429,9 +431,10 @@ function passRequestBody(relay: Relay, prefix: string, bytes: Buffer) {
   if (pos < bytes.length) hold(relay, bytes.subarray(pos));
   relay.bodySent ||= pos > 0;
   const socket = link!.socket;
-  const ready =
-    text === '' ? socket.write(bytes.subarray(from, pos)) : writeJoined(socket, text, bytes, from, pos);
-  if (!ready) pauseClient(relay);
+  if (!request.done) gather(socket);
+  if (text === '') socket.write(bytes.subarray(from, pos));
+  else writeJoined(socket, text, bytes, from, pos);
+  if (isFull(socket)) pauseClient(relay);
   touch(relay);
 }
 
@@ -491,7 +494,7 @@ function touch(relay: Relay) {
   let ms = settings.readTimeoutMs;
   if (relay.upstreamPaused) ms = limits.clientIdleTimeoutMs;
   else if (!relay.request.done) ms = relay.clientPaused ? settings.sendTimeoutMs : limits.clientIdleTimeoutMs;
-  relay.deadline.at = Math.min(deadlines.now() + ms, relay.endsAt);
+  relay.deadline.at = Math.min(deadlines.after(ms), relay.endsAt);
 }
 
 function expire(relay: Relay) {
@@ -657,7 +660,7 @@ function passReplyBody(relay: Relay, prefix: string, bytes: Buffer, start: numbe
   } else {
     const next = readBody(reply, bytes, start, end, relay.shared.context.limits);
     if (next < end) relay.upstreamKeeps = false;
-    if (prefix !== '') ready = writeJoined(client, prefix, bytes, start, next);
+    if (prefix !== '') ready = writeJoinedSecure(client, prefix, bytes, start, next);
     else if (next > start) ready = writeLent(client, bytes, start, next);
   }
   if (reply.done) return finishReply(relay);
@@ -677,7 +680,7 @@ function passFramedReply(relay: Relay, prefix: string, bytes: Buffer, start: num
   let pos = start;
   let ready = true;
   const flush = (to: number) => {
-    if (text !== '') ready = writeJoined(client, text, bytes, from, to);
+    if (text !== '') ready = writeJoinedSecure(client, text, bytes, from, to);
     else if (to > from) ready = writeLent(client, bytes, from, to);
     text = '';
   };
@@ -779,7 +782,7 @@ function afterReply(relay: Relay) {
   relay.state = IDLE;
   relay.replyMode = AS_IT_CAME;
   const { deadlines, limits } = relay.shared.context;
-  relay.deadline.at = deadlines.now() + limits.keepAliveTimeoutMs;
+  relay.deadline.at = deadlines.after(limits.keepAliveTimeoutMs);
   // Who does not take replies gets no more of them to pile up.
   if (relay.client.writableNeedDrain) pauseClient(relay);
   else if (relay.held !== undefined) process.nextTick(readHeld, relay);

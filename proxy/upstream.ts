@@ -181,7 +181,7 @@ export function createUpstreams(options: UpstreamsOptions): Upstreams {
   function takeIdle(endpoint: Endpoint): Link | undefined {
     const idle = pools.get(endpoint)?.idle;
     if (idle === undefined) return undefined;
-    const oldest = deadlines.now() - idleTimeoutMs;
+    const oldest = deadlines.coarse() - idleTimeoutMs;
     for (let link = idle.pop(); link !== undefined; link = idle.pop()) {
       if (link.idleSince > oldest && !link.socket.destroyed && link.socket.writable) return link;
       link.socket.destroy();
@@ -335,7 +335,7 @@ export function createUpstreams(options: UpstreamsOptions): Upstreams {
           return;
         }
         link.reused = true;
-        link.idleSince = deadlines.now();
+        link.idleSince = deadlines.coarse();
         idle.push(link);
         // Idle sockets must be read, or their end would go unseen.
         socket.resume();
