@@ -18,7 +18,6 @@ export interface Connection {
   readonly serverName: string;
   /** Of the client; from the PROXY header if there was one. */
   readonly clientAddress: string;
-  readonly clientPort: number;
   /** The port that the client connected to. */
   readonly serverPort: number;
   /** Whether its peer is a trusted proxy, whose X-Forwarded-* and Forwarded fields are kept and appended to. */

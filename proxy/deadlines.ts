@@ -1,7 +1,9 @@
 // Deadlines that move with every byte, any number of them on one coarse timer.
 
+import { createRoster, type RosterMember } from './roster.ts';
+
 /** Set `at` (milliseconds of `now()`) anew at each sign of life; Infinity suspends it. */
-export interface Deadline {
+export interface Deadline extends RosterMember {
   at: number;
   /** Called once, after which the deadline is no longer watched. */
   readonly expired: () => void;
@@ -22,17 +24,17 @@ export interface Deadlines {
 const TICK_MS = 250;
 
 export function createDeadlines(now: () => number = () => performance.now(), tickMs = TICK_MS): Deadlines {
-  const watched = new Set<Deadline>();
+  const watched = createRoster<Deadline>();
   let timer: NodeJS.Timeout | undefined;
   let swept = 0;
   const sweep = () => {
     const time = now();
     swept = time;
-    for (const deadline of watched) {
-      if (deadline.at > time) continue;
-      watched.delete(deadline);
+    watched.each((deadline) => {
+      if (deadline.at > time) return;
+      watched.remove(deadline);
       deadline.expired();
-    }
+    });
     if (watched.size > 0) return;
     clearInterval(timer);
     timer = undefined;
@@ -50,6 +52,6 @@ export function createDeadlines(now: () => number = () => performance.now(), tic
       // Never what keeps the process alive: the sockets being watched do that.
       timer = setInterval(sweep, tickMs).unref();
     },
-    forget: (deadline) => void watched.delete(deadline),
+    forget: watched.remove,
   };
 }

@@ -30,6 +30,7 @@ export function relayToHttp2(exchange: Http2Exchange, upstreams: Http2Upstreams)
 /** The client's side, and what both sides share. */
 class Relay implements StreamUser, Deadline {
   at: number;
+  place = -1;
   readonly exchange: Http2Exchange;
   readonly stream: Http2Stream;
   session: UpstreamSession | undefined;

@@ -31,6 +31,7 @@ import {
   writeSettings,
 } from './http2-frames.ts';
 import { createOutbox, giveBack, type Outbox, reserve, takeOut } from './outbox.ts';
+import { createStreamTable } from './roster.ts';
 
 /** How a stream came to its end. */
 export type StreamEnd =
@@ -89,6 +90,8 @@ export interface Http2Stream {
   /** Bytes that wait for the peer's windows or for the socket. */
   readonly queued: number;
   readonly paused: boolean;
+  /** Of whoever has the connection; not looked at here. */
+  note: unknown;
   /** A header block: beginHead(), addField() for each field with its name in lower case, endHead(). */
   beginHead(): void;
   addField(name: string, value: string, neverIndexed?: boolean): void;
@@ -209,6 +212,7 @@ class Stream implements Http2Stream {
   headersSent = false;
   queued = 0;
   paused = false;
+  note: unknown = undefined;
 
   sendWindow: number;
   receiveWindow: number;
@@ -318,7 +322,7 @@ class Connection implements Http2Connection {
   private readonly connectionWindow: number;
   private readonly fieldLimits: BlockLimits;
   private readonly decoder: HpackDecoder = createDecoder();
-  private readonly streams = new Map<number, Stream>();
+  private readonly streams = createStreamTable<Stream>();
   private readonly linger: Deadline;
 
   private partial: Buffer | undefined;
@@ -657,7 +661,7 @@ class Connection implements Http2Connection {
     }
     const stream = new Stream(id, this);
     stream.remoteEnded = ended;
-    this.streams.set(id, stream);
+    this.streams.set(stream);
     this.user.streamOpened?.(stream, fields, ended, tooLarge);
   }
 
@@ -766,7 +770,7 @@ class Connection implements Http2Connection {
         if (value > LARGEST_WINDOW) return errorCode.flowControlError;
         const difference = value - this.peerWindow;
         this.peerWindow = value;
-        for (const stream of this.streams.values()) {
+        for (const stream of this.streams.list()) {
           stream.sendWindow += difference;
           if (stream.sendWindow > LARGEST_WINDOW) return errorCode.flowControlError;
         }
@@ -808,7 +812,7 @@ class Connection implements Http2Connection {
     this.user.goingAway?.();
     if (this.isServer) return this.end();
     const last = readUint32(bytes, start) & LARGEST_STREAM_ID;
-    for (const stream of [...this.streams.values()]) {
+    for (const stream of this.streams.list()) {
       if (stream.id > last) this.closeStream(stream, 'refused', errorCode.refusedStream);
     }
     this.finishIfIdle();
@@ -884,7 +888,7 @@ class Connection implements Http2Connection {
     stream.user = user;
     this.nextStream += 2;
     if (this.nextStream > LARGEST_STREAM_ID - 2) this.leaving = true;
-    this.streams.set(stream.id, stream);
+    this.streams.set(stream);
     return stream;
   }
 
@@ -1153,7 +1157,7 @@ class Connection implements Http2Connection {
     this.leaving = true;
     this.partial = undefined;
     this.blockParts = [];
-    for (const stream of [...this.streams.values()]) this.closeStream(stream, 'lost', errorCode.cancel);
+    for (const stream of this.streams.list()) this.closeStream(stream, 'lost', errorCode.cancel);
     this.user.connectionClosed(this.error);
   }
 

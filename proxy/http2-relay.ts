@@ -57,6 +57,7 @@ export function relayToHttp1(exchange: Http2Exchange): void {
 class Relay implements StreamUser, UpstreamUser, Deadline {
   /** When the clock that is running has run out, in the deadlines' time. */
   at: number;
+  place = -1;
 
   private readonly exchange: Http2Exchange;
   private readonly stream: Http2Stream;

@@ -26,6 +26,7 @@ import { relayToHttp1 } from './http2-relay.ts';
 import { replyFault, replyLocal } from './http2-reply.ts';
 import { type ForwardedFamily, type Http2Exchange, type Http2Request, readRequest } from './http2-request.ts';
 import { createHttp2Upstreams, type Http2Upstreams } from './http2-upstream.ts';
+import { createRoster, type RosterMember } from './roster.ts';
 import { coveredBy } from './routes.ts';
 
 /** Per stream: at 50 ms of round trip an upload still moves 20 MiB/s. */
@@ -42,19 +43,19 @@ export function createHttp2Acceptor(context: ProxyContext): Acceptor {
     upstreams: context.upstreams,
     fieldLimits: fieldLimitsOf(context.limits),
   });
-  const clients = new Set<Client>();
+  const clients = createRoster<Client>();
   const shared: Shared = { context, upstreams, fieldLimits: fieldLimitsOf(context.limits), ended: false };
   let draining = false;
   return {
     accept(connection) {
       if (connection.socket.destroyed) return;
-      const client = createClient(shared, connection, () => clients.delete(client));
+      const client = createClient(shared, connection, () => clients.remove(client));
       clients.add(client);
       if (draining) sayGoodbye(client);
     },
     drain() {
       draining = true;
-      for (const client of clients) sayGoodbye(client);
+      clients.each(sayGoodbye);
       upstreams.drain();
     },
     get open() {
@@ -62,7 +63,7 @@ export function createHttp2Acceptor(context: ProxyContext): Acceptor {
     },
     destroyAll() {
       shared.ended = true;
-      for (const client of clients) client.http2.destroy();
+      clients.each(({ http2 }) => http2.destroy());
       upstreams.destroyAll();
     },
   };
@@ -82,13 +83,11 @@ interface Shared {
   ended: boolean;
 }
 
-interface Client {
+interface Client extends RosterMember {
   readonly shared: Shared;
   readonly connection: Connection;
   readonly http2: Http2Connection;
   readonly forwardedFor: (request: Http2Request) => ForwardedFamily;
-  /** Of the streams under way; undefined where no access log is written. */
-  readonly accesses: Map<Http2Stream, AccessEntry> | undefined;
 }
 
 /**
@@ -103,8 +102,9 @@ function sayGoodbye({ http2 }: Client): void {
 
 function createClient(shared: Shared, connection: Connection, closed: () => void): Client {
   const { context } = shared;
-  const { deadlines, limits, accessLog } = context;
-  const { socket } = connection;
+  const { deadlines, limits } = context;
+  // Asked while the socket is open, or nobody could tell any more.
+  const { socket, clientAddress } = connection;
   // Counted from the last stream, not the last byte: PINGs must not hold an idle connection.
   const idle: Deadline = { at: Number.POSITIVE_INFINITY, expired: () => http2.end() };
   const preface: Deadline = {
@@ -132,8 +132,7 @@ function createClient(shared: Shared, connection: Connection, closed: () => void
       deadlines.forget(idle);
       deadlines.forget(preface);
       closed();
-      if (error !== undefined)
-        context.log.debug({ client: connection.clientAddress, err: error }, 'connection ended');
+      if (error !== undefined) context.log.debug({ client: clientAddress, err: error }, 'connection ended');
     },
   };
   const http2 = openHttp2Connection({
@@ -151,7 +150,6 @@ function createClient(shared: Shared, connection: Connection, closed: () => void
     connection,
     http2,
     forwardedFor: createForwardedFor(connection),
-    accesses: accessLog === undefined ? undefined : new Map(),
   };
   deadlines.watch(preface);
   socket.on('data', (bytes: Buffer) => http2.receive(bytes, bytes.length));
@@ -185,7 +183,7 @@ function takeRequest(
   tooLarge: boolean,
 ) {
   const { context } = client.shared;
-  const access = client.accesses === undefined ? undefined : beginAccess(client, stream, fields);
+  const access = context.accessLog === undefined ? undefined : beginAccess(client, stream, fields);
   const request = tooLarge ? 'headers-too-large' : readRequest(fields, ended);
   if (request === 'malformed') {
     if (access !== undefined) access.fault = 'bad-request';
@@ -272,11 +270,7 @@ function refuse(
 
 // --- The access log ---
 
-function beginAccess(
-  { accesses, connection, shared }: Client,
-  stream: Http2Stream,
-  fields: readonly HeaderField[],
-) {
+function beginAccess({ connection, shared }: Client, stream: Http2Stream, fields: readonly HeaderField[]) {
   const access = createAccessEntry('h2', connection.clientAddress, shared.context.deadlines.now());
   for (const field of fields) {
     const kind = kindOf(field);
@@ -284,15 +278,14 @@ function beginAccess(
     else if (kind === fieldKind.path) access.target = field.value;
     else if (kind === fieldKind.authority) access.host = field.value;
   }
-  accesses?.set(stream, access);
+  stream.note = access;
   return access;
 }
 
 /** Written when the stream has closed, however it did. */
-function logStream({ accesses, shared }: Client, stream: Http2Stream): void {
-  const access = accesses?.get(stream);
+function logStream({ shared }: Client, stream: Http2Stream): void {
+  const access = stream.note as AccessEntry | undefined;
   if (access === undefined) return;
-  accesses?.delete(stream);
   const { accessLog, deadlines } = shared.context;
   if (stream.end !== 'complete') access.fault ??= shared.ended ? 'draining' : 'client-closed';
   if (access.fault === 'client-closed' && access.status === 0) access.status = 499;

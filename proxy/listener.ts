@@ -12,6 +12,7 @@ import { createDeadlines, type Deadline } from './deadlines.ts';
 import { createHttp2Acceptor } from './http2.ts';
 import { parseProxyHeader } from './proxy-protocol.ts';
 import { createHttp1Acceptor } from './relay.ts';
+import { createRoster, type RosterMember } from './roster.ts';
 import { createRouteTable, type Route } from './routes.ts';
 import {
   ACME_TLS,
@@ -73,10 +74,19 @@ const TCP_KEEPALIVE_MS = 60_000;
 /** Before the deadline of a drain: what is left of it when tunnels are ended. */
 const LAST_WORDS_MS = 1_000;
 
+/** A connection, from accept to close. */
+interface Accepted extends RosterMember {
+  readonly socket: Socket;
+  /** From its PROXY header, or once somebody has asked: most of what only shakes hands is never asked about. */
+  origin: Origin | undefined;
+}
+
+const ACCEPTED = Symbol('accepted');
+type AcceptedSocket = Socket & { [ACCEPTED]?: Accepted };
+
 /** What is known of a connection before its handshake. */
 interface Origin {
   readonly address: string;
-  readonly port: number;
   readonly serverPort: number;
   readonly trusted: boolean;
 }
@@ -107,7 +117,8 @@ export function createListener(options: ListenerOptions): Listener {
   const http1 = createHttp1Acceptor(context);
   const http2 = createHttp2Acceptor(context);
   /** Every connection, from accept to close. */
-  const open = new Map<Socket, Origin>();
+  const open = createRoster<Accepted>();
+  let boundPort = options.port;
   const tlsServer = createTls();
   const server = createTcp();
 
@@ -169,6 +180,7 @@ export function createListener(options: ListenerOptions): Listener {
       () => {
         server.off('error', reject);
         const bound = server.address() as { address: string; port: number };
+        boundPort = bound.port;
         resolve({ address: bound.address, port: bound.port });
       },
     );
@@ -176,21 +188,18 @@ export function createListener(options: ListenerOptions): Listener {
   }
 
   function accepted(socket: Socket) {
-    const peer = unmapped(socket.remoteAddress ?? '');
-    const origin: Origin = {
-      address: peer,
-      port: socket.remotePort ?? 0,
-      serverPort: socket.localPort ?? options.port,
-      trusted: isTrusted(peer),
-    };
-    open.set(socket, origin);
-    socket.once('close', () => open.delete(socket));
-    if (options.proxyProtocol === true) readProxyHeader(socket, origin);
+    const connection: Accepted = { socket, origin: undefined, place: -1 };
+    (socket as AcceptedSocket)[ACCEPTED] = connection;
+    open.add(connection);
+    socket.once('close', () => open.remove(connection));
+    if (options.proxyProtocol === true) readProxyHeader(connection);
     else tlsServer.emit('connection', socket);
   }
 
   /** A header from elsewhere than a trusted proxy would let anyone be anyone: closed, as is a connection without. */
-  function readProxyHeader(socket: Socket, origin: Origin) {
+  function readProxyHeader(connection: Accepted) {
+    const { socket } = connection;
+    const origin = originOf(connection);
     if (!origin.trusted) {
       socket.destroy();
       return;
@@ -222,12 +231,11 @@ export function createListener(options: ListenerOptions): Listener {
       socket.pause();
       if (header.size < bytes.length) socket.unshift(bytes.subarray(header.size));
       const { source } = header;
-      open.set(socket, {
+      connection.origin = {
         address: source?.address ?? origin.address,
-        port: source?.port ?? origin.port,
         serverPort: header.destinationPort ?? origin.serverPort,
         trusted: origin.trusted,
-      });
+      };
       tlsServer.emit('connection', socket);
     };
     socket.on('data', read);
@@ -250,8 +258,9 @@ export function createListener(options: ListenerOptions): Listener {
       socket.destroy();
       return;
     }
-    const origin = originOf(socket);
-    if (origin === undefined) {
+    // Node names the socket under a TLS socket only so; the test with a PROXY header would notice a change.
+    const accepted = (socket as TLSSocket & { _parent: AcceptedSocket })._parent[ACCEPTED];
+    if (accepted === undefined) {
       socket.destroy();
       return;
     }
@@ -259,16 +268,23 @@ export function createListener(options: ListenerOptions): Listener {
       socket,
       certificateNames,
       serverName,
-      clientAddress: origin.address,
-      clientPort: origin.port,
-      serverPort: origin.serverPort,
-      trustedClient: origin.trusted,
+      get clientAddress() {
+        return originOf(accepted).address;
+      },
+      get serverPort() {
+        return originOf(accepted).serverPort;
+      },
+      get trustedClient() {
+        return originOf(accepted).trusted;
+      },
     });
   }
 
-  /** Node names the socket under a TLS socket only so; the test with a PROXY header would notice a change. */
-  function originOf(socket: TLSSocket): Origin | undefined {
-    return open.get((socket as TLSSocket & { _parent: Socket })._parent);
+  function originOf(accepted: Accepted): Origin {
+    if (accepted.origin !== undefined) return accepted.origin;
+    const address = unmapped(accepted.socket.remoteAddress ?? '');
+    accepted.origin = { address, serverPort: boundPort, trusted: isTrusted(address) };
+    return accepted.origin;
   }
 
   function dispatch(connection: Connection) {
@@ -297,7 +313,7 @@ export function createListener(options: ListenerOptions): Listener {
     const timer = setTimeout(() => {
       http1.destroyAll();
       http2.destroyAll();
-      for (const socket of open.keys()) socket.destroy();
+      open.each(({ socket }) => socket.destroy());
     }, timeoutMs);
     await closed;
     clearTimeout(timer);

@@ -31,6 +31,7 @@ import {
   readBody,
   valueAt,
 } from './http1.ts';
+import { createRoster, type Roster, type RosterMember } from './roster.ts';
 import { coveredBy, type UpstreamSettings } from './routes.ts';
 import type { Tunnel } from './tcp.ts';
 import { asksForUpgrade, beginTunnel } from './upgrade.ts';
@@ -65,7 +66,7 @@ const AS_IT_CAME = 0;
 const CHUNKED = 1;
 const UNCHUNKED = 2;
 
-interface Relay extends UpstreamUser {
+interface Relay extends UpstreamUser, RosterMember {
   readonly shared: Shared;
   readonly connection: Connection;
   readonly client: TLSSocket;
@@ -114,7 +115,7 @@ interface Relay extends UpstreamUser {
 
 interface Shared {
   readonly context: ProxyContext;
-  readonly relays: Set<Relay>;
+  readonly relays: Roster<Relay>;
   /** Filled by each parse, and used up before the next. */
   readonly head: MessageHead;
   readonly replyHead: MessageHead;
@@ -124,7 +125,7 @@ interface Shared {
 export function createHttp1Acceptor(context: ProxyContext): Http1Acceptor {
   const shared: Shared = {
     context,
-    relays: new Set(),
+    relays: createRoster(),
     head: createMessageHead(),
     replyHead: createMessageHead(),
     draining: false,
@@ -135,19 +136,19 @@ export function createHttp1Acceptor(context: ProxyContext): Http1Acceptor {
       shared.draining = true;
       // The next request may be on its way: it is answered, and told that it was the last.
       const until = context.deadlines.now() + LAST_REQUEST_MS;
-      for (const relay of shared.relays) {
+      shared.relays.each((relay) => {
         if (relay.state === IDLE) relay.deadline.at = Math.min(relay.deadline.at, until);
-      }
+      });
     },
     get open() {
       return shared.relays.size;
     },
     destroyAll() {
-      for (const relay of shared.relays) {
+      shared.relays.each((relay) => {
         if (relay.access !== undefined) relay.access.fault ??= 'draining';
         relay.client.destroy();
         clientClosed(relay);
-      }
+      });
     },
   };
 }
@@ -175,7 +176,8 @@ function createRelay(shared: Shared, connection: Connection): Relay {
     shared,
     connection,
     client: connection.socket,
-    deadline: { at: 0, expired: () => expire(relay) },
+    deadline: { at: 0, expired: () => expire(relay), place: -1 },
+    place: -1,
     state: IDLE,
     held: undefined,
     clientPaused: false,
@@ -482,7 +484,7 @@ function clientClosed(relay: Relay) {
   relay.held = undefined;
   dropUpstream(relay);
   relay.shared.context.deadlines.forget(relay.deadline);
-  relay.shared.relays.delete(relay);
+  relay.shared.relays.remove(relay);
 }
 
 // --- Clocks ---

@@ -110,7 +110,6 @@ export async function startHttp2Ingress(options: Http2IngressOptions): Promise<H
       certificateNames: options.certificateNames ?? [HOST, 'localhost'],
       serverName: HOST,
       clientAddress: '203.0.113.7',
-      clientPort: 4711,
       serverPort: 443,
       trustedClient: options.trustedClient ?? false,
     });

@@ -1,0 +1,111 @@
+// Sets of what comes and goes by the thousand a second: connections, streams, deadlines.
+//
+// A Set or Map of V8 gets a new table every few hundred changes, and the old one goes on pointing to the new one and to
+// what both held. Once one old table has outlived its youth, everything that is ever in the set outlives its own with
+// it, until the next full collection. Here nothing is left behind.
+
+/** A member knows its place, so that it need not be looked for. */
+export interface RosterMember {
+  /** The roster's own; a member is in one roster at a time. */
+  place?: number;
+}
+
+export interface Roster<T extends RosterMember> {
+  readonly size: number;
+  /** Does nothing if it is there already. */
+  add(member: T): void;
+  /** Does nothing if it is not there. */
+  remove(member: T): void;
+  /** All that are there now, in no particular order. */
+  list(): T[];
+  /** Looks at each that is there now; `look` may remove any and add others, which are not looked at. */
+  each(look: (member: T) => void): void;
+}
+
+const OUT = -1;
+
+export function createRoster<T extends RosterMember>(): Roster<T> {
+  const members: T[] = [];
+  return {
+    get size() {
+      return members.length;
+    },
+    add(member) {
+      if ((member.place ?? OUT) === OUT) member.place = members.push(member) - 1;
+    },
+    remove(member) {
+      const place = member.place ?? OUT;
+      if (place === OUT) return;
+      member.place = OUT;
+      const last = members.pop()!;
+      if (last === member) return;
+      members[place] = last;
+      last.place = place;
+    },
+    list: () => [...members],
+    each(look) {
+      // From the end: what is removed leaves its place to one that was looked at.
+      for (let place = members.length - 1; place >= 0; place--) {
+        if (place < members.length) look(members[place]!);
+      }
+    },
+  };
+}
+
+/** The open streams of a connection, by their numbers, which rise by two. */
+export interface StreamTable<T extends { readonly id: number }> {
+  readonly size: number;
+  get(id: number): T | undefined;
+  set(stream: T): void;
+  delete(id: number): void;
+  list(): T[];
+}
+
+export function createStreamTable<T extends { readonly id: number }>(): StreamTable<T> {
+  // Open addressing: streams are found where their number says, or right after.
+  let slots: (T | undefined)[] = Array(16).fill(undefined);
+  let size = 0;
+
+  const home = (id: number) => (id >>> 1) & (slots.length - 1);
+  const find = (id: number): number => {
+    const mask = slots.length - 1;
+    for (let slot = home(id); ; slot = (slot + 1) & mask) {
+      const stream = slots[slot];
+      if (stream === undefined || stream.id === id) return slot;
+    }
+  };
+  const grow = () => {
+    const before = slots;
+    slots = Array(before.length * 2).fill(undefined);
+    for (const stream of before) if (stream !== undefined) slots[find(stream.id)] = stream;
+  };
+
+  return {
+    get size() {
+      return size;
+    },
+    get: (id) => slots[find(id)],
+    set(stream) {
+      if (size * 2 >= slots.length) grow();
+      slots[find(stream.id)] = stream;
+      size++;
+    },
+    delete(id) {
+      const mask = slots.length - 1;
+      let hole = find(id);
+      if (slots[hole] === undefined) return;
+      size--;
+      slots[hole] = undefined;
+      // Whoever stands behind the hole because of it moves up, or would not be found any more.
+      for (let slot = (hole + 1) & mask; slots[slot] !== undefined; slot = (slot + 1) & mask) {
+        const stream = slots[slot]!;
+        const distance = (slot - home(stream.id)) & mask;
+        if (distance < ((slot - hole) & mask)) continue;
+        slots[hole] = stream;
+        slots[slot] = undefined;
+        hole = slot;
+      }
+    },
+    list: () => slots.filter((stream) => stream !== undefined),
+  };
+}
