@@ -63,7 +63,7 @@ export function createTunnel(options: TunnelOptions, existing?: UpstreamLink): T
   let clientEnded = false;
   let spoken = false;
   const deadline: Deadline = {
-    at: deadlines.now() + idleMs,
+    at: deadlines.after(idleMs),
     expired() {
       if (access !== undefined) access.fault = 'upstream-timeout';
       link?.destroy();
@@ -80,7 +80,7 @@ export function createTunnel(options: TunnelOptions, existing?: UpstreamLink): T
   deadlines.watch(deadline);
   context.tunnels.add(open);
   const touch = () => {
-    deadline.at = deadlines.now() + idleMs;
+    deadline.at = deadlines.after(idleMs);
   };
 
   const passUp = (bytes: Buffer) => {
