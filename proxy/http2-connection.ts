@@ -107,6 +107,8 @@ export interface Http2Stream {
   resume(): void;
   /** RST_STREAM, at once; what is queued is forgotten. */
   reset(code: number): void;
+  /** RST_STREAM for a message that is malformed (RFC 9113 §8.1.1), counted against its sender. */
+  resetMalformed(): void;
   /** Once our side has ended, the rest of the peer's is refused (RFC 9113 §8.1). */
   refuseRest(): void;
 }
@@ -183,6 +185,8 @@ const MOST_BLOCK_BYTES = 64 * 1024;
 const MOST_CONTINUATIONS = 16;
 /** Streams that we reset and of which the peer may not know yet. */
 const MOST_RESET_KNOWN = 1_000;
+/** Those who pass over more have no error of their own any more. */
+const MOST_PASSED_OVER = 32;
 /** Frames that make us work and bring nothing: that many in each window of time. */
 const STRIKES = 500;
 const STRIKE_WINDOW_MS = 10_000;
@@ -297,6 +301,10 @@ class Stream implements Http2Stream {
     if (!this.closed) this.connection.resetStream(this, code, 'given-up');
   }
 
+  resetMalformed(): void {
+    if (!this.closed) this.connection.resetStream(this, errorCode.protocolError, 'malformed');
+  }
+
   refuseRest(): void {
     if (this.closed || this.remoteEnded) return;
     this.refusesRest = true;
@@ -332,6 +340,8 @@ class Connection implements Http2Connection {
   private lastPeerStream = 0;
   private nextStream = 1;
   private resetByUs: Set<number> | undefined;
+  /** Numbers that the peer has passed over: `[first, last]` in turn. */
+  private passedOver: number[] = [];
   /** Streams above it are not served: we have said so. */
   private lastServed = LARGEST_STREAM_ID;
   private error: Error | undefined;
@@ -645,11 +655,25 @@ class Connection implements Http2Connection {
       return this.onReply(stream, ended, outcome === 'whole');
     }
     if (this.isServer && id > this.lastPeerStream) return this.onRequest(id, ended, outcome === 'too-large');
-    if (this.isIdle(id)) return this.fail(errorCode.protocolError, 'HEADERS of an idle stream');
+    if (this.isIdle(id) || this.wasPassedOver(id)) {
+      return this.fail(errorCode.protocolError, 'HEADERS of a stream that cannot begin');
+    }
     if (!this.mayLagBehind(id)) this.fail(errorCode.streamClosed, 'HEADERS of a closed stream');
   }
 
+  /** RFC 9113 §5.1.1: numbers only rise. */
+  private wasPassedOver(id: number): boolean {
+    const { passedOver } = this;
+    for (let i = 0; i < passedOver.length; i += 2) {
+      if (id >= passedOver[i]! && id <= passedOver[i + 1]!) return true;
+    }
+    return false;
+  }
+
   private onRequest(id: number, ended: boolean, tooLarge: boolean) {
+    if (id > this.lastPeerStream + 2 && this.passedOver.length < MOST_PASSED_OVER) {
+      this.passedOver.push(this.lastPeerStream + 1, id - 1);
+    }
     this.lastPeerStream = id;
     // RFC 9113 §6.8: as if they had never come.
     if (id > this.lastServed) return this.noteReset(id);

@@ -21,7 +21,6 @@ import {
   openHttp2Connection,
 } from './http2-connection.ts';
 import { fieldKind, kindOf } from './http2-fields.ts';
-import { errorCode } from './http2-frames.ts';
 import { relayToHttp1 } from './http2-relay.ts';
 import { replyFault, replyLocal } from './http2-reply.ts';
 import { type ForwardedFamily, type Http2Exchange, type Http2Request, readRequest } from './http2-request.ts';
@@ -187,7 +186,7 @@ function takeRequest(
   const request = tooLarge ? 'headers-too-large' : readRequest(fields, ended);
   if (request === 'malformed') {
     if (access !== undefined) access.fault = 'bad-request';
-    return stream.reset(errorCode.protocolError);
+    return stream.resetMalformed();
   }
   if (typeof request === 'string') return refuse(stream, request, access);
   if (access !== undefined) access.host = request.host;

@@ -1,7 +1,7 @@
-// An HTTP/2 client made of bare frames (RFC 9113 §4.1), able to send what no library would.
+// HTTP/2 clients and servers made of bare frames (RFC 9113 §4.1), able to send what no library would.
 
 import { once } from 'node:events';
-import type { Socket } from 'node:net';
+import { type AddressInfo, createServer, type Socket } from 'node:net';
 
 export const PREFACE = Buffer.from('PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n');
 
@@ -11,13 +11,14 @@ export const frameType = {
   priority: 2,
   rstStream: 3,
   settings: 4,
+  pushPromise: 5,
   ping: 6,
   goaway: 7,
   windowUpdate: 8,
   continuation: 9,
 } as const;
 
-export const flag = { endStream: 1, ack: 1, endHeaders: 4 } as const;
+export const flag = { endStream: 1, ack: 1, endHeaders: 4, padded: 8, priority: 32 } as const;
 
 export interface Frame {
   readonly type: number;
@@ -152,6 +153,58 @@ export function createFrameClient(socket: Socket, options: { preface?: boolean }
       while (!closed) await once(socket, 'frames');
     },
     destroy: () => void socket.destroy(),
+  };
+}
+
+/** One connection of a frame server's. */
+export interface FramePeer {
+  readonly received: readonly Frame[];
+  readonly socket: Socket;
+  send(...frames: Buffer[]): void;
+}
+
+export interface FrameServer {
+  readonly port: number;
+  readonly peers: readonly FramePeer[];
+  close(): void;
+}
+
+/** Greets with `greeting`, by default empty SETTINGS; `answer` is called for every frame that arrives. */
+export async function startFrameServer(
+  answer: (frame: Frame, peer: FramePeer) => void,
+  greeting: readonly Buffer[] = [settingsFrame()],
+): Promise<FrameServer> {
+  const peers: FramePeer[] = [];
+  const server = createServer((socket) => {
+    const received: Frame[] = [];
+    const peer: FramePeer = {
+      received,
+      socket,
+      send: (...frames) => void (socket.destroyed || socket.write(Buffer.concat(frames))),
+    };
+    let rest: Buffer<ArrayBuffer> = Buffer.alloc(0);
+    let preface = PREFACE.length;
+    peers.push(peer);
+    socket.on('error', () => {});
+    socket.on('data', (chunk: Buffer) => {
+      rest = Buffer.concat([rest, chunk]);
+      const skipped = Math.min(preface, rest.length);
+      preface -= skipped;
+      const before = received.length;
+      rest = readFrames(rest.subarray(skipped), received);
+      for (const frame of received.slice(before)) answer(frame, peer);
+    });
+    peer.send(...greeting);
+  });
+  server.listen(0, '127.0.0.1');
+  await once(server, 'listening');
+  return {
+    port: (server.address() as AddressInfo).port,
+    peers,
+    close() {
+      for (const { socket } of peers) socket.destroy();
+      server.close();
+    },
   };
 }
 
