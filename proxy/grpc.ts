@@ -86,7 +86,9 @@ class Relay implements StreamUser, Deadline {
     const { request, access } = this.exchange;
     this.session = session;
     if (access !== undefined) access.upstream = session.address;
-    const up = session.openStream(new UpstreamSide(this, session));
+    const side = new UpstreamSide(this, session);
+    const up = session.openStream(side);
+    side.stream = up;
     this.up = up;
     sendRequestHead(up, this.exchange, session.scheme);
     this.alive();
@@ -115,6 +117,7 @@ class Relay implements StreamUser, Deadline {
     if (maxBodyBytes > 0 && this.received > maxBodyBytes) return this.fail(new Fault('body-too-large'));
     if (this.responded || this.received > REPLAY_BYTES) this.replay = undefined;
     else this.replay?.push(bytes.subarray(start, end));
+    this.requestEnded = last;
     this.alive();
     if (this.up === undefined) {
       this.early ??= [];
@@ -159,8 +162,13 @@ class Relay implements StreamUser, Deadline {
     if (!this.responded) sendHead(this.stream, status, fields, 'interim');
   }
 
-  respond(status: number, fields: readonly HeaderField[], ended: boolean): void {
-    const { access } = this.exchange;
+  respond(up: Http2Stream, status: number, fields: readonly HeaderField[], ended: boolean) {
+    const { access, request } = this.exchange;
+    if (!hasNoBody(request.method, status)) {
+      const length = contentLengthOf(fields);
+      if (length === undefined || (ended && length > 0)) return up.resetMalformed();
+      up.expects = length;
+    }
     this.responded = true;
     this.replay = undefined;
     this.replied = ended;
@@ -174,10 +182,10 @@ class Relay implements StreamUser, Deadline {
 
   reply(bytes: Buffer, start: number, end: number, last: boolean): void {
     const { access } = this.exchange;
-    this.alive();
     if (access !== undefined) access.sent += end - start;
     this.replied = last;
     if (!this.stream.sendData(bytes, start, end, last)) this.up?.pause();
+    this.alive();
   }
 
   replyTrailers(fields: readonly HeaderField[]): void {
@@ -202,7 +210,10 @@ class Relay implements StreamUser, Deadline {
     if (up === this.up) this.up = undefined;
     if (this.finished || this.failed) return;
     // The upstream wants no more of the request (RFC 9113 §8.1): so say the same to the client, when the reply is out.
-    if (this.replied) return this.stream.refuseRest();
+    if (this.replied) {
+      if (!this.requestEnded) this.stream.refuseRest();
+      return;
+    }
     if (up.end === 'malformed') return this.fail(new Fault('upstream-malformed'));
     if (!this.responded) return this.retryOrFail(up);
     const { access, request } = this.exchange;
@@ -274,6 +285,7 @@ class Relay implements StreamUser, Deadline {
 
   private patience(): number {
     const { upstream, context } = this.exchange;
+    if (this.stream.queued > 0) return context.limits.clientIdleTimeoutMs;
     if (this.requestEnded) return upstream.readTimeoutMs;
     if (this.stream.paused) return upstream.sendTimeoutMs;
     return Math.max(upstream.readTimeoutMs, context.limits.clientIdleTimeoutMs);
@@ -284,6 +296,7 @@ class Relay implements StreamUser, Deadline {
 class UpstreamSide implements StreamUser {
   private readonly relay: Relay;
   private readonly session: UpstreamSession;
+  stream: Http2Stream | undefined;
 
   constructor(relay: Relay, session: UpstreamSession) {
     this.relay = relay;
@@ -299,7 +312,7 @@ class UpstreamSide implements StreamUser {
   }
 
   streamReplied(status: number, fields: readonly HeaderField[], ended: boolean): void {
-    if (!this.silenced) this.relay.respond(status, fields, ended);
+    if (!this.silenced) this.relay.respond(this.stream!, status, fields, ended);
   }
 
   streamData(bytes: Buffer, start: number, end: number, last: boolean): void {
@@ -355,6 +368,22 @@ function sendHead(
     stream.addField(name, value, neverIndexed);
   }
   stream.endHead(kind);
+}
+
+/** RFC 9110 §6.4.1: whatever length is named, none comes. */
+function hasNoBody(method: string, status: number): boolean {
+  return method === 'HEAD' || status === 204 || status === 304;
+}
+
+/** -1: none; undefined: not one, or no number (RFC 9110 §8.6). */
+function contentLengthOf(fields: readonly HeaderField[]): number | undefined {
+  let length = -1;
+  for (const field of fields) {
+    if (kindOf(field) !== fieldKind.contentLength) continue;
+    if (length !== -1 || !/^(?:0|[1-9]\d{0,14})$/.test(field.value)) return undefined;
+    length = Number(field.value);
+  }
+  return length;
 }
 
 function noteGrpcStatus(access: { grpcStatus: number }, fields: readonly HeaderField[]): void {

@@ -205,17 +205,19 @@ class Relay implements StreamUser, UpstreamUser, Deadline {
 
   // --- The reply ---
 
-  upstreamData(bytes: Buffer, end: number) {
-    this.alive();
-    if (this.responded) return this.replyBytes(bytes, 0, end);
-    this.heard = true;
-    if (this.partialHead === undefined) return this.headBytes(bytes, end);
-    const joined = Buffer.concat([this.partialHead, bytes.subarray(0, end)]);
-    this.partialHead = undefined;
-    this.headBytes(joined, joined.length);
+  upstreamData(bytes: Buffer, end: number): void {
+    if (this.responded) this.replyBytes(bytes, 0, end);
+    else if (this.partialHead === undefined) this.headBytes(bytes, end);
+    else {
+      const joined = Buffer.concat([this.partialHead, bytes.subarray(0, end)]);
+      this.partialHead = undefined;
+      this.headBytes(joined, joined.length);
+    }
+    if (!this.failed) this.alive();
   }
 
   private headBytes(bytes: Buffer, end: number) {
+    this.heard = true;
     for (let pos = 0; ; ) {
       const size = parseReplyHead(head, bytes, pos, end, this.exchange.context.limits);
       if (size === REFUSED) return this.fail(new Fault('upstream-malformed', head.refusal.reason));
@@ -426,7 +428,7 @@ class Relay implements StreamUser, UpstreamUser, Deadline {
 
   private patience(): number {
     const { upstream, context } = this.exchange;
-    if (this.upstreamPaused) return context.limits.clientIdleTimeoutMs;
+    if (this.stream.queued > 0) return context.limits.clientIdleTimeoutMs;
     if (this.requestEnded) return upstream.readTimeoutMs;
     return this.stream.paused ? upstream.sendTimeoutMs : context.limits.clientIdleTimeoutMs;
   }
