@@ -68,6 +68,8 @@ export function isPseudo(kind: number): boolean {
 function judge({ name, value }: HeaderField): number {
   if (!VALUE.test(value)) return fieldKind.malformed;
   const kind = known.get(name);
+  // RFC 9113 §8.2.2: the one value that is allowed.
+  if (kind === fieldKind.te && value.toLowerCase() !== 'trailers') return fieldKind.malformed;
   if (kind !== undefined) return kind;
   if (name.startsWith(':')) return fieldKind.otherPseudo;
   if (!NAME.test(name)) return fieldKind.malformed;

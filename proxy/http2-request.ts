@@ -123,8 +123,8 @@ function readField(field: HeaderField): FaultCode | 'malformed' | undefined {
       expect = value.toLowerCase();
       break;
     case fieldKind.te:
-      // RFC 9113 §8.2.2: the one value that is allowed. What goes on depends on the upstream's protocol.
-      return value.toLowerCase() === 'trailers' ? undefined : 'malformed';
+      // What goes on depends on the upstream's protocol.
+      return;
     case fieldKind.contentType:
       grpc = GRPC.test(value);
       break;

@@ -472,6 +472,24 @@ describe('broken streams', () => {
         ),
     ],
     [
+      'trailers with a length',
+      PROTOCOL_ERROR,
+      (c) =>
+        c.send(
+          headersFrame(1, silentRequest('POST'), flag.endHeaders),
+          headersFrame(1, [['content-length', '0']], trailing),
+        ),
+    ],
+    [
+      'trailers with a TE that is not allowed',
+      PROTOCOL_ERROR,
+      (c) =>
+        c.send(
+          headersFrame(1, silentRequest('POST'), flag.endHeaders),
+          headersFrame(1, [['te', '']], trailing),
+        ),
+    ],
+    [
       'more content than announced',
       PROTOCOL_ERROR,
       (c) =>
