@@ -3,8 +3,10 @@
 import assert from 'node:assert/strict';
 import { once } from 'node:events';
 import { createServer as createHttpServer } from 'node:http';
+import { connect as connectHttp2 } from 'node:http2';
 import type { AddressInfo } from 'node:net';
 import { after, describe, it } from 'node:test';
+import { connect as connectTls } from 'node:tls';
 import { type ClientOptions, WebSocket, WebSocketServer } from 'ws';
 import type { ListenerOptions } from '../../proxy/listener.ts';
 import type { UpstreamProtocol } from '../../proxy/routes.ts';
@@ -355,6 +357,54 @@ describe('a drain', () => {
     assert.equal((await closed)[0], 1001);
     await eventually(() => told.length === 1);
     assert.deepEqual(told, [1001]);
+  });
+
+  it('tells both ends of a WebSocket over HTTP/2, and ends with it', async () => {
+    const server = createHttpServer();
+    const sockets = new WebSocketServer({ server });
+    const told: number[] = [];
+    sockets.on('connection', (socket) => {
+      socket.send('hello');
+      socket.on('close', (code) => told.push(code));
+    });
+    server.listen(0, '127.0.0.1');
+    await once(server, 'listening');
+    cleanups.push(async () => void server.close());
+    const { port } = server.address() as AddressInfo;
+    const ingress = await startIngress([routeTo(settingsFor(port))]);
+    const session = connectHttp2(`https://${HOST}`, {
+      createConnection: () =>
+        connectTls({
+          host: '127.0.0.1',
+          port: ingress.port,
+          servername: HOST,
+          ca: appCertificate.chain,
+          ALPNProtocols: ['h2'],
+        }),
+    });
+    cleanups.push(async () => session.destroy());
+    await once(session, 'remoteSettings');
+    const stream = session.request({
+      ':method': 'CONNECT',
+      ':protocol': 'websocket',
+      ':scheme': 'https',
+      ':path': '/ws',
+      ':authority': HOST,
+      'sec-websocket-version': '13',
+    });
+    let received = '';
+    stream.on('data', (bytes: Buffer) => {
+      received += bytes.toString('latin1');
+    });
+    await eventually(() => received.endsWith('hello'));
+    const drained = ingress.listener.drain(LONG);
+    await eventually(() => received.endsWith('hello\x88\x02\x03\xe9'));
+    // The client's answer (RFC 6455 §5.5.1), masked with zeros.
+    stream.end(Buffer.from([0x88, 0x82, 0, 0, 0, 0, 0x03, 0xe9]));
+    await drained;
+    await eventually(() => told.length === 1);
+    assert.deepEqual(told, [1001]);
+    assert.equal(stream.rstCode, 0);
   });
 
   it('waits for the end of a frame before it says so, and lets none follow', async () => {
