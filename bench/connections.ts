@@ -1,18 +1,19 @@
 // CPU per request against the number of connections, and whether it grows.
 
+import { measureInTurn } from './in-turn.ts';
 import type { Options } from './options.ts';
 import type { Peer } from './peers/peer.ts';
 import type { Series } from './plot.ts';
-import { measureKeepAlive } from './rows/http.ts';
+import { keepAlive } from './rows/http.ts';
 import type { Tell } from './side-by-side.ts';
-import { withProxy } from './site.ts';
 import type { Stage } from './stage.ts';
 import { median } from './statistics.ts';
 
 export const CONNECTIONS = [1, 4, 16, 64, 256, 1_024, 4_096] as const;
 
+const START_MS = 500;
 /** All of them have to be open before it counts: 3 ms is a P-384 handshake, with requests in between. */
-const WARM_UP_MS_EACH = 6;
+const OPENING_MS_EACH = 6;
 
 export async function measureConnections(
   stage: Stage,
@@ -24,8 +25,11 @@ export async function measureConnections(
   for (const connections of CONNECTIONS) {
     const values = new Map(peers.map((peer) => [peer.id, [] as number[]]));
     for (let run = 1; run <= options.runs; run += 1) {
-      for (const peer of peers) {
-        const value = await measureAt(stage, options, peer, connections);
+      const startMs = START_MS + connections * OPENING_MS_EACH;
+      const outcomes = await measureInTurn(stage, options, keepAlive(connections), peers, startMs);
+      for (const [peer, outcome] of outcomes) {
+        if ('failure' in outcome) throw outcome.failure;
+        const { value } = outcome;
         values.get(peer.id)!.push(value);
         tell(`${connections} connections ${run}/${options.runs} ${peer.id}: ${value.toFixed(2)} µs/request`);
       }
@@ -49,12 +53,4 @@ export function renderConnections(series: readonly Series[]): string {
     lines.push([title, ...points.map((point) => point.y.toFixed(1)), change]);
   }
   return lines.map((line) => `| ${line.join(' | ')} |`).join('\n');
-}
-
-function measureAt(stage: Stage, options: Options, peer: Peer, connections: number): Promise<number> {
-  const target = { protocol: 'http', port: stage.files.port } as const;
-  const warmUpMs = options.warmUpMs + connections * WARM_UP_MS_EACH;
-  return withProxy(stage, { target, prepare: peer.prepare }, (subject) =>
-    measureKeepAlive({ subject, stage, warmUpMs, windowMs: options.windowMs }, connections),
-  );
 }

@@ -1,7 +1,6 @@
 // What a process and all its descendants have used so far: CPU time and memory, read from /proc.
 
 import { readdirSync, readFileSync } from 'node:fs';
-import { setTimeout as sleep } from 'node:timers/promises';
 
 export interface ProcessStat {
   readonly pid: number;
@@ -53,19 +52,6 @@ export function cpuTimeUs(root: number): number {
 /** KiB of memory of the process and its descendants; what they share is counted once (PSS). */
 export function memoryKiB(root: number): number {
   return processTree(root).reduce((sum, stat) => sum + proportionalSetKiB(stat.pid), 0);
-}
-
-/** CPU time of the tree per unit of work, in µs, over `windowMs` in the middle of a load that is running. */
-export async function cpuPerUnit(
-  root: number,
-  units: () => Promise<number>,
-  windowMs: number,
-): Promise<number> {
-  const before = { units: await units(), cpuUs: cpuTimeUs(root) };
-  await sleep(windowMs);
-  const after = { units: await units(), cpuUs: cpuTimeUs(root) };
-  if (after.units <= before.units) throw new Error('nothing was done while counting');
-  return (after.cpuUs - before.cpuUs) / (after.units - before.units);
 }
 
 /** Hundredths of a second that the hypervisor gave to others instead of this machine, since it started. */

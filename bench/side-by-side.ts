@@ -1,17 +1,18 @@
-// The table: every row for every peer, in turn, run after run.
+// The table: every row for every peer, run after run.
 
+import { measureInTurn, type Outcome } from './in-turn.ts';
 import { versionOf, watchMachine } from './machine.ts';
 import type { Options } from './options.ts';
 import type { Peer } from './peers/peer.ts';
 import { howToGet, provide } from './programs.ts';
-import type { Row } from './rows/row.ts';
+import type { Row, SingleRow } from './rows/row.ts';
 import { withProxy } from './site.ts';
 import type { Stage } from './stage.ts';
 import type { Cell, Report } from './table.ts';
 
 export type Tell = (text: string) => void;
 
-/** Measures A B C A B C, row by row. Nothing that fails ends it: the report says so. */
+/** Row by row, run by run, within a run all peers in turn. Nothing that fails ends it: the report says so. */
 export async function measureSideBySide(
   stage: Stage,
   options: Options,
@@ -69,36 +70,47 @@ async function measureRow(
   const values = new Map(peers.map((peer) => [peer.id, [] as number[]]));
   const failures = new Map<string, string>();
   for (let run = 1; run <= options.runs; run += 1) {
-    for (const peer of peers) {
-      if (failures.has(peer.id)) continue;
-      try {
-        const value = await measureOnce(stage, options, row, peer);
-        values.get(peer.id)!.push(value);
-        tell(`${row.id} ${run}/${options.runs} ${peer.id}: ${value.toFixed(2)} ${row.unit}`);
-      } catch (error) {
-        failures.set(peer.id, (error as Error).message.replaceAll(/\s+/g, ' '));
-        tell(`${row.id} ${run}/${options.runs} ${peer.id}: FAILED: ${(error as Error).message}`);
+    const taking = peers.filter(({ id }) => !failures.has(id));
+    for (const [{ id }, outcome] of await measureRun(stage, options, row, taking)) {
+      if ('value' in outcome) {
+        values.get(id)!.push(outcome.value);
+        tell(`${row.id} ${run}/${options.runs} ${id}: ${outcome.value.toFixed(2)} ${row.unit}`);
+      } else {
+        failures.set(id, outcome.failure.message.replaceAll(/\s+/g, ' '));
+        tell(`${row.id} ${run}/${options.runs} ${id}: FAILED: ${outcome.failure.message}`);
       }
     }
   }
   return peers.map((peer) => cellOf(row, peer, values.get(peer.id)!, failures.get(peer.id)));
 }
 
+async function measureRun(
+  stage: Stage,
+  options: Options,
+  row: Row,
+  peers: readonly Peer[],
+): Promise<ReadonlyMap<Peer, Outcome>> {
+  if ('load' in row) return measureInTurn(stage, options, row, peers);
+  const outcomes = new Map<Peer, Outcome>();
+  for (const peer of peers) outcomes.set(peer, await measureOnce(stage, row, peer));
+  return outcomes;
+}
+
+async function measureOnce(stage: Stage, row: SingleRow, peer: Peer): Promise<Outcome> {
+  const wish = { target: row.target(stage), prepare: peer.prepare };
+  try {
+    const value = await withProxy(stage, wish, async (subject) => {
+      await row.verify({ subject, stage });
+      return row.measure({ subject, stage });
+    });
+    return { value };
+  } catch (failure) {
+    return { failure: failure as Error };
+  }
+}
+
 /** A peer that failed once has no value: a median of the runs that went well would hide it. */
 function cellOf(row: Row, peer: Peer, values: readonly number[], failure: string | undefined): Cell {
   const cell = { row: row.id, peer: peer.id };
   return failure === undefined ? { ...cell, values } : { ...cell, values: [], failure };
-}
-
-function measureOnce(stage: Stage, options: Options, row: Row, peer: Peer): Promise<number> {
-  const wish = {
-    target: row.target(stage),
-    accessLog: row.accessLog === true,
-    prepare: peer.prepare,
-  };
-  return withProxy(stage, wish, async (subject) => {
-    const measurement = { subject, stage, warmUpMs: options.warmUpMs, windowMs: options.windowMs };
-    await row.verify(measurement);
-    return row.measure(measurement);
-  });
 }

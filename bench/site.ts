@@ -20,29 +20,56 @@ export interface SiteWish {
 
 const START_TIMEOUT_MS = 20_000;
 
-/** Starts a fresh proxy, waits for its first reply, lets `work` have it, ends it. Rejects as `work` does. */
+/** A proxy that has given its first reply. */
+export interface RunningProxy {
+  readonly subject: Subject;
+  /** The error, with what the proxy said last. */
+  explain(error: unknown): Promise<Error>;
+  /** Ends it and removes its files. */
+  stop(): Promise<void>;
+}
+
+/** Starts a fresh proxy, lets `work` have it, ends it. Rejects as `work` does. */
 export async function withProxy<T>(
   stage: Stage,
   wish: SiteWish,
   work: (subject: Subject) => Promise<T>,
 ): Promise<T> {
+  const proxy = await startProxy(stage, wish);
+  try {
+    return await work(proxy.subject);
+  } catch (error) {
+    throw await proxy.explain(error);
+  } finally {
+    await proxy.stop();
+  }
+}
+
+/** Starts a fresh proxy and waits for its first reply. */
+export async function startProxy(stage: Stage, wish: SiteWish): Promise<RunningProxy> {
   const folder = await mkdtemp(join(stage.folder, 'site-'));
   const { certificate } = stage;
   const { target, accessLog = false } = wish;
   const port = await freePort();
   const log = join(folder, 'output.log');
   let running: Running | undefined;
+  const explain = async (error: unknown) =>
+    new Error(`${(error as Error).message}${await lastWords(log)}`, { cause: error });
+  const stop = async () => {
+    await running?.stop();
+    await rm(folder, { recursive: true, force: true });
+  };
   try {
     const command = await wish.prepare({ folder, port, certificate, target, accessLog });
     const startedAt = performance.now();
     running = start(command, PROXY_CORE, { output: log });
     await firstReply(stage, running, port, target);
-    return await work({ port, pid: running.pid, firstByteMs: performance.now() - startedAt, log });
+    const firstByteMs = performance.now() - startedAt;
+    return { subject: { port, pid: running.pid, firstByteMs, log }, explain, stop };
   } catch (error) {
-    throw new Error(`${(error as Error).message}${await lastWords(log)}`, { cause: error });
-  } finally {
-    await running?.stop();
-    await rm(folder, { recursive: true, force: true });
+    const explained = await explain(error);
+    await stop();
+    throw explained;
   }
 }
 

@@ -707,8 +707,9 @@ class Connection implements Http2Connection {
     let sound = ended;
     for (const field of fields) {
       const kind = kindOf(field);
-      // RFC 9110 §6.5.1: the length of a message cannot be said after it.
-      if (kind === fieldKind.malformed || kind === fieldKind.contentLength || isPseudo(kind)) sound = false;
+      // RFC 9110 §6.5.1: neither the length of a message nor where it goes can be said after it.
+      if (kind === fieldKind.contentLength || kind === fieldKind.host) sound = false;
+      if (kind === fieldKind.malformed || isPseudo(kind)) sound = false;
     }
     if (!sound) return this.resetStream(stream, errorCode.protocolError, 'malformed');
     stream.user.streamTrailers(fields);

@@ -7,9 +7,12 @@ import type { FromChild, FromParent, Tally } from './parent.ts';
 
 /** Work that is going on against the proxy. */
 export interface Load {
-  /** Units done so far. */
+  /** Units done so far; not to be asked while it is paused. */
   units(): Promise<number>;
-  /** Ends it. Rejects if anything at all went wrong from its first byte to its last. */
+  /** Stops its process where it is: nothing is asked of the proxy until it goes on. */
+  pause(): Promise<void>;
+  resume(): Promise<void>;
+  /** Ends it, paused or not. Rejects if anything at all went wrong from its first byte to its last. */
   end(): Promise<void>;
 }
 
@@ -42,7 +45,14 @@ export function startGenerator(file: string, settings: object, log: string): Loa
   const running = startProgram(file, [JSON.stringify(settings)], log);
   return {
     units: async () => (await ask(running, file, 'tally')).units,
+    async pause() {
+      process.kill(running.pid, 'SIGSTOP');
+    },
+    async resume() {
+      process.kill(running.pid, 'SIGCONT');
+    },
     async end() {
+      process.kill(running.pid, 'SIGCONT');
       const tally = await ask(running, file, 'end');
       await running.stop();
       if (tally.failed > 0) throw new Error(`${tally.failed} failed, the first: ${tally.firstFailure}`);

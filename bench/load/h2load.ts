@@ -3,14 +3,14 @@
 import { once } from 'node:events';
 import { collect, LOAD_CORE, start } from '../processes.ts';
 import type { Load } from './children.ts';
-import { agree } from './wrk.ts';
+import { agree, createShare, pausing } from './wrk.ts';
 
 export interface H2loadSettings {
   readonly port: number;
   readonly path: string;
   readonly connections: number;
   readonly streams: number;
-  /** It cannot be ended before: warm-up and window must fit. */
+  /** It cannot be ended before: all its turns must fit. */
   readonly durationMs: number;
   /** Bytes of body that each reply has. */
   readonly replyBytes: number;
@@ -46,18 +46,20 @@ export async function startH2load(settings: H2loadSettings): Promise<Load> {
   const upload = settings.upload === undefined ? [] : ['-d', settings.upload];
   const url = `https://localhost:${settings.port}${settings.path}`;
   const args = [...shape, '--npn-list', 'h2', ...headers, ...upload, url];
-  const before = await settings.units();
+  const share = await createShare(settings.units);
   const h2load = start({ program: 'h2load', args }, LOAD_CORE, { output: 'pipe' });
   const closed = once(h2load.child, 'close');
   const stdout = collect(h2load.child.stdout!);
   const stderr = collect(h2load.child.stderr!);
   return {
     units: settings.units,
+    ...pausing(h2load.pid, share, settings.units),
     async end() {
+      await share.resume();
+      process.kill(h2load.pid, 'SIGCONT');
       await closed;
       await h2load.stop();
-      const served = (await settings.units()) - before;
-      judge(parseH2load(stdout() + stderr()), settings, served);
+      judge(parseH2load(stdout() + stderr()), settings, await share.total());
     },
   };
 }

@@ -14,7 +14,8 @@ export interface HandshakeSettings {
 
 /** What Debian's OpenSSL 3.0 and most browsers before hybrid key exchange offer: every peer can agree. */
 const CURVES = 'X25519:P-256:P-384';
-const DEADLINE_MS = 10_000;
+/** Longer than this process is ever stopped for others to have their turns. */
+const DEADLINE_MS = 60_000;
 
 const settings = JSON.parse(process.argv[2] ?? '') as HandshakeSettings;
 const ca = readFileSync(settings.chain);

@@ -3,6 +3,7 @@
 import { once } from 'node:events';
 import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { collect, LOAD_CORE, start } from '../processes.ts';
 import type { Stage } from '../stage.ts';
 import type { Load } from './children.ts';
@@ -35,19 +36,23 @@ export async function startWrk(stage: Stage, settings: WrkSettings): Promise<Loa
   const connections = String(settings.connections);
   const url = `https://localhost:${settings.port}${settings.path}`;
   const options = ['-t1', '-c', connections, '-d', `${LONGEST_S}s`, '--timeout', '60s', '-s', script];
-  const before = await settings.units();
+  const share = await createShare(settings.units);
   const wrk = start({ program: 'wrk', args: [...options, url] }, LOAD_CORE, { output: 'pipe' });
   const stdout = collect(wrk.child.stdout!);
   const stderr = collect(wrk.child.stderr!);
   return {
     units: settings.units,
+    ...pausing(wrk.pid, share, settings.units),
     async end() {
       const closed = once(wrk.child, 'close');
+      await share.resume();
+      process.kill(wrk.pid, 'SIGCONT');
+      // While its main thread is only waking up another one would take the signal, and the main thread sleep on.
+      await sleep(QUIET_MS);
       process.kill(wrk.pid, 'SIGINT');
       await closed;
       await wrk.stop();
-      const served = (await settings.units()) - before;
-      judge(parseSummary(stderr(), stdout()), settings, served);
+      judge(parseSummary(stderr(), stdout()), settings, await share.total());
     },
   };
 }
@@ -81,6 +86,64 @@ function judge(summary: WrkSummary, settings: WrkSettings, served: number): void
     throw new Error(`wrk read only ${summary.bytes} bytes of ${summary.requests} replies`);
   }
   agree(summary.requests, served, settings.connections);
+}
+
+/** What of the upstream's work was one load's: it counts for all, but only one load is at work at a time. */
+export interface Share {
+  pause(): Promise<void>;
+  resume(): Promise<void>;
+  total(): Promise<number>;
+}
+
+export async function createShare(units: () => Promise<number>): Promise<Share> {
+  let before = 0;
+  let from: number | undefined = await units();
+  const share = {
+    async pause() {
+      if (from !== undefined) before += (await units()) - from;
+      from = undefined;
+    },
+    async resume() {
+      from ??= await units();
+    },
+    async total() {
+      await share.pause();
+      return before;
+    },
+  };
+  return share;
+}
+
+/** How long the upstream has answered nothing when what a stopped load had asked for is done. */
+const QUIET_MS = 15;
+const MOST_QUIET_LOOKS = 40;
+
+async function untilQuiet(units: () => Promise<number>): Promise<void> {
+  let before = -1;
+  for (let look = 0; look < MOST_QUIET_LOOKS; look += 1) {
+    const now = await units();
+    if (now === before) return;
+    before = now;
+    await sleep(QUIET_MS);
+  }
+}
+
+export function pausing(
+  pid: number,
+  share: Share,
+  units: () => Promise<number>,
+): Pick<Load, 'pause' | 'resume'> {
+  return {
+    async pause() {
+      process.kill(pid, 'SIGSTOP');
+      await untilQuiet(units);
+      await share.pause();
+    },
+    async resume() {
+      await share.resume();
+      process.kill(pid, 'SIGCONT');
+    },
+  };
 }
 
 /** What the load generator got and what the upstream gave must be the same, but for what was under way at the end. */

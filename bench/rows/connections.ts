@@ -7,8 +7,7 @@ import { type Load, startGenerator } from '../load/children.ts';
 import { memoryKiB } from '../measure.ts';
 import type { Stage } from '../stage.ts';
 import { until } from '../until.ts';
-import { count } from './count.ts';
-import type { Measurement, Row } from './row.ts';
+import type { LoadRow, Measurement, SingleRow } from './row.ts';
 
 const HANDSHAKES = { parallel: 8 };
 const WEBSOCKETS = { connections: 64, bytes: 64 };
@@ -19,27 +18,27 @@ const SETTLE_MS = 2_000;
 
 const files = (stage: Stage) => ({ protocol: 'http', port: stage.files.port }) as const;
 
-export const handshake: Row = {
+export const handshake: LoadRow = {
   id: 'handshake',
   title: 'full TLS 1.3 handshake',
   unit: 'µs',
   tools: [],
   target: files,
   verify: verifySmall,
-  measure: (measurement) => measureHandshakes(measurement, false),
+  load: (measurement) => startHandshakes(measurement, false),
 };
 
-export const resumed: Row = {
+export const resumed: LoadRow = {
   id: 'resumed',
   title: 'resumed TLS 1.3 handshake',
   unit: 'µs',
   tools: [],
   target: files,
   verify: verifySmall,
-  measure: (measurement) => measureHandshakes(measurement, true),
+  load: (measurement) => startHandshakes(measurement, true),
 };
 
-export const websocket: Row = {
+export const websocket: LoadRow = {
   id: 'websocket',
   title: 'WebSocket message there and back, 64 B, 64 connections',
   unit: 'µs/message',
@@ -47,14 +46,13 @@ export const websocket: Row = {
   target: (stage) => ({ protocol: 'http', port: stage.http.port }),
   // Every echo is looked at by the load itself.
   verify: verifySmall,
-  measure(measurement) {
-    const { stage, subject } = measurement;
+  async load({ stage, subject }) {
     const settings = { ...WEBSOCKETS, port: subject.port, chain: stage.certificate.chain };
-    return count(measurement, startGenerator('websocket.ts', settings, stage.log));
+    return startGenerator('websocket.ts', settings, stage.log);
   },
 };
 
-export const idle: Row = {
+export const idle: SingleRow = {
   id: 'idle',
   title: `memory of an idle TLS connection, after one request, ${IDLE.connections.toLocaleString('en')} open`,
   unit: 'KiB',
@@ -74,7 +72,7 @@ export const idle: Row = {
   },
 };
 
-export const startRow: Row = {
+export const startRow: SingleRow = {
   id: 'start',
   title: 'start to first byte, certificate on disk',
   unit: 'ms',
@@ -88,10 +86,9 @@ async function verifySmall({ stage, subject }: Measurement): Promise<void> {
   expectAnswer(await askHttp1(stage, subject.port, { path: SMALL.path }), SMALL.bytes);
 }
 
-function measureHandshakes(measurement: Measurement, resume: boolean): Promise<number> {
-  const { stage, subject } = measurement;
+async function startHandshakes({ stage, subject }: Measurement, resume: boolean): Promise<Load> {
   const settings = { ...HANDSHAKES, resume, port: subject.port, chain: stage.certificate.chain };
-  return count(measurement, startGenerator('handshakes.ts', settings, stage.log));
+  return startGenerator('handshakes.ts', settings, stage.log);
 }
 
 /** Resolves when all of them stand. */

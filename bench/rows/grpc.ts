@@ -6,52 +6,48 @@ import { type Answer, askHttp2 } from '../ask.ts';
 import { startGenerator } from '../load/children.ts';
 import { grpcMessage } from '../load/grpc-message.ts';
 import { startH2load } from '../load/h2load.ts';
-import { count } from './count.ts';
-import type { Measurement, Row } from './row.ts';
+import type { LoadRow, Measurement } from './row.ts';
 
 const UNARY = { connections: 16, streams: 8, bytes: 64 };
 const STREAM = { connections: 4, streams: 4, messages: 1_000, bytes: 64, ahead: 16 };
 
 const HEADERS = { 'content-type': 'application/grpc', te: 'trailers' };
 
-export const grpc: Row = {
+export const grpc: LoadRow = {
   id: 'grpc',
   title: 'gRPC unary call, 64 B, 16 connections of 8 streams',
   unit: 'µs/call',
   tools: [{ program: 'h2load', package: 'nghttp2-client' }],
   target: (stage) => ({ protocol: 'grpc', port: stage.grpc.port }),
   verify: (measurement) => verifyCall(measurement, '/bench.Echo/Unary'),
-  async measure(measurement) {
-    const { stage, subject, warmUpMs, windowMs } = measurement;
+  async load({ stage, subject, durationMs }) {
     const message = grpcMessage(UNARY.bytes);
     const file = join(stage.folder, 'message.grpc');
     await writeFile(file, message);
-    const load = await startH2load({
+    return startH2load({
       port: subject.port,
       path: '/bench.Echo/Unary',
       connections: UNARY.connections,
       streams: UNARY.streams,
-      durationMs: warmUpMs + windowMs + 500,
+      durationMs,
       replyBytes: message.length,
       upload: file,
       headers: Object.entries(HEADERS).map(([name, value]) => `${name}: ${value}`),
       units: stage.grpc.served,
     });
-    return count(measurement, load);
   },
 };
 
-export const grpcStream: Row = {
+export const grpcStream: LoadRow = {
   id: 'grpc-stream',
   title: 'gRPC streams of 1,000 messages each way, 64 B, 4 connections of 4 streams',
   unit: 'µs/message',
   tools: [],
   target: (stage) => ({ protocol: 'grpc', port: stage.grpc.port }),
   verify: (measurement) => verifyCall(measurement, '/bench.Echo/Stream'),
-  measure(measurement) {
-    const { stage, subject } = measurement;
+  async load({ stage, subject }) {
     const settings = { ...STREAM, port: subject.port, chain: stage.certificate.chain };
-    return count(measurement, startGenerator('grpc-stream.ts', settings, stage.log));
+    return startGenerator('grpc-stream.ts', settings, stage.log);
   },
 };
 

@@ -3,13 +3,14 @@
 import { readFile } from 'node:fs/promises';
 import { askHttp1, askHttp2, expectAnswer } from '../ask.ts';
 import { LARGE, SMALL } from '../files-upstream.ts';
+import type { Load } from '../load/children.ts';
 import { download } from '../load/curl.ts';
 import { startH2load } from '../load/h2load.ts';
 import { startWrk, type WrkSettings } from '../load/wrk.ts';
 import { cpuTimeUs } from '../measure.ts';
+import type { Stage } from '../stage.ts';
 import { until } from '../until.ts';
-import { count } from './count.ts';
-import type { Measurement, Row } from './row.ts';
+import type { LoadRow, Measurement, SingleRow, Subject } from './row.ts';
 
 const wrk = { program: 'wrk', package: 'wrk' };
 const h2load = { program: 'h2load', package: 'nghttp2-client' };
@@ -20,9 +21,20 @@ const H2 = { connections: 32, streams: 8 };
 const DOWNLOADS = 5;
 const LOG_TIMEOUT_MS = 3_000;
 
-/** µs of CPU per small reply to wrk's requests over this many kept connections. */
-export async function measureKeepAlive(measurement: Measurement, connections: number): Promise<number> {
-  const { stage, subject } = measurement;
+/** Small replies to wrk's requests over this many kept connections. */
+export function keepAlive(connections: number): LoadRow {
+  return {
+    id: 'h1',
+    title: `HTTP/1.1, ${connections.toLocaleString('en')} kept connections, 1 KiB reply`,
+    unit: 'µs/request',
+    tools: [wrk],
+    target: (stage) => ({ protocol: 'http', port: stage.files.port }),
+    verify: verifySmall,
+    load: ({ stage, subject }) => startKeepAlive(stage, subject, connections),
+  };
+}
+
+function startKeepAlive(stage: Stage, subject: Subject, connections: number): Promise<Load> {
   const settings: WrkSettings = {
     port: subject.port,
     path: SMALL.path,
@@ -30,24 +42,16 @@ export async function measureKeepAlive(measurement: Measurement, connections: nu
     replyBytes: SMALL.bytes,
     units: stage.files.served,
   };
-  return count(measurement, await startWrk(stage, settings));
+  return startWrk(stage, settings);
 }
 
 async function verifySmall({ stage, subject }: Measurement): Promise<void> {
   expectAnswer(await askHttp1(stage, subject.port, { path: SMALL.path }), SMALL.bytes);
 }
 
-export const h1: Row = {
-  id: 'h1',
-  title: 'HTTP/1.1, 64 kept connections, 1 KiB reply',
-  unit: 'µs/request',
-  tools: [wrk],
-  target: (stage) => ({ protocol: 'http', port: stage.files.port }),
-  verify: verifySmall,
-  measure: (measurement) => measureKeepAlive(measurement, 64),
-};
+export const h1 = keepAlive(64);
 
-export const h1Logged: Row = {
+export const h1Logged: LoadRow = {
   ...h1,
   id: 'h1-logged',
   title: 'the same with JSON access logs',
@@ -65,14 +69,14 @@ async function findLogLine(file: string): Promise<void> {
   if (!logged) throw new Error(`no line of JSON with ${SMALL.path} in its log`);
 }
 
-export const tcp: Row = {
+export const tcp: LoadRow = {
   ...h1,
   id: 'tcp',
   title: 'raw TCP behind TLS, 64 connections, 1 KiB reply',
   target: (stage) => ({ protocol: 'tcp', port: stage.files.port }),
 };
 
-export const upload: Row = {
+export const upload: LoadRow = {
   id: 'upload',
   title: 'HTTP/1.1 upload of 1 MiB, 16 connections',
   unit: 'µs/request',
@@ -83,21 +87,18 @@ export const upload: Row = {
     expectAnswer(answer, String(UPLOAD.bytes).length);
     if (answer.body.toString() !== String(UPLOAD.bytes)) throw new Error(`only ${answer.body} bytes arrived`);
   },
-  async measure(measurement) {
-    const { stage, subject } = measurement;
-    const load = await startWrk(stage, {
+  load: ({ stage, subject }) =>
+    startWrk(stage, {
       port: subject.port,
       path: '/',
       connections: UPLOAD.connections,
       uploadBytes: UPLOAD.bytes,
       replyBytes: String(UPLOAD.bytes).length,
       units: stage.http.served,
-    });
-    return count(measurement, load);
-  },
+    }),
 };
 
-export const h2: Row = {
+export const h2: LoadRow = {
   id: 'h2',
   title: 'HTTP/2, 32 connections of 8 streams, 1 KiB reply',
   unit: 'µs/request',
@@ -106,21 +107,18 @@ export const h2: Row = {
   async verify({ stage, subject }) {
     expectAnswer(await askHttp2(stage, subject.port, { path: SMALL.path }), SMALL.bytes);
   },
-  async measure(measurement) {
-    const { stage, subject, warmUpMs, windowMs } = measurement;
-    const load = await startH2load({
+  load: ({ stage, subject, durationMs }) =>
+    startH2load({
       ...H2,
       port: subject.port,
       path: SMALL.path,
-      durationMs: warmUpMs + windowMs + 500,
+      durationMs,
       replyBytes: SMALL.bytes,
       units: stage.files.served,
-    });
-    return count(measurement, load);
-  },
+    }),
 };
 
-export const downloadRow: Row = {
+export const downloadRow: SingleRow = {
   id: 'download',
   title: 'download of 100 MiB',
   unit: 'ms',

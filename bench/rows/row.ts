@@ -1,5 +1,6 @@
 // A row of the table: one kind of work, how it is set going, and what a unit of it is.
 
+import type { Load } from '../load/children.ts';
 import type { Target } from '../peers/peer.ts';
 import type { Stage } from '../stage.ts';
 
@@ -50,13 +51,23 @@ export interface Subject {
 export interface Measurement {
   readonly subject: Subject;
   readonly stage: Stage;
-  /** How long the load runs before it counts. */
-  readonly warmUpMs: number;
-  /** How long it counts. */
-  readonly windowMs: number;
 }
 
-export interface Row {
+/** Work that goes on until it is ended: its cost is the proxy's CPU time per unit, all peers in turn. */
+export interface LoadRow extends RowBase {
+  /** `durationMs`: how long it must be able to go on. */
+  load(measurement: Measurement & { readonly durationMs: number }): Promise<Load>;
+}
+
+/** Work that is done once, with one peer after the other. */
+export interface SingleRow extends RowBase {
+  /** Rejects if anything that it asked for failed. */
+  measure(measurement: Measurement): Promise<number>;
+}
+
+export type Row = LoadRow | SingleRow;
+
+interface RowBase {
   readonly id: RowId;
   readonly title: string;
   readonly unit: string;
@@ -67,8 +78,6 @@ export interface Row {
   target(stage: Stage): Target;
   /** Looks at one unit of the work: rejects unless its status and size are what they must be. */
   verify(measurement: Measurement): Promise<void>;
-  /** Rejects if anything that it asked for failed. */
-  measure(measurement: Measurement): Promise<number>;
 }
 
 export interface Tool {

@@ -4,7 +4,7 @@ import assert from 'node:assert/strict';
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { afterEach, test } from 'node:test';
-import { cpuPerUnit, cpuTimeUs, memoryKiB, parseStat, processTree } from '../../bench/measure.ts';
+import { cpuTimeUs, memoryKiB, parseStat, processTree } from '../../bench/measure.ts';
 
 const children: ChildProcess[] = [];
 afterEach(async () => {
@@ -84,11 +84,4 @@ test('a process that has ended is not taken for one that costs nothing', async (
   child.kill('SIGKILL');
   await gone;
   assert.throws(() => cpuTimeUs(pid), /has ended/);
-});
-
-test('a window in which nothing was done has no cost per unit', async () => {
-  await assert.rejects(
-    cpuPerUnit(process.pid, async () => 7, 10),
-    /nothing was done/,
-  );
 });

@@ -481,6 +481,15 @@ describe('broken streams', () => {
         ),
     ],
     [
+      'trailers with a host',
+      PROTOCOL_ERROR,
+      (c) =>
+        c.send(
+          headersFrame(1, silentRequest('POST'), flag.endHeaders),
+          headersFrame(1, [['host', 'app.example.com']], trailing),
+        ),
+    ],
+    [
       'trailers with a TE that is not allowed',
       PROTOCOL_ERROR,
       (c) =>

@@ -1,0 +1,123 @@
+// One run of a row: all peers alive at once, each with its own load, which are let go one after the other, again and again.
+
+import { setTimeout as sleep } from 'node:timers/promises';
+import type { Load } from './load/children.ts';
+import { cpuTimeUs } from './measure.ts';
+import type { Options } from './options.ts';
+import type { Peer } from './peers/peer.ts';
+import type { LoadRow, Subject } from './rows/row.ts';
+import { type RunningProxy, startProxy } from './site.ts';
+import type { Stage } from './stage.ts';
+
+/** A value in the row's unit, or why there is none. */
+export type Outcome = { readonly value: number } | { readonly failure: Error };
+
+/** A turn is short beside what disturbs a machine, and all peers have theirs within a few seconds. */
+const TURN_MS = 300;
+/** Between the moment when a load is let go on and the one from which it counts. */
+const SETTLE_MS = 60;
+/** For a load to open its connections, before the next one is started. */
+const START_MS = 500;
+
+interface Contender {
+  readonly peer: Peer;
+  readonly proxy: RunningProxy;
+  readonly load: Load;
+  cpuUs: number;
+  units: number;
+}
+
+/**
+ * CPU time of each peer per unit of its load. One that fails has no value, and the others go on. `startMs`: how long a
+ * load takes to open its connections, if not half a second.
+ */
+export async function measureInTurn(
+  stage: Stage,
+  options: Pick<Options, 'warmUpMs' | 'windowMs'>,
+  row: LoadRow,
+  peers: readonly Peer[],
+  startMs = START_MS,
+): Promise<ReadonlyMap<Peer, Outcome>> {
+  const outcomes = new Map<Peer, Outcome>();
+  const contenders: Contender[] = [];
+  const warmUps = Math.ceil(options.warmUpMs / TURN_MS);
+  const rounds = warmUps + Math.ceil(options.windowMs / TURN_MS);
+  // Twice what it takes by the clock alone: asking takes time as well.
+  const durationMs = 2 * peers.length * (startMs + rounds * (TURN_MS + 3 * SETTLE_MS)) + 5_000;
+  const give = async (contender: Contender, failure: unknown) => {
+    outcomes.set(contender.peer, { failure: await contender.proxy.explain(failure) });
+    contenders.splice(contenders.indexOf(contender), 1);
+    await contender.load.end().catch(() => {});
+    await contender.proxy.stop();
+  };
+  for (const peer of peers) {
+    try {
+      contenders.push(await enter(stage, row, peer, durationMs, startMs));
+    } catch (error) {
+      outcomes.set(peer, { failure: error as Error });
+    }
+  }
+  for (let round = 0; round < rounds; round += 1) {
+    // There and back, so that nobody always follows the same one.
+    const order = round % 2 === 0 ? [...contenders] : contenders.toReversed();
+    for (const contender of order) {
+      try {
+        await takeTurn(contender, round >= warmUps);
+      } catch (error) {
+        await give(contender, error);
+      }
+    }
+  }
+  for (const contender of [...contenders]) {
+    try {
+      // What the load has seen from its first byte to its last.
+      await contender.load.end();
+      if (contender.units === 0) throw new Error('nothing was done while counting');
+      outcomes.set(contender.peer, { value: contender.cpuUs / contender.units });
+    } catch (error) {
+      outcomes.set(contender.peer, { failure: await contender.proxy.explain(error) });
+    }
+    await contender.proxy.stop();
+  }
+  return outcomes;
+}
+
+async function enter(
+  stage: Stage,
+  row: LoadRow,
+  peer: Peer,
+  durationMs: number,
+  startMs: number,
+): Promise<Contender> {
+  const wish = { target: row.target(stage), accessLog: row.accessLog === true, prepare: peer.prepare };
+  const proxy = await startProxy(stage, wish);
+  try {
+    const { subject } = proxy;
+    await row.verify({ stage, subject });
+    const load = await row.load({ stage, subject, durationMs });
+    await sleep(startMs);
+    await load.pause();
+    return { peer, proxy, load, cpuUs: 0, units: 0 };
+  } catch (error) {
+    const explained = await proxy.explain(error);
+    await proxy.stop();
+    throw explained;
+  }
+}
+
+async function takeTurn(contender: Contender, counts: boolean): Promise<void> {
+  const { load, proxy } = contender;
+  await load.resume();
+  await sleep(SETTLE_MS);
+  const before = await reading(load, proxy.subject);
+  await sleep(TURN_MS);
+  const after = await reading(load, proxy.subject);
+  await load.pause();
+  if (!counts) return;
+  contender.units += after.units - before.units;
+  contender.cpuUs += after.cpuUs - before.cpuUs;
+}
+
+async function reading(load: Load, { pid }: Subject): Promise<{ units: number; cpuUs: number }> {
+  return { units: await load.units(), cpuUs: cpuTimeUs(pid) };
+}
