@@ -26,8 +26,10 @@ export async function measureConnections(
     const values = new Map(peers.map((peer) => [peer.id, [] as number[]]));
     for (let run = 1; run <= options.runs; run += 1) {
       const startMs = START_MS + connections * OPENING_MS_EACH;
-      const outcomes = await measureInTurn(stage, options, keepAlive(connections), peers, startMs);
-      for (const [peer, outcome] of outcomes) {
+      const row = keepAlive(connections);
+      const entrants = peers.map((peer) => ({ row, peer }));
+      const outcomes = await measureInTurn(stage, options, entrants, startMs);
+      for (const [{ peer }, outcome] of outcomes) {
         if ('failure' in outcome) throw outcome.failure;
         const { value } = outcome;
         values.get(peer.id)!.push(value);

@@ -1,4 +1,4 @@
-// One run of a row: all peers alive at once, each with its own load, which are let go one after the other, again and again.
+// One run of a row, or of some that belong together: all peers alive at once, each with its own load, which are let go one after the other, again and again.
 
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Load } from './load/children.ts';
@@ -19,8 +19,14 @@ const SETTLE_MS = 60;
 /** For a load to open its connections, before the next one is started. */
 const START_MS = 500;
 
-interface Contender {
+/** A peer doing a row's work. */
+export interface Entrant {
+  readonly row: LoadRow;
   readonly peer: Peer;
+}
+
+interface Contender {
+  readonly entrant: Entrant;
   readonly proxy: RunningProxy;
   readonly load: Load;
   cpuUs: number;
@@ -28,33 +34,32 @@ interface Contender {
 }
 
 /**
- * CPU time of each peer per unit of its load. One that fails has no value, and the others go on. `startMs`: how long a
+ * CPU time of each entrant per unit of its load. One that fails has no value, and the others go on. `startMs`: how long a
  * load takes to open its connections, if not half a second.
  */
 export async function measureInTurn(
   stage: Stage,
   options: Pick<Options, 'warmUpMs' | 'windowMs'>,
-  row: LoadRow,
-  peers: readonly Peer[],
+  entrants: readonly Entrant[],
   startMs = START_MS,
-): Promise<ReadonlyMap<Peer, Outcome>> {
-  const outcomes = new Map<Peer, Outcome>();
+): Promise<ReadonlyMap<Entrant, Outcome>> {
+  const outcomes = new Map<Entrant, Outcome>();
   const contenders: Contender[] = [];
   const warmUps = Math.ceil(options.warmUpMs / TURN_MS);
   const rounds = warmUps + Math.ceil(options.windowMs / TURN_MS);
   // Twice what it takes by the clock alone: asking takes time as well.
-  const durationMs = 2 * peers.length * (startMs + rounds * (TURN_MS + 3 * SETTLE_MS)) + 5_000;
+  const durationMs = 2 * entrants.length * (startMs + rounds * (TURN_MS + 3 * SETTLE_MS)) + 5_000;
   const give = async (contender: Contender, failure: unknown) => {
-    outcomes.set(contender.peer, { failure: await contender.proxy.explain(failure) });
+    outcomes.set(contender.entrant, { failure: await contender.proxy.explain(failure) });
     contenders.splice(contenders.indexOf(contender), 1);
     await contender.load.end().catch(() => {});
     await contender.proxy.stop();
   };
-  for (const peer of peers) {
+  for (const entrant of entrants) {
     try {
-      contenders.push(await enter(stage, row, peer, durationMs, startMs));
+      contenders.push(await enter(stage, entrant, durationMs, startMs));
     } catch (error) {
-      outcomes.set(peer, { failure: error as Error });
+      outcomes.set(entrant, { failure: error as Error });
     }
   }
   for (let round = 0; round < rounds; round += 1) {
@@ -73,9 +78,9 @@ export async function measureInTurn(
       // What the load has seen from its first byte to its last.
       await contender.load.end();
       if (contender.units === 0) throw new Error('nothing was done while counting');
-      outcomes.set(contender.peer, { value: contender.cpuUs / contender.units });
+      outcomes.set(contender.entrant, { value: contender.cpuUs / contender.units });
     } catch (error) {
-      outcomes.set(contender.peer, { failure: await contender.proxy.explain(error) });
+      outcomes.set(contender.entrant, { failure: await contender.proxy.explain(error) });
     }
     await contender.proxy.stop();
   }
@@ -84,11 +89,11 @@ export async function measureInTurn(
 
 async function enter(
   stage: Stage,
-  row: LoadRow,
-  peer: Peer,
+  entrant: Entrant,
   durationMs: number,
   startMs: number,
 ): Promise<Contender> {
+  const { row, peer } = entrant;
   const wish = { target: row.target(stage), accessLog: row.accessLog === true, prepare: peer.prepare };
   const proxy = await startProxy(stage, wish);
   try {
@@ -97,7 +102,7 @@ async function enter(
     const load = await row.load({ stage, subject, durationMs });
     await sleep(startMs);
     await load.pause();
-    return { peer, proxy, load, cpuUs: 0, units: 0 };
+    return { entrant, proxy, load, cpuUs: 0, units: 0 };
   } catch (error) {
     const explained = await proxy.explain(error);
     await proxy.stop();

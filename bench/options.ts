@@ -24,13 +24,14 @@ export class UsageError extends Error {
 export const HELP = `usage: npm run bench -- [options]
 
 Measures this program beside nginx, HAProxy, Caddy, http-proxy-3 and http2-proxy: the proxy's own CPU time
-per unit of work, each proxy alone on core 0, load and upstreams on core 1.
+per unit of work, the proxies on core 0, load and upstreams on core 1. Within a run all proxies are alive, and take
+turns of 300 ms, again and again: what disturbs the machine meets all of them.
 
   --only h1,h2      these rows only (--list names them)
   --peers ours,nginx  these peers only; a beginning stands for all that begin so
-  --runs 3          how often each is measured, in turn
-  --seconds 3       how long the counted part of a measurement is
-  --warm-up 2       how many seconds of load come before it
+  --runs 3          how often each is started anew and measured
+  --seconds 3       how many counted seconds each has in a run
+  --warm-up 2       how many seconds of load each has before them
   --json FILE       writes everything measured to a file
   --write-docs      puts the result into docs/performance.md
   --source          runs src/main.ts instead of the bundle that the image ships

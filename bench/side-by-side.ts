@@ -1,6 +1,6 @@
 // The table: every row for every peer, run after run.
 
-import { measureInTurn, type Outcome } from './in-turn.ts';
+import { type Entrant, measureInTurn, type Outcome } from './in-turn.ts';
 import { versionOf, watchMachine } from './machine.ts';
 import type { Options } from './options.ts';
 import type { Peer } from './peers/peer.ts';
@@ -11,6 +11,11 @@ import type { Stage } from './stage.ts';
 import type { Cell, Report } from './table.ts';
 
 export type Tell = (text: string) => void;
+
+interface AnyEntrant {
+  readonly row: Row;
+  readonly peer: Peer;
+}
 
 /** Row by row, run by run, within a run all peers in turn. Nothing that fails ends it: the report says so. */
 export async function measureSideBySide(
@@ -23,10 +28,7 @@ export async function measureSideBySide(
   const startedAt = new Date().toISOString();
   const { rows, peers, leftOut } = available(wanted);
   const cells: Cell[] = [];
-  for (const row of rows) {
-    const taking = peers.filter((peer) => peer.rows.includes(row.id));
-    cells.push(...(await measureRow(stage, options, row, taking, tell)));
-  }
+  for (const group of groupsOf(rows)) cells.push(...(await measureGroup(stage, options, group, peers, tell)));
   return {
     startedAt,
     machine: machine(),
@@ -60,40 +62,56 @@ function available({ rows, peers }: { rows: readonly Row[]; peers: readonly Peer
   };
 }
 
-async function measureRow(
+/** Rows that are measured in one go: those of loads with the ones that are to be compared with them. */
+function groupsOf(rows: readonly Row[]): readonly (readonly Row[])[] {
+  const leader = (row: Row) => ('load' in row ? (row.beside ?? row.id) : row.id);
+  return [...Map.groupBy(rows, leader).values()];
+}
+
+async function measureGroup(
   stage: Stage,
   options: Options,
-  row: Row,
+  rows: readonly Row[],
   peers: readonly Peer[],
   tell: Tell,
 ): Promise<Cell[]> {
-  const values = new Map(peers.map((peer) => [peer.id, [] as number[]]));
-  const failures = new Map<string, string>();
+  const entrants = rows.flatMap((row) =>
+    peers.filter((peer) => peer.rows.includes(row.id)).map((peer) => ({ row, peer })),
+  );
+  const values = new Map(entrants.map((entrant) => [entrant, [] as number[]]));
+  const failures = new Map<AnyEntrant, string>();
   for (let run = 1; run <= options.runs; run += 1) {
-    const taking = peers.filter(({ id }) => !failures.has(id));
-    for (const [{ id }, outcome] of await measureRun(stage, options, row, taking)) {
+    const taking = entrants.filter((entrant) => !failures.has(entrant));
+    for (const [entrant, outcome] of await measureRun(stage, options, taking)) {
+      const { row, peer } = entrant;
       if ('value' in outcome) {
-        values.get(id)!.push(outcome.value);
-        tell(`${row.id} ${run}/${options.runs} ${id}: ${outcome.value.toFixed(2)} ${row.unit}`);
+        values.get(entrant)!.push(outcome.value);
+        tell(`${row.id} ${run}/${options.runs} ${peer.id}: ${outcome.value.toFixed(2)} ${row.unit}`);
       } else {
-        failures.set(id, outcome.failure.message.replaceAll(/\s+/g, ' '));
-        tell(`${row.id} ${run}/${options.runs} ${id}: FAILED: ${outcome.failure.message}`);
+        failures.set(entrant, outcome.failure.message.replaceAll(/\s+/g, ' '));
+        tell(`${row.id} ${run}/${options.runs} ${peer.id}: FAILED: ${outcome.failure.message}`);
       }
     }
   }
-  return peers.map((peer) => cellOf(row, peer, values.get(peer.id)!, failures.get(peer.id)));
+  return entrants.map((entrant) => cellOf(entrant, values.get(entrant)!, failures.get(entrant)));
 }
 
 async function measureRun(
   stage: Stage,
   options: Options,
-  row: Row,
-  peers: readonly Peer[],
-): Promise<ReadonlyMap<Peer, Outcome>> {
-  if ('load' in row) return measureInTurn(stage, options, row, peers);
-  const outcomes = new Map<Peer, Outcome>();
-  for (const peer of peers) outcomes.set(peer, await measureOnce(stage, row, peer));
+  entrants: readonly AnyEntrant[],
+): Promise<ReadonlyMap<AnyEntrant, Outcome>> {
+  const loads = entrants.filter(isOfLoad);
+  const outcomes = new Map<AnyEntrant, Outcome>(await measureInTurn(stage, options, loads));
+  for (const entrant of entrants) {
+    const { row, peer } = entrant;
+    if ('measure' in row) outcomes.set(entrant, await measureOnce(stage, row, peer));
+  }
   return outcomes;
+}
+
+function isOfLoad(entrant: AnyEntrant): entrant is Entrant {
+  return 'load' in entrant.row;
 }
 
 async function measureOnce(stage: Stage, row: SingleRow, peer: Peer): Promise<Outcome> {
@@ -110,7 +128,7 @@ async function measureOnce(stage: Stage, row: SingleRow, peer: Peer): Promise<Ou
 }
 
 /** A peer that failed once has no value: a median of the runs that went well would hide it. */
-function cellOf(row: Row, peer: Peer, values: readonly number[], failure: string | undefined): Cell {
+function cellOf({ row, peer }: AnyEntrant, values: readonly number[], failure: string | undefined): Cell {
   const cell = { row: row.id, peer: peer.id };
   return failure === undefined ? { ...cell, values } : { ...cell, values: [], failure };
 }

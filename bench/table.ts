@@ -57,8 +57,8 @@ export function renderNotes(report: Report): string {
     .filter((cell) => cell.failure !== undefined)
     .map((cell) => `- FAILED: ${cell.peer}, ${cell.row}: ${cell.failure}`);
   return [
-    `Median of ${report.runs} ${report.runs === 1 ? 'run' : 'runs'} in turn, each ${report.windowMs / 1_000} s after ` +
-      `${report.warmUpMs / 1_000} s of warm-up, ${report.startedAt}; in brackets ours divided by theirs (below 1 ours is cheaper).`,
+    `Median of ${report.runs} ${report.runs === 1 ? 'run' : 'runs'}, in each ${report.windowMs / 1_000} s of turns for every peer ` +
+      `after ${report.warmUpMs / 1_000} s of warm-up, ${report.startedAt}; in brackets ours divided by theirs (below 1 ours is cheaper).`,
     '',
     `- machine: ${machine.processor}, ${machine.cores} cores, Linux ${machine.kernel}, Node ${machine.node}`,
     ...report.peers.map((peer) => `- ${peer.title}: ${peer.version}`),

@@ -55,6 +55,7 @@ export const h1Logged: LoadRow = {
   ...h1,
   id: 'h1-logged',
   title: 'the same with JSON access logs',
+  beside: 'h1',
   accessLog: true,
   async verify(measurement) {
     await verifySmall(measurement);

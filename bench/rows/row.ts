@@ -55,6 +55,8 @@ export interface Measurement {
 
 /** Work that goes on until it is ended: its cost is the proxy's CPU time per unit, all peers in turn. */
 export interface LoadRow extends RowBase {
+  /** The row whose peers it takes its turns with: the two are to be compared. */
+  readonly beside?: RowId;
   /** `durationMs`: how long it must be able to go on. */
   load(measurement: Measurement & { readonly durationMs: number }): Promise<Load>;
 }
