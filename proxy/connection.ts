@@ -5,6 +5,7 @@ import type { LocalHandler } from '../src/lib/local-handler.ts';
 import type { Log } from '../src/lib/log.ts';
 import type { AccessLog } from './access-log.ts';
 import type { Deadlines } from './deadlines.ts';
+import type { Http2Upstreams } from './http2-upstream.ts';
 import type { RouteTable } from './routes.ts';
 import type { OpenTunnel } from './tcp.ts';
 import type { Upstreams } from './upstream.ts';
@@ -63,6 +64,8 @@ export const LAST_REQUEST_MS = 1_000;
 export interface ProxyContext {
   routes(): RouteTable;
   readonly upstreams: Upstreams;
+  /** For those that speak HTTP/2. */
+  readonly http2Upstreams: Http2Upstreams;
   readonly localHandlers: readonly LocalHandler[];
   readonly limits: ListenerLimits;
   readonly deadlines: Deadlines;

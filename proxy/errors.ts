@@ -28,7 +28,6 @@ const kinds = {
   'headers-too-large': kind('downstream', 431, 8, 'the request header fields are larger than allowed'),
   'not-implemented': kind('downstream', 501, 12, 'this transfer coding is not supported'),
   'version-refused': kind('downstream', 505, 12, 'this HTTP version is not supported'),
-  'http2-required': kind('downstream', 505, 12, 'the service asked for speaks HTTP/2 only'),
   'client-closed': kind('downstream', 499, 1, 'the client went away'),
   'upstream-refused': kind('upstream', 502, 14, 'the upstream cannot be connected to', true),
   'upstream-unresolved': kind('upstream', 502, 14, "the upstream's name cannot be resolved", true),

@@ -8,8 +8,8 @@ import { fieldKind, kindOf } from './http2-fields.ts';
 import { errorCode } from './http2-frames.ts';
 import { noteFault, replyFault } from './http2-reply.ts';
 import type { Http2Exchange } from './http2-request.ts';
-import { replyTrailers, requestTrailers } from './http2-translation.ts';
-import type { Http2Upstreams, UpstreamSession } from './http2-upstream.ts';
+import { hasNoBody, replyLengthOf, replyTrailers, requestTrailers } from './http2-translation.ts';
+import type { UpstreamSession } from './http2-upstream.ts';
 
 /** Of a request body, kept until the reply begins, so that a refused stream can be sent again. */
 const REPLAY_BYTES = 64 * 1024;
@@ -21,8 +21,8 @@ const IDEMPOTENT = new Set(['GET', 'HEAD', 'OPTIONS', 'PUT', 'DELETE']);
  * if that one is leaving; anything else that fails ends as a reset with the upstream's code, or, when nothing has been
  * answered yet, as the reply to a Fault.
  */
-export function relayToHttp2(exchange: Http2Exchange, upstreams: Http2Upstreams): void {
-  const relay = new Relay(exchange, upstreams);
+export function relayToHttp2(exchange: Http2Exchange): void {
+  const relay = new Relay(exchange);
   exchange.stream.user = relay;
   relay.begin();
 }
@@ -44,7 +44,6 @@ class Relay implements StreamUser, Deadline {
   /** The upstream's stream was given up for what the upstream did or did not do. */
   upFailed = false;
 
-  private readonly upstreams: Http2Upstreams;
   private readonly endsAt: number;
   private up: Http2Stream | undefined;
   private retried = false;
@@ -54,11 +53,10 @@ class Relay implements StreamUser, Deadline {
   private replay: Buffer[] | undefined;
   private trailers: readonly HeaderField[] | undefined;
 
-  constructor(exchange: Http2Exchange, upstreams: Http2Upstreams) {
+  constructor(exchange: Http2Exchange) {
     const { stream, request, upstream, context } = exchange;
     this.exchange = exchange;
     this.stream = stream;
-    this.upstreams = upstreams;
     this.requestEnded = request.endStream;
     this.replay = request.endStream ? undefined : [];
     const { totalTimeoutMs } = upstream;
@@ -74,8 +72,9 @@ class Relay implements StreamUser, Deadline {
   }
 
   private acquire(): void {
-    this.upstreams.acquire(
-      this.exchange.upstream,
+    const { context, upstream } = this.exchange;
+    context.http2Upstreams.acquire(
+      upstream,
       (session) => this.start(session),
       (fault) => this.fail(fault),
     );
@@ -165,7 +164,7 @@ class Relay implements StreamUser, Deadline {
   respond(up: Http2Stream, status: number, fields: readonly HeaderField[], ended: boolean) {
     const { access, request } = this.exchange;
     if (!hasNoBody(request.method, status)) {
-      const length = contentLengthOf(fields);
+      const length = replyLengthOf(fields);
       if (length === undefined || (ended && length > 0)) return up.resetMalformed();
       up.expects = length;
     }
@@ -368,22 +367,6 @@ function sendHead(
     stream.addField(name, value, neverIndexed);
   }
   stream.endHead(kind);
-}
-
-/** RFC 9110 §6.4.1: whatever length is named, none comes. */
-function hasNoBody(method: string, status: number): boolean {
-  return method === 'HEAD' || status === 204 || status === 304;
-}
-
-/** -1: none; undefined: not one, or no number (RFC 9110 §8.6). */
-function contentLengthOf(fields: readonly HeaderField[]): number | undefined {
-  let length = -1;
-  for (const field of fields) {
-    if (kindOf(field) !== fieldKind.contentLength) continue;
-    if (length !== -1 || !/^(?:0|[1-9]\d{0,14})$/.test(field.value)) return undefined;
-    length = Number(field.value);
-  }
-  return length;
 }
 
 function noteGrpcStatus(access: { grpcStatus: number }, fields: readonly HeaderField[]): void {

@@ -1,7 +1,13 @@
 // What a header field of HTTP/2 is to a proxy, and whether it is well-formed (RFC 9113 §8.2).
 
 import { dropsFromRequest } from './headers.ts';
-import type { HeaderField } from './hpack.ts';
+import type { BlockLimits, HeaderField } from './hpack.ts';
+import type { HeadLimits } from './http1.ts';
+
+/** RFC 9113 §6.5.2 counts 32 for each field; the four or five pseudo-header fields are no lines of HTTP/1.1. */
+export function fieldLimitsOf({ maxHeaderBytes, maxHeaderCount }: HeadLimits): BlockLimits {
+  return { bytes: maxHeaderBytes, count: maxHeaderCount + 5 };
+}
 
 export const fieldKind = {
   unknown: 0,

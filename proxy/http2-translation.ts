@@ -5,7 +5,7 @@ import { dropsFromReply, dropsFromTrailers } from './headers.ts';
 import { createField, type HeaderField } from './hpack.ts';
 import { FIELD_KINDS, field, LINE, lowerName, type MessageHead, nameAt, valueAt } from './http1.ts';
 import type { Http2Stream } from './http2-connection.ts';
-import { lineOf } from './http2-fields.ts';
+import { fieldKind, kindOf, lineOf } from './http2-fields.ts';
 import type { Http2Exchange } from './http2-request.ts';
 
 /** How the body of the HTTP/1.1 request is framed; never left to the method (RFC 9112 §6.3). */
@@ -136,4 +136,20 @@ export function requestTrailers(trailers: readonly HeaderField[]): HeaderField[]
 /** An HTTP/2 upstream's trailers for the client: gRPC's status and metadata, whatever their names. */
 export function replyTrailers(trailers: readonly HeaderField[]): HeaderField[] {
   return trailers.filter(({ name }) => !dropsFromReply(name));
+}
+
+/** RFC 9110 §6.4.1: whatever length is named, none comes. */
+export function hasNoBody(method: string, status: number): boolean {
+  return method === 'HEAD' || status === 204 || status === 304;
+}
+
+/** The Content-Length of an HTTP/2 reply. -1: none; undefined: not one, or no number (RFC 9110 §8.6). */
+export function replyLengthOf(fields: readonly HeaderField[]): number | undefined {
+  let length = -1;
+  for (const field of fields) {
+    if (kindOf(field) !== fieldKind.contentLength) continue;
+    if (length !== -1 || !/^(?:0|[1-9]\d{0,14})$/.test(field.value)) return undefined;
+    length = Number(field.value);
+  }
+  return length;
 }

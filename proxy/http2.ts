@@ -2,13 +2,7 @@
 
 import type { LocalHandler } from '../src/lib/local-handler.ts';
 import { type AccessEntry, createAccessEntry } from './access-log.ts';
-import {
-  type Acceptor,
-  type Connection,
-  LAST_REQUEST_MS,
-  type ListenerLimits,
-  type ProxyContext,
-} from './connection.ts';
+import { type Acceptor, type Connection, LAST_REQUEST_MS, type ProxyContext } from './connection.ts';
 import type { Deadline } from './deadlines.ts';
 import { Fault, type FaultCode } from './errors.ts';
 import { relayToHttp2 } from './grpc.ts';
@@ -20,11 +14,10 @@ import {
   type Http2Stream,
   openHttp2Connection,
 } from './http2-connection.ts';
-import { fieldKind, kindOf } from './http2-fields.ts';
+import { fieldKind, fieldLimitsOf, kindOf } from './http2-fields.ts';
 import { relayToHttp1 } from './http2-relay.ts';
 import { replyFault, replyLocal } from './http2-reply.ts';
 import { type ForwardedFamily, type Http2Exchange, type Http2Request, readRequest } from './http2-request.ts';
-import { createHttp2Upstreams, type Http2Upstreams } from './http2-upstream.ts';
 import { createRoster, type RosterMember } from './roster.ts';
 import { coveredBy } from './routes.ts';
 
@@ -37,13 +30,8 @@ const CONNECTION_WINDOW = 16 * 1024 * 1024;
  * preface loses its own connection (GOAWAY) and disturbs no other.
  */
 export function createHttp2Acceptor(context: ProxyContext): Acceptor {
-  const upstreams = createHttp2Upstreams({
-    deadlines: context.deadlines,
-    upstreams: context.upstreams,
-    fieldLimits: fieldLimitsOf(context.limits),
-  });
   const clients = createRoster<Client>();
-  const shared: Shared = { context, upstreams, fieldLimits: fieldLimitsOf(context.limits), ended: false };
+  const shared: Shared = { context, fieldLimits: fieldLimitsOf(context.limits), ended: false };
   let draining = false;
   return {
     accept(connection) {
@@ -55,7 +43,6 @@ export function createHttp2Acceptor(context: ProxyContext): Acceptor {
     drain() {
       draining = true;
       clients.each(sayGoodbye);
-      upstreams.drain();
     },
     get open() {
       return clients.size;
@@ -63,20 +50,13 @@ export function createHttp2Acceptor(context: ProxyContext): Acceptor {
     destroyAll() {
       shared.ended = true;
       clients.each(({ http2 }) => http2.destroy());
-      upstreams.destroyAll();
     },
   };
-}
-
-/** RFC 9113 §6.5.2 counts 32 for each field; the four or five pseudo-header fields are no lines of HTTP/1.1. */
-function fieldLimitsOf({ maxHeaderBytes, maxHeaderCount }: ListenerLimits): BlockLimits {
-  return { bytes: maxHeaderBytes, count: maxHeaderCount + 5 };
 }
 
 /** What all connections share. */
 interface Shared {
   readonly context: ProxyContext;
-  readonly upstreams: Http2Upstreams;
   readonly fieldLimits: BlockLimits;
   /** Connections are being ended by us, whatever is under way. */
   ended: boolean;
@@ -204,12 +184,12 @@ function takeRequest(
   if (maxBodyBytes > 0 && request.contentLength > maxBodyBytes) {
     return refuse(stream, 'body-too-large', access, request);
   }
-  const { connection, forwardedFor, shared } = client;
+  const { connection, forwardedFor } = client;
   const forwarded = forwardedFor(request);
-  dispatch({ stream, request, connection, upstream, context, forwarded, access }, shared.upstreams);
+  dispatch({ stream, request, connection, upstream, context, forwarded, access });
 }
 
-function dispatch(exchange: Http2Exchange, upstreams: Http2Upstreams) {
+function dispatch(exchange: Http2Exchange) {
   const { stream, request, upstream, access } = exchange;
   if (request.protocol !== undefined && !carriesWebsockets(exchange)) {
     return refuse(stream, 'not-implemented', access, request);
@@ -218,7 +198,7 @@ function dispatch(exchange: Http2Exchange, upstreams: Http2Upstreams) {
     case 'h2c':
     case 'grpc':
     case 'grpcs':
-      return relayToHttp2(exchange, upstreams);
+      return relayToHttp2(exchange);
     case 'tcp':
       // Raw bytes are what this host serves, and a connection that negotiated h2 cannot carry them.
       return refuse(stream, 'misdirected', access, request);

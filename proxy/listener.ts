@@ -10,6 +10,8 @@ import type { AccessLog } from './access-log.ts';
 import { type Connection, defaultLimits, type ListenerLimits, type ProxyContext } from './connection.ts';
 import { createDeadlines, type Deadline } from './deadlines.ts';
 import { createHttp2Acceptor } from './http2.ts';
+import { fieldLimitsOf } from './http2-fields.ts';
+import { createHttp2Upstreams } from './http2-upstream.ts';
 import { parseProxyHeader } from './proxy-protocol.ts';
 import { createHttp1Acceptor } from './relay.ts';
 import { createRoster, type RosterMember } from './roster.ts';
@@ -103,10 +105,12 @@ export function createListener(options: ListenerOptions): Listener {
     takesAnyProtocol: (serverName) => /^(?:tcp|auto)$/.test(routes.find(serverName, '/')?.protocol ?? ''),
   });
   const upstreams = createUpstreams({ deadlines, upstreamCa: options.upstreamCa, log });
+  const http2Upstreams = createHttp2Upstreams({ deadlines, upstreams, fieldLimits: fieldLimitsOf(limits) });
   let routes = createRouteTable([]);
   const context: ProxyContext = {
     routes: () => routes,
     upstreams,
+    http2Upstreams,
     localHandlers: options.localHandlers ?? [],
     limits,
     deadlines,
@@ -302,6 +306,7 @@ export function createListener(options: ListenerOptions): Listener {
     const closed = new Promise<void>((resolve) => server.close(() => resolve()));
     http1.drain();
     http2.drain();
+    http2Upstreams.drain();
     for (const tunnel of context.tunnels) tunnel.goAway();
     // What cannot be told may still end on its own; a reset is only for what then still hangs on.
     const last = setTimeout(
@@ -313,6 +318,7 @@ export function createListener(options: ListenerOptions): Listener {
     const timer = setTimeout(() => {
       http1.destroyAll();
       http2.destroyAll();
+      http2Upstreams.destroyAll();
       open.each(({ socket }) => socket.destroy());
     }, timeoutMs);
     await closed;

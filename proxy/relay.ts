@@ -31,11 +31,12 @@ import {
   readBody,
   valueAt,
 } from './http1.ts';
+import { acquireHttp2Link, type Http2Link } from './http2-link.ts';
 import { createRoster, type Roster, type RosterMember } from './roster.ts';
 import { coveredBy, type UpstreamSettings } from './routes.ts';
 import type { Tunnel } from './tcp.ts';
 import { asksForUpgrade, beginTunnel } from './upgrade.ts';
-import type { Acquisition, UpstreamLink, UpstreamUser } from './upstream.ts';
+import type { AcquireOptions, Acquisition, UpstreamLink, UpstreamUser } from './upstream.ts';
 import { gather, isFull, writeJoined, writeJoinedSecure, writeLent } from './writes.ts';
 
 export interface Http1Acceptor extends Acceptor {
@@ -66,7 +67,7 @@ const AS_IT_CAME = 0;
 const CHUNKED = 1;
 const UNCHUNKED = 2;
 
-interface Relay extends UpstreamUser, RosterMember {
+interface Relay extends Omit<UpstreamUser, 'upstreamReady'>, RosterMember {
   readonly shared: Shared;
   readonly connection: Connection;
   readonly client: TLSSocket;
@@ -88,7 +89,8 @@ interface Relay extends UpstreamUser, RosterMember {
   /** When the whole exchange must be over, in the deadlines' time. */
   endsAt: number;
   attempt: Acquisition | undefined;
-  link: UpstreamLink | undefined;
+  link: UpstreamLink | Http2Link | undefined;
+  upstreamReady(link: UpstreamLink | Http2Link): void;
   bodySent: boolean;
   retried: boolean;
   upgrading: boolean;
@@ -398,17 +400,23 @@ function forward(relay: Relay, head: MessageHead, target: string, settings: Upst
     ? forwardedLines(relay.connection, relay.hostText, forwardedBefore(head))
     : relay.forwarded;
   relay.settings = settings;
+  // No connection of HTTP/2 becomes another protocol's (RFC 9113 §8.6).
+  if (HTTP2_ONLY.has(settings.protocol)) relay.upgrading = false;
   relay.requestText = requestHeadText(head, target, own, relay.upgrading);
   relay.requestNominated = head.nominated;
   if (settings.protocol === 'tcp') return replyCode(relay, 'misdirected');
-  // What is reached over HTTP/2 alone is to be asked over HTTP/2 (RFC 9110 §15.6.6).
-  if (HTTP2_ONLY.has(settings.protocol)) return replyCode(relay, 'http2-required');
   // The upstream's connect timeout counts from here, and the other clocks from when it is connected.
   const { totalTimeoutMs } = settings;
   relay.endsAt =
     totalTimeoutMs === undefined ? Number.POSITIVE_INFINITY : context.deadlines.after(totalTimeoutMs);
   relay.deadline.at = relay.endsAt;
-  relay.attempt = context.upstreams.acquire(settings, relay);
+  relay.attempt = acquire(relay, settings);
+}
+
+function acquire(relay: Relay, settings: UpstreamSettings, how?: AcquireOptions): Acquisition {
+  const { upstreams, http2Upstreams, deadlines } = relay.shared.context;
+  if (!HTTP2_ONLY.has(settings.protocol)) return upstreams.acquire(settings, relay, how);
+  return acquireHttp2Link(http2Upstreams, deadlines, settings, relay);
 }
 
 function passRequestBody(relay: Relay, prefix: string, bytes: Buffer) {
@@ -540,7 +548,7 @@ function expireExchange(relay: Relay) {
 
 // --- The upstream's side ---
 
-function upstreamReady(this: Relay, link: UpstreamLink) {
+function upstreamReady(this: Relay, link: UpstreamLink | Http2Link) {
   this.link = link;
   if (this.access !== undefined) this.access.upstream = link.address;
   this.attempt = undefined;
@@ -592,11 +600,13 @@ function readReply(relay: Relay, bytes: Buffer, end: number) {
     pos += taken;
     if (head.status >= 200) return beginReply(relay, head, bytes, pos, end);
     if (head.status === 101) {
-      if (!relay.upgrading) return failReply(relay, 'an upgrade that nobody asked for');
+      const link = relay.link!;
+      if (!relay.upgrading || !('handTo' in link))
+        return failReply(relay, 'an upgrade that nobody asked for');
       relay.state = TUNNEL;
       relay.tunnel = beginTunnel(
         { context, client: relay.client, settings: relay.settings!, access: relay.access },
-        relay.link!,
+        link,
         head,
       );
       relay.link = undefined;
@@ -748,7 +758,7 @@ function loseUpstream(relay: Relay, error: Error | undefined) {
   if (!relay.replyHeard && !relay.retried && !relay.bodySent && IDEMPOTENT.has(relay.method)) {
     relay.retried = true;
     relay.deadline.at = relay.endsAt;
-    relay.attempt = relay.shared.context.upstreams.acquire(relay.settings!, relay, { fresh: true });
+    relay.attempt = acquire(relay, relay.settings!, { fresh: true });
     return;
   }
   replyFault(relay, fault);

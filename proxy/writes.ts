@@ -42,13 +42,14 @@ export function writeLent(sink: Sink, bytes: Buffer, start: number, end: number)
   return sink.write(sink.writableLength > 0 ? Buffer.from(piece) : piece);
 }
 
-const gathering: Socket[] = [];
+type Gathering = Pick<Socket, 'writableCorked' | 'cork' | 'uncork'>;
+const gathering: Gathering[] = [];
 
 /**
  * What is written to `socket` from here to the end of this turn of the event loop leaves in one system call. A client's
  * upload arrives in records of 16 KiB, many in one turn.
  */
-export function gather(socket: Socket): void {
+export function gather(socket: Gathering): void {
   if (socket.writableCorked > 0) return;
   socket.cork();
   if (gathering.push(socket) === 1) setImmediate(letGo);
@@ -62,6 +63,6 @@ function letGo(): void {
 const MOST_WAITING = 256 * 1024;
 
 /** Whether whoever writes to `socket` should pause until it has drained. */
-export function isFull(socket: Socket): boolean {
+export function isFull(socket: Pick<Socket, 'writableNeedDrain' | 'writableLength'>): boolean {
   return socket.writableNeedDrain && socket.writableLength >= MOST_WAITING;
 }

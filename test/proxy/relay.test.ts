@@ -200,13 +200,6 @@ describe('hosts', async () => {
   });
 });
 
-it('an upstream that speaks HTTP/2 alone is not asked over HTTP/1.1: 505', async () => {
-  const ingress = await startIngress([routeTo(settingsFor(1, 'grpc'))]);
-  cleanups.push(ingress.close);
-  const client = await ingress.connect();
-  assert.equal((await client.request(request('GET /'))).status, 505);
-});
-
 describe('bodies arrive as they were sent', () => {
   it('requests: by length and chunked, with trailers, without extensions', async () => {
     const { ingress, all } = await recording();
@@ -670,23 +663,4 @@ describe('what the ingress answers by itself', async () => {
       421,
     );
   });
-});
-
-describe('an upstream that speaks HTTP/2 alone', () => {
-  for (const protocol of ['h2c', 'grpc', 'grpcs'] as const) {
-    it(`is not spoken to in HTTP/1.1, and the client is told: ${protocol}`, async () => {
-      const upstream = await startUpstream(() => {});
-      cleanups.push(upstream.close);
-      const ingress = await startIngress([routeTo(settingsFor(upstream.port, protocol))]);
-      cleanups.push(ingress.close);
-      const client = await ingress.connect();
-      const reply = await client.request(request('GET /'));
-      assert.equal(reply.status, 505);
-      assert.match(reply.body, /"error":"http2-required"/);
-      assert.match(reply.body, /HTTP\/2 only/);
-      assert.equal(upstream.count(), 0);
-      // Nothing is wrong with the connection.
-      assert.equal((await client.request(request('GET /'))).status, 505);
-    });
-  }
 });

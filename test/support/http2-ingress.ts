@@ -16,6 +16,8 @@ import type { AccessLog } from '../../proxy/access-log.ts';
 import { defaultLimits, type ListenerLimits, type ProxyContext } from '../../proxy/connection.ts';
 import { createDeadlines } from '../../proxy/deadlines.ts';
 import { createHttp2Acceptor } from '../../proxy/http2.ts';
+import { fieldLimitsOf } from '../../proxy/http2-fields.ts';
+import { createHttp2Upstreams } from '../../proxy/http2-upstream.ts';
 import { createRouteTable, type UpstreamProtocol, type UpstreamSettings } from '../../proxy/routes.ts';
 import { createUpstreams } from '../../proxy/upstream.ts';
 import { parseDomain } from '../../src/lib/domain.ts';
@@ -93,9 +95,12 @@ export async function startHttp2Ingress(options: Http2IngressOptions): Promise<H
   const table = createRouteTable(routes);
   const deadlines = createDeadlines(undefined, 25);
   const limits = { ...defaultLimits, ...options.limits };
+  const upstreams = createUpstreams({ deadlines, upstreamCa: options.upstreamCa });
+  const http2Upstreams = createHttp2Upstreams({ deadlines, upstreams, fieldLimits: fieldLimitsOf(limits) });
   const context: ProxyContext = {
     routes: () => table,
-    upstreams: createUpstreams({ deadlines, upstreamCa: options.upstreamCa }),
+    upstreams,
+    http2Upstreams,
     localHandlers: options.localHandlers ?? [],
     limits,
     deadlines,
@@ -138,7 +143,8 @@ export async function startHttp2Ingress(options: Http2IngressOptions): Promise<H
     async close() {
       for (const client of clients) client.destroy();
       acceptor.destroyAll();
-      context.upstreams.close();
+      http2Upstreams.destroyAll();
+      upstreams.close();
       server.close();
       await once(server, 'close');
     },

@@ -1,0 +1,319 @@
+// A stream of an HTTP/2 upstream in the place of an HTTP/1.1 connection to it: for clients that speak HTTP/1.1.
+
+import { STATUS_CODES } from 'node:http';
+import type { Socket } from 'node:net';
+import { Writable } from 'node:stream';
+import type { Deadline, Deadlines } from './deadlines.ts';
+import { dropsFromReply } from './headers.ts';
+import type { HeaderField } from './hpack.ts';
+import {
+  beginRequestBody,
+  createBodyReader,
+  createMessageHead,
+  field,
+  type HeadLimits,
+  INCOMPLETE,
+  LINE,
+  lowerName,
+  type MessageHead,
+  parseRequestHead,
+  REFUSED,
+  readBody,
+  valueAt,
+} from './http1.ts';
+import type { Http2Stream, StreamUser } from './http2-connection.ts';
+import { isPseudo, kindOf, lineOf } from './http2-fields.ts';
+import { errorCode } from './http2-frames.ts';
+import { hasNoBody, replyLengthOf, requestTrailers, trailersOf } from './http2-translation.ts';
+import type { Http2Upstreams, UpstreamSession } from './http2-upstream.ts';
+import type { Address, UpstreamSettings } from './routes.ts';
+import type { Acquisition, UpstreamUser } from './upstream.ts';
+
+/** Who has the link: as an HTTP/1.1 connection's, and spoken to in HTTP/1.1. */
+export interface Http2LinkUser extends Omit<UpstreamUser, 'upstreamReady'> {
+  upstreamReady(link: Http2Link): void;
+}
+
+/** What a relay uses of a socket to an upstream. */
+interface RequestSocket
+  extends Pick<
+    Socket,
+    'write' | 'cork' | 'uncork' | 'writableCorked' | 'writableNeedDrain' | 'writableLength'
+  > {
+  pause(): void;
+  resume(): void;
+}
+
+/** One exchange: the request's head is to be written, whole, as soon as upstreamReady() hands the link over. */
+export interface Http2Link {
+  /** Takes the request as HTTP/1.1 text, one that is known to be well-formed. */
+  readonly socket: RequestSocket;
+  readonly address: Address;
+  /** The exchange is complete on both sides. */
+  release(): void;
+  /** The exchange is over, whatever is under way; nothing is called any more. */
+  destroy(): void;
+  /** As destroy(), and counted against the address. */
+  fail(): void;
+}
+
+/** A request that was read once is not measured again. */
+const NO_LIMITS: HeadLimits = { maxHeaderBytes: Number.MAX_SAFE_INTEGER, maxHeaderCount: 10_000 };
+/** For an upstream that has sent a whole reply to say that it was all. */
+const END_MS = 5_000;
+
+/** Filled by each parse, and used up before the next. */
+const requestHead = createMessageHead();
+
+/** As Upstreams.acquire(), for upstreams that speak HTTP/2. */
+export function acquireHttp2Link(
+  upstreams: Http2Upstreams,
+  deadlines: Deadlines,
+  settings: UpstreamSettings,
+  user: Http2LinkUser,
+): Acquisition {
+  let abandoned = false;
+  upstreams.acquire(
+    settings,
+    (session) => {
+      if (!abandoned) user.upstreamReady(new StreamLink(session, deadlines, user));
+    },
+    (fault) => {
+      if (!abandoned) user.upstreamFailed(fault);
+    },
+  );
+  return {
+    abandon() {
+      abandoned = true;
+    },
+  };
+}
+
+/** The writing half of a socket, whose bytes become frames at once: there is nothing to be gained by waiting. */
+class RequestWriter extends Writable {
+  private readonly link: StreamLink;
+
+  constructor(link: StreamLink) {
+    super();
+    this.link = link;
+    this.on('drain', () => link.drained());
+  }
+
+  override _write(chunk: Buffer, _encoding: BufferEncoding, taken: () => void): void {
+    this.link.takeRequest(chunk, taken);
+  }
+
+  override cork(): void {}
+  override uncork(): void {}
+
+  pause(): void {
+    this.link.stream?.pause();
+  }
+
+  resume(): void {
+    this.link.stream?.resume();
+  }
+}
+
+class StreamLink implements Http2Link, StreamUser, Deadline {
+  at = Number.POSITIVE_INFINITY;
+  place = -1;
+  readonly socket: RequestWriter;
+  stream: Http2Stream | undefined;
+
+  private readonly session: UpstreamSession;
+  private readonly deadlines: Deadlines;
+  private user: Http2LinkUser | undefined;
+  private method = '';
+  private readonly body = createBodyReader();
+  /** Told when the stream has room again. */
+  private taken: (() => void) | undefined;
+  private heard = false;
+  private failed = false;
+  /** The reply leaves in chunks. */
+  private chunked = false;
+  private trailers = '';
+
+  constructor(session: UpstreamSession, deadlines: Deadlines, user: Http2LinkUser) {
+    this.session = session;
+    this.deadlines = deadlines;
+    this.user = user;
+    this.socket = new RequestWriter(this);
+  }
+
+  get address(): Address {
+    return this.session.address;
+  }
+
+  release(): void {
+    this.user = undefined;
+    const { stream } = this;
+    if (stream === undefined || stream.closed) return;
+    // The last bytes of the reply have come; that they were the last is often said by a frame of its own.
+    stream.resume();
+    this.at = this.deadlines.now() + END_MS;
+    this.deadlines.watch(this);
+  }
+
+  expired(): void {
+    this.stream?.reset(errorCode.cancel);
+  }
+
+  destroy(): void {
+    this.user = undefined;
+    this.stream?.reset(errorCode.cancel);
+  }
+
+  fail(): void {
+    this.failed = true;
+    this.destroy();
+  }
+
+  // --- The request ---
+
+  takeRequest(bytes: Buffer, taken: () => void): void {
+    const from = this.stream === undefined ? this.begin(bytes) : 0;
+    if (from !== REFUSED && this.passBody(bytes, from)) taken();
+    else this.taken = taken;
+  }
+
+  drained(): void {
+    this.user?.upstreamDrained();
+  }
+
+  /** The position after the head, or REFUSED. */
+  private begin(bytes: Buffer): number {
+    const size = parseRequestHead(requestHead, bytes, 0, bytes.length, NO_LIMITS);
+    if (size === REFUSED || size === INCOMPLETE) {
+      this.close(new Error('what was written is not a request'));
+      return REFUSED;
+    }
+    this.method = requestHead.method;
+    beginRequestBody(this.body, requestHead);
+    this.stream = this.session.openStream(this);
+    sendRequestHead(this.stream, requestHead, this.session.scheme, this.body.done);
+    return size;
+  }
+
+  /** Whether there is room for more. */
+  private passBody(bytes: Buffer, from: number): boolean {
+    const { body } = this;
+    const stream = this.stream!;
+    if (body.done) return true;
+    let free = true;
+    for (let pos = from; pos < bytes.length && !body.done; ) {
+      const next = readBody(body, bytes, pos, bytes.length, NO_LIMITS);
+      if (next === REFUSED) {
+        stream.reset(errorCode.internalError);
+        return false;
+      }
+      const last = body.done && body.kind === 'length';
+      if (body.dataEnd > body.dataStart) free = stream.sendData(bytes, body.dataStart, body.dataEnd, last);
+      pos = next;
+    }
+    if (!body.done || body.kind === 'length') return free;
+    if (body.trailers === undefined) stream.sendEnd();
+    else stream.sendTrailers(requestTrailers(trailersOf(body.trailers)));
+    return free;
+  }
+
+  streamDrained(): void {
+    const { taken } = this;
+    this.taken = undefined;
+    taken?.();
+  }
+
+  // --- The reply ---
+
+  streamInterim(status: number, fields: readonly HeaderField[]): void {
+    this.heard = true;
+    this.deliver(`${headText(status, fields)}\r\n`);
+  }
+
+  streamReplied(status: number, fields: readonly HeaderField[], ended: boolean): void {
+    this.heard = true;
+    let framing = '';
+    if (!hasNoBody(this.method, status)) {
+      const length = replyLengthOf(fields);
+      if (length === undefined || (ended && length > 0)) {
+        this.stream!.resetMalformed();
+        return;
+      }
+      this.stream!.expects = length;
+      this.chunked = !ended && length === -1;
+      if (this.chunked) framing = 'transfer-encoding: chunked\r\n';
+      else if (length === -1) framing = 'content-length: 0\r\n';
+    }
+    this.deliver(`${headText(status, fields)}${framing}\r\n`);
+  }
+
+  streamData(bytes: Buffer, start: number, end: number): void {
+    const { user } = this;
+    if (user === undefined || start === end) return;
+    if (!this.chunked) {
+      user.upstreamData(bytes.subarray(start, end), end - start);
+      return;
+    }
+    const size = `${(end - start).toString(16)}\r\n`;
+    const chunk = Buffer.allocUnsafe(size.length + end - start + 2);
+    chunk.write(size, 0, 'latin1');
+    bytes.copy(chunk, size.length, start, end);
+    chunk.write('\r\n', chunk.length - 2, 'latin1');
+    user.upstreamData(chunk, chunk.length);
+  }
+
+  streamTrailers(fields: readonly HeaderField[]): void {
+    this.trailers = linesOf(fields);
+  }
+
+  streamEnded(): void {
+    if (this.chunked) this.deliver(`0\r\n${this.trailers}\r\n`);
+  }
+
+  streamClosed(stream: Http2Stream): void {
+    this.deadlines.forget(this);
+    this.session.release(this.heard, this.failed);
+    this.close(new Error(`its HTTP/2 stream ended: ${stream.end}, code ${stream.code}`));
+  }
+
+  private close(error: Error): void {
+    const { user } = this;
+    this.user = undefined;
+    user?.upstreamClosed(error);
+  }
+
+  private deliver(text: string): void {
+    const bytes = Buffer.from(text, 'latin1');
+    this.user?.upstreamData(bytes, bytes.length);
+  }
+}
+
+function sendRequestHead(stream: Http2Stream, head: MessageHead, scheme: string, ended: boolean): void {
+  stream.beginHead();
+  stream.addField(':method', head.method);
+  stream.addField(':scheme', scheme);
+  stream.addField(':authority', head.host);
+  stream.addField(':path', head.target);
+  for (let line = 0; line < head.count; line++) {
+    const id = head.lines[line * LINE + 4]!;
+    if (id === field.host || id === field.transferEncoding) continue;
+    // RFC 7541 §7.1.3: not for anybody's table.
+    const secret = id === field.authorization || id === field.cookie;
+    stream.addField(lowerName(head, line), valueAt(head, line), secret);
+  }
+  // RFC 9110 §10.1.4: trailers are passed on to those who take them, and without it gRPC servers refuse a call.
+  stream.addField('te', 'trailers');
+  stream.endHead(ended ? 'last' : 'open');
+}
+
+/** The start line and the fields, without the empty line. */
+function headText(status: number, fields: readonly HeaderField[]): string {
+  return `HTTP/1.1 ${status} ${STATUS_CODES[status] ?? ''}\r\n${linesOf(fields)}`;
+}
+
+function linesOf(fields: readonly HeaderField[]): string {
+  let lines = '';
+  for (const field of fields)
+    if (!isPseudo(kindOf(field)) && !dropsFromReply(field.name)) lines += lineOf(field);
+  return lines;
+}
