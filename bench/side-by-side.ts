@@ -35,7 +35,12 @@ export async function measureSideBySide(
     runs: options.runs,
     warmUpMs: options.warmUpMs,
     windowMs: options.windowMs,
-    rows: rows.map(({ id, title, unit }) => ({ id, title, unit })),
+    rows: rows.map((row) => ({
+      id: row.id,
+      title: row.title,
+      unit: row.unit,
+      ...('beside' in row && { beside: row.beside }),
+    })),
     peers: peers.map((peer) => ({
       id: peer.id,
       title: peer.title,

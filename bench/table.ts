@@ -18,11 +18,19 @@ export interface Report {
   readonly runs: number;
   readonly warmUpMs: number;
   readonly windowMs: number;
-  readonly rows: readonly { readonly id: string; readonly title: string; readonly unit: string }[];
+  readonly rows: readonly ReportRow[];
   readonly peers: readonly { readonly id: string; readonly title: string; readonly version: string }[];
   readonly cells: readonly Cell[];
   /** What could not take part, and what would let it. */
   readonly leftOut: readonly string[];
+}
+
+export interface ReportRow {
+  readonly id: string;
+  readonly title: string;
+  readonly unit: string;
+  /** The row that it is to be compared with, measured in the same turns. */
+  readonly beside?: string;
 }
 
 export interface Machine {
@@ -38,13 +46,13 @@ export interface Machine {
 
 const OURS = 'ours';
 
-/** Markdown: medians, in brackets ours divided by the peer's, and how far apart the runs of a row were at most. */
+/** Markdown: medians, in brackets ours divided by the peer's, and how far apart these ratios were at most. */
 export function renderTable(report: Report): string {
   const header = ['work', ...report.peers.map((peer) => peer.title), 'spread'];
   const lines = [header, header.map((_, index) => (index === 0 ? '---' : '---:'))];
   for (const row of report.rows) {
-    const cells = report.peers.map((peer) => renderCell(report, row.id, peer.id));
-    const worst = spreadOfRow(report, row.id);
+    const cells = report.peers.map((peer) => renderCell(report, row, peer.id));
+    const worst = spreadOfRow(report, row);
     lines.push([`${row.title}, ${row.unit}`, ...cells, worst === undefined ? '' : `${percent(worst)}`]);
   }
   return lines.map((line) => `| ${line.join(' | ')} |`).join('\n');
@@ -58,7 +66,7 @@ export function renderNotes(report: Report): string {
     .map((cell) => `- FAILED: ${cell.peer}, ${cell.row}: ${cell.failure}`);
   return [
     `Median of ${report.runs} ${report.runs === 1 ? 'run' : 'runs'}, in each ${report.windowMs / 1_000} s of turns for every peer ` +
-      `after ${report.warmUpMs / 1_000} s of warm-up, ${report.startedAt}; in brackets ours divided by theirs (below 1 ours is cheaper).`,
+      `after ${report.warmUpMs / 1_000} s of warm-up, ${report.startedAt}; in brackets ours divided by theirs, the median of the runs' ratios (below 1 ours is cheaper).`,
     '',
     `- machine: ${machine.processor}, ${machine.cores} cores, Linux ${machine.kernel}, Node ${machine.node}`,
     ...report.peers.map((peer) => `- ${peer.title}: ${peer.version}`),
@@ -71,30 +79,48 @@ export function renderNotes(report: Report): string {
 function renderNoise(report: Report): string {
   const { machine } = report;
   const around = `load ${machine.loadAtStart.toFixed(2)} at the start, ${percent(machine.stolen)} of the time stolen by the hypervisor`;
-  const spreads = report.cells.filter((cell) => cell.values.length > 1).map((cell) => spread(cell.values));
+  const spreads = report.rows.flatMap((row) => spreadsOf(report, row));
   if (spreads.length === 0) return `unknown from a single run; ${around}`;
   const worst = percent(Math.max(...spreads));
-  return `the runs of a cell were ${percent(median(spreads))} apart in the median and ${worst} at worst; ${around}`;
+  return `the ratios of a cell's runs were ${percent(median(spreads))} apart in the median and ${worst} at worst; ${around}`;
 }
 
-function renderCell(report: Report, row: string, peer: string): string {
-  const value = medianOf(report, row, peer);
-  if (value === undefined) return cellOf(report, row, peer)?.failure === undefined ? '–' : 'failed';
-  const ours = medianOf(report, row, OURS);
-  if (peer === OURS || ours === undefined) return number(value);
-  return `${number(value)} (${(ours / value).toFixed(2)})`;
+function renderCell(report: Report, row: ReportRow, peer: string): string {
+  const cell = cellOf(report, row.id, peer);
+  if (cell === undefined || cell.values.length === 0) return cell?.failure === undefined ? '–' : 'failed';
+  const value = number(median(cell.values));
+  const ratios = ratiosOf(report, row, peer);
+  return ratios === undefined ? value : `${value} (${median(ratios).toFixed(2)})`;
+}
+
+/**
+ * Ours divided by the peer's, run by run: what slows a run down slows both. Of ours itself, divided by ours in the row
+ * that this one is beside. Undefined where there is nothing to divide by.
+ */
+function ratiosOf(report: Report, row: ReportRow, peer: string): readonly number[] | undefined {
+  if (peer === OURS && row.beside === undefined) return undefined;
+  const ours = cellOf(report, row.id, OURS)?.values ?? [];
+  const theirs = cellOf(report, peer === OURS ? row.beside! : row.id, peer)?.values ?? [];
+  if (ours.length === 0 || ours.length !== theirs.length) return undefined;
+  return ours.map((value, run) => value / theirs[run]!);
+}
+
+/** Of the ratios of each cell; where there are none, of its values. Nothing of what was measured only once. */
+function spreadsOf(report: Report, row: ReportRow): readonly number[] {
+  const alone = report.cells.every(({ row: id, peer }) => id !== row.id || peer === OURS);
+  return report.cells
+    .filter((cell) => cell.row === row.id && cell.values.length > 1)
+    .map(
+      (cell) => ratiosOf(report, row, cell.peer) ?? (cell.peer !== OURS || alone ? cell.values : undefined),
+    )
+    .filter((values) => values !== undefined)
+    .map(spread);
 }
 
 /** The largest spread of a row's cells; undefined if none was measured more than once. */
-function spreadOfRow(report: Report, row: string): number | undefined {
-  const repeated = report.cells.filter((cell) => cell.row === row && cell.values.length > 1);
-  if (repeated.length === 0) return undefined;
-  return Math.max(...repeated.map((cell) => spread(cell.values)));
-}
-
-function medianOf(report: Report, row: string, peer: string): number | undefined {
-  const values = cellOf(report, row, peer)?.values ?? [];
-  return values.length === 0 ? undefined : median(values);
+function spreadOfRow(report: Report, row: ReportRow): number | undefined {
+  const spreads = spreadsOf(report, row);
+  return spreads.length === 0 ? undefined : Math.max(...spreads);
 }
 
 function cellOf(report: Report, row: string, peer: string): Cell | undefined {

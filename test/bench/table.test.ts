@@ -32,14 +32,28 @@ test('the spread is relative to the median', () => {
   assert.equal(spread([7]), 0);
 });
 
-test('a cell shows the median and ours divided by theirs', () => {
+test('a cell shows the median, and of the runs how ours divided by theirs: a slow run slows both', () => {
   const table = renderTable(
     report([
-      { row: 'h1', peer: 'ours', values: [50, 49, 60] },
-      { row: 'h1', peer: 'nginx', values: [100, 101, 99] },
+      { row: 'h1', peer: 'ours', values: [50, 100, 60] },
+      { row: 'h1', peer: 'nginx', values: [100, 200, 100] },
     ]),
   );
-  assert.equal(table.split('\n')[2], '| requests, µs/request | 50.0 | 100 (0.50) | 22 % |');
+  assert.equal(table.split('\n')[2], '| requests, µs/request | 60.0 | 100 (0.50) | 20 % |');
+});
+
+test('a row beside another one is divided by it', () => {
+  const both = {
+    ...report([
+      { row: 'h1', peer: 'ours', values: [50, 100] },
+      { row: 'logged', peer: 'ours', values: [55, 120] },
+    ]),
+    rows: [
+      { id: 'h1', title: 'requests', unit: 'µs/request' },
+      { id: 'logged', title: 'with logs', unit: 'µs/request', beside: 'h1' },
+    ],
+  };
+  assert.equal(renderTable(both).split('\n')[3], '| with logs, µs/request | 87.5 (1.15) | – | 8.7 % |');
 });
 
 test('a peer that takes no part has a dash, one that failed says so and why', () => {
