@@ -83,8 +83,11 @@ const IDLE_TIMEOUT_MS = 4_000;
 const MAX_IDLE_PER_ADDRESS = 4_096;
 const TCP_KEEPALIVE_MS = 60_000;
 
-/** Bytes from upstreams land here, every socket's: reads are synchronous, and users copy what they keep. */
-const arrivals = Buffer.allocUnsafeSlow(65_536);
+/**
+ * Bytes from upstreams land here, every socket's: reads are synchronous, and users copy what they keep. A download is
+ * paused after each read until its client has taken it: the larger, the rarer, and the more one stalled client holds.
+ */
+const arrivals = Buffer.allocUnsafeSlow(256 * 1024);
 
 interface Pool {
   readonly endpoint: Endpoint;

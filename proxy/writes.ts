@@ -16,7 +16,8 @@ export function writeJoined(sink: Sink, text: string, bytes: Buffer, start: numb
   return sink.write(joined);
 }
 
-const scratch = Buffer.allocUnsafeSlow(80 * 1024);
+/** Room for a head and one read from an upstream. */
+const scratch = Buffer.allocUnsafeSlow(272 * 1024);
 
 /** As writeJoined() to a TLS socket, which has encrypted what it was given when write() returns, if it was idle. */
 export function writeJoinedSecure(
