@@ -1,4 +1,4 @@
-// One run of a row, or of some that belong together: all peers alive at once, each with its own load, which are let go one after the other, again and again.
+// One run of a row, or of some that belong together: all peers alive at once, and loaded one after the other in short turns.
 
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Load } from './load/children.ts';

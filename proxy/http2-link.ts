@@ -4,7 +4,6 @@ import { STATUS_CODES } from 'node:http';
 import type { Socket } from 'node:net';
 import { Writable } from 'node:stream';
 import type { Deadline, Deadlines } from './deadlines.ts';
-import { dropsFromReply } from './headers.ts';
 import type { HeaderField } from './hpack.ts';
 import {
   beginRequestBody,
@@ -24,7 +23,7 @@ import {
 import type { Http2Stream, StreamUser } from './http2-connection.ts';
 import { isPseudo, kindOf, lineOf } from './http2-fields.ts';
 import { errorCode } from './http2-frames.ts';
-import { hasNoBody, replyLengthOf, requestTrailers, trailersOf } from './http2-translation.ts';
+import { hasNoBody, replyLengthOf, trailersOf } from './http2-translation.ts';
 import type { Http2Upstreams, UpstreamSession } from './http2-upstream.ts';
 import type { Address, UpstreamSettings } from './routes.ts';
 import type { Acquisition, UpstreamUser } from './upstream.ts';
@@ -213,7 +212,7 @@ class StreamLink implements Http2Link, StreamUser, Deadline {
     }
     if (!body.done || body.kind === 'length') return free;
     if (body.trailers === undefined) stream.sendEnd();
-    else stream.sendTrailers(requestTrailers(trailersOf(body.trailers)));
+    else stream.sendTrailers(trailersOf(body.trailers));
     return free;
   }
 
@@ -311,9 +310,9 @@ function headText(status: number, fields: readonly HeaderField[]): string {
   return `HTTP/1.1 ${status} ${STATUS_CODES[status] ?? ''}\r\n${linesOf(fields)}`;
 }
 
+/** What of them is not to be passed on is left out by whoever has the link, as of any reply in HTTP/1.1. */
 function linesOf(fields: readonly HeaderField[]): string {
   let lines = '';
-  for (const field of fields)
-    if (!isPseudo(kindOf(field)) && !dropsFromReply(field.name)) lines += lineOf(field);
+  for (const field of fields) if (!isPseudo(kindOf(field))) lines += lineOf(field);
   return lines;
 }

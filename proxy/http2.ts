@@ -19,7 +19,7 @@ import { relayToHttp1 } from './http2-relay.ts';
 import { replyFault, replyLocal } from './http2-reply.ts';
 import { type ForwardedFamily, type Http2Exchange, type Http2Request, readRequest } from './http2-request.ts';
 import { createRoster, type RosterMember } from './roster.ts';
-import { coveredBy } from './routes.ts';
+import { coveredBy, speaksHttp2 } from './routes.ts';
 
 /** Per stream: at 50 ms of round trip an upload still moves 20 MiB/s. */
 const STREAM_WINDOW = 1024 * 1024;
@@ -194,17 +194,10 @@ function dispatch(exchange: Http2Exchange) {
   if (request.protocol !== undefined && !carriesWebsockets(exchange)) {
     return refuse(stream, 'not-implemented', access, request);
   }
-  switch (upstream.protocol) {
-    case 'h2c':
-    case 'grpc':
-    case 'grpcs':
-      return relayToHttp2(exchange);
-    case 'tcp':
-      // Raw bytes are what this host serves, and a connection that negotiated h2 cannot carry them.
-      return refuse(stream, 'misdirected', access, request);
-    default:
-      return relayToHttp1(exchange);
-  }
+  if (speaksHttp2(upstream.protocol)) return relayToHttp2(exchange);
+  // Raw bytes are what this host serves, and a connection that negotiated h2 cannot carry them.
+  if (upstream.protocol === 'tcp') return refuse(stream, 'misdirected', access, request);
+  relayToHttp1(exchange);
 }
 
 /** RFC 8441 §4: of all the protocols that an extended CONNECT could ask for, WebSocket over HTTP/1.1 is carried. */

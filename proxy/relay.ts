@@ -33,7 +33,7 @@ import {
 } from './http1.ts';
 import { acquireHttp2Link, type Http2Link } from './http2-link.ts';
 import { createRoster, type Roster, type RosterMember } from './roster.ts';
-import { coveredBy, type UpstreamSettings } from './routes.ts';
+import { coveredBy, speaksHttp2, type UpstreamSettings } from './routes.ts';
 import type { Tunnel } from './tcp.ts';
 import { asksForUpgrade, beginTunnel } from './upgrade.ts';
 import type { AcquireOptions, Acquisition, UpstreamLink, UpstreamUser } from './upstream.ts';
@@ -392,8 +392,6 @@ function replyLocally(relay: Relay, reply: LocalReply) {
   writeOwnReply(relay, reply.status, '', fields, reply.body);
 }
 
-const HTTP2_ONLY: ReadonlySet<string> = new Set(['h2c', 'grpc', 'grpcs']);
-
 function forward(relay: Relay, head: MessageHead, target: string, settings: UpstreamSettings) {
   const { context } = relay.shared;
   const own = relay.connection.trustedClient
@@ -401,7 +399,7 @@ function forward(relay: Relay, head: MessageHead, target: string, settings: Upst
     : relay.forwarded;
   relay.settings = settings;
   // No connection of HTTP/2 becomes another protocol's (RFC 9113 §8.6).
-  if (HTTP2_ONLY.has(settings.protocol)) relay.upgrading = false;
+  if (speaksHttp2(settings.protocol)) relay.upgrading = false;
   relay.requestText = requestHeadText(head, target, own, relay.upgrading);
   relay.requestNominated = head.nominated;
   if (settings.protocol === 'tcp') return replyCode(relay, 'misdirected');
@@ -415,7 +413,7 @@ function forward(relay: Relay, head: MessageHead, target: string, settings: Upst
 
 function acquire(relay: Relay, settings: UpstreamSettings, how?: AcquireOptions): Acquisition {
   const { upstreams, http2Upstreams, deadlines } = relay.shared.context;
-  if (!HTTP2_ONLY.has(settings.protocol)) return upstreams.acquire(settings, relay, how);
+  if (!speaksHttp2(settings.protocol)) return upstreams.acquire(settings, relay, how);
   return acquireHttp2Link(http2Upstreams, deadlines, settings, relay);
 }
 

@@ -8,6 +8,11 @@ import { covers, type Domain } from '../src/lib/domain.ts';
  */
 export type UpstreamProtocol = 'http' | 'https' | 'h2c' | 'grpc' | 'grpcs' | 'tcp' | 'auto';
 
+/** Whether HTTP/2 is what is spoken to it, whatever its clients speak. */
+export function speaksHttp2(protocol: UpstreamProtocol): boolean {
+  return protocol === 'h2c' || protocol === 'grpc' || protocol === 'grpcs';
+}
+
 export interface Address {
   /** A name or an IP literal without brackets. */
   readonly host: string;
