@@ -103,9 +103,10 @@ const EMPTY: ForwardedBefore = {};
 
 /** The forwarded family as header lines; of an untrusted client they change only with the host, so ask once and keep. */
 export function forwardedLines(client: Client, host: string, before: ForwardedBefore = EMPTY): string {
-  let lines = '';
-  for (const [name, value] of forwardedFields(client, host, before)) lines += `${name}: ${value}\r\n`;
-  return lines;
+  // Joined, not added up: a sum is kept as the tree of its parts, and walked with every request that it is a part of.
+  return forwardedFields(client, host, before)
+    .map(([name, value]) => `${name}: ${value}\r\n`)
+    .join('');
 }
 
 /** The forwarded family as an HTTP/1.1 request carries it. */
@@ -122,9 +123,10 @@ export function forwardedBefore(head: MessageHead): ForwardedBefore {
 
 /** The request head for the upstream. `target` in origin or asterisk form; `own` are complete header lines. */
 export function requestHeadText(head: MessageHead, target: string, own: string, upgrade: boolean): string {
-  const start = `${head.method} ${target} HTTP/1.1\r\n`;
-  const tail = upgrade ? `Connection: Upgrade\r\nUpgrade: ${head.upgradeTo}\r\n\r\n` : '\r\n';
-  return start + keptLines(head, requestDrops) + own + tail;
+  const lines = upgrade ? `${own}Connection: Upgrade\r\nUpgrade: ${head.upgradeTo}\r\n` : own;
+  // The start line of RFC 9112 §3, which is how most arrive.
+  if (head.minor === 1 && target === head.target) return keptText(head, 0, requestDrops, lines);
+  return `${head.method} ${target} HTTP/1.1\r\n${keptText(head, head.fieldsStart, requestDrops, lines)}`;
 }
 
 /** How a reply's body leaves: framed as it came, or not at all framed (close-delimited, to HTTP/1.0). */
@@ -135,40 +137,45 @@ export function replyHeadText(head: MessageHead, framing: ReplyFraming, own: str
   let drops = framing === 'unframed' ? unframedDrops : replyDrops;
   // RFC 9110 §8.6: no Content-Length in 204.
   if (head.status === 204) drops = interimDrops;
-  return `${statusLine(head)}${keptLines(head, drops)}${own}\r\n`;
+  return withStatusLine(head, drops, own);
 }
 
 /** An interim reply's head (RFC 9110 §15.2), 101 included: `own` then says what was switched to. */
 export function interimHeadText(head: MessageHead, own = ''): string {
-  return `${statusLine(head)}${keptLines(head, interimDrops)}${own}\r\n`;
+  return withStatusLine(head, interimDrops, own);
 }
 
 /** The trailer section without its forbidden fields, its empty line included. */
 export function trailerText(trailers: MessageHead, nominated: readonly string[]): string {
   trailers.nominated = nominated;
-  return `${keptLines(trailers, trailerDrops)}\r\n`;
+  return keptText(trailers, trailers.fieldsStart, trailerDrops, '');
 }
 
-/** The reply's start line, always as HTTP/1.1: the version is the ingress's own (RFC 9110 §6.2). */
-function statusLine(head: MessageHead): string {
+const BARE_STATUS_LINE = 'HTTP/1.1 204\r\n'.length;
+
+/** The start line is always that of HTTP/1.1: the version is the ingress's own (RFC 9110 §6.2). */
+function withStatusLine(head: MessageHead, drops: Uint8Array, own: string): string {
   // RFC 9112 §4: the space after the status belongs there even if no reason follows.
-  if (head.fieldsStart === 14) return `HTTP/1.1 ${head.status} \r\n`;
-  return `HTTP/1.1${head.text.slice(8, head.fieldsStart)}`;
+  if (head.fieldsStart === BARE_STATUS_LINE)
+    return `HTTP/1.1 ${head.status} \r\n${keptText(head, head.fieldsStart, drops, own)}`;
+  if (head.minor === 1) return keptText(head, 0, drops, own);
+  return `HTTP/1.1${keptText(head, 'HTTP/1.0'.length, drops, own)}`;
 }
 
-/** Header lines as they came, in order, without those in `drops` and those that Connection nominated. */
-function keptLines(head: MessageHead, drops: Uint8Array): string {
+/** The head as it came from offset `from` on, without the lines in `drops` and those that Connection nominated, and with `own`. */
+function keptText(head: MessageHead, from: number, drops: Uint8Array, own: string): string {
   const { text, lines, count, nominated } = head;
-  const end = text.length - 2;
+  const blank = text.length - 2;
   let kept = '';
-  let from = head.fieldsStart;
+  let start = from;
   for (let line = 0; line < count; line++) {
     const at = line * LINE;
     if (drops[lines[at + 4]!] === 0 && (nominated.length === 0 || !isNominated(head, line))) continue;
-    kept += text.slice(from, lines[at]);
-    from = line + 1 < count ? lines[at + LINE]! : end;
+    kept += text.slice(start, lines[at]);
+    start = line + 1 < count ? lines[at + LINE]! : blank;
   }
-  return from === head.fieldsStart ? text.slice(from, end) : kept + text.slice(from, end);
+  if (own === '') return kept + text.slice(start);
+  return `${kept}${text.slice(start, blank)}${own}\r\n`;
 }
 
 function isNominated(head: MessageHead, line: number): boolean {

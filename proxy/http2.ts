@@ -18,6 +18,7 @@ import { fieldKind, fieldLimitsOf, kindOf } from './http2-fields.ts';
 import { relayToHttp1 } from './http2-relay.ts';
 import { replyFault, replyLocal } from './http2-reply.ts';
 import { type ForwardedFamily, type Http2Exchange, type Http2Request, readRequest } from './http2-request.ts';
+import { onData } from './reads.ts';
 import { createRoster, type RosterMember } from './roster.ts';
 import { coveredBy, speaksHttp2 } from './routes.ts';
 
@@ -131,7 +132,7 @@ function createClient(shared: Shared, connection: Connection, closed: () => void
     forwardedFor: createForwardedFor(connection),
   };
   deadlines.watch(preface);
-  socket.on('data', (bytes: Buffer) => http2.receive(bytes, bytes.length));
+  onData(socket, (bytes) => http2.receive(bytes, bytes.length));
   return client;
 }
 

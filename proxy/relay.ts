@@ -32,6 +32,7 @@ import {
   valueAt,
 } from './http1.ts';
 import { acquireHttp2Link, type Http2Link } from './http2-link.ts';
+import { onData } from './reads.ts';
 import { createRoster, type Roster, type RosterMember } from './roster.ts';
 import { coveredBy, speaksHttp2, type UpstreamSettings } from './routes.ts';
 import type { Tunnel } from './tcp.ts';
@@ -161,7 +162,7 @@ function acceptConnection(shared: Shared, connection: Connection, first: Buffer 
   shared.relays.add(relay);
   relay.deadline.at = shared.context.deadlines.after(shared.context.limits.headerTimeoutMs);
   shared.context.deadlines.watch(relay.deadline);
-  socket.on('data', (bytes: Buffer) => clientData(relay, bytes));
+  onData(socket, (bytes) => clientData(relay, bytes));
   socket.on('drain', () => clientDrained(relay));
   socket.on('end', () => clientEnded(relay));
   // 'close' follows, and says all that matters.

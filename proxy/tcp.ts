@@ -5,6 +5,7 @@ import { type AccessEntry, createAccessEntry } from './access-log.ts';
 import type { Connection, ProxyContext } from './connection.ts';
 import type { Deadline } from './deadlines.ts';
 import type { Fault } from './errors.ts';
+import { onData } from './reads.ts';
 import type { UpstreamSettings } from './routes.ts';
 import type { Acquisition, UpstreamLink, UpstreamUser } from './upstream.ts';
 import { createFrameTracker, type FrameTracker, goingAwayFrame, trackFrames } from './websocket-frames.ts';
@@ -231,7 +232,7 @@ export function acceptTcp(context: ProxyContext, connection: Connection, setting
 }
 
 function joinClient(socket: TLSSocket, tunnel: Tunnel) {
-  socket.on('data', tunnel.clientData);
+  onData(socket, tunnel.clientData);
   socket.on('drain', tunnel.clientDrained);
   socket.on('end', tunnel.clientEnded);
   // 'close' follows, and says all that matters.
