@@ -268,19 +268,14 @@ export function createListener(options: ListenerOptions): Listener {
       socket.destroy();
       return;
     }
+    const { address, serverPort, trusted } = originOf(accepted);
     dispatch({
       socket,
       certificateNames,
       serverName,
-      get clientAddress() {
-        return originOf(accepted).address;
-      },
-      get serverPort() {
-        return originOf(accepted).serverPort;
-      },
-      get trustedClient() {
-        return originOf(accepted).trusted;
-      },
+      clientAddress: address,
+      serverPort,
+      trustedClient: trusted,
     });
   }
 

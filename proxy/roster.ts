@@ -26,30 +26,33 @@ const OUT = -1;
 
 export function createRoster<T extends RosterMember>(): Roster<T> {
   const members: T[] = [];
-  return {
-    get size() {
-      return members.length;
+  const roster = {
+    // A getter of its own would make of every roster an object that V8 must look its methods up in.
+    size: 0,
+    add(member: T) {
+      if ((member.place ?? OUT) !== OUT) return;
+      member.place = members.length;
+      roster.size = members.push(member);
     },
-    add(member) {
-      if ((member.place ?? OUT) === OUT) member.place = members.push(member) - 1;
-    },
-    remove(member) {
+    remove(member: T) {
       const place = member.place ?? OUT;
       if (place === OUT) return;
       member.place = OUT;
       const last = members.pop()!;
+      roster.size = members.length;
       if (last === member) return;
       members[place] = last;
       last.place = place;
     },
     list: () => [...members],
-    each(look) {
+    each(look: (member: T) => void) {
       // From the end: what is removed leaves its place to one that was looked at.
       for (let place = members.length - 1; place >= 0; place--) {
         if (place < members.length) look(members[place]!);
       }
     },
   };
+  return roster;
 }
 
 /** The open streams of a connection, by their numbers, which rise by two. */
@@ -64,8 +67,6 @@ export interface StreamTable<T extends { readonly id: number }> {
 export function createStreamTable<T extends { readonly id: number }>(): StreamTable<T> {
   // Open addressing: streams are found where their number says, or right after.
   let slots: (T | undefined)[] = Array(16).fill(undefined);
-  let size = 0;
-
   const home = (id: number) => (id >>> 1) & (slots.length - 1);
   const find = (id: number): number => {
     const mask = slots.length - 1;
@@ -80,21 +81,19 @@ export function createStreamTable<T extends { readonly id: number }>(): StreamTa
     for (const stream of before) if (stream !== undefined) slots[find(stream.id)] = stream;
   };
 
-  return {
-    get size() {
-      return size;
-    },
-    get: (id) => slots[find(id)],
-    set(stream) {
-      if (size * 2 >= slots.length) grow();
+  const table = {
+    size: 0,
+    get: (id: number) => slots[find(id)],
+    set(stream: T) {
+      if (table.size * 2 >= slots.length) grow();
       slots[find(stream.id)] = stream;
-      size++;
+      table.size++;
     },
-    delete(id) {
+    delete(id: number) {
       const mask = slots.length - 1;
       let hole = find(id);
       if (slots[hole] === undefined) return;
-      size--;
+      table.size--;
       slots[hole] = undefined;
       // Whoever stands behind the hole because of it moves up, or would not be found any more.
       for (let slot = (hole + 1) & mask; slots[slot] !== undefined; slot = (slot + 1) & mask) {
@@ -108,4 +107,5 @@ export function createStreamTable<T extends { readonly id: number }>(): StreamTa
     },
     list: () => slots.filter((stream) => stream !== undefined),
   };
+  return table;
 }
