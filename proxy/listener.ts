@@ -268,15 +268,7 @@ export function createListener(options: ListenerOptions): Listener {
       socket.destroy();
       return;
     }
-    const { address, serverPort, trusted } = originOf(accepted);
-    dispatch({
-      socket,
-      certificateNames,
-      serverName,
-      clientAddress: address,
-      serverPort,
-      trustedClient: trusted,
-    });
+    dispatch(new Secured(socket, certificateNames, serverName, () => originOf(accepted)));
   }
 
   function originOf(accepted: Accepted): Origin {
@@ -321,6 +313,38 @@ export function createListener(options: ListenerOptions): Listener {
     clearTimeout(last);
     upstreams.close();
     options.accessLog?.flush();
+  }
+}
+
+/** Where it comes from is asked for with its first request: a handshake alone does not need it. */
+class Secured implements Connection {
+  readonly socket: TLSSocket;
+  readonly certificateNames: readonly string[];
+  readonly serverName: string;
+  private readonly origin: () => Origin;
+
+  constructor(
+    socket: TLSSocket,
+    certificateNames: readonly string[],
+    serverName: string,
+    origin: () => Origin,
+  ) {
+    this.socket = socket;
+    this.certificateNames = certificateNames;
+    this.serverName = serverName;
+    this.origin = origin;
+  }
+
+  get clientAddress(): string {
+    return this.origin().address;
+  }
+
+  get serverPort(): number {
+    return this.origin().serverPort;
+  }
+
+  get trustedClient(): boolean {
+    return this.origin().trusted;
   }
 }
 

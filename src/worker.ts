@@ -1,6 +1,5 @@
 // A worker process: listens, and serves what the supervisor sends it; it reads no file and no environment.
 
-import { setFlagsFromString } from 'node:v8';
 import { createEvidenceEndpoint } from '../evidence/endpoint.ts';
 import { createAccessLog, createListener, defaultLimits, type Listener } from '../proxy/listener.ts';
 import { createPlainHttp, type PlainHttp } from '../proxy/plain-http.ts';
@@ -16,10 +15,6 @@ import type {
 
 /** How long an orphan lets its open requests finish after the supervisor is gone. */
 const ORPHAN_DRAIN_MS = 10_000;
-
-// Node copies every TLS record that arrives into a buffer of its own. Freed by the thread that took it, the memory is
-// taken again at once; freed by one of the collector's, it costs a fifth of an upload.
-setFlagsFromString('--no-concurrent-array-buffer-sweeping');
 
 type Evidence = ReturnType<typeof createEvidenceEndpoint>;
 
