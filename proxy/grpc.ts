@@ -10,11 +10,11 @@ import { noteFault, replyFault } from './http2-reply.ts';
 import type { Http2Exchange } from './http2-request.ts';
 import { hasNoBody, replyLengthOf, replyTrailers, requestTrailers } from './http2-translation.ts';
 import type { UpstreamSession } from './http2-upstream.ts';
+import { isIdempotent } from './methods.ts';
 
 /** Of a request body, kept until the reply begins, so that a refused stream can be sent again. */
 const REPLAY_BYTES = 64 * 1024;
 /** RFC 9110 §9.2.2: these may be repeated when it is unknown whether they were acted upon. */
-const IDEMPOTENT = new Set(['GET', 'HEAD', 'OPTIONS', 'PUT', 'DELETE']);
 
 /**
  * Relays the exchange's stream. A stream that the upstream did not begin with is sent once more, on another connection
@@ -223,7 +223,7 @@ class Relay implements StreamUser, Deadline {
 
   private retryOrFail(up: Http2Stream) {
     const { access, request } = this.exchange;
-    const unheard = up.end === 'refused' || (up.end === 'lost' && IDEMPOTENT.has(request.method));
+    const unheard = up.end === 'refused' || (up.end === 'lost' && isIdempotent(request.method));
     const replayable = request.endStream || this.replay !== undefined;
     if (unheard && !this.retried && replayable) {
       this.retried = true;

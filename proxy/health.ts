@@ -6,7 +6,7 @@ import { connect as connectTcp, isIP, isIPv6 } from 'node:net';
 import { connect as connectTls, type SecureContext } from 'node:tls';
 import type { Log } from '../src/lib/log.ts';
 import type { Endpoint } from './balance.ts';
-import type { HealthProbe, HealthSettings } from './routes.ts';
+import { type HealthProbe, type HealthSettings, speaksTls } from './routes.ts';
 
 export interface HealthChecks {
   /**
@@ -95,7 +95,7 @@ export function createHealthChecks(options: HealthChecksOptions): HealthChecks {
     signal: AbortSignal,
     timeoutMs: number,
   ): Promise<void> {
-    const secure = endpoint.protocol === 'https' || endpoint.protocol === 'grpcs';
+    const secure = speaksTls(endpoint.protocol);
     switch (probe.type) {
       case 'tcp':
         return askTcp(endpoint, signal);

@@ -4,6 +4,7 @@ import { STATUS_CODES } from 'node:http';
 import type { Socket } from 'node:net';
 import { Writable } from 'node:stream';
 import type { Deadline, Deadlines } from './deadlines.ts';
+import { Fault } from './errors.ts';
 import type { HeaderField } from './hpack.ts';
 import {
   beginRequestBody,
@@ -272,7 +273,7 @@ class StreamLink implements Http2Link, StreamUser, Deadline {
   streamClosed(stream: Http2Stream): void {
     this.deadlines.forget(this);
     this.session.release(this.heard, this.failed);
-    this.close(new Error(`its HTTP/2 stream ended: ${stream.end}, code ${stream.code}`));
+    this.close(lossOf(stream));
   }
 
   private close(error: Error): void {
@@ -285,6 +286,13 @@ class StreamLink implements Http2Link, StreamUser, Deadline {
     const bytes = Buffer.from(text, 'latin1');
     this.user?.upstreamData(bytes, bytes.length);
   }
+}
+
+/** A reset of this one stream, or one for what came in it, is the answer of an upstream that is alive. */
+function lossOf({ end, code }: Http2Stream): Error {
+  const reason = `its HTTP/2 stream ended: ${end}, code ${code}`;
+  if (end === 'malformed') return new Fault('upstream-malformed', reason);
+  return end === 'reset' ? new Fault('upstream-closed', reason) : new Error(reason);
 }
 
 function sendRequestHead(stream: Http2Stream, head: MessageHead, scheme: string, ended: boolean): void {

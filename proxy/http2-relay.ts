@@ -27,6 +27,7 @@ import {
   upgradeHeadText,
   websocketKey,
 } from './http2-translation.ts';
+import { isIdempotent } from './methods.ts';
 import { createTunnel, type TunnelClient } from './tcp.ts';
 import type { Acquisition, UpstreamLink, UpstreamUser } from './upstream.ts';
 
@@ -35,7 +36,6 @@ const REPLAY_BYTES = 64 * 1024;
 /** Interim replies to one request: they are written without waiting for the client to take them. */
 const MAX_INTERIMS = 32;
 /** RFC 9110 §9.2.2: these may be repeated when it is unknown whether they were acted upon. */
-const IDEMPOTENT = new Set(['GET', 'HEAD', 'OPTIONS', 'PUT', 'DELETE', 'TRACE']);
 const FRESH = { fresh: true };
 const NO_TRAILERS: readonly HeaderField[] = [];
 /** Of a request without a body; never added to. */
@@ -373,7 +373,7 @@ class Relay implements StreamUser, UpstreamUser, Deadline {
     this.link = undefined;
     if (this.finished || this.failed || this.replied) return;
     const { context, upstream, request } = this.exchange;
-    const mayRepeat = IDEMPOTENT.has(request.method) && this.replay !== undefined;
+    const mayRepeat = isIdempotent(request.method) && this.replay !== undefined;
     if (reused && !this.heard && !this.retried && mayRepeat) {
       this.retried = true;
       if (!this.requestEnded) this.stream.pause();

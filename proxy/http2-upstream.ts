@@ -12,7 +12,7 @@ import {
   openHttp2Connection,
   type StreamUser,
 } from './http2-connection.ts';
-import type { Address, UpstreamSettings } from './routes.ts';
+import { type Address, speaksTls, type UpstreamSettings } from './routes.ts';
 import { asFault, type Upstreams } from './upstream.ts';
 
 export interface UpstreamSession {
@@ -140,8 +140,7 @@ export function createHttp2Upstreams(options: Http2UpstreamsOptions): Http2Upstr
   function poolOf(endpoint: Endpoint): Pool {
     const known = pools.get(endpoint);
     if (known !== undefined) return known;
-    const tls = endpoint.protocol === 'grpcs' || endpoint.protocol === 'https';
-    const pool: Pool = { endpoint, tls, members: [] };
+    const pool: Pool = { endpoint, tls: speaksTls(endpoint.protocol), members: [] };
     if (!endpoint.retired) pools.set(endpoint, pool);
     return pool;
   }

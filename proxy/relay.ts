@@ -32,6 +32,7 @@ import {
   valueAt,
 } from './http1.ts';
 import { acquireHttp2Link, type Http2Link } from './http2-link.ts';
+import { isIdempotent } from './methods.ts';
 import { onData } from './reads.ts';
 import { createRoster, type Roster, type RosterMember } from './roster.ts';
 import { coveredBy, speaksHttp2, type UpstreamSettings } from './routes.ts';
@@ -741,26 +742,24 @@ function upstreamClosed(this: Relay, error: Error | undefined) {
   loseUpstream(this, error);
 }
 
-const IDEMPOTENT = new Set(['GET', 'HEAD', 'OPTIONS', 'PUT', 'DELETE']);
-
 function loseUpstream(relay: Relay, error: Error | undefined) {
   if (relay.state !== EXCHANGE) return;
-  const fault = new Fault(
-    'upstream-closed',
-    relay.replyBegun ? 'in the middle of its reply' : 'without a reply',
-    {
-      cause: error,
-    },
-  );
+  const final = error instanceof Fault;
+  const fault = final ? error : closedFault(relay, error);
   if (relay.replyBegun) return cutShort(relay, fault);
   // RFC 9110 §9.2.2: again only what may be done twice, and only if nothing of a reply was heard.
-  if (!relay.replyHeard && !relay.retried && !relay.bodySent && IDEMPOTENT.has(relay.method)) {
+  if (!final && !relay.replyHeard && !relay.retried && !relay.bodySent && isIdempotent(relay.method)) {
     relay.retried = true;
     relay.deadline.at = relay.endsAt;
     relay.attempt = acquire(relay, relay.settings!, { fresh: true });
     return;
   }
   replyFault(relay, fault);
+}
+
+function closedFault(relay: Relay, cause: Error | undefined): Fault {
+  const when = relay.replyBegun ? 'in the middle of its reply' : 'without a reply';
+  return new Fault('upstream-closed', when, { cause });
 }
 
 /** A reply that can no longer be whole: the client must not take it for one (RFC 9112 §8). */

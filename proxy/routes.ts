@@ -13,6 +13,11 @@ export function speaksHttp2(protocol: UpstreamProtocol): boolean {
   return protocol === 'h2c' || protocol === 'grpc' || protocol === 'grpcs';
 }
 
+/** Whether it is reached through TLS of our own; what is spliced brings its own or none. */
+export function speaksTls(protocol: UpstreamProtocol): boolean {
+  return protocol === 'https' || protocol === 'grpcs';
+}
+
 export interface Address {
   /** A name or an IP literal without brackets. */
   readonly host: string;

@@ -8,7 +8,7 @@ import type { Deadline, Deadlines } from './deadlines.ts';
 import { Fault } from './errors.ts';
 import { createHealthChecks } from './health.ts';
 import { createNames, type Names } from './names.ts';
-import type { Address, UpstreamSettings } from './routes.ts';
+import { type Address, speaksTls, type UpstreamSettings } from './routes.ts';
 
 /** Who is using a link. The calls come from the socket itself: none may throw. */
 export interface UpstreamUser {
@@ -22,7 +22,10 @@ export interface UpstreamUser {
   upstreamDrained(): void;
   /** The upstream has sent its last byte; its receiving half may still be open. */
   upstreamEnded(): void;
-  /** The socket is gone, after an error or not. Not called after release() or destroy(). */
+  /**
+   * The socket is gone, after an error or not; a Fault if that is the upstream's answer, and would be again. Not called
+   * after release() or destroy().
+   */
   upstreamClosed(error: Error | undefined): void;
 }
 
@@ -239,7 +242,7 @@ export function createUpstreams(options: UpstreamsOptions): Upstreams {
   ): Socket {
     const { endpoint } = pool;
     const { address } = endpoint;
-    const secure = settings.protocol === 'https' || settings.protocol === 'grpcs';
+    const secure = speaksTls(settings.protocol);
     let error: Error | undefined;
     let ready = false;
     const onread = {

@@ -579,6 +579,22 @@ describe('a stream that an upstream does not begin with', () => {
   });
 });
 
+describe('a stream that an upstream answers with its end', () => {
+  const answers: readonly [string, (id: number) => Buffer][] = [
+    ['a reset', (id) => rstStreamFrame(id, 2)],
+    ['a reset without an error', (id) => rstStreamFrame(id, 0)],
+    ['a reply without a status', (id) => headersFrame(id, [['x-a', 'b']])],
+    ['a body before its head', (id) => data(id, 'hello', true)],
+  ];
+  for (const [what, answer] of answers) {
+    it(`is not sent again: ${what}`, async (t) => {
+      const { client, received } = await beginFrames(t, (peer, id) => peer.send(answer(id)));
+      assert.equal((await client.request(request('GET /'))).status, 502);
+      assert.equal(received(({ type }) => type === frameType.headers).length, 1);
+    });
+  }
+});
+
 describe('a relay that writes what is no request', () => {
   const session: UpstreamSession = {
     scheme: 'http',
