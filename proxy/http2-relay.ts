@@ -30,6 +30,7 @@ import {
 import { isIdempotent } from './methods.ts';
 import { createTunnel, type TunnelClient } from './tcp.ts';
 import type { Acquisition, UpstreamLink, UpstreamUser } from './upstream.ts';
+import { gather } from './writes.ts';
 
 /** Of a request body, kept until the reply begins, so that a request may be sent again. */
 const REPLAY_BYTES = 64 * 1024;
@@ -121,6 +122,7 @@ class Relay implements StreamUser, UpstreamUser, Deadline {
     this.acquisition = undefined;
     if (access !== undefined) access.upstream = link.address;
     this.alive();
+    gather(link.socket);
     if (websocket !== undefined) {
       link.socket.write(upgradeHeadText(exchange, websocket), 'latin1');
       return;
@@ -130,11 +132,8 @@ class Relay implements StreamUser, UpstreamUser, Deadline {
       link.socket.write(text, 'latin1');
       return;
     }
-    link.socket.cork();
     link.socket.write(text, 'latin1');
-    const free = this.sendEarly();
-    link.socket.uncork();
-    if (free) this.stream.resume();
+    if (this.sendEarly()) this.stream.resume();
   }
 
   /** What is to be sent before what is still to come; a second attempt begins with all of it. */

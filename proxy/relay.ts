@@ -39,7 +39,7 @@ import { coveredBy, speaksHttp2, type UpstreamSettings } from './routes.ts';
 import type { Tunnel } from './tcp.ts';
 import { asksForUpgrade, beginTunnel } from './upgrade.ts';
 import type { AcquireOptions, Acquisition, UpstreamLink, UpstreamUser } from './upstream.ts';
-import { gather, isFull, writeJoined, writeJoinedSecure, writeLent } from './writes.ts';
+import { flush, gather, isFull, writeJoined, writeLent, writeReply } from './writes.ts';
 
 export interface Http1Acceptor extends Acceptor {
   /** `first`: bytes that were already read from the connection. */
@@ -150,7 +150,7 @@ export function createHttp1Acceptor(context: ProxyContext): Http1Acceptor {
     destroyAll() {
       shared.relays.each((relay) => {
         if (relay.access !== undefined) relay.access.fault ??= 'draining';
-        relay.client.destroy();
+        destroyClient(relay);
         clientClosed(relay);
       });
     },
@@ -476,11 +476,14 @@ function clientDrained(relay: Relay) {
 /** In the middle of an exchange the end of a client's bytes is taken for its going away, as other proxies do. */
 function clientEnded(relay: Relay) {
   if (relay.state === TUNNEL) return relay.tunnel!.clientEnded();
-  if (relay.state === EXCHANGE) {
-    relay.client.destroy();
-    return;
-  }
+  if (relay.state === EXCHANGE) return destroyClient(relay);
   relay.client.end();
+}
+
+/** Replies of before are whole, and go out. */
+function destroyClient(relay: Relay) {
+  flush(relay.client);
+  relay.client.destroy();
 }
 
 function clientClosed(relay: Relay) {
@@ -523,7 +526,7 @@ function expire(relay: Relay) {
     case IDLE:
       return endClient(relay);
     default:
-      relay.client.destroy();
+      destroyClient(relay);
   }
 }
 
@@ -552,6 +555,8 @@ function upstreamReady(this: Relay, link: UpstreamLink | Http2Link) {
   this.link = link;
   if (this.access !== undefined) this.access.upstream = link.address;
   this.attempt = undefined;
+  // With those of other clients: an upstream that is asleep is woken once for all of them.
+  gather(link.socket);
   if (this.request.done) {
     link.socket.write(this.requestText, 'latin1');
     return touch(this);
@@ -672,7 +677,7 @@ function passReplyBody(relay: Relay, prefix: string, bytes: Buffer, start: numbe
   } else {
     const next = readBody(reply, bytes, start, end, relay.shared.context.limits);
     if (next < end) relay.upstreamKeeps = false;
-    if (prefix !== '') ready = writeJoinedSecure(client, prefix, bytes, start, next);
+    if (prefix !== '') ready = writeReply(client, prefix, bytes, start, next);
     else if (next > start) ready = writeLent(client, bytes, start, next);
   }
   if (reply.done) return finishReply(relay);
@@ -692,7 +697,7 @@ function passFramedReply(relay: Relay, prefix: string, bytes: Buffer, start: num
   let pos = start;
   let ready = true;
   const flush = (to: number) => {
-    if (text !== '') ready = writeJoinedSecure(client, text, bytes, from, to);
+    if (text !== '') ready = writeReply(client, text, bytes, from, to);
     else if (to > from) ready = writeLent(client, bytes, from, to);
     text = '';
   };
@@ -768,7 +773,7 @@ function cutShort(relay: Relay, fault: Fault) {
   logAccess(relay, fault.code);
   dropUpstream(relay);
   relay.state = CLOSING;
-  relay.client.destroy();
+  destroyClient(relay);
 }
 
 function finishReply(relay: Relay) {
@@ -869,7 +874,7 @@ function replyFault(relay: Relay, fault: Fault) {
 /** A reply has begun that will never be whole. */
 function abandonClient(relay: Relay, code: FaultCode) {
   if (relay.access !== undefined) relay.access.fault = code;
-  relay.client.destroy();
+  destroyClient(relay);
 }
 
 function logUpstream(relay: Relay, fault: Fault) {

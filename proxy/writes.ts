@@ -34,6 +34,26 @@ export function writeJoinedSecure(
   return sink.write(scratch.subarray(0, size));
 }
 
+/** More than this gains nothing by waiting for others, and would only be copied. */
+const SMALL = 16 * 1024;
+
+/**
+ * A reply's head and what has come with it, to a TLS socket, as writeJoinedSecure(); but what is small leaves at the end
+ * of this turn. A system call that finds its receiver asleep has to wake it, on another core: written one right after
+ * the other, the replies of a turn find it awake.
+ */
+export function writeReply(
+  socket: Sink & Gathering,
+  text: string,
+  bytes: Buffer,
+  start: number,
+  end: number,
+): boolean {
+  if (text.length + end - start > SMALL) return writeJoinedSecure(socket, text, bytes, start, end);
+  gather(socket);
+  return writeJoined(socket, text, bytes, start, end);
+}
+
 /**
  * Writes bytes that are only lent. An idle TLS socket encrypts at once and is done with them; what would have to wait
  * behind other writes is copied.
@@ -47,8 +67,8 @@ type Gathering = Pick<Socket, 'writableCorked' | 'cork' | 'uncork'>;
 const gathering: Gathering[] = [];
 
 /**
- * What is written to `socket` from here to the end of this turn of the event loop leaves in one system call. A client's
- * upload arrives in records of 16 KiB, many in one turn.
+ * What is written to `socket` from here to the end of this turn of the event loop leaves in one system call, and with
+ * what is written to others. A client's upload arrives in records of 16 KiB, many in one turn. To be followed by a write.
  */
 export function gather(socket: Gathering): void {
   if (socket.writableCorked > 0) return;
@@ -58,6 +78,11 @@ export function gather(socket: Gathering): void {
 
 function letGo(): void {
   for (const socket of gathering.splice(0)) socket.uncork();
+}
+
+/** What was gathered for `socket` leaves now: before destroy(), which would throw it away. */
+export function flush(socket: Gathering): void {
+  while (socket.writableCorked > 0) socket.uncork();
 }
 
 /** What may wait in one socket: more than Node's own mark, which a single turn of reading overruns. */

@@ -1,0 +1,84 @@
+// What is gathered leaves together, at the end of the turn or before the socket is destroyed, and none of it is lost.
+
+import assert from 'node:assert/strict';
+import { once } from 'node:events';
+import { type AddressInfo, connect, createServer, type Socket } from 'node:net';
+import { type TestContext, test } from 'node:test';
+import { flush, gather, writeReply } from '../../proxy/writes.ts';
+import { eventually } from '../support/proxy.ts';
+
+/** A connected socket, and all that its other end has received. */
+async function connectPair(t: TestContext): Promise<{ socket: Socket; received: () => string }> {
+  let text = '';
+  const server = createServer((peer) => {
+    peer.on('data', (bytes) => {
+      text += bytes.toString('latin1');
+    });
+    peer.on('error', () => {});
+  });
+  server.listen(0, '127.0.0.1');
+  await once(server, 'listening');
+  const socket = connect((server.address() as AddressInfo).port, '127.0.0.1');
+  await once(socket, 'connect');
+  t.after(() => {
+    socket.destroy();
+    server.close();
+  });
+  return { socket, received: () => text };
+}
+
+test('small replies wait for the end of the turn, in order with what else is written', async (t) => {
+  const { socket, received } = await connectPair(t);
+  const lent = Buffer.from('..body..');
+  assert.equal(writeReply(socket, 'head ', lent, 2, 6), true);
+  socket.write(' next ', 'latin1');
+  writeReply(socket, 'head ', lent, 2, 6);
+  lent.fill('x');
+  assert.equal(socket.bytesWritten, 'head body next head body'.length);
+  assert.equal(socket.writableLength, 'head body next head body'.length);
+  await eventually(() => received() === 'head body next head body');
+  assert.equal(socket.writableCorked, 0);
+});
+
+test('a large one leaves at once, behind what is waiting', async (t) => {
+  const { socket, received } = await connectPair(t);
+  const large = Buffer.alloc(20_000, 'a');
+  writeReply(socket, 'head ', large, 0, large.length);
+  assert.equal(socket.writableCorked, 0);
+  writeReply(socket, 'small ', large, 0, 1);
+  writeReply(socket, 'large ', large, 0, large.length);
+  large.fill('b');
+  const a = 'a'.repeat(20_000);
+  await eventually(() => received().length === 2 * 20_005 + 8);
+  assert.equal(received(), `head ${a}small alarge ${a}`);
+});
+
+test('what is flushed before the socket is destroyed arrives', async (t) => {
+  const { socket, received } = await connectPair(t);
+  gather(socket);
+  socket.write('one ');
+  gather(socket);
+  socket.write('two');
+  flush(socket);
+  socket.destroy();
+  await eventually(() => received() === 'one two');
+});
+
+test('an end sends what is waiting before it', async (t) => {
+  const { socket, received } = await connectPair(t);
+  gather(socket);
+  socket.write('one ');
+  socket.end('two');
+  await eventually(() => received() === 'one two');
+});
+
+test('a socket that is destroyed with something waiting harms no other', async (t) => {
+  const [first, second] = [await connectPair(t), await connectPair(t)];
+  for (const { socket } of [first, second]) {
+    gather(socket);
+    socket.write('text');
+  }
+  first.socket.destroy();
+  await eventually(() => second.received() === 'text');
+  assert.equal(first.received(), '');
+});
