@@ -14,7 +14,6 @@ import { isIdempotent } from './methods.ts';
 
 /** Of a request body, kept until the reply begins, so that a refused stream can be sent again. */
 const REPLAY_BYTES = 64 * 1024;
-/** RFC 9110 §9.2.2: these may be repeated when it is unknown whether they were acted upon. */
 
 /**
  * Relays the exchange's stream. A stream that the upstream did not begin with is sent once more, on another connection

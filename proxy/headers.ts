@@ -103,10 +103,13 @@ const EMPTY: ForwardedBefore = {};
 
 /** The forwarded family as header lines; of an untrusted client they change only with the host, so ask once and keep. */
 export function forwardedLines(client: Client, host: string, before: ForwardedBefore = EMPTY): string {
-  // Joined, not added up: a sum is kept as the tree of its parts, and walked with every request that it is a part of.
-  return forwardedFields(client, host, before)
-    .map(([name, value]) => `${name}: ${value}\r\n`)
-    .join('');
+  return headerLines(forwardedFields(client, host, before));
+}
+
+/** Fields of our own as complete HTTP/1.1 header lines. */
+export function headerLines(fields: readonly (readonly [string, string])[]): string {
+  // Joined, not added up: a sum is kept as the tree of its parts, and walked with every message that it is a part of.
+  return fields.map(([name, value]) => `${name}: ${value}\r\n`).join('');
 }
 
 /** The forwarded family as an HTTP/1.1 request carries it. */

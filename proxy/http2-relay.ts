@@ -36,7 +36,6 @@ import { gather } from './writes.ts';
 const REPLAY_BYTES = 64 * 1024;
 /** Interim replies to one request: they are written without waiting for the client to take them. */
 const MAX_INTERIMS = 32;
-/** RFC 9110 §9.2.2: these may be repeated when it is unknown whether they were acted upon. */
 const FRESH = { fresh: true };
 const NO_TRAILERS: readonly HeaderField[] = [];
 /** Of a request without a body; never added to. */
@@ -127,13 +126,8 @@ class Relay implements StreamUser, UpstreamUser, Deadline {
       link.socket.write(upgradeHeadText(exchange, websocket), 'latin1');
       return;
     }
-    const text = requestHeadText(exchange);
-    if (request.endStream) {
-      link.socket.write(text, 'latin1');
-      return;
-    }
-    link.socket.write(text, 'latin1');
-    if (this.sendEarly()) this.stream.resume();
+    link.socket.write(requestHeadText(exchange), 'latin1');
+    if (!request.endStream && this.sendEarly()) this.stream.resume();
   }
 
   /** What is to be sent before what is still to come; a second attempt begins with all of it. */

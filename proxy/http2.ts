@@ -6,7 +6,7 @@ import { type Acceptor, type Connection, LAST_REQUEST_MS, type ProxyContext } fr
 import type { Deadline } from './deadlines.ts';
 import { Fault, type FaultCode } from './errors.ts';
 import { relayToHttp2 } from './grpc.ts';
-import { forwardedFields } from './headers.ts';
+import { forwardedFields, headerLines } from './headers.ts';
 import { type BlockLimits, createField, type HeaderField } from './hpack.ts';
 import {
   type ConnectionUser,
@@ -146,7 +146,7 @@ function createForwardedFor(connection: Connection): (request: Http2Request) => 
     const pairs = forwardedFields(connection, authority, forwarded ?? {});
     const family = {
       fields: pairs.map(([name, value]) => createField(name, value)),
-      lines: pairs.map(([name, value]) => `${name}: ${value}\r\n`).join(''),
+      lines: headerLines(pairs),
     };
     if (trusted) return family;
     lastAuthority = authority;

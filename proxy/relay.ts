@@ -9,6 +9,7 @@ import { Fault, type FaultCode, faultReply } from './errors.ts';
 import {
   forwardedBefore,
   forwardedLines,
+  headerLines,
   interimHeadText,
   replyHeadText,
   requestHeadText,
@@ -389,9 +390,7 @@ function answerLocally(relay: Relay, handler: LocalHandler, request: Parameters<
 
 function replyLocally(relay: Relay, reply: LocalReply) {
   if (relay.state !== EXCHANGE) return;
-  let fields = '';
-  for (const [name, value] of Object.entries(reply.headers)) fields += `${name}: ${value}\r\n`;
-  writeOwnReply(relay, reply.status, '', fields, reply.body);
+  writeOwnReply(relay, reply.status, '', headerLines(Object.entries(reply.headers)), reply.body);
 }
 
 function forward(relay: Relay, head: MessageHead, target: string, settings: UpstreamSettings) {
@@ -696,7 +695,7 @@ function passFramedReply(relay: Relay, prefix: string, bytes: Buffer, start: num
   let from = start;
   let pos = start;
   let ready = true;
-  const flush = (to: number) => {
+  const passTo = (to: number) => {
     if (text !== '') ready = writeReply(client, text, bytes, from, to);
     else if (to > from) ready = writeLent(client, bytes, from, to);
     text = '';
@@ -705,28 +704,28 @@ function passFramedReply(relay: Relay, prefix: string, bytes: Buffer, start: num
     const next = readBody(reply, bytes, pos, end, limits);
     if (next === REFUSED) {
       // The head has left: only the missing end can tell the client.
-      flush(pos);
+      passTo(pos);
       cutShort(relay, new Fault('upstream-malformed', reply.refusal.reason));
       return false;
     }
     if (replyMode === CHUNKED) {
       text += `${(reply.dataEnd - reply.dataStart).toString(16)}\r\n`;
       from = reply.dataStart;
-      flush(reply.dataEnd);
+      passTo(reply.dataEnd);
       text = '\r\n';
       from = next;
     } else if (replyMode === UNCHUNKED) {
       from = reply.dataStart;
-      flush(reply.dataEnd);
+      passTo(reply.dataEnd);
       from = next;
     } else if (reply.cutEnd > reply.cutStart) {
-      flush(reply.cutStart);
+      passTo(reply.cutStart);
       from = reply.cutEnd;
       if (reply.done) text = trailerText(reply.trailers!, relay.replyNominated);
     }
     pos = next;
   }
-  flush(pos);
+  passTo(pos);
   if (pos < end) relay.upstreamKeeps = false;
   return ready;
 }

@@ -67,6 +67,7 @@ export interface StreamTable<T extends { readonly id: number }> {
 export function createStreamTable<T extends { readonly id: number }>(): StreamTable<T> {
   // Open addressing: streams are found where their number says, or right after.
   let slots: (T | undefined)[] = Array(16).fill(undefined);
+
   const home = (id: number) => (id >>> 1) & (slots.length - 1);
   const find = (id: number): number => {
     const mask = slots.length - 1;

@@ -20,13 +20,7 @@ export function writeJoined(sink: Sink, text: string, bytes: Buffer, start: numb
 const scratch = Buffer.allocUnsafeSlow(272 * 1024);
 
 /** As writeJoined() to a TLS socket, which has encrypted what it was given when write() returns, if it was idle. */
-export function writeJoinedSecure(
-  sink: Sink,
-  text: string,
-  bytes: Buffer,
-  start: number,
-  end: number,
-): boolean {
+function writeJoinedSecure(sink: Sink, text: string, bytes: Buffer, start: number, end: number): boolean {
   const size = text.length + end - start;
   if (sink.writableLength > 0 || size > scratch.length) return writeJoined(sink, text, bytes, start, end);
   scratch.write(text, 0, 'latin1');
