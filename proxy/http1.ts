@@ -491,7 +491,7 @@ function readSharedField(head: MessageHead, id: number, line: number): boolean {
     case field.contentLength:
       return readContentLength(head, line);
     case field.transferEncoding:
-      return readTransferEncoding(head, valueAt(head, line));
+      return readTransferEncoding(head, line);
     case field.connection:
       return readConnection(head, valueAt(head, line));
     case field.upgrade:
@@ -524,9 +524,14 @@ function readContentLength(head: MessageHead, line: number): boolean {
 }
 
 /** RFC 9112 §6.1: `chunked`, once and alone. Other codings would have to be undone to find the end of the body. */
-function readTransferEncoding(head: MessageHead, value: string): boolean {
+function readTransferEncoding(head: MessageHead, line: number): boolean {
   if (head.chunked) return refused(head, 'bad-request', 'more than one Transfer-Encoding');
-  const coding = value.toLowerCase();
+  const beforeValue = head.lines[line * LINE + 1]! + 1;
+  // RFC 9110 §5.5 calls a tab beside a value white space; parsers that take it for a part of the coding see no body.
+  if (head.text.slice(beforeValue, head.text.indexOf('\r', beforeValue)).includes('\t')) {
+    return refused(head, 'bad-request', 'a tab in Transfer-Encoding');
+  }
+  const coding = valueAt(head, line).toLowerCase();
   if (coding === 'chunked') {
     head.chunked = true;
     return true;

@@ -182,6 +182,8 @@ describe('row 4: tricks with Transfer-Encoding', () => {
       [attack(': gzip, chunked'), 501],
       [attack(': xchunked'), 400],
       [attack(': \x0bchunked'), 400],
+      [attack(': chunked\t'), 400],
+      [attack(':\tchunked'), 400],
       [attack(': chunked, chunked'), 400],
       [attack(': "chunked"'), 400],
       [attack(': chunked\r\nTransfer-Encoding: identity'), 400],
@@ -438,6 +440,7 @@ describe('row 13: a malformed reply', () => {
   for (const reply of [
     'HTTP/1.1 200 OK\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\nhello',
     'HTTP/1.1 200 OK\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n',
+    'HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\t\r\n\r\n0\r\n\r\n',
     'HTTP/1.1 200 OK\r\nA : b\r\n\r\n',
     'HTTP/1.1 200 OK\r\nA: b\r\n c\r\n\r\n',
     'HTTP/1.1 99 Low\r\n\r\n',

@@ -62,6 +62,8 @@ describe('a request that can be read in two ways is refused', () => {
     ['identity', get('Transfer-Encoding: identity'), 'bad-request'],
     ['a quoted coding', get('Transfer-Encoding: "chunked"'), 'bad-request'],
     ['a vertical tab before chunked', get('Transfer-Encoding: \x0bchunked'), 'bad-request'],
+    ['a tab before chunked', get('Transfer-Encoding: \tchunked'), 'bad-request'],
+    ['a tab after chunked', get('Transfer-Encoding: chunked \t '), 'bad-request'],
     ['an empty Transfer-Encoding', get('Transfer-Encoding:'), 'bad-request'],
     ['a folded line', get('Transfer-Encoding:', ' chunked'), 'bad-request'],
     ['a fold before the first field', 'GET / HTTP/1.1\r\n Host: a.example\r\n\r\n', 'bad-request'],
@@ -217,6 +219,7 @@ describe('a malformed reply is refused', () => {
     ['two Content-Lengths', 'HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n'],
     ['a folded line', 'HTTP/1.1 200 OK\r\nA: b\r\n c\r\n\r\n'],
     ['another coding', 'HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip, chunked\r\n\r\n'],
+    ['a tab after chunked', 'HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\t\r\n\r\n'],
     ['chunked in HTTP/1.0', 'HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n'],
   ] as const) {
     it(fault, () => {
