@@ -430,15 +430,7 @@ class Relay implements StreamUser, UpstreamUser, Deadline {
 /** `closed`: to be called instead of an end that the stream has had already. */
 function tunnelClient(stream: Http2Stream, closed: () => void): TunnelClient {
   return {
-    // Whatever is sent is copied.
-    writableLength: 0,
-    write(bytes) {
-      const data =
-        typeof bytes === 'string'
-          ? Buffer.from(bytes, 'latin1')
-          : Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength);
-      return stream.sendData(data, 0, data.length, false);
-    },
+    write: (bytes, end) => stream.sendData(bytes, 0, end, false),
     end() {
       if (stream.closed) closed();
       else stream.sendEnd();

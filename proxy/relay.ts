@@ -608,11 +608,11 @@ function readReply(relay: Relay, bytes: Buffer, end: number) {
       if (!relay.upgrading || !('handTo' in link))
         return failReply(relay, 'an upgrade that nobody asked for');
       relay.state = TUNNEL;
-      relay.tunnel = beginTunnel(
-        { context, client: relay.client, settings: relay.settings!, access: relay.access },
-        link,
-        head,
-      );
+      relay.tunnel = beginTunnel(relay.client, link, head, {
+        context,
+        settings: relay.settings!,
+        access: relay.access,
+      });
       relay.link = undefined;
       relay.deadline.at = Number.POSITIVE_INFINITY;
       const early = relay.held;

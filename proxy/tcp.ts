@@ -1,5 +1,6 @@
 // Raw bytes both ways between a client and an upstream, half-closes kept; and the choice between those and HTTP.
 
+import type { Socket } from 'node:net';
 import type { TLSSocket } from 'node:tls';
 import { type AccessEntry, createAccessEntry } from './access-log.ts';
 import type { Connection, ProxyContext } from './connection.ts';
@@ -9,18 +10,30 @@ import { onData } from './reads.ts';
 import type { UpstreamSettings } from './routes.ts';
 import type { Acquisition, UpstreamLink, UpstreamUser } from './upstream.ts';
 import { createFrameTracker, type FrameTracker, goingAwayFrame, trackFrames } from './websocket-frames.ts';
-import { writeLent } from './writes.ts';
+import { flush, gather, isFull, writeLent } from './writes.ts';
 
 /** The client's side of a tunnel: a socket, or a stream of HTTP/2. */
 export interface TunnelClient {
-  /** Bytes of earlier writes that are still to leave: what is written behind them is kept, not lent. */
-  readonly writableLength: number;
-  /** False: enough is waiting, and clientDrained() will say when it has gone. */
-  write(bytes: string | Uint8Array, encoding?: BufferEncoding): boolean;
-  end(): unknown;
-  destroy(): unknown;
-  pause(): unknown;
-  resume(): unknown;
+  /** `bytes[0, end)` are lent. False: enough is waiting, and clientDrained() will say when it has gone. */
+  write(bytes: Buffer, end: number): boolean;
+  end(): void;
+  /** What was written before goes out, as far as it can without waiting. */
+  destroy(): void;
+  pause(): void;
+  resume(): void;
+}
+
+export function socketClient(socket: Socket): TunnelClient {
+  return {
+    write: (bytes, end) => writeLent(socket, bytes, 0, end),
+    end: () => void socket.end(),
+    destroy() {
+      flush(socket);
+      socket.destroy();
+    },
+    pause: () => void socket.pause(),
+    resume: () => void socket.resume(),
+  };
 }
 
 /** Two sockets joined. Whoever owns the client's listeners passes their events in. */
@@ -67,7 +80,7 @@ export function createTunnel(options: TunnelOptions, existing?: UpstreamLink): T
     at: deadlines.after(idleMs),
     expired() {
       if (access !== undefined) access.fault = 'upstream-timeout';
-      link?.destroy();
+      dropUpstream();
       client.destroy();
     },
   };
@@ -88,7 +101,17 @@ export function createTunnel(options: TunnelOptions, existing?: UpstreamLink): T
     if (link === undefined) {
       early.push(bytes);
       client.pause();
-    } else if (!link.socket.write(bytes)) client.pause();
+      return;
+    }
+    gather(link.socket);
+    link.socket.write(bytes);
+    if (isFull(link.socket)) client.pause();
+  };
+  /** What a client said before it was lost is the upstream's. */
+  const dropUpstream = () => {
+    if (link === undefined) return;
+    flush(link.socket);
+    link.destroy();
   };
 
   return {
@@ -108,7 +131,7 @@ export function createTunnel(options: TunnelOptions, existing?: UpstreamLink): T
     clientClosed() {
       deadlines.forget(deadline);
       context.tunnels.delete(open);
-      link?.destroy();
+      dropUpstream();
     },
     upstreamReady(ready) {
       touch();
@@ -132,7 +155,7 @@ export function createTunnel(options: TunnelOptions, existing?: UpstreamLink): T
       }
       const end = goodbye === undefined ? size : goodbye.fromUpstream(bytes, size);
       if (access !== undefined) access.sent += end;
-      if (end > 0 && !writeLent(client, bytes, 0, end)) link?.socket.pause();
+      if (end > 0 && !client.write(bytes, end)) link?.socket.pause();
       goodbye?.continue();
     },
     upstreamDrained: () => void client.resume(),
@@ -194,7 +217,10 @@ function createGoodbye(client: TunnelClient, link: () => UpstreamLink | undefine
     if (!leaving) return;
     if (fromUpstream.due && !fromUpstream.told) {
       fromUpstream.told = true;
-      if (fromUpstream.owed) client.write(goingAwayFrame(false));
+      if (fromUpstream.owed) {
+        const frame = goingAwayFrame(false);
+        client.write(frame, frame.length);
+      }
     }
     if (fromClient.due && !fromClient.told) {
       fromClient.told = true;
@@ -224,7 +250,7 @@ function logFault(context: Pick<ProxyContext, 'log'>, fault: Fault, settings: Up
 export function acceptTcp(context: ProxyContext, connection: Connection, settings: UpstreamSettings): void {
   const { socket } = connection;
   const access = beginAccess(context, connection);
-  const tunnel = createTunnel({ context, client: socket, settings, access });
+  const tunnel = createTunnel({ context, client: socketClient(socket), settings, access });
   joinClient(socket, tunnel);
   logAtClose(context, socket, access);
   const attempt = context.upstreams.acquire(settings, tunnel, { fresh: true });
@@ -277,7 +303,13 @@ export function acceptAuto(
   let attempt: Acquisition | undefined;
 
   const openTunnel = () => {
-    tunnel = createTunnel({ context, client: socket, settings, access, upstreamSpokeFirst: splice });
+    tunnel = createTunnel({
+      context,
+      client: socketClient(socket),
+      settings,
+      access,
+      upstreamSpokeFirst: splice,
+    });
     attempt = context.upstreams.acquire(settings, tunnel, { fresh: true });
   };
   const stopLooking = () => {

@@ -1,8 +1,9 @@
 // Upgrade over HTTP/1.1 (RFC 9110 §7.8, RFC 6455): which requests may switch, and what a 101 turns the connection into.
 
+import type { TLSSocket } from 'node:tls';
 import { interimHeadText } from './headers.ts';
 import type { MessageHead } from './http1.ts';
-import { createTunnel, type Tunnel, type TunnelOptions } from './tcp.ts';
+import { createTunnel, socketClient, type Tunnel, type TunnelOptions } from './tcp.ts';
 import type { UpstreamLink } from './upstream.ts';
 
 /**
@@ -16,15 +17,20 @@ export function asksForUpgrade(head: MessageHead): boolean {
 }
 
 /** Passes the 101 on, and joins the sockets: frames, pings and half-closes are the two ends' own business. */
-export function beginTunnel(options: TunnelOptions, link: UpstreamLink, head: MessageHead): Tunnel {
-  const { client, access } = options;
+export function beginTunnel(
+  client: TLSSocket,
+  link: UpstreamLink,
+  head: MessageHead,
+  options: Omit<TunnelOptions, 'client' | 'websocket'>,
+): Tunnel {
+  const { access } = options;
   const websocket = head.upgradeTo.toLowerCase() === 'websocket';
   if (access !== undefined) {
     access.status = head.status;
     if (websocket) access.protocol = 'websocket';
   }
   client.write(interimHeadText(head, `Connection: Upgrade\r\nUpgrade: ${head.upgradeTo}\r\n`), 'latin1');
-  const tunnel = createTunnel(websocket ? { ...options, websocket } : options, link);
+  const tunnel = createTunnel({ ...options, client: socketClient(client), websocket }, link);
   link.handTo(tunnel);
   return tunnel;
 }

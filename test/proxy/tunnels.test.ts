@@ -169,6 +169,30 @@ describe('an upgraded connection', () => {
     await eventually(() => upstream.sockets.size === 0);
   });
 
+  it('loses nothing of what came before a reset, from either side', async () => {
+    for (const first of ['client', 'upstream'] as const) {
+      let received = '';
+      const { ingress, upstream } = await setUp('http', (socket) => {
+        socket.once('data', () => {
+          socket.write(SWITCH);
+          socket.on('end', () => socket.end());
+          socket.on('data', (bytes) => {
+            received += bytes.toString('latin1');
+            if (first === 'upstream') socket.write('last words', () => socket.resetAndDestroy());
+          });
+        });
+      });
+      const client = await ingress.connect();
+      client.send(upgrade());
+      await client.until(/\r\n\r\n/);
+      client.send('last wish');
+      if (first === 'client') client.socket.destroy();
+      else assert.equal((await client.rest()).text, 'last words');
+      await eventually(() => received === 'last wish');
+      await eventually(() => upstream.sockets.size === 0);
+    }
+  });
+
   it('that stays silent is closed', async () => {
     const upstream = await startUpstream((socket) => {
       socket.once('data', () => socket.write(SWITCH));

@@ -4,8 +4,12 @@ import assert from 'node:assert/strict';
 import { once } from 'node:events';
 import { type AddressInfo, connect, createServer, type Socket } from 'node:net';
 import { type TestContext, test } from 'node:test';
-import { flush, gather, writeReply } from '../../proxy/writes.ts';
-import { eventually } from '../support/proxy.ts';
+import { defaultLimits } from '../../proxy/connection.ts';
+import { createDeadlines } from '../../proxy/deadlines.ts';
+import { createTunnel, socketClient } from '../../proxy/tcp.ts';
+import { flush, gather, writeLent, writeReply } from '../../proxy/writes.ts';
+import { silentLog } from '../../src/lib/log.ts';
+import { eventually, settingsFor } from '../support/proxy.ts';
 
 /** A connected socket, and all that its other end has received. */
 async function connectPair(t: TestContext): Promise<{ socket: Socket; received: () => string }> {
@@ -53,6 +57,20 @@ test('a large one leaves at once, behind what is waiting', async (t) => {
   assert.equal(received(), `head ${a}small alarge ${a}`);
 });
 
+test('small pieces that are only lent wait as well, and are copied', async (t) => {
+  const { socket, received } = await connectPair(t);
+  const lent = Buffer.from('..one..two..');
+  writeLent(socket, lent, 2, 5);
+  writeLent(socket, lent, 7, 10);
+  lent.fill('x');
+  assert.equal(socket.writableCorked, 1);
+  const large = Buffer.alloc(20_000, 'a');
+  writeLent(socket, large, 0, large.length);
+  large.fill('b');
+  await eventually(() => received() === `onetwo${'a'.repeat(20_000)}`);
+  assert.equal(socket.writableCorked, 0);
+});
+
 test('what is flushed before the socket is destroyed arrives', async (t) => {
   const { socket, received } = await connectPair(t);
   gather(socket);
@@ -62,6 +80,37 @@ test('what is flushed before the socket is destroyed arrives', async (t) => {
   flush(socket);
   socket.destroy();
   await eventually(() => received() === 'one two');
+});
+
+test('a tunnel that is cut off in the middle of a turn has passed on what it was given', async (t) => {
+  const [client, upstream] = [await connectPair(t), await connectPair(t)];
+  const tunnel = createTunnel(
+    {
+      context: {
+        deadlines: createDeadlines(),
+        limits: defaultLimits,
+        log: silentLog,
+        tunnels: new Set(),
+      },
+      client: socketClient(client.socket),
+      settings: settingsFor(1, 'tcp'),
+    },
+    {
+      socket: upstream.socket,
+      address: { host: '127.0.0.1', port: 1 },
+      reused: false,
+      handTo() {},
+      release() {},
+      destroy: () => upstream.socket.destroy(),
+      fail() {},
+    },
+  );
+  tunnel.clientData(Buffer.from('up'));
+  tunnel.upstreamData(Buffer.from('down'), 4);
+  tunnel.clientClosed();
+  tunnel.upstreamClosed(new Error('reset'));
+  await eventually(() => client.socket.destroyed && upstream.socket.destroyed);
+  await eventually(() => client.received() === 'down' && upstream.received() === 'up');
 });
 
 test('an end sends what is waiting before it', async (t) => {
