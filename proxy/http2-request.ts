@@ -200,6 +200,8 @@ function judge(ended: boolean): Http2Request | FaultCode | 'malformed' {
   if (parsed === undefined) return 'bad-request';
   const contentLength = length === undefined ? -1 : Number(length);
   if (ended && contentLength > 0) return 'bad-request';
+  // RFC 9110 §9.3.8: its reply would show what browsers and proxies add to a request, credentials among it.
+  if (method === 'TRACE') return 'method-refused';
   return {
     method,
     path,
