@@ -49,14 +49,13 @@ export function writeReply(
 }
 
 /**
- * Writes bytes that are only lent. What is small leaves at the end of this turn, for the reason writeReply() gives; an
- * idle TLS socket encrypts the rest at once and is done with it; what would have to wait behind other writes is copied.
+ * Writes bytes that are only lent. What is small leaves as a reply does, copied, at the end of this turn; an idle
+ * TLS socket encrypts the rest at once and is done with it; what would have to wait behind other writes is copied.
  */
 export function writeLent(socket: Sink & Gathering, bytes: Buffer, start: number, end: number): boolean {
+  if (end - start <= SMALL) return writeReply(socket, '', bytes, start, end);
   const piece = bytes.subarray(start, end);
-  const small = piece.length <= SMALL;
-  if (small) gather(socket);
-  return socket.write(small || socket.writableLength > 0 ? Buffer.from(piece) : piece);
+  return socket.write(socket.writableLength > 0 ? Buffer.from(piece) : piece);
 }
 
 type Gathering = Pick<Socket, 'writableCorked' | 'cork' | 'uncork'>;

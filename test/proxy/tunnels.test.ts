@@ -169,7 +169,7 @@ describe('an upgraded connection', () => {
     await eventually(() => upstream.sockets.size === 0);
   });
 
-  it('loses nothing of what came before a reset, from either side', async () => {
+  it('loses nothing of what came before an end without warning, from either side', async () => {
     for (const first of ['client', 'upstream'] as const) {
       let received = '';
       const { ingress, upstream } = await setUp('http', (socket) => {
