@@ -38,7 +38,7 @@ export interface Http2LinkUser extends Omit<UpstreamUser, 'upstreamReady'> {
 interface RequestSocket
   extends Pick<
     Socket,
-    'write' | 'cork' | 'uncork' | 'writableCorked' | 'writableNeedDrain' | 'writableLength'
+    'write' | 'cork' | 'uncork' | 'writableCorked' | 'writableNeedDrain' | 'writableLength' | 'destroyed'
   > {
   pause(): void;
   resume(): void;
@@ -161,6 +161,7 @@ class StreamLink implements Http2Link, StreamUser, Deadline {
 
   destroy(): void {
     this.user = undefined;
+    this.socket.destroy();
     this.stream?.reset(errorCode.cancel);
   }
 
@@ -278,8 +279,10 @@ class StreamLink implements Http2Link, StreamUser, Deadline {
 
   private close(error: Error): void {
     const { user } = this;
+    if (user === undefined) return;
     this.user = undefined;
-    user?.upstreamClosed(error);
+    this.socket.destroy();
+    user.upstreamClosed(error);
   }
 
   private deliver(text: string): void {

@@ -40,7 +40,16 @@ import { coveredBy, speaksHttp2, type UpstreamSettings } from './routes.ts';
 import type { Tunnel } from './tcp.ts';
 import { asksForUpgrade, beginTunnel } from './upgrade.ts';
 import type { AcquireOptions, Acquisition, UpstreamLink, UpstreamUser } from './upstream.ts';
-import { flush, gather, isFull, writeJoined, writeLent, writeReply } from './writes.ts';
+import {
+  flush,
+  gather,
+  isFull,
+  settle,
+  writeAdjoining,
+  writeJoined,
+  writeLent,
+  writeReply,
+} from './writes.ts';
 
 export interface Http1Acceptor extends Acceptor {
   /** `first`: bytes that were already read from the connection. */
@@ -441,8 +450,12 @@ function passRequestBody(relay: Relay, prefix: string, bytes: Buffer) {
   relay.bodySent ||= pos > 0;
   const socket = link!.socket;
   if (!request.done) gather(socket);
-  if (text === '') socket.write(bytes.subarray(from, pos));
-  else writeJoined(socket, text, bytes, from, pos);
+  if (text === '') writeAdjoining(socket, bytes, from, pos);
+  else {
+    settle();
+    writeJoined(socket, text, bytes, from, pos);
+  }
+  if (request.done) settle();
   if (isFull(socket)) pauseClient(relay);
   touch(relay);
 }

@@ -58,6 +58,7 @@ export function writeLent(socket: Sink & Gathering, bytes: Buffer, start: number
   return socket.write(socket.writableLength > 0 ? Buffer.from(piece) : piece);
 }
 
+type Gathered = Pick<Socket, 'write' | 'destroyed'>;
 type Gathering = Pick<Socket, 'writableCorked' | 'cork' | 'uncork'>;
 const gathering: Gathering[] = [];
 
@@ -72,12 +73,49 @@ export function gather(socket: Gathering): void {
 }
 
 function letGo(): void {
+  settle();
   for (const socket of gathering.splice(0)) socket.uncork();
 }
 
 /** What was gathered for `socket` leaves now: before destroy(), which would throw it away. */
 export function flush(socket: Gathering): void {
+  settle();
   while (socket.writableCorked > 0) socket.uncork();
+}
+
+interface Piece {
+  readonly socket: Gathered;
+  readonly memory: ArrayBuffer;
+  readonly start: number;
+  end: number;
+}
+let held: Piece | undefined;
+
+/**
+ * Writes `bytes[start, end)` to a socket that is gathering. Node decrypts record after record into one block of memory:
+ * those that adjoin one another there leave as one piece, so it is held back for the next. To be followed by settle()
+ * before anything else is written to this socket.
+ */
+export function writeAdjoining(socket: Gathered, bytes: Buffer, start: number, end: number): void {
+  const memory = bytes.buffer as ArrayBuffer;
+  const first = bytes.byteOffset + start;
+  const last = bytes.byteOffset + end;
+  if (held?.socket === socket && held.memory === memory && held.end === first) {
+    held.end = last;
+    return;
+  }
+  settle();
+  held = { socket, memory, start: first, end: last };
+}
+
+/** What writeAdjoining() holds back goes to its socket. */
+export function settle(): void {
+  // Again, should the loss of this socket make another exchange write.
+  while (held !== undefined) {
+    const { socket, memory, start, end } = held;
+    held = undefined;
+    if (!socket.destroyed) socket.write(Buffer.from(memory, start, end - start));
+  }
 }
 
 /** What may wait in one socket: more than Node's own mark, which a single turn of reading overruns. */

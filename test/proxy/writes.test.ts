@@ -7,7 +7,7 @@ import { type TestContext, test } from 'node:test';
 import { defaultLimits } from '../../proxy/connection.ts';
 import { createDeadlines } from '../../proxy/deadlines.ts';
 import { createTunnel, socketClient } from '../../proxy/tcp.ts';
-import { flush, gather, writeLent, writeReply } from '../../proxy/writes.ts';
+import { flush, gather, settle, writeAdjoining, writeLent, writeReply } from '../../proxy/writes.ts';
 import { silentLog } from '../../src/lib/log.ts';
 import { eventually, settingsFor } from '../support/proxy.ts';
 
@@ -130,4 +130,52 @@ test('a socket that is destroyed with something waiting harms no other', async (
   first.socket.destroy();
   await eventually(() => second.received() === 'text');
   assert.equal(first.received(), '');
+});
+
+/** How many pieces wait in it is how many it will hand to the kernel. */
+function piecesWaiting(socket: Socket): number {
+  const pieces: number[] = [];
+  const { _writev } = socket;
+  socket._writev = (chunks, done) => {
+    pieces.push(chunks.length);
+    _writev!.call(socket, chunks, done);
+  };
+  flush(socket);
+  return pieces[0] ?? 1;
+}
+
+test('records that adjoin one another in memory leave as one piece, others in their order', async (t) => {
+  const { socket, received } = await connectPair(t);
+  const block = Buffer.from('.onetwo.three.four.');
+  gather(socket);
+  writeAdjoining(socket, block.subarray(1, 4), 0, 3);
+  writeAdjoining(socket, block, 4, 7);
+  writeAdjoining(socket, block, 8, 13);
+  writeAdjoining(socket, Buffer.from('five'), 0, 4);
+  writeAdjoining(socket, block.subarray(14), 0, 4);
+  assert.equal(piecesWaiting(socket), 4);
+  await eventually(() => received() === 'onetwothreefivefour');
+});
+
+test('records of two uploads that adjoin one another go each its way, in the turn that brought them', async (t) => {
+  const [first, second] = [await connectPair(t), await connectPair(t)];
+  const block = Buffer.from('onetwothree');
+  for (const { socket } of [first, second]) gather(socket);
+  writeAdjoining(first.socket, block, 0, 3);
+  writeAdjoining(second.socket, block, 3, 6);
+  writeAdjoining(first.socket, block, 6, 11);
+  await eventually(() => first.received() === 'onethree' && second.received() === 'two');
+});
+
+test('what is held back goes before what follows settle(), and to nobody once its socket is gone', async (t) => {
+  const [first, second] = [await connectPair(t), await connectPair(t)];
+  gather(first.socket);
+  writeAdjoining(first.socket, Buffer.from('one'), 0, 3);
+  settle();
+  first.socket.write('two');
+  gather(second.socket);
+  writeAdjoining(second.socket, Buffer.from('lost'), 0, 4);
+  second.socket.destroy();
+  second.socket.write = () => assert.fail('nobody can take it');
+  await eventually(() => first.received() === 'onetwo');
 });
