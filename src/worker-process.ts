@@ -5,10 +5,10 @@ import { type ChildProcess, fork } from 'node:child_process';
 /**
  * Of an upload Node copies every TLS record into memory of its own outside the heap, and V8 marks the whole heap once
  * 64 MiB of it have come, or fewer: a sixth of what an upload costs. They are found dead before that if the young
- * generation is small: 2 MiB fill with less than 60 MiB of upload. With a floor under the old one's limit a heap of some
+ * generation is small: 1 MiB fills with some 30 MiB of upload. With a floor under the old one's limit a heap of some
  * 10 MiB is not marked for their sake: it may grow to the 36 first.
  */
-const HEAP = ['--max-semi-space-size=2', '--initial-old-space-size=36'];
+const HEAP = ['--max-semi-space-size=1', '--initial-old-space-size=36'];
 
 /** Freed by the thread that took it, memory is taken again at once; freed by a collector's, it costs another fifth. */
 const BUFFERS = '--no-concurrent-array-buffer-sweeping';

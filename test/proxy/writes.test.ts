@@ -132,8 +132,8 @@ test('a socket that is destroyed with something waiting harms no other', async (
   assert.equal(first.received(), '');
 });
 
-/** How many pieces wait in it is how many it will hand to the kernel. */
-function piecesWaiting(socket: Socket): number {
+/** Flushes it: in how many pieces what was waiting goes to the kernel. */
+function flushedPieces(socket: Socket): number {
   const pieces: number[] = [];
   const { _writev } = socket;
   socket._writev = (chunks, done) => {
@@ -153,7 +153,7 @@ test('records that adjoin one another in memory leave as one piece, others in th
   writeAdjoining(socket, block, 8, 13);
   writeAdjoining(socket, Buffer.from('five'), 0, 4);
   writeAdjoining(socket, block.subarray(14), 0, 4);
-  assert.equal(piecesWaiting(socket), 4);
+  assert.equal(flushedPieces(socket), 4);
   await eventually(() => received() === 'onetwothreefivefour');
 });
 
