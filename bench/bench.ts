@@ -3,7 +3,7 @@
 import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { measureConnections, renderConnections } from './connections.ts';
+import { measureConnections, renderConnections, seriesOf } from './connections.ts';
 import { plotFile, writeSection } from './docs.ts';
 import { measureMemory, renderMemory } from './memory.ts';
 import { choose, HELP, type Options, parseOptions, UsageError } from './options.ts';
@@ -86,14 +86,14 @@ async function connections(
   options: Options,
   peers: Parameters<typeof measureConnections>[2],
 ): Promise<number> {
-  const series = await measureConnections(stage, options, peers, tell);
-  const text = renderConnections(series);
-  const plot = renderPlot(series, {
+  const costs = await measureConnections(stage, options, peers, tell);
+  const text = renderConnections(costs);
+  const plot = renderPlot(seriesOf(costs), {
     title: 'CPU time per request by connections kept open',
     x: 'connections (HTTP/1.1 over TLS, 1 KiB replies)',
     y: 'µs/request',
   });
-  if (options.json !== undefined) await writeFile(options.json, `${JSON.stringify(series, null, 2)}\n`);
+  if (options.json !== undefined) await writeFile(options.json, `${JSON.stringify(costs, null, 2)}\n`);
   await writeFile(plotFile, plot);
   if (options.writeDocs) await writeSection('connections', `![CPU per request](connections.svg)\n\n${text}`);
   return print(`${text}\n\nplot: ${plotFile}\n`);

@@ -10,50 +10,73 @@ import type { Stage } from './stage.ts';
 import { median } from './statistics.ts';
 
 export const CONNECTIONS = [1, 4, 16, 64, 256, 1_024, 4_096] as const;
+const FEW = 64;
+const MANY = 4_096;
 
-const START_MS = 500;
-/** All of them have to be open before it counts: 3 ms is a P-384 handshake, with requests in between. */
-const OPENING_MS_EACH = 6;
+/** What a request costs a peer, in µs, with each number of connections, run by run. */
+export interface Costs {
+  readonly title: string;
+  readonly points: readonly { readonly connections: number; readonly runs: readonly number[] }[];
+}
 
+/**
+ * Within a run every number of connections, one after the other: a slow minute of the machine must not look like a slow
+ * crowd. Not all alive and in turn: a crowd that stands still runs into deadlines, and finds the caches cold.
+ */
 export async function measureConnections(
   stage: Stage,
   options: Options,
   peers: readonly Peer[],
   tell: Tell,
-): Promise<readonly Series[]> {
-  const points = new Map(peers.map((peer) => [peer.id, [] as { x: number; y: number }[]]));
-  for (const connections of CONNECTIONS) {
-    const values = new Map(peers.map((peer) => [peer.id, [] as number[]]));
-    for (let run = 1; run <= options.runs; run += 1) {
-      const startMs = START_MS + connections * OPENING_MS_EACH;
-      const row = keepAlive(connections);
-      // One after the other: a crowd that stands still for long runs into the deadlines of its handshakes.
-      for (const peer of peers) {
-        const entrant = { row, peer };
-        const outcome = (await measureInTurn(stage, options, [entrant], startMs)).get(entrant)!;
-        if ('failure' in outcome) throw outcome.failure;
-        const { value } = outcome;
-        values.get(peer.id)!.push(value);
-        tell(`${connections} connections ${run}/${options.runs} ${peer.id}: ${value.toFixed(2)} µs/request`);
-      }
-    }
-    for (const peer of peers) {
-      points.get(peer.id)!.push({ x: connections, y: median(values.get(peer.id)!) });
+): Promise<readonly Costs[]> {
+  const entrants = CONNECTIONS.flatMap((connections) =>
+    peers.map((peer) => ({ row: keepAlive(connections), peer, connections, runs: [] as number[] })),
+  );
+  for (let run = 1; run <= options.runs; run += 1) {
+    for (const entrant of entrants) {
+      const { peer, connections, runs } = entrant;
+      const outcome = (await measureInTurn(stage, options, [entrant])).get(entrant)!;
+      if ('failure' in outcome) throw outcome.failure;
+      const { value } = outcome;
+      runs.push(value);
+      tell(`${connections} connections ${run}/${options.runs} ${peer.id}: ${value.toFixed(2)} µs/request`);
     }
   }
-  return peers.map((peer) => ({ title: peer.title, points: points.get(peer.id)! }));
+  return peers.map(({ id, title }) => ({
+    title,
+    points: entrants
+      .filter(({ peer }) => peer.id === id)
+      .map(({ connections, runs }) => ({ connections, runs })),
+  }));
+}
+
+/** For the plot: medians. */
+export function seriesOf(costs: readonly Costs[]): readonly Series[] {
+  return costs.map(({ title, points }) => ({
+    title,
+    points: points.map(({ connections, runs }) => ({ x: connections, y: median(runs) })),
+  }));
 }
 
 /** Markdown: a line for each peer, and how much more a request costs at 4,096 connections than at 64. */
-export function renderConnections(series: readonly Series[]): string {
+export function renderConnections(costs: readonly Costs[]): string {
   const header = ['µs/request at', ...CONNECTIONS.map((count) => count.toLocaleString('en')), '64 → 4,096'];
   const lines = [header, header.map((_, index) => (index === 0 ? '---' : '---:'))];
-  for (const { title, points } of series) {
-    const at = (connections: number) => points.find((point) => point.x === connections)!.y;
-    const growth = at(4_096) / at(64) - 1;
-    const sign = growth < 0 ? '−' : '+';
-    const change = `${sign}${Math.abs(growth * 100).toFixed(0)} %`;
-    lines.push([title, ...points.map((point) => point.y.toFixed(1)), change]);
+  for (const { title, points } of costs) {
+    lines.push([title, ...points.map(({ runs }) => median(runs).toFixed(1)), growthOf(points)]);
   }
   return lines.map((line) => `| ${line.join(' | ')} |`).join('\n');
+}
+
+/** The median of the runs' own ratios, as in the table; where there are several, with the least and the greatest. */
+function growthOf(points: Costs['points']): string {
+  const at = (count: number) => points.find(({ connections }) => connections === count)!.runs;
+  const growths = at(MANY).map((many, run) => many / at(FEW)[run]! - 1);
+  const middle = percent(median(growths));
+  if (growths.length === 1) return middle;
+  return `${middle} (${percent(Math.min(...growths))} to ${percent(Math.max(...growths))})`;
+}
+
+function percent(share: number): string {
+  return `${share < 0 ? '−' : '+'}${Math.abs(share * 100).toFixed(0)} %`;
 }

@@ -16,8 +16,8 @@ export type Outcome = { readonly value: number } | { readonly failure: Error };
 const TURN_MS = 300;
 /** Between the moment when a load is let go on and the one from which it counts. */
 const SETTLE_MS = 60;
-/** For a load to open its connections, before the next one is started. */
-const START_MS = 500;
+/** For a load to open its connections, before the next one is started; a row may want more. */
+const OPENING_MS = 500;
 
 /** A peer doing a row's work. */
 export interface Entrant {
@@ -33,22 +33,19 @@ interface Contender {
   units: number;
 }
 
-/**
- * CPU time of each entrant per unit of its load. One that fails has no value, and the others go on. `startMs`: how long a
- * load takes to open its connections, if not half a second.
- */
+/** CPU time of each entrant per unit of its load. One that fails has no value, and the others go on. */
 export async function measureInTurn(
   stage: Stage,
   options: Pick<Options, 'warmUpMs' | 'windowMs'>,
   entrants: readonly Entrant[],
-  startMs = START_MS,
 ): Promise<ReadonlyMap<Entrant, Outcome>> {
   const outcomes = new Map<Entrant, Outcome>();
   const contenders: Contender[] = [];
   const warmUps = Math.ceil(options.warmUpMs / TURN_MS);
   const rounds = warmUps + Math.ceil(options.windowMs / TURN_MS);
   // Twice what it takes by the clock alone: asking takes time as well.
-  const durationMs = 2 * entrants.length * (startMs + rounds * (TURN_MS + 3 * SETTLE_MS)) + 5_000;
+  const openingMs = entrants.reduce((sum, { row }) => sum + (row.openingMs ?? OPENING_MS), 0);
+  const durationMs = 2 * (openingMs + entrants.length * rounds * (TURN_MS + 3 * SETTLE_MS)) + 5_000;
   const give = async (contender: Contender, failure: unknown) => {
     outcomes.set(contender.entrant, { failure: await contender.proxy.explain(failure) });
     contenders.splice(contenders.indexOf(contender), 1);
@@ -57,7 +54,7 @@ export async function measureInTurn(
   };
   for (const entrant of entrants) {
     try {
-      contenders.push(await enter(stage, entrant, durationMs, startMs));
+      contenders.push(await enter(stage, entrant, durationMs));
     } catch (error) {
       outcomes.set(entrant, { failure: error as Error });
     }
@@ -87,12 +84,7 @@ export async function measureInTurn(
   return outcomes;
 }
 
-async function enter(
-  stage: Stage,
-  entrant: Entrant,
-  durationMs: number,
-  startMs: number,
-): Promise<Contender> {
+async function enter(stage: Stage, entrant: Entrant, durationMs: number): Promise<Contender> {
   const { row, peer } = entrant;
   const wish = { target: row.target(stage), accessLog: row.accessLog === true, prepare: peer.prepare };
   const proxy = await startProxy(stage, wish);
@@ -100,7 +92,7 @@ async function enter(
     const { subject } = proxy;
     await row.verify({ stage, subject });
     const load = await row.load({ stage, subject, durationMs });
-    await sleep(startMs);
+    await sleep(row.openingMs ?? OPENING_MS);
     await load.pause();
     return { entrant, proxy, load, cpuUs: 0, units: 0 };
   } catch (error) {

@@ -1,13 +1,16 @@
 // What a client sends reaches whoever takes it once, whole and in order, however it is held back.
 
 import assert from 'node:assert/strict';
+import { spawn } from 'node:child_process';
 import { createHash, randomBytes } from 'node:crypto';
 import { once } from 'node:events';
 import type { AddressInfo } from 'node:net';
+import { createInterface } from 'node:readline';
 import { type TestContext, test } from 'node:test';
 import { setImmediate as nextTurn } from 'node:timers/promises';
 import { connect, createServer, type TLSSocket } from 'node:tls';
 import { onData } from '../../proxy/reads.ts';
+import { WORKER_FLAGS } from '../../src/worker-process.ts';
 import { appCertificate, eventually } from '../support/proxy.ts';
 
 /** Both ends of a TLS connection; `accepted` is called before anything that the client sends is read. */
@@ -140,4 +143,49 @@ test('a piece that is taken schedules nothing', async (t) => {
   const plain = await count((socket, take) => void socket.on('data', take));
   const straight = await count(onData);
   assert.ok(straight <= plain - pieces, `${straight} ticks, and ${plain} as a listener of 'data'`);
+});
+
+/** Takes in `size` bytes over TLS in a process of its own: how often V8 collected its young generation meanwhile. */
+async function youngCollections(flags: readonly string[], size: number): Promise<number> {
+  const receiver = `
+    import { createServer } from 'node:tls';
+    import { onData } from ${JSON.stringify(new URL('../../proxy/reads.ts', import.meta.url).href)};
+    let size = 0;
+    const tls = ${JSON.stringify({ key: appCertificate.key, cert: appCertificate.chain })};
+    const server = createServer(tls, (socket) => {
+      onData(socket, (bytes) => {
+        size += bytes.length;
+        if (size === ${size}) process.exit(0);
+      });
+    }).listen(0, '127.0.0.1', () => console.log('port ' + server.address().port));`;
+  const args = [...flags, '--trace-gc', '--input-type=module', '--eval', receiver];
+  const child = spawn(process.execPath, args, { stdio: ['ignore', 'pipe', 'inherit'] });
+  const lines: string[] = [];
+  const { promise: listening, resolve } = Promise.withResolvers<number>();
+  createInterface({ input: child.stdout }).on('line', (line) => {
+    lines.push(line);
+    const port = /^port (\d+)$/.exec(line)?.[1];
+    if (port !== undefined) resolve(Number(port));
+  });
+  const closed = once(child, 'close');
+  const client = connect({ port: await listening, host: '127.0.0.1', rejectUnauthorized: false });
+  client.on('error', () => {});
+  const piece = Buffer.alloc(1024 * 1024);
+  for (let sent = 0; sent < size; sent += piece.length) {
+    if (!client.write(piece)) await once(client, 'drain');
+  }
+  assert.deepEqual(await closed, [0, null]);
+  client.destroy();
+  return lines.filter((line) => line.includes(' ms: Scavenge ')).length;
+}
+
+test('a long upload has the young generation collected for every 32 MiB of it', async () => {
+  const size = 512 * 1024 * 1024;
+  const collections = await youngCollections(WORKER_FLAGS, size);
+  const left = await youngCollections(
+    WORKER_FLAGS.filter((flag) => flag !== '--expose-gc'),
+    size,
+  );
+  assert.ok(collections >= 16, `${collections} collections`);
+  assert.ok(left < 16, `${left} collections where nobody asks for one`);
 });
