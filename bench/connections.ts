@@ -60,7 +60,8 @@ export function seriesOf(costs: readonly Costs[]): readonly Series[] {
 
 /** Markdown: a line for each peer, and how much more a request costs at 4,096 connections than at 64. */
 export function renderConnections(costs: readonly Costs[]): string {
-  const header = ['µs/request at', ...CONNECTIONS.map((count) => count.toLocaleString('en')), '64 → 4,096'];
+  const numbers = CONNECTIONS.map((count) => count.toLocaleString('en'));
+  const header = ['µs/request at', ...numbers, `${FEW} → ${MANY.toLocaleString('en')}`];
   const lines = [header, header.map((_, index) => (index === 0 ? '---' : '---:'))];
   for (const { title, points } of costs) {
     lines.push([title, ...points.map(({ runs }) => median(runs).toFixed(1)), growthOf(points)]);
@@ -72,11 +73,11 @@ export function renderConnections(costs: readonly Costs[]): string {
 function growthOf(points: Costs['points']): string {
   const at = (count: number) => points.find(({ connections }) => connections === count)!.runs;
   const growths = at(MANY).map((many, run) => many / at(FEW)[run]! - 1);
-  const middle = percent(median(growths));
+  const middle = change(median(growths));
   if (growths.length === 1) return middle;
-  return `${middle} (${percent(Math.min(...growths))} to ${percent(Math.max(...growths))})`;
+  return `${middle} (${change(Math.min(...growths))} to ${change(Math.max(...growths))})`;
 }
 
-function percent(share: number): string {
+function change(share: number): string {
   return `${share < 0 ? '−' : '+'}${Math.abs(share * 100).toFixed(0)} %`;
 }

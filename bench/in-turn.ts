@@ -16,7 +16,7 @@ export type Outcome = { readonly value: number } | { readonly failure: Error };
 const TURN_MS = 300;
 /** Between the moment when a load is let go on and the one from which it counts. */
 const SETTLE_MS = 60;
-/** For a load to open its connections, before the next one is started; a row may want more. */
+/** For a load to open its connections, before the next one is started; a row may need more than that. */
 const OPENING_MS = 500;
 
 /** A peer doing a row's work. */
@@ -44,8 +44,8 @@ export async function measureInTurn(
   const warmUps = Math.ceil(options.warmUpMs / TURN_MS);
   const rounds = warmUps + Math.ceil(options.windowMs / TURN_MS);
   // Twice what it takes by the clock alone: asking takes time as well.
-  const openingMs = entrants.reduce((sum, { row }) => sum + (row.openingMs ?? OPENING_MS), 0);
-  const durationMs = 2 * (openingMs + entrants.length * rounds * (TURN_MS + 3 * SETTLE_MS)) + 5_000;
+  const allOpeningMs = entrants.reduce((sum, { row }) => sum + openingMs(row), 0);
+  const durationMs = 2 * (allOpeningMs + entrants.length * rounds * (TURN_MS + 3 * SETTLE_MS)) + 5_000;
   const give = async (contender: Contender, failure: unknown) => {
     outcomes.set(contender.entrant, { failure: await contender.proxy.explain(failure) });
     contenders.splice(contenders.indexOf(contender), 1);
@@ -84,6 +84,10 @@ export async function measureInTurn(
   return outcomes;
 }
 
+function openingMs(row: LoadRow): number {
+  return OPENING_MS + (row.moreOpeningMs ?? 0);
+}
+
 async function enter(stage: Stage, entrant: Entrant, durationMs: number): Promise<Contender> {
   const { row, peer } = entrant;
   const wish = { target: row.target(stage), accessLog: row.accessLog === true, prepare: peer.prepare };
@@ -92,7 +96,7 @@ async function enter(stage: Stage, entrant: Entrant, durationMs: number): Promis
     const { subject } = proxy;
     await row.verify({ stage, subject });
     const load = await row.load({ stage, subject, durationMs });
-    await sleep(row.openingMs ?? OPENING_MS);
+    await sleep(openingMs(row));
     await load.pause();
     return { entrant, proxy, load, cpuUs: 0, units: 0 };
   } catch (error) {

@@ -1,4 +1,4 @@
-// Reads that save the way through a stream's buffer, and whole collections for the memory they come in.
+// Reads that save the way through a stream's buffer, and V8 the marking of its whole heap.
 
 import type { TLSSocket } from 'node:tls';
 

@@ -57,8 +57,8 @@ export interface Measurement {
 export interface LoadRow extends RowBase {
   /** The row whose peers it takes its turns with: the two are to be compared. */
   readonly beside?: RowId;
-  /** How long its connections take to open, if more than half a second. */
-  readonly openingMs?: number;
+  /** How long its connections take to open, beyond the half second that every row has. */
+  readonly moreOpeningMs?: number;
   /** `durationMs`: how long it must be able to go on. */
   load(measurement: Measurement & { readonly durationMs: number }): Promise<Load>;
 }

@@ -1,4 +1,4 @@
-// What a client sends reaches whoever takes it once, whole and in order, however it is held back.
+// What a client sends reaches whoever takes it once, whole and in order, however it is held back; its memory is soon free.
 
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
