@@ -34,6 +34,7 @@ import {
 } from './http1.ts';
 import { acquireHttp2Link, type Http2Link } from './http2-link.ts';
 import { isIdempotent } from './methods.ts';
+import { createPacer, type Pacer } from './pacing.ts';
 import { onData } from './reads.ts';
 import { createRoster, type Roster, type RosterMember } from './roster.ts';
 import { coveredBy, speaksHttp2, type UpstreamSettings } from './routes.ts';
@@ -42,6 +43,7 @@ import { asksForUpgrade, beginTunnel } from './upgrade.ts';
 import type { AcquireOptions, Acquisition, UpstreamLink, UpstreamUser } from './upstream.ts';
 import {
   flush,
+  flushGathered,
   gather,
   isFull,
   settle,
@@ -67,6 +69,8 @@ const TUNNEL = 3;
 /** The last reply was written; what still comes is thrown away. */
 const CLOSING = 4;
 const CLOSED = 5;
+/** A request has come, and waits for its turn of the event loop. */
+const IN_LINE = 6;
 
 /** How long a client that is being said goodbye to may go on sending, lest a reset overtake the last reply. */
 const LINGER_MS = 2_000;
@@ -133,6 +137,7 @@ interface Shared {
   /** Filled by each parse, and used up before the next. */
   readonly head: MessageHead;
   readonly replyHead: MessageHead;
+  readonly pacer: Pacer<Relay>;
   draining: boolean;
 }
 
@@ -142,6 +147,7 @@ export function createHttp1Acceptor(context: ProxyContext): Http1Acceptor {
     relays: createRoster(),
     head: createMessageHead(),
     replyHead: createMessageHead(),
+    pacer: createPacer(beginInTurn, flushGathered),
     draining: false,
   };
   return {
@@ -241,8 +247,17 @@ function createRelay(shared: Shared, connection: Connection): Relay {
 function clientData(relay: Relay, bytes: Buffer) {
   switch (relay.state) {
     case IDLE:
+      // What is held belongs to a request of before it: one that was pipelined.
+      if (relay.held !== undefined || relay.shared.pacer.admits(relay))
+        return readRequest(relay, behindHeld(relay, bytes));
+      relay.state = IN_LINE;
+      relay.held = bytes;
+      relay.deadline.at = Number.POSITIVE_INFINITY;
+      return;
+    case IN_LINE:
+      return hold(relay, bytes);
     case HEAD:
-      return readRequest(relay, relay.held === undefined ? bytes : Buffer.concat([relay.held, bytes]));
+      return readRequest(relay, behindHeld(relay, bytes));
     case EXCHANGE:
       if (relay.request.done || relay.link === undefined) return hold(relay, bytes);
       return passRequestBody(relay, '', bytes);
@@ -253,10 +268,21 @@ function clientData(relay: Relay, bytes: Buffer) {
   }
 }
 
+/** Its turn has come, unless the client has gone meanwhile. */
+function beginInTurn(relay: Relay) {
+  if (relay.state !== IN_LINE) return;
+  relay.state = IDLE;
+  readHeld(relay);
+}
+
 /** Pipelined requests (RFC 9112 §9.3.2), or a body whose upstream is not connected yet, wait where the client is. */
 function hold(relay: Relay, bytes: Buffer) {
-  relay.held = relay.held === undefined ? bytes : Buffer.concat([relay.held, bytes]);
+  relay.held = behindHeld(relay, bytes);
   pauseClient(relay);
+}
+
+function behindHeld({ held }: Relay, bytes: Buffer): Buffer {
+  return held === undefined ? bytes : Buffer.concat([held, bytes]);
 }
 
 function pauseClient(relay: Relay) {
@@ -488,7 +514,7 @@ function clientDrained(relay: Relay) {
 /** In the middle of an exchange the end of a client's bytes is taken for its going away, as other proxies do. */
 function clientEnded(relay: Relay) {
   if (relay.state === TUNNEL) return relay.tunnel!.clientEnded();
-  if (relay.state === EXCHANGE) return destroyClient(relay);
+  if (relay.state === EXCHANGE || relay.state === IN_LINE) return destroyClient(relay);
   relay.client.end();
 }
 

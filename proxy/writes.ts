@@ -69,10 +69,11 @@ const gathering: Gathering[] = [];
 export function gather(socket: Gathering): void {
   if (socket.writableCorked > 0) return;
   socket.cork();
-  if (gathering.push(socket) === 1) setImmediate(letGo);
+  if (gathering.push(socket) === 1) setImmediate(flushGathered);
 }
 
-function letGo(): void {
+/** What was gathered for all sockets leaves now. */
+export function flushGathered(): void {
   settle();
   for (const socket of gathering.splice(0)) socket.uncork();
 }

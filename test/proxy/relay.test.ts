@@ -1,6 +1,7 @@
 // HTTP/1.1 through the ingress: strict towards clients and upstreams, faithful in between.
 
 import assert from 'node:assert/strict';
+import type { Socket } from 'node:net';
 import { after, describe, it } from 'node:test';
 import type { ListenerOptions } from '../../proxy/listener.ts';
 import type { UpstreamSettings } from '../../proxy/routes.ts';
@@ -348,6 +349,71 @@ describe('bodies arrive as they were sent', () => {
     assert.match(reply.head, /Connection: close/);
     assert.equal((await client.rest()).clean, true);
     assert.equal(seen.length, 1);
+  });
+});
+
+describe('of a crowd that asks at the same moment', () => {
+  /** More than begin in one turn of the event loop. */
+  const CROWD = 120;
+  const BODY = 'ten bytes!';
+  const echoing = (seen: string[]) => (socket: Socket) => {
+    let text = '';
+    socket.on('data', (bytes) => {
+      text += bytes.toString('latin1');
+      const end = text.indexOf('\r\n\r\n') + 4;
+      if (end === 3 || text.length < end + BODY.length) return;
+      const path = text.split(' ')[1]!;
+      seen.push(path);
+      const body = `${path} ${text.slice(end)}`;
+      text = '';
+      socket.write(`HTTP/1.1 200 OK\r\nContent-Length: ${body.length}\r\n\r\n${body}`);
+    });
+  };
+  const post = (path: string) => request(`POST ${path}`, `Content-Length: ${BODY.length}`);
+
+  it('each gets its own reply, and a body that comes while its head is in line arrives whole', async () => {
+    const seen: string[] = [];
+    const { ingress } = await setUp(echoing(seen));
+    const clients = await Promise.all(Array.from({ length: CROWD }, () => ingress.connect()));
+    for (const round of ['first', 'second']) {
+      for (const [index, client] of clients.entries()) {
+        client.send(post(`/${round}/${index}`));
+        for (const byte of BODY) client.send(byte);
+      }
+      const replies = await Promise.all(clients.map((client) => client.reply()));
+      assert.deepEqual(
+        replies.map(({ body }) => body),
+        clients.map((_, index) => `/${round}/${index} ${BODY}`),
+      );
+    }
+    assert.equal(seen.length, 2 * CROWD);
+  });
+
+  it('who goes away while in line is not asked for, and harms nobody', async () => {
+    const seen: string[] = [];
+    const { ingress } = await setUp(echoing(seen));
+    const clients = await Promise.all(Array.from({ length: CROWD }, () => ingress.connect()));
+    const leaving = clients.splice(CROWD - 20);
+    for (const client of clients) client.send(post('/stays') + BODY);
+    for (const client of leaving) client.socket.end(post('/leaves') + BODY, 'latin1');
+    for (const client of clients) assert.equal((await client.reply()).body, `/stays ${BODY}`);
+    for (const client of leaving) assert.equal((await client.rest()).text, '');
+    assert.deepEqual(new Set(seen), new Set(['/stays']));
+    assert.equal(seen.length, CROWD - 20);
+  });
+
+  it('nobody is forgotten by a drain', async () => {
+    const { ingress } = await setUp(echoing([]));
+    const clients = await Promise.all(Array.from({ length: CROWD }, () => ingress.connect()));
+    for (const client of clients) client.send(post('/') + BODY);
+    const drained = ingress.listener.drain(10_000);
+    for (const client of clients) {
+      const reply = await client.reply();
+      assert.equal(reply.status, 200);
+      assert.match(reply.head, /\r\nConnection: close\r\n/);
+      assert.deepEqual(await client.rest(), { text: '', clean: true });
+    }
+    await drained;
   });
 });
 
