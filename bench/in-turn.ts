@@ -41,11 +41,11 @@ export async function measureInTurn(
 ): Promise<ReadonlyMap<Entrant, Outcome>> {
   const outcomes = new Map<Entrant, Outcome>();
   const contenders: Contender[] = [];
-  const warmUps = Math.ceil(options.warmUpMs / TURN_MS);
-  const rounds = warmUps + Math.ceil(options.windowMs / TURN_MS);
+  const { warmUps, rounds, turn } = turnsOf(options, entrants.length);
   // Twice what it takes by the clock alone: asking takes time as well.
   const allOpeningMs = entrants.reduce((sum, { row }) => sum + openingMs(row), 0);
-  const durationMs = 2 * (allOpeningMs + entrants.length * rounds * (TURN_MS + 3 * SETTLE_MS)) + 5_000;
+  const durationMs =
+    2 * (allOpeningMs + entrants.length * rounds * (turn.settleMs + turn.countedMs + 2 * SETTLE_MS)) + 5_000;
   const give = async (contender: Contender, failure: unknown) => {
     outcomes.set(contender.entrant, { failure: await contender.proxy.explain(failure) });
     contenders.splice(contenders.indexOf(contender), 1);
@@ -64,7 +64,7 @@ export async function measureInTurn(
     const order = round % 2 === 0 ? [...contenders] : contenders.toReversed();
     for (const contender of order) {
       try {
-        await takeTurn(contender, round >= warmUps);
+        await takeTurn(contender, turn, round >= warmUps);
       } catch (error) {
         await give(contender, error);
       }
@@ -82,6 +82,24 @@ export async function measureInTurn(
     await contender.proxy.stop();
   }
   return outcomes;
+}
+
+interface Turn {
+  /** From when the load is let go on. */
+  readonly settleMs: number;
+  readonly countedMs: number;
+}
+
+/**
+ * Who is alone has all of it in one turn: there is nobody to be fair to, and after every standstill a crowd would ask
+ * all at once, and be read in the counted time before it is answered.
+ */
+function turnsOf(options: Pick<Options, 'warmUpMs' | 'windowMs'>, entrants: number) {
+  const { warmUpMs, windowMs } = options;
+  if (entrants === 1) return { warmUps: 0, rounds: 1, turn: { settleMs: warmUpMs, countedMs: windowMs } };
+  const warmUps = Math.ceil(warmUpMs / TURN_MS);
+  const rounds = warmUps + Math.ceil(windowMs / TURN_MS);
+  return { warmUps, rounds, turn: { settleMs: SETTLE_MS, countedMs: TURN_MS } };
 }
 
 function openingMs(row: LoadRow): number {
@@ -106,12 +124,12 @@ async function enter(stage: Stage, entrant: Entrant, durationMs: number): Promis
   }
 }
 
-async function takeTurn(contender: Contender, counts: boolean): Promise<void> {
+async function takeTurn(contender: Contender, { settleMs, countedMs }: Turn, counts: boolean): Promise<void> {
   const { load, proxy } = contender;
   await load.resume();
-  await sleep(SETTLE_MS);
+  await sleep(settleMs);
   const before = await reading(load, proxy.subject);
-  await sleep(TURN_MS);
+  await sleep(countedMs);
   const after = await reading(load, proxy.subject);
   await load.pause();
   if (!counts) return;
