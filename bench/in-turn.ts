@@ -1,4 +1,4 @@
-// One run of a row, or of some that belong together: all peers alive at once, and loaded one after the other in short turns.
+// One run of a row, or of some that belong together: all peers alive at once, and loaded in short turns; or one alone.
 
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Load } from './load/children.ts';

@@ -36,12 +36,13 @@ export function createPacer<T>(begin: (item: T) => void, begun: () => void): Pac
     if (room > 0) {
       for (const last = next + room; next < last; next++) begin(line[next]!);
       begun();
+      // What has begun is let go of, but not by moving the others up every time.
+      if (next * 2 >= line.length) {
+        line = line.slice(next);
+        next = 0;
+      }
     }
-    if (next * 2 >= line.length) {
-      line = line.slice(next);
-      next = 0;
-    }
-    if (line.length > 0) arm();
+    if (waiting() > 0) arm();
   };
   return {
     admits(item) {

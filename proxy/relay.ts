@@ -247,7 +247,7 @@ function createRelay(shared: Shared, connection: Connection): Relay {
 function clientData(relay: Relay, bytes: Buffer) {
   switch (relay.state) {
     case IDLE:
-      // What is held belongs to a request of before it: one that was pipelined.
+      // Pipelined requests that are held come first, and begin in a moment.
       if (relay.held !== undefined || relay.shared.pacer.admits(relay))
         return readRequest(relay, behindHeld(relay, bytes));
       relay.state = IN_LINE;

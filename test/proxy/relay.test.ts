@@ -370,11 +370,15 @@ describe('of a crowd that asks at the same moment', () => {
     });
   };
   const post = (path: string) => request(`POST ${path}`, `Content-Length: ${BODY.length}`);
-
-  it('each gets its own reply, and a body that comes while its head is in line arrives whole', async () => {
+  const gatherCrowd = async () => {
     const seen: string[] = [];
     const { ingress } = await setUp(echoing(seen));
     const clients = await Promise.all(Array.from({ length: CROWD }, () => ingress.connect()));
+    return { seen, ingress, clients };
+  };
+
+  it('each gets its own reply, and a body that comes while its head is in line arrives whole', async () => {
+    const { seen, clients } = await gatherCrowd();
     for (const round of ['first', 'second']) {
       for (const [index, client] of clients.entries()) {
         client.send(post(`/${round}/${index}`));
@@ -390,9 +394,7 @@ describe('of a crowd that asks at the same moment', () => {
   });
 
   it('who goes away while in line is not asked for, and harms nobody', async () => {
-    const seen: string[] = [];
-    const { ingress } = await setUp(echoing(seen));
-    const clients = await Promise.all(Array.from({ length: CROWD }, () => ingress.connect()));
+    const { seen, clients } = await gatherCrowd();
     const leaving = clients.splice(CROWD - 20);
     for (const client of clients) client.send(post('/stays') + BODY);
     for (const client of leaving) client.socket.end(post('/leaves') + BODY, 'latin1');
@@ -403,8 +405,7 @@ describe('of a crowd that asks at the same moment', () => {
   });
 
   it('nobody is forgotten by a drain', async () => {
-    const { ingress } = await setUp(echoing([]));
-    const clients = await Promise.all(Array.from({ length: CROWD }, () => ingress.connect()));
+    const { ingress, clients } = await gatherCrowd();
     for (const client of clients) client.send(post('/') + BODY);
     const drained = ingress.listener.drain(10_000);
     for (const client of clients) {
