@@ -16,25 +16,18 @@ export function writeJoined(sink: Sink, text: string, bytes: Buffer, start: numb
   return sink.write(joined);
 }
 
-/** Room for a head and one read from an upstream. */
-const scratch = Buffer.allocUnsafeSlow(272 * 1024);
-
-/** As writeJoined() to a TLS socket, which has encrypted what it was given when write() returns, if it was idle. */
-function writeJoinedSecure(sink: Sink, text: string, bytes: Buffer, start: number, end: number): boolean {
-  const size = text.length + end - start;
-  if (sink.writableLength > 0 || size > scratch.length) return writeJoined(sink, text, bytes, start, end);
-  scratch.write(text, 0, 'latin1');
-  bytes.copy(scratch, text.length, start, end);
-  return sink.write(scratch.subarray(0, size));
-}
-
 /** More than this gains nothing by waiting for others, and would only be copied. */
 const SMALL = 16 * 1024;
 
+/** Where replies are put together, used anew in every turn so that it stays in the caches: room for one read and many small. */
+const block = Buffer.allocUnsafeSlow(512 * 1024);
+/** By what leaves at the end of this turn. */
+let used = 0;
+
 /**
- * A reply's head and what has come with it, to a TLS socket, as writeJoinedSecure(); but what is small leaves at the end
- * of this turn. A system call that finds its receiver asleep has to wake it, on another core: written one right after
- * the other, the replies of a turn find it awake.
+ * A reply's head (latin-1) and what has come with it, to a TLS socket: one TLS record, one system call. Copies the bytes.
+ * What is small leaves at the end of this turn. A system call that finds its receiver asleep has to wake it, on another
+ * core: written one right after the other, the replies of a turn find it awake.
  */
 export function writeReply(
   socket: Sink & Gathering,
@@ -43,9 +36,16 @@ export function writeReply(
   start: number,
   end: number,
 ): boolean {
-  if (text.length + end - start > SMALL) return writeJoinedSecure(socket, text, bytes, start, end);
-  gather(socket);
-  return writeJoined(socket, text, bytes, start, end);
+  const size = text.length + end - start;
+  // A TLS socket that was idle has encrypted what it was given when its write returns; a busy one keeps it for later.
+  const lasts = socket.writableLength === 0 && used + size <= block.length;
+  if (size <= SMALL) gather(socket);
+  if (!lasts) return writeJoined(socket, text, bytes, start, end);
+  const joined = block.subarray(used, used + size);
+  if (text !== '') joined.write(text, 0, 'latin1');
+  bytes.copy(joined, text.length, start, end);
+  if (size <= SMALL) used += size;
+  return socket.write(joined);
 }
 
 /**
@@ -76,6 +76,7 @@ export function gather(socket: Gathering): void {
 export function flushGathered(): void {
   settle();
   for (const socket of gathering.splice(0)) socket.uncork();
+  if (gathering.length === 0) used = 0;
 }
 
 /** What was gathered for `socket` leaves now: before destroy(), which would throw it away. */

@@ -4,32 +4,14 @@ import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
 import { createHash, randomBytes } from 'node:crypto';
 import { once } from 'node:events';
-import type { AddressInfo } from 'node:net';
 import { createInterface } from 'node:readline';
-import { type TestContext, test } from 'node:test';
+import { test } from 'node:test';
 import { setImmediate as nextTurn } from 'node:timers/promises';
-import { connect, createServer, type TLSSocket } from 'node:tls';
+import { connect, type TLSSocket } from 'node:tls';
 import { onData } from '../../proxy/reads.ts';
 import { WORKER_FLAGS } from '../../src/worker-process.ts';
 import { appCertificate, eventually } from '../support/proxy.ts';
-
-/** Both ends of a TLS connection; `accepted` is called before anything that the client sends is read. */
-async function connectPair(t: TestContext, accepted: (socket: TLSSocket) => void): Promise<TLSSocket> {
-  const server = createServer({ key: appCertificate.key, cert: appCertificate.chain }, (socket) => {
-    socket.allowHalfOpen = true;
-    accepted(socket);
-  });
-  server.listen(0, '127.0.0.1');
-  await once(server, 'listening');
-  const { port } = server.address() as AddressInfo;
-  const client = connect({ port, host: '127.0.0.1', rejectUnauthorized: false });
-  t.after(() => {
-    client.destroy();
-    server.close();
-  });
-  await once(client, 'secureConnect');
-  return client;
-}
+import { connectTlsPair } from '../support/tls-pair.ts';
 
 const SIZE = 8 * 1024 * 1024;
 
@@ -39,7 +21,7 @@ test('a taker that pauses again and again gets every byte in order, and then the
   let size = 0;
   let pieces = 0;
   const { promise: ended, resolve } = Promise.withResolvers<number>();
-  const client = await connectPair(t, (socket) => {
+  const client = await connectTlsPair(t, (socket) => {
     onData(socket, (bytes) => {
       hash.update(bytes);
       size += bytes.length;
@@ -60,7 +42,7 @@ test('a taker that pauses again and again gets every byte in order, and then the
 test('one that is paused stops the client, and has the rest when it goes on', async (t) => {
   const { promise: paused, resolve } = Promise.withResolvers<TLSSocket>();
   let size = 0;
-  const client = await connectPair(t, (socket) => {
+  const client = await connectTlsPair(t, (socket) => {
     onData(socket, (bytes) => {
       if (size === 0) {
         socket.pause();
@@ -86,7 +68,7 @@ test('one that is paused stops the client, and has the rest when it goes on', as
 
 test('what has been read before anybody took it comes first', async (t) => {
   const { promise: accepted, resolve } = Promise.withResolvers<TLSSocket>();
-  const client = await connectPair(t, resolve);
+  const client = await connectTlsPair(t, resolve);
   const socket = await accepted;
   client.write('one ');
   await eventually(() => socket.readableLength === 4);
@@ -102,7 +84,7 @@ test('what has been read before anybody took it comes first', async (t) => {
 test('nothing is taken from a socket that was destroyed', async (t) => {
   let calls = 0;
   const { promise: closed, resolve } = Promise.withResolvers<void>();
-  const client = await connectPair(t, (socket) => {
+  const client = await connectTlsPair(t, (socket) => {
     socket.on('close', () => resolve());
     socket.on('error', () => {});
     onData(socket, () => {
@@ -122,7 +104,7 @@ test('a piece that is taken schedules nothing', async (t) => {
   const count = async (listen: (socket: TLSSocket, take: () => void) => void): Promise<number> => {
     let taken = 0;
     let told: (() => void) | undefined;
-    const client = await connectPair(t, (socket) =>
+    const client = await connectTlsPair(t, (socket) =>
       listen(socket, () => {
         taken += 1;
         told?.();

@@ -4,12 +4,15 @@ import assert from 'node:assert/strict';
 import { once } from 'node:events';
 import { type AddressInfo, connect, createServer, type Socket } from 'node:net';
 import { type TestContext, test } from 'node:test';
+import { setImmediate as nextTurn } from 'node:timers/promises';
+import type { TLSSocket } from 'node:tls';
 import { defaultLimits } from '../../proxy/connection.ts';
 import { createDeadlines } from '../../proxy/deadlines.ts';
 import { createTunnel, socketClient } from '../../proxy/tcp.ts';
 import { flush, gather, settle, writeAdjoining, writeLent, writeReply } from '../../proxy/writes.ts';
 import { silentLog } from '../../src/lib/log.ts';
 import { eventually, settingsFor } from '../support/proxy.ts';
+import { connectTlsPair } from '../support/tls-pair.ts';
 
 /** A connected socket, and all that its other end has received. */
 async function connectPair(t: TestContext): Promise<{ socket: Socket; received: () => string }> {
@@ -55,6 +58,59 @@ test('a large one leaves at once, behind what is waiting', async (t) => {
   const a = 'a'.repeat(20_000);
   await eventually(() => received().length === 2 * 20_005 + 8);
   assert.equal(received(), `head ${a}small alarge ${a}`);
+});
+
+/** The server's ends of some TLS connections, and what each client has received. */
+async function connectSecure(t: TestContext, count: number) {
+  const ends: { socket: TLSSocket; received: () => string }[] = [];
+  for (let index = 0; index < count; index++) {
+    const { promise: accepted, resolve } = Promise.withResolvers<TLSSocket>();
+    const client = await connectTlsPair(t, resolve);
+    let text = '';
+    client.on('data', (bytes) => {
+      text += bytes.toString('latin1');
+    });
+    ends.push({ socket: await accepted, received: () => text });
+  }
+  return ends;
+}
+
+test('the replies of a turn are put together in one place, and each gets its own: also in the next turn', async (t) => {
+  const ends = await connectSecure(t, 8);
+  const expected = ends.map(() => '');
+  for (let turn = 0; turn < 4; turn++) {
+    const body = Buffer.from(`body ${turn} `);
+    for (const [index, { socket }] of ends.entries()) {
+      writeReply(socket, `head ${index} `, body, 0, body.length);
+      expected[index] += `head ${index} ${body}`;
+    }
+    body.fill('x');
+    await nextTurn();
+  }
+  await eventually(() => ends.every(({ received }, index) => received() === expected[index]));
+});
+
+test('what waits behind a write that is not done yet is not overwritten by the next turns', async (t) => {
+  const [busy, other] = await connectSecure(t, 2);
+  const body = Buffer.from('waiting');
+  // Of more than the kernel takes: it stays busy until the client has read.
+  busy!.socket.write(Buffer.alloc(8 * 1024 * 1024, 'a'));
+  assert.equal(writeReply(busy!.socket, 'head ', body, 0, body.length), false);
+  for (let turn = 0; turn < 4; turn++) {
+    writeReply(other!.socket, 'HEAD ', Buffer.from('OTHERS '), 0, 7);
+    await nextTurn();
+  }
+  await eventually(() => busy!.received().length === 8 * 1024 * 1024 + 12);
+  assert.equal(busy!.received().slice(-13), 'ahead waiting');
+  await eventually(() => other!.received() === 'HEAD OTHERS '.repeat(4));
+});
+
+test('more small replies in one turn than there is room for are all whole', async (t) => {
+  const ends = await connectSecure(t, 40);
+  const body = Buffer.alloc(16_000, 'body ');
+  for (const [index, { socket }] of ends.entries())
+    writeReply(socket, `head ${index} `, body, 0, body.length);
+  await eventually(() => ends.every(({ received }, index) => received() === `head ${index} ${body}`));
 });
 
 test('small pieces that are only lent wait as well, and are copied', async (t) => {
