@@ -6,7 +6,8 @@ import type { Address } from './routes.ts';
 /** What is known of one exchange; filled while it goes on. */
 export interface AccessEntry {
   protocol: 'http/1.1' | 'h2' | 'websocket' | 'tcp';
-  client: string;
+  /** Of a line: from its time to its protocol. */
+  readonly client: string;
   /** Empty: not known, for the request could not be read that far, or there was none. So are the next two. */
   method: string;
   host: string;
@@ -48,6 +49,13 @@ export function createAccessLog(sink: (lines: string) => void, now: () => number
   let scheduled = false;
   let lastMs = 0;
   let lastTime = '';
+  const repeated: Repeated = {
+    method: '',
+    host: '',
+    methodAndHost: '',
+    upstream: undefined,
+    upstreamText: '',
+  };
 
   const time = () => {
     const ms = now();
@@ -68,7 +76,7 @@ export function createAccessLog(sink: (lines: string) => void, now: () => number
   return {
     flush,
     write(entry, endedAt) {
-      const line = lineOf(entry, time(), endedAt);
+      const line = lineOf(entry, time(), endedAt, repeated);
       if (pending.length + line.length > LONGEST_WRITE) {
         const lines = pending;
         pending = '';
@@ -90,7 +98,7 @@ export function createAccessEntry(
 ): AccessEntry {
   return {
     protocol,
-    client,
+    client: `","msg":"access","client":"${client}","protocol":"`,
     method: '',
     host: '',
     target: '',
@@ -104,21 +112,47 @@ export function createAccessEntry(
   };
 }
 
-function lineOf(entry: AccessEntry, time: string, endedAt: number): string {
+/** Of consecutive lines, what is often the same: each is put together once. */
+interface Repeated {
+  method: string;
+  host: string;
+  methodAndHost: string;
+  upstream: Address | undefined;
+  upstreamText: string;
+}
+
+function lineOf(entry: AccessEntry, time: string, endedAt: number, repeated: Repeated): string {
   const { method, host, target, upstream } = entry;
+  if (method !== repeated.method || host !== repeated.host) {
+    repeated.method = method;
+    repeated.host = host;
+    const methodText = method === '' ? '' : `,"method":${quoted(method, LONGEST_METHOD)}`;
+    repeated.methodAndHost = host === '' ? methodText : `${methodText},"host":${quoted(host, LONGEST_TEXT)}`;
+  }
+  if (upstream !== repeated.upstream) {
+    repeated.upstream = upstream;
+    repeated.upstreamText = upstream === undefined ? '' : `,"upstream":"${upstream.host}:${upstream.port}"`;
+  }
   const query = target.indexOf('?');
   const path = query === -1 ? target : target.slice(0, query);
-  let line = `{"time":"${time}","msg":"access","client":"${entry.client}","protocol":"${entry.protocol}"`;
-  if (method !== '') line += `,"method":${quoted(method, LONGEST_METHOD)}`;
-  if (host !== '') line += `,"host":${quoted(host, LONGEST_TEXT)}`;
+  let line = `{"time":"${time}${entry.client}${entry.protocol}"${repeated.methodAndHost}`;
   if (path !== '') line += `,"path":${quoted(path, LONGEST_TEXT)}`;
   if (entry.status !== 0) line += `,"status":${entry.status}`;
   if (entry.grpcStatus !== -1) line += `,"grpcStatus":${entry.grpcStatus}`;
-  const durationMs = Math.round((endedAt - entry.startedAt) * 1_000) / 1_000;
-  line += `,"received":${entry.received},"sent":${entry.sent},"durationMs":${durationMs}`;
-  if (upstream !== undefined) line += `,"upstream":"${upstream.host}:${upstream.port}"`;
+  line += `,"received":${entry.received},"sent":${entry.sent},"durationMs":${inMs(endedAt - entry.startedAt)}`;
+  line += repeated.upstreamText;
   if (entry.fault !== undefined) line += `,"fault":"${entry.fault}"`;
   return `${line}}\n`;
+}
+
+const FRACTIONS = Array.from({ length: 1_000 }, (_, index) =>
+  index === 0 ? '' : `${index / 1_000}`.slice(1),
+);
+
+/** With three decimals at most. V8 remembers the texts of small whole numbers, but makes those of others anew. */
+function inMs(ms: number): string {
+  const rounded = Math.max(0, Math.round(ms * 1_000));
+  return `${Math.floor(rounded / 1_000)}${FRACTIONS[rounded % 1_000]}`;
 }
 
 // Visible ASCII and the space, but for the two that JSON escapes.

@@ -87,6 +87,56 @@ function known({ time, durationMs, msg, ...rest }: Line): Line {
 
 const base = { client: '127.0.0.1', protocol: 'http/1.1', host: HOST };
 
+describe('a line', () => {
+  const linesOf = (entries: readonly Partial<AccessEntry>[], endedAt = 0) => {
+    const lines: Line[] = [];
+    const log = createAccessLog((text) => {
+      for (const line of text.trimEnd().split('\n')) lines.push(JSON.parse(line));
+    });
+    for (const entry of entries) log.write({ ...createAccessEntry('h2', '192.0.2.1', 0), ...entry }, endedAt);
+    log.flush();
+    return lines;
+  };
+
+  it('says nothing of the line before it', () => {
+    const [first, second] = [1, 2].map((port) => ({ host: 'app.internal', port }));
+    const entries: Partial<AccessEntry>[] = [
+      { method: 'GET', host: 'a.example', upstream: first },
+      { method: 'GET', host: 'a.example', upstream: first },
+      { method: 'POST', host: 'a.example', upstream: second },
+      { method: 'POST', host: 'b.example', upstream: undefined },
+      { method: '', host: 'b.example', upstream: second },
+      { method: 'GET', host: '' },
+      {},
+      { method: 'GET', host: 'a.example', upstream: first },
+    ];
+    const told = ({ method = '', host = '', upstream }: Partial<AccessEntry>) => ({
+      method,
+      host,
+      upstream: upstream && `${upstream.host}:${upstream.port}`,
+    });
+    assert.deepEqual(
+      linesOf(entries).map(({ method = '', host = '', upstream }) => ({ method, host, upstream })),
+      entries.map(told),
+    );
+  });
+
+  it('tells milliseconds to three decimals', () => {
+    for (const [ms, told] of [
+      [0, 0],
+      [0.0004, 0],
+      [0.48, 0.48],
+      [0.9996, 1],
+      [7, 7],
+      [12.005, 12.005],
+      [86_400_000.125, 86_400_000.125],
+      [-1, 0],
+    ] as const) {
+      assert.equal(linesOf([{}], ms)[0]!.durationMs, told);
+    }
+  });
+});
+
 describe('a request that would write lines of its own', () => {
   const written = (changes: Partial<AccessEntry>) => {
     let text = '';
