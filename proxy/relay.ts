@@ -129,6 +129,8 @@ interface Relay extends Omit<UpstreamUser, 'upstreamReady'>, RosterMember {
   host: string | undefined;
   hostCovered: boolean;
   forwarded: string;
+  /** Whether it is to be told what the client's own fields say as well. */
+  trustedClient: boolean;
 }
 
 interface Shared {
@@ -232,6 +234,7 @@ function createRelay(shared: Shared, connection: Connection): Relay {
     host: undefined,
     hostCovered: false,
     forwarded: '',
+    trustedClient: false,
     upstreamReady,
     upstreamFailed,
     upstreamData,
@@ -377,6 +380,7 @@ function noteHost(relay: Relay, hostText: string) {
   if (relay.host === undefined) return;
   relay.hostCovered = coveredBy(connection.certificateNames, relay.host);
   relay.forwarded = forwardedLines(connection, hostText);
+  relay.trustedClient = connection.trustedClient;
 }
 
 /** RFC 9112 §3.2: origin-form as it is, absolute-form if it names the same host, asterisk-form for OPTIONS. */
@@ -430,7 +434,7 @@ function replyLocally(relay: Relay, reply: LocalReply) {
 
 function forward(relay: Relay, head: MessageHead, target: string, settings: UpstreamSettings) {
   const { context } = relay.shared;
-  const own = relay.connection.trustedClient
+  const own = relay.trustedClient
     ? forwardedLines(relay.connection, relay.hostText, forwardedBefore(head))
     : relay.forwarded;
   relay.settings = settings;
