@@ -1,6 +1,5 @@
 // Raw bytes both ways between a client and an upstream, half-closes kept; and the choice between those and HTTP.
 
-import type { Socket } from 'node:net';
 import type { TLSSocket } from 'node:tls';
 import { type AccessEntry, createAccessEntry } from './access-log.ts';
 import type { Connection, ProxyContext } from './connection.ts';
@@ -23,7 +22,7 @@ export interface TunnelClient {
   resume(): void;
 }
 
-export function socketClient(socket: Socket): TunnelClient {
+export function socketClient(socket: TLSSocket): TunnelClient {
   return {
     write: (bytes, end) => writeLent(socket, bytes, 0, end),
     end: () => void socket.end(),

@@ -1,9 +1,9 @@
 // Writes that save system calls and copies.
 
 import type { Socket } from 'node:net';
+import type { TLSSocket } from 'node:tls';
 
 interface Sink {
-  readonly writableLength: number;
   write(data: string | Uint8Array, encoding?: BufferEncoding): boolean;
 }
 
@@ -30,7 +30,7 @@ let used = 0;
  * core: written one right after the other, the replies of a turn find it awake.
  */
 export function writeReply(
-  socket: Sink & Gathering,
+  socket: TLSSocket,
   text: string,
   bytes: Buffer,
   start: number,
@@ -52,7 +52,7 @@ export function writeReply(
  * Writes bytes that are only lent. What is small leaves as a reply does, copied, at the end of this turn; an idle
  * TLS socket encrypts the rest at once and is done with it; what would have to wait behind other writes is copied.
  */
-export function writeLent(socket: Sink & Gathering, bytes: Buffer, start: number, end: number): boolean {
+export function writeLent(socket: TLSSocket, bytes: Buffer, start: number, end: number): boolean {
   if (end - start <= SMALL) return writeReply(socket, '', bytes, start, end);
   const piece = bytes.subarray(start, end);
   return socket.write(socket.writableLength > 0 ? Buffer.from(piece) : piece);

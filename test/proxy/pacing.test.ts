@@ -3,7 +3,25 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { setImmediate as nextTurn } from 'node:timers/promises';
+import { defaultLimits } from '../../proxy/connection.ts';
+import { createDeadlines } from '../../proxy/deadlines.ts';
+import { fieldLimitsOf } from '../../proxy/http2-fields.ts';
+import { createHttp2Upstreams } from '../../proxy/http2-upstream.ts';
 import { createPacer } from '../../proxy/pacing.ts';
+import { createHttp1Acceptor } from '../../proxy/relay.ts';
+import { createRouteTable } from '../../proxy/routes.ts';
+import { createUpstreams } from '../../proxy/upstream.ts';
+import { silentLog } from '../../src/lib/log.ts';
+import {
+  answering,
+  eventually,
+  HOST,
+  request,
+  routeTo,
+  settingsFor,
+  startUpstream,
+} from '../support/proxy.ts';
+import { tlsEnds } from '../support/tls-pair.ts';
 
 /** A pacer, and what happened turn by turn: the items that began, and 'begun'. */
 function paced() {
@@ -94,4 +112,64 @@ test('who begins in turn may stand in line again, behind the others', async () =
   for (const item of range(0, 48)) pacer.admits(item);
   for (let turn = 0; turn < 10; turn++) await nextTurn();
   assert.deepEqual(began, [...range(16, 48), ...range(116, 148)]);
+});
+
+test('a client that ends while its request is in line is cut off, and its request never asked', async (t) => {
+  const seen: string[] = [];
+  const upstream = await startUpstream(
+    answering((head) => {
+      seen.push(head.split(' ')[1]!);
+      return 'HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok';
+    }),
+  );
+  const deadlines = createDeadlines();
+  const upstreams = createUpstreams({ deadlines });
+  const routes = createRouteTable([routeTo(settingsFor(upstream.port))]);
+  const acceptor = createHttp1Acceptor({
+    routes: () => routes,
+    upstreams,
+    http2Upstreams: createHttp2Upstreams({ deadlines, upstreams, fieldLimits: fieldLimitsOf(defaultLimits) }),
+    localHandlers: [],
+    limits: defaultLimits,
+    deadlines,
+    log: silentLog,
+    tunnels: new Set(),
+  });
+  t.after(async () => {
+    acceptor.destroyAll();
+    upstreams.close();
+    await upstream.close();
+  });
+  const ends = await tlsEnds(t, 18);
+  for (const { socket } of ends) {
+    acceptor.accept({
+      socket,
+      certificateNames: [HOST],
+      serverName: HOST,
+      clientAddress: '127.0.0.1',
+      serverPort: 443,
+      trustedClient: false,
+    });
+  }
+  await nextTurn();
+  /** As sockets do it, but all in one turn. */
+  const ask = (path: string) => {
+    for (const { socket } of ends) socket.push(Buffer.from(request(`GET ${path}`)));
+  };
+  const answered = (times: number) =>
+    eventually(() => ends.every(({ received }) => received().split('ok').length === times + 1));
+  // So that a connection to the upstream is there for each.
+  ask('/first');
+  await answered(1);
+  const leaving = ends.pop()!;
+  const before = leaving.received();
+  ask('/second');
+  await nextTurn();
+  // One of those is left for the next turn, in which this one comes and goes.
+  leaving.socket.push(Buffer.from(request('GET /leaving')));
+  leaving.socket.push(null);
+  await answered(2);
+  await eventually(() => leaving.socket.destroyed);
+  assert.equal(leaving.received(), before);
+  assert.deepEqual(new Set(seen), new Set(['/first', '/second']));
 });

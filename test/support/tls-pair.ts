@@ -1,4 +1,4 @@
-// Both ends of a TLS connection on loopback.
+// Both ends of TLS connections on loopback.
 
 import { once } from 'node:events';
 import type { AddressInfo } from 'node:net';
@@ -25,4 +25,25 @@ export async function connectTlsPair(
   });
   await once(client, 'secureConnect');
   return client;
+}
+
+/** The server's end of a connection, and what its client has received so far, latin-1. */
+export interface TlsEnd {
+  readonly socket: TLSSocket;
+  received(): string;
+}
+
+export async function tlsEnd(t: TestContext): Promise<TlsEnd> {
+  const { promise: accepted, resolve } = Promise.withResolvers<TLSSocket>();
+  const client = await connectTlsPair(t, resolve);
+  let text = '';
+  client.on('data', (bytes) => {
+    text += bytes.toString('latin1');
+  });
+  client.on('error', () => {});
+  return { socket: await accepted, received: () => text };
+}
+
+export async function tlsEnds(t: TestContext, count: number): Promise<TlsEnd[]> {
+  return Promise.all(Array.from({ length: count }, () => tlsEnd(t)));
 }
