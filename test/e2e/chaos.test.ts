@@ -6,9 +6,9 @@ import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { startDemoUpstream } from '../../src/demo/upstream.ts';
-import { freePort } from '../support/ingress-process.ts';
 import { type Load, startLoad } from '../support/load.ts';
 import { startNginx } from '../support/nginx.ts';
+import { freePort } from '../support/ports.ts';
 import { createWorld, servedSerial, type World } from '../support/world.ts';
 
 const domain = 'app.example.com';

@@ -5,7 +5,7 @@ import { once } from 'node:events';
 import { type AddressInfo, connect, createServer } from 'node:net';
 import { join } from 'node:path';
 import { test } from 'node:test';
-import { freePort } from '../support/ingress-process.ts';
+import { freePort } from '../support/ports.ts';
 import { createWorld, get, startApp } from '../support/world.ts';
 
 const domain = 'app.example.com';

@@ -17,7 +17,7 @@ import { parseDomain } from '../../src/lib/domain.ts';
 import { silentLog } from '../../src/lib/log.ts';
 import type { WorkerSettings } from '../../src/worker-messages.ts';
 import { createWorkers, type Workers, type WorkersError } from '../../src/workers.ts';
-import { freePort } from '../support/ingress-process.ts';
+import { freePort } from '../support/ports.ts';
 
 const host = parseDomain('app.example.com');
 let pki: DemoPki;

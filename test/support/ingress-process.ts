@@ -2,7 +2,6 @@
 
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { createServer } from 'node:net';
 import { createInterface } from 'node:readline';
 
 const program = new URL('../../src/main.ts', import.meta.url).pathname;
@@ -104,16 +103,4 @@ function tail(log: readonly LogLine[]): string {
     .slice(-40)
     .map((line) => JSON.stringify(line))
     .join('\n');
-}
-
-/** A port nobody listens on now; nothing keeps it free. */
-export async function freePort(): Promise<number> {
-  const server = createServer();
-  server.listen(0, '127.0.0.1');
-  await once(server, 'listening');
-  const address = server.address();
-  server.close();
-  await once(server, 'close');
-  if (address === null || typeof address === 'string') throw new Error('no port');
-  return address.port;
 }

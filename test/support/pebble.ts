@@ -6,7 +6,6 @@ import { type ChildProcess, spawn } from 'node:child_process';
 import { webcrypto } from 'node:crypto';
 import { once } from 'node:events';
 import { mkdtemp, rm, writeFile } from 'node:fs/promises';
-import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import {
@@ -15,6 +14,7 @@ import {
   X509CertificateGenerator,
 } from '@peculiar/x509';
 import { Agent, request } from 'undici';
+import { freePort } from './ports.ts';
 
 export interface PebbleOptions {
   /** How many of a hundred nonces are refused. */
@@ -112,7 +112,7 @@ async function startCa(
   const agent = new Agent({ connect: { ca: tls.ca }, allowH2: false });
   let process: Daemon | undefined;
   let earlier = '';
-  let ports = await freePorts(2);
+  let ports = [await freePort(), await freePort()];
 
   async function launch(): Promise<void> {
     const [api, management] = ports as [number, number];
@@ -151,7 +151,7 @@ async function startCa(
     } catch (error) {
       await process?.stop();
       if (attempt >= START_ATTEMPTS || !isPortTaken(error)) throw error;
-      ports = await freePorts(2);
+      ports = [await freePort(), await freePort()];
     }
   }
 
@@ -196,7 +196,7 @@ interface Dns {
 
 async function startDns(): Promise<Dns> {
   for (let attempt = 1; ; attempt += 1) {
-    const [dnsPort, managementPort] = (await freePorts(2)) as [number, number];
+    const [dnsPort, managementPort] = [await freePort(), await freePort()];
     const daemon = startDaemon('pebble-challtestsrv', [
       ...['-defaultIPv4', '127.0.0.1', '-defaultIPv6', '', '-http01', '', '-https01', '', '-tlsalpn01', ''],
       ...['-dns01', `127.0.0.1:${dnsPort}`, '-management', `127.0.0.1:${managementPort}`],
@@ -325,15 +325,6 @@ async function untilReady(daemon: Daemon, look: () => Promise<void>): Promise<vo
 
 function isPortTaken(error: unknown): boolean {
   return error instanceof Error && /address already in use/.test(error.message);
-}
-
-/** Held together for a moment, so that they differ; whoever takes one in between makes the start be tried again. */
-async function freePorts(count: number): Promise<number[]> {
-  const servers = Array.from({ length: count }, () => createServer().listen(0, '127.0.0.1'));
-  await Promise.all(servers.map((server) => server.listening || once(server, 'listening')));
-  const ports = servers.map((server) => (server.address() as { port: number }).port);
-  await Promise.all(servers.map((server) => new Promise((resolve) => server.close(resolve))));
-  return ports;
 }
 
 async function makeServerCertificate() {

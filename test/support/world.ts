@@ -8,8 +8,9 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { connect, type TLSSocket } from 'node:tls';
 import { type SimulatedAgent, startSimulatedAgent } from '../../src/demo/simulated-agent.ts';
-import { freePort, type IngressProcess, startIngressProcess } from './ingress-process.ts';
+import { type IngressProcess, startIngressProcess } from './ingress-process.ts';
 import { type Pebble, startPebble } from './pebble.ts';
+import { freePort } from './ports.ts';
 
 export interface World {
   readonly pebble: Pebble;
