@@ -6,8 +6,8 @@ import type { Address } from './routes.ts';
 /** What is known of one exchange; filled while it goes on. */
 export interface AccessEntry {
   protocol: 'http/1.1' | 'h2' | 'websocket' | 'tcp';
-  /** Of a line: from its time to its protocol. */
-  readonly client: string;
+  /** What its line says between its time and its protocol: who the client is. */
+  readonly opening: string;
   /** Empty: not known, for the request could not be read that far, or there was none. So are the next two. */
   method: string;
   host: string;
@@ -98,7 +98,7 @@ export function createAccessEntry(
 ): AccessEntry {
   return {
     protocol,
-    client: `","msg":"access","client":"${client}","protocol":"`,
+    opening: `","msg":"access","client":"${client}","protocol":"`,
     method: '',
     host: '',
     target: '',
@@ -135,7 +135,7 @@ function lineOf(entry: AccessEntry, time: string, endedAt: number, repeated: Rep
   }
   const query = target.indexOf('?');
   const path = query === -1 ? target : target.slice(0, query);
-  let line = `{"time":"${time}${entry.client}${entry.protocol}"${repeated.methodAndHost}`;
+  let line = `{"time":"${time}${entry.opening}${entry.protocol}"${repeated.methodAndHost}`;
   if (path !== '') line += `,"path":${quoted(path, LONGEST_TEXT)}`;
   if (entry.status !== 0) line += `,"status":${entry.status}`;
   if (entry.grpcStatus !== -1) line += `,"grpcStatus":${entry.grpcStatus}`;

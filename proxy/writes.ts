@@ -19,7 +19,7 @@ export function writeJoined(sink: Sink, text: string, bytes: Buffer, start: numb
 /** More than this gains nothing by waiting for others, and would only be copied. */
 const SMALL = 16 * 1024;
 
-/** Where replies are put together, used anew in every turn so that it stays in the caches: room for one read and many small. */
+/** Where replies are put together: room for one read and many small ones. Used anew in every turn, it stays cached. */
 const block = Buffer.allocUnsafeSlow(512 * 1024);
 /** By what leaves at the end of this turn. */
 let used = 0;

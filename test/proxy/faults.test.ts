@@ -23,6 +23,7 @@ import {
   settingsFrame,
   statusOf,
 } from '../support/http2-frames.ts';
+import { freePort } from '../support/ports.ts';
 import {
   answering,
   eventually,
@@ -364,11 +365,6 @@ describe('row 11: an upstream that refuses, and one with nobody healthy', () => 
       return [reply.status, await askFrames(ingress, headersFrame(1, requestFields()))] as const;
     };
     return ask;
-  }
-  async function freePort(): Promise<number> {
-    const gone = await startUpstream(() => {});
-    await gone.close();
-    return gone.port;
   }
   it('h1 and h2: 502', async (t) => {
     const ask = await both(t, settingsFor(await freePort()));

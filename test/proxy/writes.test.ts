@@ -41,6 +41,7 @@ test('small replies wait for the end of the turn, in order with what else is wri
   writeReply(socket, 'head ', lent, 2, 6);
   lent.fill('x');
   assert.equal(socket.writableCorked, 1);
+  assert.equal(socket.bytesWritten, 'head body next head body'.length);
   assert.equal(socket.writableLength, 'head body next head body'.length);
   await eventually(() => received() === 'head body next head body');
   assert.equal(socket.writableCorked, 0);
