@@ -1,0 +1,28 @@
+// Every fuzz target, one for each parser that reads what strangers send.
+
+import type { FuzzTarget } from '../target.ts';
+import { acmeAnswers } from './acme-answers.ts';
+import { dnsAnswers } from './dns-answers.ts';
+import { eventLog } from './event-log.ts';
+import { hpack } from './hpack.ts';
+import { http1Body } from './http1-body.ts';
+import { http1Reply, http1Request } from './http1-head.ts';
+import { http2Client, http2Upstream } from './http2-frames.ts';
+import { proxyHeader } from './proxy-header.ts';
+import { quote } from './quote.ts';
+import { websocketFrames } from './websocket-frames.ts';
+
+export const targets: readonly FuzzTarget[] = [
+  http1Request,
+  http1Reply,
+  http1Body,
+  http2Client,
+  http2Upstream,
+  hpack,
+  proxyHeader,
+  websocketFrames,
+  dnsAnswers,
+  acmeAnswers,
+  eventLog,
+  quote,
+];
