@@ -120,7 +120,7 @@ export async function readStatus(
   const store = await createStore({
     stateDir,
     directoryUrl: acme.directoryUrl,
-    readOnly: { damaged: (path) => void damaged.add(`${path} is damaged`) },
+    readOnly: { damaged: (path, why) => void damaged.add(`${path} is damaged: ${why}`) },
   });
   const problems: string[] = [];
   const account = await store.readAccount().catch((error: Error) => void problems.push(error.message));
