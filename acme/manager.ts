@@ -35,8 +35,11 @@ export interface ManagerOptions {
   recover?(): Promise<void>;
   /** Makes all true that an order for these names depends on; no order without it, and no back-off when it fails. */
   prepare(account: Account, names: readonly Domain[], signal: AbortSignal): Promise<void>;
-  /** Must resolve for the certificates to count as served; on rejection the old ones stay and it is tried again. */
-  deploy(certificates: readonly Certificate[]): Promise<void>;
+  /**
+   * All that is to be served, `fresh` in place of the one before. Must resolve for `fresh` to count as served; on rejection
+   * the old ones stay and it is tried again.
+   */
+  deploy(certificates: readonly Certificate[], fresh: Certificate): Promise<void>;
   /** The account as evidence shows it: what is on disk at load, what the CA confirmed later. */
   onAccount?(document: AccountDocument): void;
   /** The longest sleep between two passes. */
@@ -62,8 +65,10 @@ export interface Manager {
   load(): Promise<readonly Certificate[]>;
   /** Resolves when `signal` aborts; never rejects. */
   run(signal: AbortSignal): Promise<void>;
-  /** Renews all at once, due or not. */
-  renewNow(): void;
+  /** Renews all at once, due or not, or those of these first names; what fails is asked for until it has worked. */
+  renewNow(names?: readonly Domain[]): void;
+  /** The first names of what renewNow asked for and is not renewed yet. */
+  asked(): readonly Domain[];
   status(): readonly CertificateStatus[];
 }
 
@@ -303,6 +308,7 @@ export function createManager(options: ManagerOptions): Manager {
         entries
           .map((entry) => (entry === changed ? fresh : entry.certificate))
           .filter((certificate) => certificate !== undefined),
+        fresh,
       ),
     );
     deploying = turn.catch(() => {});
@@ -407,10 +413,11 @@ export function createManager(options: ManagerOptions): Manager {
   return {
     load,
     run,
-    renewNow() {
-      for (const entry of entries) entry.asked = 'at once';
+    renewNow(names) {
+      for (const entry of entries) if (names?.includes(entry.names[0]!) ?? true) entry.asked = 'at once';
       wake.abort();
     },
+    asked: () => entries.filter(({ asked }) => asked !== undefined).map(({ names }) => names[0]!),
     status: () => entries.map((entry) => statusOf(entry, ledgers.entryFor(ledger, entry.names))),
   };
 }
