@@ -112,7 +112,7 @@ const AuthorizationSchema = z.object({
   wildcard: absentIfNull(z.boolean()),
   challenges: absentIfNull(z.array(z.unknown())),
 });
-const IdentifierSchema = z.object({ value: z.string() });
+const IdentifierSchema = z.object({ value: z.string().refine(isDomain) });
 const ChallengeSchema = z.object({
   url: z.string(),
   /** RFC 8555 §8 requires it; one that says nothing has not been answered yet. */
@@ -543,6 +543,15 @@ function failed(authorization: Authorization, type?: ChallengeType): IssuerError
   const { error } = reasons.find((each) => each.type === type) ?? reasons[0] ?? {};
   const cause = error === undefined ? undefined : problemFrom(`the challenge for ${name}`, error);
   return new IssuerError('authorization-failed', `the authorization for ${name} is ${status}`, { cause });
+}
+
+function isDomain(text: string): boolean {
+  try {
+    parseDomain(text);
+    return true;
+  } catch {
+    return false;
+  }
 }
 
 function orderFailed({ url, error }: Order): IssuerError {

@@ -111,7 +111,7 @@ export interface Store {
   writeAccount(account: StoredAccount): Promise<void>;
   /** All that can be read and served; the name it is stored under comes first in `names`. */
   readCertificates(): Promise<Certificate[]>;
-  /** Those that were set aside under this name, the newest first. */
+  /** What lies under this name and cannot be served: still in its place, or set aside, the newest first. */
   damagedCertificates(name: Domain): Promise<DamagedCertificate[]>;
   /** Replaces the one of the same first name, and drops that name's pending order, which is thereby done. */
   keepCertificate(certificate: Certificate): Promise<void>;
@@ -266,7 +266,7 @@ export async function createStore(options: StoreOptions): Promise<Store> {
     async damagedCertificates(name) {
       const start = `${fileName(name)}.json.`;
       const files = (await filesIn(certificates))
-        .filter((file) => file.startsWith(start) && file.endsWith('.damaged'))
+        .filter((file) => `${file}.` === start || (file.startsWith(start) && file.endsWith('.damaged')))
         .sort()
         .reverse();
       const found = await Promise.all(files.map((file) => judgeDamaged(join(certificates, file))));
