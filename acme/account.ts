@@ -4,8 +4,17 @@ import { createPrivateKey, createPublicKey, generateKeyPairSync } from 'node:cry
 import { z } from 'zod';
 import { CodedError } from '../src/lib/coded-error.ts';
 import { type Log, silentLog } from '../src/lib/log.ts';
+import { isPrivateKey } from '../src/lib/private-key.ts';
 import type { Store, StoredAccount } from './store.ts';
-import { AcmeProblem, type ExternalAccount, readObject, type Session, type Transport } from './transport.ts';
+import {
+  AcmeProblem,
+  absentIfNull,
+  type ExternalAccount,
+  isBusy,
+  readObject,
+  type Session,
+  type Transport,
+} from './transport.ts';
 
 /** What evidence publishes: the form of certbot's regr.json, without contact data. */
 export interface AccountDocument {
@@ -26,6 +35,7 @@ export type AccountErrorCode =
   | 'account-refused'
   | 'account-key-differs'
   | 'account-key-fleeting'
+  | 'account-key-damaged'
   | 'account-unclear'
   | 'key-change-impossible'
   | 'external-account-required';
@@ -48,17 +58,20 @@ export interface AccountOptions {
   log?: Log;
 }
 
-const AnswerSchema = z.object({ status: z.string().optional() });
+const AnswerSchema = z.object({ status: absentIfNull(z.string()) });
 
 /**
- * The account of this directory: looked up by its key first (RFC 8555 §7.3.1), and made only if none was ever confirmed.
- * Rejects with AccountError, StoreError, AcmeProblem or AcmeTransportError; makes no account in any of these cases.
+ * The account of this directory: looked up by its key first (RFC 8555 §7.3.1) wherever there may be one, and made only if
+ * none was ever confirmed. Rejects with AccountError, StoreError, AcmeProblem or AcmeTransportError; makes no account in
+ * any of these cases.
  */
 export async function openAccount(options: AccountOptions, signal: AbortSignal): Promise<Account> {
   const { transport, store, log = silentLog } = options;
   const stored = await accountKey(options);
   const session = transport.session(options.key ?? stored.key!);
-  const found = await lookUp(transport, session, signal);
+  const found = needsLookUp(options, stored)
+    ? await lookUp(transport, session, signal, stored.url !== undefined)
+    : undefined;
   const successor = found === undefined ? await finishedRollOver(options, stored, signal) : undefined;
   if (successor !== undefined) return successor;
   if (found === undefined && stored.url !== undefined) {
@@ -74,10 +87,12 @@ export async function openAccount(options: AccountOptions, signal: AbortSignal):
       `${transport.directoryUrl} says that our key belongs to account ${found}, but we are bound to ${stored.url}`,
     );
   }
-  const url = found ?? (await register(options, session, signal));
+  if (found === undefined && options.key === undefined) refuseIfUnclear(options);
+  const made = found === undefined ? await register(options, session, signal) : undefined;
+  const url = found ?? made!.url;
   if (stored.url === undefined) {
     await store.writeAccount({ ...stored, url, publicKey: { ...session.jwk } });
-    log.info({ account: url, made: found === undefined }, 'account ready');
+    log.info({ account: url, made: made?.isNew ?? false }, 'account ready');
   }
   return { url, session, document: documentOf(url, session.jwk) };
 }
@@ -101,7 +116,8 @@ export async function rollOver(
       `the key of account ${account.url} cannot be changed: ${why}`,
     );
   }
-  const nextKey = stored.nextKey ?? generateKey();
+  const nextKey =
+    stored.nextKey !== undefined && isPrivateKey(stored.nextKey) ? stored.nextKey : generateKey();
   await store.writeAccount({ ...stored, nextKey });
   const session = transport.session(nextKey);
   const inner = session.sign(keyChange, { account: account.url, oldKey: account.session.jwk });
@@ -117,7 +133,7 @@ async function finishedRollOver(
   { nextKey, url }: StoredAccount,
   signal: AbortSignal,
 ): Promise<Account | undefined> {
-  if (nextKey === undefined || url === undefined) return undefined;
+  if (nextKey === undefined || url === undefined || !isPrivateKey(nextKey)) return undefined;
   const session = transport.session(nextKey);
   if ((await lookUp(transport, session, signal)) !== url) return undefined;
   await store.writeAccount({ key: nextKey, url, publicKey: { ...session.jwk } });
@@ -136,10 +152,11 @@ export function generateKey(): string {
   return privateKey.export({ type: 'pkcs8', format: 'pem' }).toString();
 }
 
-async function accountKey({ store, key, refuseToRegister }: AccountOptions): Promise<StoredAccount> {
+async function accountKey(options: AccountOptions): Promise<StoredAccount> {
+  const { store, key } = options;
   const stored = await store.readAccount();
   if (key !== undefined) {
-    if (stored?.key !== undefined && !samePublicKey(stored.key, key)) {
+    if (stored?.key !== undefined && !(isPrivateKey(stored.key) && samePublicKey(stored.key, key))) {
       throw new AccountError(
         'account-key-differs',
         `the state folder ${store.folder} holds an account with a key of its own, not the one configured: ` +
@@ -148,40 +165,69 @@ async function accountKey({ store, key, refuseToRegister }: AccountOptions): Pro
     }
     return stored ?? {};
   }
-  if (stored?.key !== undefined) return stored;
+  if (stored?.key !== undefined) {
+    if (isPrivateKey(stored.key)) return stored;
+    throw new AccountError(
+      'account-key-damaged',
+      `the key in ${store.folder}/account.json cannot be read: restore that file, or remove it to start with a new account`,
+    );
+  }
   if (stored?.url !== undefined) {
     throw new AccountError(
       'account-key-differs',
       `account ${stored.url} in ${store.folder} was made with a derived key, which is no longer configured`,
     );
   }
-  if (refuseToRegister !== undefined) {
-    throw new AccountError('account-unclear', `no new account is made: ${refuseToRegister}`);
-  }
+  refuseIfUnclear(options);
   // On disk before the CA hears of it: an account whose key is lost would be lost too.
   const fresh: StoredAccount = { key: generateKey() };
   await store.writeAccount(fresh);
   return fresh;
 }
 
-/** RFC 8555 §7.3.1; undefined if the CA does not know the key. */
+function refuseIfUnclear({ refuseToRegister }: AccountOptions): void {
+  if (refuseToRegister === undefined) return;
+  throw new AccountError('account-unclear', `no new account is made: ${refuseToRegister}`);
+}
+
+/**
+ * A key that we made and that was never confirmed needs none: newAccount gives back what a killed process made with it
+ * (RFC 8555 §7.3), and some CAs refuse to look for a key that they do not know in ways that are no answer.
+ */
+function needsLookUp({ key, refuseToRegister }: AccountOptions, { url }: StoredAccount): boolean {
+  return key !== undefined || url !== undefined || refuseToRegister !== undefined;
+}
+
+/**
+ * RFC 8555 §7.3.1; undefined if the CA does not know the key, or will not look for one that was never `confirmed`: to make
+ * an account of it then gives back the one that there is.
+ */
 async function lookUp(
   transport: Transport,
   session: Session,
   signal: AbortSignal,
+  confirmed = true,
 ): Promise<string | undefined> {
   const { newAccount } = await transport.directory(signal);
   try {
     const answer = await session.post(newAccount, { onlyReturnExisting: true }, { signal });
     return usable(transport, answer.data, answer.headers.location);
   } catch (error) {
-    if (error instanceof AcmeProblem && error.type === 'accountDoesNotExist') return undefined;
+    if (!(error instanceof AcmeProblem)) throw error;
+    if (error.type === 'accountDoesNotExist') return undefined;
+    if (!confirmed && error.status < 500 && !isBusy(error) && error.type !== 'badNonce') return undefined;
     throw error;
   }
 }
 
-async function register(options: AccountOptions, session: Session, signal: AbortSignal): Promise<string> {
-  const { transport, email, externalAccount } = options;
+interface Registered {
+  readonly url: string;
+  /** Whether the CA made it now, rather than finding that it had it. */
+  readonly isNew: boolean;
+}
+
+async function register(options: AccountOptions, session: Session, signal: AbortSignal): Promise<Registered> {
+  const { transport, email, externalAccount, log = silentLog } = options;
   const { newAccount, meta } = await transport.directory(signal);
   if (meta.externalAccountRequired === true && externalAccount === undefined) {
     throw new AccountError(
@@ -189,13 +235,22 @@ async function register(options: AccountOptions, session: Session, signal: Abort
       `${transport.directoryUrl} makes accounts only for its customers: set ACME_EAB_KID and ACME_EAB_HMAC_KEY`,
     );
   }
-  const contact = email === undefined || email === '' ? {} : { contact: [`mailto:${email}`] };
-  const answer = await session.post(
-    newAccount,
-    { termsOfServiceAgreed: true, ...contact },
-    { signal, externalAccount },
-  );
-  return usable(transport, answer.data, answer.headers.location);
+  const ask = async (contact: { contact?: readonly string[] }): Promise<Registered> => {
+    const payload = { termsOfServiceAgreed: true, ...contact };
+    const { status, data, headers } = await session.post(newAccount, payload, { signal, externalAccount });
+    // RFC 8555 §7.3: 201 for a new one, 200 for one that is there.
+    return { url: usable(transport, data, headers.location), isNew: status === 201 };
+  };
+  if (email === undefined || email === '') return ask({});
+  try {
+    return await ask({ contact: [`mailto:${email}`] });
+  } catch (err) {
+    // RFC 8555 §7.3: a contact is optional. One that the CA will not have must not cost the certificates.
+    if (!(err instanceof AcmeProblem && ['invalidContact', 'unsupportedContact'].includes(err.type)))
+      throw err;
+    log.warn({ variable: 'ACME_EMAIL', err }, 'the ca refused the contact, the account is made without one');
+    return ask({});
+  }
 }
 
 function usable(transport: Transport, data: unknown, url: string | undefined): string {

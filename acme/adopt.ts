@@ -4,6 +4,7 @@ import { createPublicKey } from 'node:crypto';
 import type { Domain } from '../src/lib/domain.ts';
 import { type Log, silentLog } from '../src/lib/log.ts';
 import { type FoundState, readCertbot } from './certbot.ts';
+import { tellExposedKeys } from './exposed-keys.ts';
 import { readLego } from './lego.ts';
 import { pick, sameSet } from './selection.ts';
 import type { Store } from './store.ts';
@@ -27,6 +28,7 @@ export interface AdoptOptions {
  */
 export async function adoptEarlierState(options: AdoptOptions): Promise<string | undefined> {
   const { stateDir, directoryUrl, log = silentLog } = options;
+  await tellExposedKeys(stateDir, log);
   // An account that is ours says that all this was done, or that there was nothing.
   if ((await options.store.readAccount())?.url !== undefined) return undefined;
   const found = [

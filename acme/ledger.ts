@@ -2,18 +2,34 @@
 
 import type { Certificate } from '../src/lib/certificate.ts';
 import type { Domain } from '../src/lib/domain.ts';
+import { IssuerError } from './issuer.ts';
 import type { Ledger, LedgerEntry } from './store.ts';
-import { AcmeProblem } from './transport.ts';
+import { AcmeProblem, isBusy } from './transport.ts';
 
 const MINUTE_MS = 60_000;
 const DELAYS_MS = [1, 10, 100, 24 * 60].map((minutes) => minutes * MINUTE_MS);
 /** A process killed by its host is not the CA's affair: so many times it may go on at once. */
 const FREE_CRASHES = 2;
+/** Let's Encrypt allows 5 certificates of the same names in 7 days, which is one in 34 hours. */
+const LONGEST_REST_MS = 34 * 60 * MINUTE_MS;
+/** Nothing that is written here waits for longer: neither our back-off nor a Retry-After, nor a rest. */
+const LONGEST_WAIT_MS = LONGEST_REST_MS + 60 * MINUTE_MS;
 
 /** The entry that counts for exactly these names; undefined if there is none. */
 export function entryFor(ledger: Ledger, names: readonly Domain[]): LedgerEntry | undefined {
   const entry = ledger[names[0]!];
   return entry !== undefined && entry.names.join() === names.join() ? entry : undefined;
+}
+
+/**
+ * When the entry lets an attempt be made. A moment further ahead than any that is ever written was written while the clock
+ * was wrong, and counts for nothing; so does the rest after a certificate where there is none any more.
+ */
+export function heldUntil(entry: LedgerEntry, now: Date, haveCertificate: boolean): Date {
+  const notBefore = new Date(entry.notBefore);
+  const resting = entry.failures + entry.crashes === 0 && entry.failedAt === undefined;
+  if (resting && !haveCertificate) return new Date(0);
+  return notBefore.getTime() - now.getTime() > LONGEST_WAIT_MS ? new Date(0) : notBefore;
 }
 
 /** Written before an attempt: if the process is killed in it, this is what the next one finds. */
@@ -36,21 +52,29 @@ export function failed(
 ): LedgerEntry {
   const failures = (before?.failures ?? 0) + 1;
   const ownMs = Math.min(delayMs(failures), longestMs);
-  const askedMs = retryAfter(error);
+  const askedMs = retryAfterOf(error);
   // A CA that says when is believed at first; one that keeps saying "soon" is not.
   const waitMs = askedMs === undefined ? ownMs : Math.max(askedMs, failures > 3 ? ownMs : 1000);
   const notBefore = new Date(now.getTime() + Math.round(waitMs * (1 + random / 10))).toISOString();
   return { names: [...names], failures, crashes: 0, notBefore, ...told(error, now) };
 }
 
-/** Noted when there was no attempt, for want of the account or of records: told, but no reason to wait. */
+/**
+ * Noted when there was no attempt, for want of the account or of records: told, but no reason to wait unless the CA itself
+ * asked for it.
+ */
 export function unprepared(
   before: LedgerEntry | undefined,
   names: readonly Domain[],
   error: unknown,
   now: Date,
 ): LedgerEntry {
-  const { failures = 0, crashes = 0, notBefore = new Date(0).toISOString() } = before ?? {};
+  const { failures = 0, crashes = 0 } = before ?? {};
+  const askedMs = retryAfterOf(error) ?? 0;
+  const notBefore =
+    askedMs > 0
+      ? new Date(now.getTime() + askedMs).toISOString()
+      : (before?.notBefore ?? new Date(0).toISOString());
   return { names: [...names], failures, crashes, notBefore, ...told(error, now) };
 }
 
@@ -65,7 +89,7 @@ export function obtained(
   now: Date,
 ): LedgerEntry {
   const early = predecessorAgeMs !== undefined && predecessorAgeMs < lifeMs / 4;
-  const restMs = early ? Math.min(34 * 60 * MINUTE_MS, lifeMs / 4) : Math.min(60 * MINUTE_MS, lifeMs / 10);
+  const restMs = early ? Math.min(LONGEST_REST_MS, lifeMs / 4) : Math.min(60 * MINUTE_MS, lifeMs / 10);
   const notBefore = new Date(now.getTime() + Math.max(Math.round(restMs), 0)).toISOString();
   return { names: [...names], failures: 0, crashes: 0, notBefore, reason: 'obtained only now' };
 }
@@ -88,11 +112,11 @@ function delayMs(tries: number): number {
   return tries === 0 ? 0 : DELAYS_MS[Math.min(tries, DELAYS_MS.length) - 1]!;
 }
 
-function retryAfter(error: unknown): number | undefined {
+/** How long the CA asks to be left alone, if that is why something failed. */
+export function retryAfterOf(error: unknown): number | undefined {
   for (let cause = error; cause instanceof Error; cause = cause.cause) {
-    const limited =
-      cause instanceof AcmeProblem && (cause.type === 'rateLimited' || [429, 503].includes(cause.status));
-    if (limited) return (cause as AcmeProblem).retryAfterMs;
+    if (cause instanceof AcmeProblem && isBusy(cause)) return cause.retryAfterMs;
+    if (cause instanceof IssuerError && cause.retryAfterMs !== undefined) return cause.retryAfterMs;
   }
   return undefined;
 }

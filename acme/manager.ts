@@ -1,13 +1,13 @@
 // The loop that keeps the wanted certificates: loads, obtains, deploys, renews, backs off, and says what it does.
 
 import type { Certificate } from '../src/lib/certificate.ts';
-import { type Clock, systemClock } from '../src/lib/clock.ts';
+import { type Clock, monotonicMs, systemClock } from '../src/lib/clock.ts';
 import type { Domain } from '../src/lib/domain.ts';
 import { type Log, silentLog } from '../src/lib/log.ts';
 import { type Account, type AccountDocument, AccountError, storedDocument } from './account.ts';
 import type { Issuer } from './issuer.ts';
 import * as ledgers from './ledger.ts';
-import { planFor } from './plan.ts';
+import { holdBack, planFor } from './plan.ts';
 import {
   chooseWithin,
   type Renewal,
@@ -35,8 +35,11 @@ export interface ManagerOptions {
   recover?(): Promise<void>;
   /** Makes all true that an order for these names depends on; no order without it, and no back-off when it fails. */
   prepare(account: Account, names: readonly Domain[], signal: AbortSignal): Promise<void>;
-  /** Must resolve for the certificates to count as served; on rejection the old ones stay and it is tried again. */
-  deploy(certificates: readonly Certificate[]): Promise<void>;
+  /**
+   * All that is to be served, `fresh` in place of the one before. Must resolve for `fresh` to count as served; on rejection
+   * the old ones stay and it is tried again.
+   */
+  deploy(certificates: readonly Certificate[], fresh: Certificate): Promise<void>;
   /** The account as evidence shows it: what is on disk at load, what the CA confirmed later. */
   onAccount?(document: AccountDocument): void;
   /** The longest sleep between two passes. */
@@ -62,8 +65,10 @@ export interface Manager {
   load(): Promise<readonly Certificate[]>;
   /** Resolves when `signal` aborts; never rejects. */
   run(signal: AbortSignal): Promise<void>;
-  /** Renews all at once, due or not. */
-  renewNow(): void;
+  /** Renews all at once, due or not, or those of these first names; what fails is asked for until it has worked. */
+  renewNow(names?: readonly Domain[]): void;
+  /** The first names of what renewNow asked for and is not renewed yet. */
+  asked(): readonly Domain[];
   status(): readonly CertificateStatus[];
 }
 
@@ -72,8 +77,10 @@ interface Entry {
   certificate: Certificate | undefined;
   /** Serving, but not on disk yet. */
   unsaved: boolean;
-  forced: boolean;
+  /** Asked for by an operator: at once, or, once that has failed, as soon as the ledger lets it be tried again. */
+  asked: 'at once' | 'again' | undefined;
   window: StoredWindow | undefined;
+  /** On the monotonic clock. */
   askWindowAt: number;
   next: Renewal | undefined;
   told: string;
@@ -204,6 +211,8 @@ export function createManager(options: ManagerOptions): Manager {
     let adopted = false;
     for (const entry of entries) {
       const found = pick(stored, entry.names);
+      // It was set aside as damaged, say: what serves is whole, and is stored anew.
+      if (found === undefined && entry.certificate !== undefined) entry.unsaved = true;
       if (found === undefined || found.sha256 === entry.certificate?.sha256) continue;
       if (entry.certificate !== undefined && found.notAfter <= entry.certificate.notAfter) continue;
       log.info(
@@ -224,8 +233,11 @@ export function createManager(options: ManagerOptions): Manager {
 
   function plan(entry: Entry): Renewal {
     const now = clock.now();
-    if (entry.forced) return { at: now, reason: 'asked for' };
-    return planFor({ ...entry, held: ledgers.entryFor(ledger, entry.names) }, now, options.renewal);
+    const held = ledgers.entryFor(ledger, entry.names);
+    if (entry.asked === undefined) return planFor({ ...entry, held }, now, options.renewal);
+    const wish = { at: now, reason: 'asked for' };
+    if (entry.asked === 'at once' || held === undefined) return wish;
+    return holdBack(wish, held, now, entry.certificate !== undefined);
   }
 
   async function renew(entry: Entry, { issuer }: Connection, signal: AbortSignal): Promise<void> {
@@ -253,7 +265,6 @@ export function createManager(options: ManagerOptions): Manager {
   }
 
   async function giveUp(entry: Entry, before: LedgerEntry | undefined, err: unknown, signal: AbortSignal) {
-    entry.forced = false;
     if (signal.aborted) {
       // We were asked to stop: that is nobody's failure, and the stored order waits for the next start.
       if (before !== undefined) await note(entry, before).catch(() => {});
@@ -265,6 +276,7 @@ export function createManager(options: ManagerOptions): Manager {
     await note(entry, held).catch((cause: unknown) =>
       log.error({ err: cause }, 'failure could not be noted on disk'),
     );
+    if (entry.asked !== undefined) entry.asked = 'again';
     entry.next = plan(entry);
     const fields = { domain: entry.names[0], err, failures: held.failures, next: held.notBefore };
     if (held.failures > 1) log.error(fields, 'certificate not obtained');
@@ -274,9 +286,9 @@ export function createManager(options: ManagerOptions): Manager {
   function adopt(entry: Entry, fresh: Certificate): void {
     entry.certificate = fresh;
     entry.unsaved = true;
-    entry.forced = false;
+    entry.asked = undefined;
     entry.window = undefined;
-    entry.askWindowAt = clock.now().getTime() + ARI_BOUNDS_MS[0];
+    entry.askWindowAt = monotonicMs(clock) + ARI_BOUNDS_MS[0];
   }
 
   async function save(entry: Entry): Promise<void> {
@@ -296,6 +308,7 @@ export function createManager(options: ManagerOptions): Manager {
         entries
           .map((entry) => (entry === changed ? fresh : entry.certificate))
           .filter((certificate) => certificate !== undefined),
+        fresh,
       ),
     );
     deploying = turn.catch(() => {});
@@ -334,9 +347,8 @@ export function createManager(options: ManagerOptions): Manager {
       if (entry.certificate === undefined) continue;
       const known = windows[name]?.certificate === entry.certificate.sha256 ? windows[name] : undefined;
       entry.window = known;
-      const now = clock.now().getTime();
       // RFC 9773 §4.3: not after its end, and not before the CA wants to be asked again.
-      if (entry.askWindowAt > now || !isInForce(entry, now)) continue;
+      if (entry.askWindowAt > monotonicMs(clock) || !isInForce(entry, clock.now().getTime())) continue;
       const fresh = await askWindow(entry, entry.certificate, signal);
       if (fresh === undefined || (known?.start === fresh.start && known.end === fresh.end)) continue;
       entry.window = fresh;
@@ -350,7 +362,7 @@ export function createManager(options: ManagerOptions): Manager {
   async function askWindow(entry: Entry, certificate: Certificate, signal: AbortSignal) {
     const ask = (ms: number) => {
       const [least, most] = ARI_BOUNDS_MS;
-      entry.askWindowAt = clock.now().getTime() + Math.min(Math.max(ms, least), most);
+      entry.askWindowAt = monotonicMs(clock) + Math.min(Math.max(ms, least), most);
     };
     try {
       const suggested = await options.renewalInfo!(certificate, signal);
@@ -361,7 +373,7 @@ export function createManager(options: ManagerOptions): Manager {
       return { certificate: certificate.sha256, start: start.toISOString(), end: end.toISOString(), chosen };
     } catch (err) {
       signal.throwIfAborted();
-      ask(ARI_INTERVAL_MS / 6);
+      ask(Math.max(ledgers.retryAfterOf(err) ?? 0, ARI_INTERVAL_MS / 6));
       log.warn({ domain: entry.names[0], err }, 'renewal information not to be had');
       return undefined;
     }
@@ -382,12 +394,12 @@ export function createManager(options: ManagerOptions): Manager {
     const now = clock.now().getTime();
     // Of an expired one the CA is not asked any more, so its moment must not wake us either.
     const asked = options.renewalInfo === undefined ? [] : entries.filter((each) => isInForce(each, now));
-    const moments = [
-      ...entries.map((entry) => (entry.unsaved ? now + PASS_DELAYS_MS[1]! : plan(entry).at.getTime())),
-      ...asked.map((entry) => entry.askWindowAt),
-      now + options.intervalMs,
+    const waits = [
+      ...entries.map((entry) => (entry.unsaved ? PASS_DELAYS_MS[1]! : plan(entry).at.getTime() - now)),
+      ...asked.map((entry) => entry.askWindowAt - monotonicMs(clock)),
+      options.intervalMs,
     ];
-    return Math.max(Math.min(...moments) - now, 0);
+    return Math.max(Math.min(...waits), 0);
   }
 
   function passDelayMs(): number {
@@ -401,10 +413,11 @@ export function createManager(options: ManagerOptions): Manager {
   return {
     load,
     run,
-    renewNow() {
-      for (const entry of entries) entry.forced = true;
+    renewNow(names) {
+      for (const entry of entries) if (names?.includes(entry.names[0]!) ?? true) entry.asked = 'at once';
       wake.abort();
     },
+    asked: () => entries.filter(({ asked }) => asked !== undefined).map(({ names }) => names[0]!),
     status: () => entries.map((entry) => statusOf(entry, ledgers.entryFor(ledger, entry.names))),
   };
 }
@@ -414,7 +427,7 @@ function newEntry(names: readonly Domain[]): Entry {
     names,
     certificate: undefined,
     unsaved: false,
-    forced: false,
+    asked: undefined,
     window: undefined,
     askWindowAt: 0,
     next: undefined,

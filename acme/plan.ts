@@ -2,6 +2,7 @@
 
 import type { Certificate } from '../src/lib/certificate.ts';
 import type { Domain } from '../src/lib/domain.ts';
+import { heldUntil } from './ledger.ts';
 import { type Renewal, type RenewalSettings, type RenewalWindow, renewAt } from './renewal.ts';
 import { sameSet } from './selection.ts';
 import type { LedgerEntry, StoredWindow } from './store.ts';
@@ -19,9 +20,15 @@ export interface Situation {
 export function planFor(situation: Situation, now: Date, settings?: RenewalSettings): Renewal {
   const wish = wishFor(situation, now, settings);
   const { held } = situation;
-  if (held === undefined || new Date(held.notBefore) <= wish.at) return wish;
-  if (held.failures + held.crashes === 0) return { at: new Date(held.notBefore), reason: wish.reason };
-  return { at: new Date(held.notBefore), reason: `${wish.reason}; failed before` };
+  return held === undefined ? wish : holdBack(wish, held, now, situation.certificate !== undefined);
+}
+
+/** The wish, or the moment from which the ledger lets it be tried. */
+export function holdBack(wish: Renewal, held: LedgerEntry, now: Date, haveCertificate: boolean): Renewal {
+  const at = heldUntil(held, now, haveCertificate);
+  if (at <= wish.at) return wish;
+  const failing = held.failures + held.crashes > 0;
+  return { at, reason: failing ? `${wish.reason}; failed before` : wish.reason };
 }
 
 function wishFor({ certificate, names, window }: Situation, now: Date, settings?: RenewalSettings): Renewal {

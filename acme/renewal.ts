@@ -6,7 +6,7 @@ import { X509Certificate } from 'node:crypto';
 import { X509Certificate as ParsedCertificate } from '@peculiar/x509';
 import { z } from 'zod';
 import { type Certificate, splitChain } from '../src/lib/certificate.ts';
-import { readObject, type Transport } from './transport.ts';
+import { absentIfNull, readObject, type Transport } from './transport.ts';
 
 /** The CA's suggestion, and the moment that we chose within it. */
 export interface RenewalWindow {
@@ -73,7 +73,7 @@ const RenewalInfoSchema = z.object({
     start: z.iso.datetime({ offset: true }),
     end: z.iso.datetime({ offset: true }),
   }),
-  explanationURL: z.string().optional(),
+  explanationURL: absentIfNull(z.string()).catch(undefined).optional(),
 });
 
 /** RFC 9773 §4.1. Undefined if the CA offers none or the certificate cannot be named; rejects as Transport.get does. */

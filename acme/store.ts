@@ -15,6 +15,7 @@ import { type Clock, systemClock } from '../src/lib/clock.ts';
 import { CodedError } from '../src/lib/coded-error.ts';
 import { type Domain, parseDomain } from '../src/lib/domain.ts';
 import { type Log, silentLog } from '../src/lib/log.ts';
+import { isPrivateKey } from '../src/lib/private-key.ts';
 import { createStateLock } from './state-lock.ts';
 
 export type StoreErrorCode = 'state-unwritable' | 'account-damaged';
@@ -34,18 +35,19 @@ const AccountSchema = z.object({
 });
 export type StoredAccount = z.infer<typeof AccountSchema>;
 
+const TimeSchema = z.iso.datetime();
+
 const OrderSchema = z.object({
   names: z.array(z.string()),
-  url: z.string(),
-  /** The future certificate's key: PEM, PKCS#8. */
-  key: z.string(),
+  url: z.url(),
+  /** The future certificate's key: PEM, PKCS#8. An order without it can never be finished. */
+  key: z.string().refine(isPrivateKey),
   account: z.string(),
-  createdAt: z.string(),
+  createdAt: TimeSchema,
 });
 /** An order that the CA knows, and the key that its certificate will have. */
 export type StoredOrder = z.infer<typeof OrderSchema>;
 
-const TimeSchema = z.iso.datetime();
 const LedgerEntrySchema = z.object({
   /** The names it was for: other names start afresh. */
   names: z.array(z.string()),
@@ -63,13 +65,18 @@ export type LedgerEntry = z.infer<typeof LedgerEntrySchema>;
 /** By the certificate's first name. */
 export type Ledger = Record<string, LedgerEntry>;
 
-const WindowSchema = z.object({
-  /** SHA-256 of the certificate that it is about. */
-  certificate: z.string(),
-  start: TimeSchema,
-  end: TimeSchema,
-  chosen: TimeSchema,
-});
+const WindowSchema = z
+  .object({
+    /** SHA-256 of the certificate that it is about. */
+    certificate: z.string(),
+    start: TimeSchema,
+    end: TimeSchema,
+    chosen: TimeSchema,
+  })
+  // One that was not chosen within it would put the renewal off to whenever.
+  .refine(
+    ({ start, end, chosen }) => new Date(start) <= new Date(chosen) && new Date(chosen) <= new Date(end),
+  );
 export type StoredWindow = z.infer<typeof WindowSchema>;
 
 const VerdictSchema = z.object({
@@ -90,14 +97,22 @@ export type ChallengeTxt = z.infer<typeof TxtSchema>;
 const ValidationSchema = z.object({ keyAuthorization: z.string(), at: TimeSchema });
 const LONGEST_VALIDATION_MS = 3_600_000;
 
+/** A certificate of ours that was set aside, judged anew. */
+export interface DamagedCertificate {
+  readonly path: string;
+  readonly why: string;
+}
+
 export interface Store {
   /** Everything of one ACME directory. */
   readonly folder: string;
   /** Rejects with StoreError `account-damaged` while an account file that could not be read lies aside. */
   readAccount(): Promise<StoredAccount | undefined>;
   writeAccount(account: StoredAccount): Promise<void>;
-  /** All that can be read; the name it is stored under comes first in `names`. */
+  /** All that can be read and served; the name it is stored under comes first in `names`. */
   readCertificates(): Promise<Certificate[]>;
+  /** What lies under this name and cannot be served: still in its place, or set aside, the newest first. */
+  damagedCertificates(name: Domain): Promise<DamagedCertificate[]>;
   /** Replaces the one of the same first name, and drops that name's pending order, which is thereby done. */
   keepCertificate(certificate: Certificate): Promise<void>;
   readOrder(name: Domain): Promise<StoredOrder | undefined>;
@@ -135,7 +150,7 @@ export interface StoreOptions {
   lockPollMs?: number;
   lockStaleMs?: number;
   /** For a look at what another process keeps, not for writing: no folder is made, and what is damaged is only told. */
-  readOnly?: { damaged(path: string): void };
+  readOnly?: { damaged(path: string, why: string): void };
 }
 
 /** Makes its folders if need be. Rejects with StoreError if it cannot. */
@@ -159,13 +174,19 @@ export async function createStore(options: StoreOptions): Promise<Store> {
     ...(options.lockStaleMs === undefined ? {} : { staleMs: options.lockStaleMs }),
   });
 
-  async function setAside(path: string, cause: unknown): Promise<void> {
-    if (options.readOnly !== undefined) return options.readOnly.damaged(path);
+  async function setAside(path: string, cause: Error): Promise<void> {
+    if (options.readOnly !== undefined) return options.readOnly.damaged(path, cause.message);
     const stamp = clock.now().toISOString().replaceAll(':', '');
     // Two in one millisecond must not be one file.
     const aside = `${path}.${stamp}.${randomBytes(3).toString('hex')}.damaged`;
-    await rename(path, aside);
-    log.error({ path, aside, err: cause }, 'damaged state file set aside');
+    try {
+      await rename(path, aside);
+      log.error({ path, aside, why: cause.message, err: cause }, 'damaged state file set aside');
+    } catch (err) {
+      // Another process was first, or the disk takes no change: either way what is damaged counts as not there.
+      if ((err as NodeJS.ErrnoException).code === 'ENOENT') return;
+      log.error({ path, why: cause.message, err }, 'damaged state file cannot be set aside');
+    }
   }
 
   async function readJson<T>(path: string, schema: z.ZodType<T>): Promise<T | undefined> {
@@ -200,11 +221,9 @@ export async function createStore(options: StoreOptions): Promise<Store> {
       if (text === undefined) return undefined;
       const known = parsed.get(file);
       if (known?.text === text) return known.certificate;
-      const stored = JSON.parse(text) as { name?: unknown; chain?: unknown; key?: unknown };
-      const certificate = readCertificate(String(stored.chain), String(stored.key));
-      const named = withFirst(certificate, parseDomain(String(stored.name)));
-      parsed.set(file, { text, certificate: named });
-      return named;
+      const certificate = parseStored(text);
+      parsed.set(file, { text, certificate });
+      return certificate;
     } catch (error) {
       if (isDiskError(error)) log.error({ path, err: error }, 'certificate cannot be read from disk');
       else await setAside(path, redacted(error));
@@ -229,7 +248,7 @@ export async function createStore(options: StoreOptions): Promise<Store> {
     async readAccount() {
       const account = await readJson(accountPath, AccountSchema);
       if (account !== undefined) return account;
-      const damaged = (await filesIn(folder)).find((file) => /^account\.json\..*damaged$/.test(file));
+      const damaged = (await filesIn(folder)).find((file) => /^account\.json(\..*damaged)?$/.test(file));
       if (damaged === undefined) return undefined;
       throw new StoreError(
         'account-damaged',
@@ -243,6 +262,15 @@ export async function createStore(options: StoreOptions): Promise<Store> {
       const files = (await filesIn(certificates)).filter((file) => file.endsWith('.json')).sort();
       const found = await Promise.all(files.map(readStoredCertificate));
       return found.filter((certificate) => certificate !== undefined);
+    },
+    async damagedCertificates(name) {
+      const start = `${fileName(name)}.json.`;
+      const files = (await filesIn(certificates))
+        .filter((file) => `${file}.` === start || (file.startsWith(start) && file.endsWith('.damaged')))
+        .sort()
+        .reverse();
+      const found = await Promise.all(files.map((file) => judgeDamaged(join(certificates, file))));
+      return found.filter((each) => each !== undefined);
     },
     async keepCertificate(certificate) {
       const name = certificate.names[0]!;
@@ -276,7 +304,8 @@ export async function createStore(options: StoreOptions): Promise<Store> {
     async sharedChallenge(domain) {
       const shared = await readJson(validationPath(domain), ValidationSchema);
       if (shared === undefined) return undefined;
-      const ageMs = clock.now().getTime() - new Date(shared.at).getTime();
+      // One from the future is of a clock that was wrong, and as old as can be.
+      const ageMs = Math.abs(clock.now().getTime() - new Date(shared.at).getTime());
       // What a killed process left is no answer to anything any more.
       return ageMs < LONGEST_VALIDATION_MS ? shared.keyAuthorization : undefined;
     },
@@ -290,6 +319,23 @@ export async function createStore(options: StoreOptions): Promise<Store> {
     },
     hold: lock.hold,
   };
+}
+
+/** Throws what readCertificate does, or what says that it is no such file. */
+function parseStored(text: string): Certificate {
+  const stored = JSON.parse(text) as { name?: unknown; chain?: unknown; key?: unknown };
+  const name = parseDomain(String(stored.name));
+  return withFirst(readCertificate(String(stored.chain), String(stored.key), name), name);
+}
+
+/** What another OpenSSL set aside, this one may well load: then there is nothing to tell. */
+async function judgeDamaged(path: string): Promise<DamagedCertificate | undefined> {
+  try {
+    parseStored((await readFileIfPresent(path))?.toString('utf8') ?? '');
+    return undefined;
+  } catch (error) {
+    return { path, why: redacted(error).message };
+  }
 }
 
 /** Two folder names that no other directory URL shares: so staging and production never mix. */
@@ -307,7 +353,6 @@ function fileName(name: Domain): string {
 }
 
 function withFirst(certificate: Certificate, first: Domain): Certificate {
-  if (!certificate.names.includes(first)) return certificate;
   return { ...certificate, names: [first, ...certificate.names.filter((name) => name !== first)] };
 }
 
@@ -326,8 +371,9 @@ function isDiskError(error: unknown): boolean {
 }
 
 /** Errors of JSON.parse quote what they read. */
-function redacted(error: unknown): unknown {
-  return error instanceof SyntaxError ? new Error('it is not the JSON that was written') : error;
+function redacted(error: unknown): Error {
+  const known = error instanceof Error && !(error instanceof SyntaxError || error instanceof TypeError);
+  return known ? error : new Error('it is not the JSON that was written');
 }
 
 function sameTxt(a: ChallengeTxt, b: ChallengeTxt): boolean {

@@ -5,7 +5,7 @@ import { getCACertificates } from 'node:tls';
 import { Client } from 'acme-client';
 import { Agent, request } from 'undici';
 import { z } from 'zod';
-import { type Clock, systemClock } from '../src/lib/clock.ts';
+import { type Clock, monotonicMs, systemClock } from '../src/lib/clock.ts';
 import { CodedError } from '../src/lib/coded-error.ts';
 import { type Log, silentLog } from '../src/lib/log.ts';
 
@@ -31,6 +31,7 @@ export class AcmeProblem extends Error {
   readonly subproblems: readonly Subproblem[];
   /** As the CA asked, between 0 and one day. */
   readonly retryAfterMs: number | undefined;
+  readonly #subject: string;
   constructor(subject: string, problem: ProblemFields) {
     const parts = problem.subproblems.map((sub) => `${sub.identifier ?? sub.type}: ${sub.detail}`);
     const why = [problem.detail, ...parts].join('; ');
@@ -40,7 +41,18 @@ export class AcmeProblem extends Error {
     this.detail = problem.detail;
     this.subproblems = problem.subproblems;
     this.retryAfterMs = problem.retryAfterMs;
+    this.#subject = subject;
   }
+  /** The same for who asks before the CA wants to be asked again, with what is left of the delay. */
+  later(retryAfterMs: number): AcmeProblem {
+    const { type, status, detail, subproblems } = this;
+    return new AcmeProblem(this.#subject, { type, status, detail, subproblems, retryAfterMs });
+  }
+}
+
+/** RFC 8555 §6.6, RFC 9110 §15.6.4: it is not us or what we ask for, it is the moment. */
+export function isBusy({ type, status }: Pick<AcmeProblem, 'type' | 'status'>): boolean {
+  return type === 'rateLimited' || status === 429 || status === 503;
 }
 
 export interface ProblemFields {
@@ -67,26 +79,36 @@ export interface AcmeResponse {
   readonly retryAfterMs: number | undefined;
 }
 
+/** What is optional may be null in an answer as well: several CAs print every field that they know. */
+export function absentIfNull<T extends z.ZodType>(schema: T) {
+  return schema
+    .nullish()
+    .transform((value) => value ?? undefined)
+    .optional();
+}
+
+/** What we can do without is absent, too, where it makes no sense: it must not cost the certificate. */
+const extra = <T extends z.ZodType>(schema: T) => absentIfNull(schema).catch(undefined).optional();
+
+const MetaSchema = z.object({
+  termsOfService: extra(z.string()),
+  externalAccountRequired: extra(z.boolean()),
+  caaIdentities: extra(z.array(z.string())),
+  profiles: extra(z.record(z.string(), z.unknown())),
+  issuerDomainNames: extra(z.array(z.string())),
+  accountHashPrefix: extra(z.string()),
+});
 const DirectorySchema = z.object({
   newNonce: z.string(),
   newAccount: z.string(),
   newOrder: z.string(),
-  keyChange: z.string().optional(),
-  revokeCert: z.string().optional(),
-  renewalInfo: z.string().optional(),
-  meta: z
-    .object({
-      termsOfService: z.string().optional(),
-      externalAccountRequired: z.boolean().optional(),
-      caaIdentities: z.array(z.string()).optional(),
-      profiles: z.record(z.string(), z.unknown()).optional(),
-      issuerDomainNames: z.array(z.string()).optional(),
-      accountHashPrefix: z.string().optional(),
-    })
-    .default({}),
+  keyChange: extra(z.string()),
+  revokeCert: extra(z.string()),
+  renewalInfo: extra(z.string()),
+  meta: extra(MetaSchema),
 });
 /** RFC 8555 §7.1.1, with renewalInfo of RFC 9773 §3, meta.profiles, and what draft-ietf-acme-dns-persist §3.2 and §4.1 add. */
-export type Directory = z.infer<typeof DirectorySchema>;
+export type Directory = Omit<z.infer<typeof DirectorySchema>, 'meta'> & { meta: z.infer<typeof MetaSchema> };
 
 export interface ExternalAccount {
   readonly kid: string;
@@ -142,6 +164,12 @@ const PROBLEM_PREFIX = 'urn:ietf:params:acme:error:';
 const LARGEST_BODY = 1 << 20;
 const LARGEST_POOL = 32;
 const MOST_NONCES_REFUSED = 100;
+/** Once a CA has refused so many in a row that we gave up, the next request tries no more than this. */
+const MOST_NONCES_REFUSED_AGAIN = 5;
+/** RFC 8555 §6.5 wants the first attempts at once; a CA that refuses on is given time. */
+const NONCES_REFUSED_AT_ONCE = 3;
+const NONCE_PAUSE_MS = 20;
+const LONGEST_NONCE_PAUSE_MS = 200;
 const ATTEMPTS = 3;
 const LONGEST_RETRY_MS = 30_000;
 const NOTABLE_SKEW_MS = 5 * 60_000;
@@ -158,6 +186,9 @@ export function createTransport(options: TransportOptions): Transport {
   const nonces = createNoncePool();
   let known: { directory: Directory; at: number } | undefined;
   let skewMs: number | undefined;
+  let noncesExhausted = false;
+  /** Where the CA asked not to be asked again for a while: until when, on the monotonic clock, and what it said. */
+  const resting = new Map<string, { until: number; problem: AcmeProblem }>();
 
   async function send(method: Method, url: string, body: string | undefined, signal: AbortSignal) {
     refuseUnlessHttps(url);
@@ -213,6 +244,24 @@ export function createTransport(options: TransportOptions): Transport {
     }
   }
 
+  /**
+   * Keeps to the Retry-After of what everything else depends on (directory, nonces, accounts), whoever asks: several
+   * certificates, the CAA watch and the records all do, each with a back-off of its own that knows nothing of the others.
+   */
+  async function respectful<T>(url: string, action: () => Promise<T>): Promise<T> {
+    const rest = resting.get(url);
+    const leftMs = rest === undefined ? 0 : rest.until - monotonicMs(clock);
+    if (rest !== undefined && leftMs > 0) throw rest.problem.later(leftMs);
+    resting.delete(url);
+    try {
+      return await action();
+    } catch (error) {
+      if (error instanceof AcmeProblem && isBusy(error) && error.retryAfterMs !== undefined)
+        resting.set(url, { until: monotonicMs(clock) + error.retryAfterMs, problem: error });
+      throw error;
+    }
+  }
+
   let closing: Promise<void> | undefined;
   const close = (): Promise<void> => {
     closing ??= agent.close();
@@ -223,13 +272,11 @@ export function createTransport(options: TransportOptions): Transport {
     retried(async () => orProblem('GET', url, await send('GET', url, undefined, signal)), signal);
 
   async function directory(signal: AbortSignal): Promise<Directory> {
-    const now = clock.now().getTime();
+    const now = monotonicMs(clock);
     if (known !== undefined && now - known.at < DAY_MS) return known.directory;
-    const { data } = await get(directoryUrl, signal);
-    known = {
-      directory: readObject(DirectorySchema, data, `the ACME directory at ${directoryUrl}`),
-      at: now,
-    };
+    const { data } = await respectful(directoryUrl, () => get(directoryUrl, signal));
+    const read = readObject(DirectorySchema, data, `the ACME directory at ${directoryUrl}`);
+    known = { directory: { ...read, meta: read.meta ?? {} }, at: now };
     return known.directory;
   }
 
@@ -238,9 +285,11 @@ export function createTransport(options: TransportOptions): Transport {
     if (pooled !== undefined) return pooled;
     const { newNonce } = await directory(signal);
     // RFC 8555 §7.2
-    const answer = await retried(
-      async () => orProblem('HEAD', newNonce, await send('HEAD', newNonce, undefined, signal)),
-      signal,
+    const answer = await respectful(newNonce, () =>
+      retried(
+        async () => orProblem('HEAD', newNonce, await send('HEAD', newNonce, undefined, signal)),
+        signal,
+      ),
     );
     const fresh = answer.headers['replay-nonce'];
     if (!isNonce(fresh)) throw unintelligible(newNonce, 'it gave no nonce');
@@ -265,11 +314,15 @@ export function createTransport(options: TransportOptions): Transport {
       call.request = async (target, _method, { data }) => {
         const answer = await send('POST', target, JSON.stringify(data), signal);
         const fresh = answer.headers['replay-nonce'];
+        const bad = isBadNonce(answer);
         // RFC 8555 §6.5: acme-client signs again with the nonce of this refusal, so it must not enter the pool.
-        if (isBadNonce(answer) && refused < MOST_NONCES_REFUSED) {
+        if (bad && refused < (noncesExhausted ? MOST_NONCES_REFUSED_AGAIN : MOST_NONCES_REFUSED)) {
           refused += 1;
+          const pauseMs = noncePauseMs(refused, answer.retryAfterMs);
+          if (pauseMs > 0) await clock.sleep(pauseMs, signal);
           return isNonce(fresh) ? answer : { ...answer, headers: {} };
         }
+        noncesExhausted = bad;
         nonces.put(fresh);
         return orProblem('POST', target, answer);
       };
@@ -286,7 +339,8 @@ export function createTransport(options: TransportOptions): Transport {
       sign: (url, payload) => http.createSignedBody(url, payload),
       post(url, payload, settings) {
         const once = () => postOnce(url, payload, settings);
-        return payload === null ? retried(once, settings.signal) : once();
+        if (payload === null) return retried(once, settings.signal);
+        return url === known?.directory.newAccount ? respectful(url, once) : once();
       },
     };
   }
@@ -356,7 +410,10 @@ function isNonce(value: string | undefined): value is string {
 // RFC 8555 §6.1
 function refuseUnlessHttps(url: string): void {
   if (!URL.canParse(url))
-    throw new AcmeTransportError('ca-unintelligible', `the CA gave ${JSON.stringify(url)} as a URL`);
+    throw new AcmeTransportError(
+      'ca-unintelligible',
+      `the CA gave ${printable(JSON.stringify(url))} as a URL`,
+    );
   if (new URL(url).protocol !== 'https:') throw unintelligible(url, 'ACME is spoken over https only');
 }
 
@@ -414,6 +471,12 @@ function orProblem(method: Method, url: string, answer: AcmeResponse): AcmeRespo
   throw new AcmeProblem(`${method} ${url}`, readProblem(answer.data, answer.status, answer.retryAfterMs));
 }
 
+function noncePauseMs(refused: number, askedMs: number | undefined): number {
+  if (refused <= NONCES_REFUSED_AT_ONCE) return 0;
+  const ownMs = Math.min(NONCE_PAUSE_MS * (refused - NONCES_REFUSED_AT_ONCE), LONGEST_NONCE_PAUSE_MS);
+  return Math.max(ownMs, Math.min(askedMs ?? 0, 10 * LONGEST_NONCE_PAUSE_MS));
+}
+
 function isBadNonce(answer: AcmeResponse): boolean {
   const type = (answer.data as { type?: unknown } | undefined)?.type;
   return answer.status === 400 && type === `${PROBLEM_PREFIX}badNonce`;
@@ -462,10 +525,10 @@ function printable(text: string): string {
 
 function transientDelay(error: unknown, attempt: number): number | undefined {
   const backoffMs = 1000 * 2 ** (attempt - 1);
-  if (error instanceof AcmeProblem && error.status >= 500) {
-    return (error.retryAfterMs ?? backoffMs) <= LONGEST_RETRY_MS
-      ? (error.retryAfterMs ?? backoffMs)
-      : undefined;
+  if (error instanceof AcmeProblem) {
+    if (error.status < 500 && !(error.status === 429 && error.retryAfterMs !== undefined)) return undefined;
+    const waitMs = error.retryAfterMs ?? backoffMs;
+    return waitMs <= LONGEST_RETRY_MS ? waitMs : undefined;
   }
   const passing = error instanceof AcmeTransportError && error.code !== 'ca-unintelligible';
   return passing ? backoffMs : undefined;

@@ -79,10 +79,10 @@ export function createPlainExchange(server: string, options: ExchangeOptions = {
     async ask(question) {
       const id = randomInt(0x10000);
       const query = encodeQuery(id, question, recursion);
-      const deadline = Date.now() + timeoutMs;
+      const deadline = performance.now() + timeoutMs;
       const short = await askByDatagram(address, query, id, question, timeoutMs);
       if ((short.flags & FLAG_TRUNCATED) === 0) return short;
-      const left = Math.max(1, deadline - Date.now());
+      const left = Math.max(1, deadline - performance.now());
       return accept(decodeFrom(server, await askByStream(address, query, left)), id, question, server);
     },
   };

@@ -1,6 +1,6 @@
 // The wait until records show: at every server that holds the zone first, at public resolvers as the second opinion.
 
-import { type Clock, systemClock } from '../src/lib/clock.ts';
+import { type Clock, monotonicMs, systemClock } from '../src/lib/clock.ts';
 import { type Log, silentLog } from '../src/lib/log.ts';
 import { DnsError } from './error.ts';
 import { normalizeValue } from './presentation.ts';
@@ -60,7 +60,7 @@ interface Lack {
 export const waitForRecords: WaitForRecords = async (records, options) => {
   const { timeoutMs, intervalMs = 5_000, reportEveryMs = 30_000, secondOpinionMs = 60_000 } = options;
   const { clock = systemClock, log = silentLog, signal } = options;
-  const since = clock.now().getTime();
+  const since = monotonicMs(clock);
   let reported = Number.NEGATIVE_INFINITY;
   let minorSince: number | undefined;
   let blind = false;
@@ -71,7 +71,7 @@ export const waitForRecords: WaitForRecords = async (records, options) => {
     const lacks = looks.flatMap((look) => look.lacks);
     blind ||= options.resolver.authority !== undefined && looks.some((look) => look.blind);
     if (lacks.length === 0) return blind ? waitBlindly(options) : undefined;
-    const now = clock.now().getTime();
+    const now = monotonicMs(clock);
     const waitedMs = now - since;
     minorSince = lacks.every(({ minor }) => minor) ? (minorSince ?? now) : undefined;
     if (minorSince !== undefined && now - minorSince >= Math.min(secondOpinionMs, timeoutMs)) {

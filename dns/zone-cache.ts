@@ -1,6 +1,6 @@
 // Remembers for a while which zone a name was found in, for that very name only.
 
-import { type Clock, systemClock } from '../src/lib/clock.ts';
+import { type Clock, monotonicMs, systemClock } from '../src/lib/clock.ts';
 import { DnsError } from './error.ts';
 
 export interface ZoneCache<Zone> {
@@ -17,13 +17,13 @@ export function createZoneCache<Zone>(
   const known = new Map<string, { zone: Zone; until: number }>();
   const lookUp = async (name: string) => {
     const zone = await find(name);
-    known.set(name, { zone, until: clock.now().getTime() + KEEP_MS });
+    known.set(name, { zone, until: monotonicMs(clock) + KEEP_MS });
     return zone;
   };
   return {
     async within(name, use) {
       const kept = known.get(name);
-      if (kept === undefined || kept.until < clock.now().getTime()) return use(await lookUp(name));
+      if (kept === undefined || kept.until < monotonicMs(clock)) return use(await lookUp(name));
       try {
         return await use(kept.zone);
       } catch (error) {

@@ -4,6 +4,7 @@ import type { Bundle } from '../evidence/bundle.ts';
 import type { Certificate } from './lib/certificate.ts';
 import { type Clock, systemClock } from './lib/clock.ts';
 import type { Log } from './lib/log.ts';
+import { newestWins } from './lib/newest-wins.ts';
 
 /** The account's public document; what else it holds is its own affair. */
 export interface AccountDocument {
@@ -30,7 +31,7 @@ export interface Publisher {
   /**
    * Carries out `swap`, after which these certificates are served. The evidence is made beforehand and replaced right
    * after it, so that it describes something else for no longer than that; if the agent does not answer in time the
-   * swap goes ahead and there is no evidence until it does. Rejects only if `swap` does.
+   * swap goes ahead and there is no evidence until it does. Rejects only if `swap` does. One call at a time.
    */
   deploy(certificates: readonly Certificate[], swap: () => Promise<void>): Promise<void>;
   /** Until aborted. */
@@ -54,15 +55,27 @@ export function createPublisher(options: PublisherOptions): Publisher {
   let published = 0;
   let wake: () => void = () => {};
 
-  async function publish(bundle: Bundle, describes: number): Promise<void> {
+  let latest: { bundle: Bundle; describes: number } | undefined;
+  // Two writes at once could end in either order, and the older one would stay in the folder.
+  const write = newestWins(async () => {
+    const { bundle, describes } = latest!;
+    if (describes !== wanted) return;
     await options.write(bundle).catch((err: unknown) => {
       log.error({ err }, 'evidence cannot be written to its folder');
     });
-    if (describes !== wanted) return;
+  });
+
+  /** Whether it is shown now; not if it is out of date. */
+  async function publish(bundle: Bundle, describes: number): Promise<boolean> {
+    if (describes !== wanted) return false;
+    latest = { bundle, describes };
+    await write();
+    if (describes !== wanted || latest.bundle !== bundle) return false;
     await options.serve(bundle);
     published = describes;
     log.info({ builtAt: bundle.builtAt, names: Object.keys(bundle.certificates) }, 'evidence published');
     completed.resolve();
+    return true;
   }
 
   async function buildInTime(next: readonly Certificate[]): Promise<Bundle | undefined> {
@@ -106,12 +119,19 @@ export function createPublisher(options: PublisherOptions): Publisher {
     async deploy(next, swap) {
       const isPublished = published !== 0 && published === wanted;
       // Where nothing is published nothing can be contradicted: visitors need not wait for the agent.
+      const describedAccount = account;
       const bundle = isPublished ? await buildInTime(next) : undefined;
       await swap();
       certificates = next;
       const describes = ++wanted;
-      if (bundle !== undefined) return publish(bundle, describes);
-      await options.serve(undefined);
+      try {
+        // Made for an account that is not ours any more, it would describe something that is not so.
+        const current = bundle !== undefined && account === describedAccount;
+        if (current && (await publish(bundle, describes))) return;
+        if (published !== wanted) await options.serve(undefined);
+      } catch (err) {
+        log.error({ err }, 'evidence cannot be handed to the workers');
+      }
       wake();
     },
     async run(signal) {

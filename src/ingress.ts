@@ -1,18 +1,19 @@
 // The composition root: starts the workers, serves what is on disk, then keeps certificates, records, routes and evidence.
 
 import type { ChildProcess } from 'node:child_process';
-import { createSecureContext } from 'node:tls';
 import { adoptEarlierState } from '../acme/adopt.ts';
-import { servable } from '../acme/selection.ts';
+import type { Manager } from '../acme/manager.ts';
 import { createStore, type Store } from '../acme/store.ts';
 import { createAgent } from '../evidence/agent.ts';
 import { buildBundle } from '../evidence/bundle.ts';
 import { publishBundle } from '../evidence/publish.ts';
 import { type Config, planFromFile } from './config.ts';
+import { createDeployment } from './deployment.ts';
 import { createPublisher } from './evidence-publisher.ts';
 import type { Issuance } from './issuance.ts';
-import type { Certificate } from './lib/certificate.ts';
+import { systemClock } from './lib/clock.ts';
 import type { Log } from './lib/log.ts';
+import { newestWins } from './lib/newest-wins.ts';
 import { watchRoutesFile } from './routes-file.ts';
 import type { RoutingPlan } from './routing.ts';
 import type { WorkerSettings } from './worker-messages.ts';
@@ -39,6 +40,9 @@ export interface IngressOptions {
 
 /** A container that is asked to stop is killed ten seconds later. */
 const DRAIN_MS = 8_000;
+/** Between attempts to follow routes that could not be followed. */
+const FIRST_RETRY_MS = 1_000;
+const LAST_RETRY_MS = 60_000;
 
 /**
  * Resolves as soon as it listens and serves what is on disk: nothing that can be unreachable is waited for. Rejects with
@@ -54,11 +58,6 @@ export async function startIngress(config: Config, options: IngressOptions): Pro
     log,
     ...(options.forkedAhead !== undefined && { forkedAhead: options.forkedAhead }),
   });
-  await workers.setRoutes(config.routes);
-  const starting = workers.start();
-  // Awaited below; until then its failure must not count as unhandled.
-  starting.catch(() => {});
-
   const { agentEndpoint, dir } = config.evidence;
   const agent = createAgent({ ...(agentEndpoint !== undefined && { endpoint: agentEndpoint }), log });
   const publisher = createPublisher({
@@ -68,40 +67,43 @@ export async function startIngress(config: Config, options: IngressOptions): Pro
     serve: (bundle) => workers.setEvidence(bundle),
     log,
   });
-  const covered = Promise.withResolvers<void>();
-  let plan: RoutingPlan = config;
+  const { setRoutes, setCertificates } = workers;
+  const deployment = createDeployment(config, { setRoutes, setCertificates, publisher, log });
+  await deployment.follow(config, []);
+  const starting = workers.start();
+  // Awaited below; until then its failure must not count as unhandled.
+  starting.catch(() => {});
 
   /** A challenge of another instance that shares our state folder: the CA may have come to us instead. */
   async function findChallenge(asked: string) {
-    const domain = plan.domains.find((own) => own === asked);
+    const domain = deployment.plan().domains.find((own) => own === asked);
     const keyAuthorization = domain && (await (await stored).store.sharedChallenge(domain));
     if (domain === undefined || keyAuthorization === undefined) return undefined;
     const { challengeCertificate } = await import('../acme/tls-alpn01.ts');
     return challengeCertificate(domain, keyAuthorization, new Date());
   }
 
-  async function deploy(certificates: readonly Certificate[]): Promise<void> {
-    await publisher.deploy(certificates, () => workers.setCertificates(certificates));
-    if (certificates.length === plan.certificates.length) covered.resolve();
-  }
-
   async function serveStored() {
     const { stateDir, acme } = config;
     const store = await createStore({ stateDir, directoryUrl: acme.directoryUrl, log });
     const refuseToRegister = await adopt(config, store, log);
-    const usable = servable(await store.readCertificates(), plan.certificates);
-    await deploy(usable.filter((certificate) => loads(certificate, log)));
+    await deployment.follow(config, await store.readCertificates());
     return { store, refuseToRegister };
   }
 
-  let running = new AbortController();
-  let renewNow = () => {};
-  async function keepCertificates({ keep }: Issuance): Promise<void> {
-    running.abort();
-    running = new AbortController();
-    const until = AbortSignal.any([stopping.signal, running.signal]);
-    const manager = await keep(plan, { deploy, onAccount: publisher.setAccount }, until);
-    renewNow = () => manager.renewNow();
+  let kept:
+    | { plan: RoutingPlan; until: AbortController; manager: Pick<Manager, 'renewNow' | 'asked'> }
+    | undefined;
+  async function keepCertificates({ keep }: Issuance, plan: RoutingPlan): Promise<void> {
+    const until = new AbortController();
+    const hooks = { deploy: deployment.offer, onAccount: publisher.setAccount };
+    // The one before goes on until this one has read the disk: if it cannot, somebody still renews.
+    const manager = await keep(plan, hooks, AbortSignal.any([stopping.signal, until.signal]));
+    const before = kept;
+    kept = { plan, until, manager };
+    before?.until.abort();
+    const asked = before?.manager.asked() ?? [];
+    if (asked.length > 0) manager.renewNow(asked);
   }
 
   const stored = serveStored();
@@ -124,27 +126,41 @@ export async function startIngress(config: Config, options: IngressOptions): Pro
     setHttpChallenge,
     log,
   });
-  await keepCertificates(issuance);
+  await keepCertificates(issuance, config);
 
-  async function follow(next: RoutingPlan): Promise<void> {
-    const sameNames = JSON.stringify(next.certificates) === JSON.stringify(plan.certificates);
-    plan = next;
-    await workers.setRoutes(next.routes);
+  let newest: RoutingPlan = config;
+  const catchUp = newestWins(async () => {
+    const next = newest;
+    const sameNames = JSON.stringify(next.certificates) === JSON.stringify(kept?.plan.certificates);
+    // Routes wait for no disk: if it cannot be read, that fails below and is tried again.
+    const stored = sameNames ? [] : await store.readCertificates().catch(() => []);
+    await deployment.follow(next, stored);
     log.info({ hosts: next.routes.length }, 'routes replaced');
-    if (sameNames) return;
-    // A name that is no longer routed is no longer served either.
-    await deploy(servable(await store.readCertificates(), next.certificates));
-    await keepCertificates(issuance);
+    if (!sameNames) await keepCertificates(issuance, next);
+  });
+
+  /** Until it has worked, or there are newer ones. */
+  async function follow(next: RoutingPlan): Promise<void> {
+    newest = next;
+    for (let retryMs = FIRST_RETRY_MS; newest === next && !stopping.signal.aborted; ) {
+      try {
+        return await catchUp();
+      } catch (err) {
+        log.error({ err, retryMs }, 'new routes cannot be followed');
+      }
+      await systemClock.sleep(retryMs, stopping.signal).catch(() => {});
+      retryMs = Math.min(retryMs * 2, LAST_RETRY_MS);
+    }
   }
 
   const watch = config.routesFile && watchRoutes(config, log, follow);
-  const ready = Promise.all([covered.promise, publisher.complete]).then(() =>
-    log.info({ domains: plan.domains }, 'ready'),
+  const ready = Promise.all([deployment.covered, publisher.complete]).then(() =>
+    log.info({ domains: deployment.plan().domains }, 'ready'),
   );
   return {
     address,
     ready,
-    renewNow: () => renewNow(),
+    renewNow: () => kept?.manager.renewNow(),
     reloadRoutes: async () => watch?.reload(),
     async stop() {
       watch?.close();
@@ -197,26 +213,13 @@ async function adopt(config: Config, store: Store, log: Log): Promise<string | u
   }
 }
 
-/** One that cannot be served (a key that is too weak for this OpenSSL, say) must not take the others down. */
-function loads({ chain, key, names }: Certificate, log: Log): boolean {
-  try {
-    createSecureContext({ cert: chain, key });
-    return true;
-  } catch (err) {
-    log.error({ err, domain: names[0] }, 'certificate on disk cannot be served');
-    return false;
-  }
-}
-
 function watchRoutes(config: Config, log: Log, follow: (plan: RoutingPlan) => Promise<void>) {
   const { path, text: current } = config.routesFile!;
   return watchRoutesFile({
     path,
     current,
     parse: (text) => planFromFile(config.fixedRouting, { path, text }),
-    onRoutes: (plan) => {
-      follow(plan).catch((err: unknown) => log.error({ err }, 'new routes cannot be followed'));
-    },
+    onRoutes: (plan) => void follow(plan),
     onProblem: (err) => log.error({ err, file: path }, 'routes file refused, the old routes go on'),
   });
 }

@@ -45,7 +45,7 @@ export interface Issuance {
     plan: RoutingPlan,
     hooks: Pick<ManagerOptions, 'deploy' | 'onAccount'>,
     signal: AbortSignal,
-  ): Promise<Pick<Manager, 'renewNow'>>;
+  ): Promise<Pick<Manager, 'renewNow' | 'asked'>>;
   close(): Promise<void>;
 }
 

@@ -227,9 +227,10 @@ export const settings: readonly Setting[] = [
   {
     name: 'ACME_EMAIL',
     aliases: ['CERTBOT_EMAIL'],
-    meaning: 'A contact for the ACME account. Optional.',
+    meaning:
+      'A contact for the ACME account. Optional; one that the CA refuses is left out, and the log says so.',
     byDefault: '',
-    example: 'ops@example.com',
+    example: 'you@your-domain.com',
     security: 'The CA keeps it; the evidence does not show it.',
   },
   {

@@ -24,6 +24,7 @@ function describeDomain(status: DomainStatus, now: Date): string {
     window && line('  window', `${window.start} to ${window.end}`),
     line('  next', `${due ? 'due now' : next.at} (${next.reason})`),
     orderSince && line('  order', `under way since ${orderSince}`),
+    ...status.damaged.map((each) => line('  damaged', each)),
     failure && line('  last failure', `${failure.at}${times(failure.failures)}: ${failure.reason}`),
     line('  CAA', describeCaa(status.caa)),
     line('  records', describeRecords(status.records)),

@@ -36,6 +36,8 @@ export interface DomainStatus {
   readonly caa: CaaStatus;
   /** Of all names of its certificate. */
   readonly records: RecordsStatus;
+  /** Certificates stored for it that cannot be served, each with the reason; they are kept beside. */
+  readonly damaged: readonly string[];
 }
 
 /** `at` is when it was looked at. */
@@ -116,11 +118,11 @@ export async function readStatus(
   now = new Date(),
 ): Promise<Status> {
   const { stateDir, acme, certificates } = config;
-  const damaged = new Set<string>();
+  const damaged = new Map<string, string>();
   const store = await createStore({
     stateDir,
     directoryUrl: acme.directoryUrl,
-    readOnly: { damaged: (path) => void damaged.add(`${path} is damaged`) },
+    readOnly: { damaged: (path, why) => void damaged.set(path, why) },
   });
   const problems: string[] = [];
   const account = await store.readAccount().catch((error: Error) => void problems.push(error.message));
@@ -134,7 +136,7 @@ export async function readStatus(
     directory: acme.directoryUrl,
     account: account?.url,
     at: now.toISOString(),
-    problems: [...problems, ...damaged],
+    problems: [...problems, ...[...damaged].map(([path, why]) => `${path} is damaged: ${why}`)],
     domains: domains.flat(),
   };
 }
@@ -159,6 +161,8 @@ async function statusOf(names: readonly Domain[], shared: Shared): Promise<Domai
     ...(daysBefore !== undefined && { daysBefore }),
   });
   const records = await recordsOf(names, shared);
+  // Once there is another in its place, what was set aside is history.
+  const aside = certificate === undefined ? await store.damagedCertificates(names[0]!) : [];
   const order = await store.readOrder(names[0]!);
   const common = {
     certificate: certificate && factsOf(certificate),
@@ -169,6 +173,7 @@ async function statusOf(names: readonly Domain[], shared: Shared): Promise<Domai
       held?.failedAt === undefined
         ? undefined
         : { at: held.failedAt, reason: held.reason, failures: held.failures },
+    damaged: aside.map(({ path, why }) => `${path}: ${why}`),
   };
   return Promise.all(
     names.map(async (domain) => ({

@@ -7,7 +7,7 @@ import { createSecureContext } from 'node:tls';
 import type { Bundle } from '../evidence/bundle.ts';
 import type { ServedCertificate } from '../proxy/listener.ts';
 import type { Route } from '../proxy/routes.ts';
-import { type Clock, systemClock } from './lib/clock.ts';
+import { type Clock, monotonicMs, systemClock } from './lib/clock.ts';
 import { CodedError } from './lib/coded-error.ts';
 import type { Log } from './lib/log.ts';
 import type {
@@ -186,12 +186,12 @@ export function createWorkers(options: WorkersOptions): Workers {
   /** Keeps one place filled: a dead worker is replaced at once, one that keeps dying after a growing pause. */
   async function keep(first: Worker): Promise<void> {
     let worker: Worker | undefined = first;
-    let born = clock.now().getTime();
+    let born = monotonicMs(clock);
     let failures = 0;
     while (!stopping.signal.aborted) {
       if (worker !== undefined) await ended(worker.process);
       if (stopping.signal.aborted) return;
-      failures = clock.now().getTime() - born < HEALTHY_LIFE_MS ? failures + 1 : 1;
+      failures = monotonicMs(clock) - born < HEALTHY_LIFE_MS ? failures + 1 : 1;
       const pauseMs = failures === 1 ? 0 : Math.min(1_000 * 2 ** (failures - 2), LONGEST_BACK_OFF_MS);
       log[failures > 3 ? 'error' : 'warn'](
         { pid: worker?.process.pid, failures, pauseMs },
@@ -199,7 +199,7 @@ export function createWorkers(options: WorkersOptions): Workers {
       );
       await clock.sleep(pauseMs, stopping.signal).catch(() => {});
       if (stopping.signal.aborted) return;
-      born = clock.now().getTime();
+      born = monotonicMs(clock);
       worker = await startWorker().then(
         (started) => started.worker,
         (err: unknown) => {

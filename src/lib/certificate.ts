@@ -1,6 +1,7 @@
 // A certificate with its chain and key, as it is stored, served and put into evidence.
 
 import { createPrivateKey, X509Certificate } from 'node:crypto';
+import { createSecureContext } from 'node:tls';
 import { CodedError } from './coded-error.ts';
 import { type Domain, parseDomain } from './domain.ts';
 
@@ -20,29 +21,59 @@ export interface Certificate {
   readonly sha256: string;
 }
 
-export type CertificateErrorCode = 'certificate-unreadable' | 'key-unreadable' | 'key-mismatch' | 'no-names';
+export type CertificateErrorCode =
+  | 'certificate-unreadable'
+  | 'key-unreadable'
+  | 'key-mismatch'
+  | 'no-names'
+  | 'name-not-covered'
+  | 'does-not-load';
 
 export class CertificateError extends CodedError<CertificateErrorCode> {
   override readonly name = 'CertificateError';
 }
 
-/** Parses and proves that the key belongs to the leaf. Throws CertificateError; never puts the key into its text. */
-export function readCertificate(chain: string, key: string): Certificate {
+/**
+ * Parses, and proves that the key belongs to the leaf and that a TLS server can load both. Whoever reads a certificate,
+ * from disk, from an earlier image or from the CA, reads it here, so that none that cannot be served is taken for one that
+ * can. `name` is one that it must cover. Throws CertificateError; never puts the key into its text.
+ */
+export function readCertificate(chain: string, key: string, name?: Domain): Certificate {
   const leaf = readLeaf(chain);
   const privateKey = readKey(key);
   if (!leaf.checkPrivateKey(privateKey)) {
     throw new CertificateError('key-mismatch', `the key is not that of certificate ${leaf.serialNumber}`);
   }
+  const pem = privateKey.export({ type: 'pkcs8', format: 'pem' }).toString();
+  const why = loadFault({ chain, key: pem });
+  if (why !== undefined) {
+    throw new CertificateError('does-not-load', `certificate ${leaf.serialNumber} cannot be served: ${why}`);
+  }
+  const names = namesOf(leaf);
+  if (name !== undefined && !names.includes(name)) {
+    throw new CertificateError('name-not-covered', `it is for ${names.join(', ')}, not for ${name}`);
+  }
   return {
-    names: namesOf(leaf),
+    names,
     chain,
-    key: privateKey.export({ type: 'pkcs8', format: 'pem' }).toString(),
+    key: pem,
     serial: leaf.serialNumber,
     notBefore: leaf.validFromDate,
     notAfter: leaf.validToDate,
     issuer: leaf.issuer.split('\n').reverse().join(', '),
     sha256: leaf.fingerprint256.replaceAll(':', '').toLowerCase(),
   };
+}
+
+/** Why the OpenSSL that we run on would not serve this; undefined if it would. What one loads another may refuse. */
+export function loadFault({ chain, key }: Pick<Certificate, 'chain' | 'key'>): string | undefined {
+  try {
+    createSecureContext({ cert: chain, key });
+    return undefined;
+  } catch (error) {
+    // "error:0A00018F:SSL routines::ee key too small"
+    return (error as Error).message.replace(/^error:[0-9A-F]+:/, '').replace('::', ': ');
+  }
 }
 
 /** The certificates of a PEM text, each as its own PEM block. */

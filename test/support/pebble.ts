@@ -327,7 +327,7 @@ function isPortTaken(error: unknown): boolean {
   return error instanceof Error && /address already in use/.test(error.message);
 }
 
-async function makeServerCertificate() {
+export async function makeServerCertificate() {
   const algorithm = { name: 'ECDSA', namedCurve: 'P-256', hash: 'SHA-256' };
   const newKeys = () => webcrypto.subtle.generateKey(algorithm, true, ['sign', 'verify']);
   const [caKeys, keys] = await Promise.all([newKeys(), newKeys()]);

@@ -1,0 +1,101 @@
+// The one owner of what is served: routes, certificates and their evidence. Whoever asks is put in line, and the newest wins.
+
+import { servable } from '../acme/selection.ts';
+import type { Publisher } from './evidence-publisher.ts';
+import { type Certificate, CertificateError, loadFault } from './lib/certificate.ts';
+import type { Log } from './lib/log.ts';
+import { newestWins } from './lib/newest-wins.ts';
+import type { RoutingPlan } from './routing.ts';
+
+export interface DeploymentParts {
+  /** Each resolves once every worker serves by it. */
+  setRoutes(routes: RoutingPlan['routes']): Promise<void>;
+  setCertificates(certificates: readonly Certificate[]): Promise<void>;
+  /** Swaps certificates together with the evidence for them. */
+  readonly publisher: Pick<Publisher, 'deploy'>;
+  readonly log: Log;
+}
+
+/** Each call resolves once what it asks for, or what was asked later, is served. */
+export interface Deployment {
+  /** The one that was asked for last. */
+  plan(): RoutingPlan;
+  /** `stored` is what lies on disk for it: it serves the names that nothing serves yet. */
+  follow(plan: RoutingPlan, stored: readonly Certificate[]): Promise<void>;
+  /**
+   * `fresh` takes the place of the one for the same names. The others of `certificates` serve only where nothing does: who
+   * asks may know them from before another's request. Rejects if `fresh` is not served; what was served then goes on.
+   */
+  offer(certificates: readonly Certificate[], fresh: Certificate): Promise<void>;
+  /** Resolves when every certificate of the plan is served for the first time. */
+  readonly covered: Promise<void>;
+}
+
+export function createDeployment(first: RoutingPlan, parts: DeploymentParts): Deployment {
+  const { publisher, log } = parts;
+  const covered = Promise.withResolvers<void>();
+  let plan = first;
+  /** What is served, and what was offered since and is in line. */
+  let known: readonly Certificate[] = [];
+  let served: readonly Certificate[] = [];
+
+  const applyRoutes = newestWins(() => parts.setRoutes(plan.routes));
+
+  const applyCertificates = newestWins(async () => {
+    const taken = known;
+    const wanted = plan.certificates;
+    const target = servable(taken, wanted);
+    try {
+      if (!sameCertificates(target, served))
+        await publisher.deploy(target, () => parts.setCertificates(target));
+    } catch (error) {
+      // One that the workers refuse must not come along with the next that is offered.
+      known = [...served, ...known.filter((each) => !taken.includes(each))];
+      throw error;
+    }
+    served = target;
+    known = [...served, ...known.filter((each) => !taken.includes(each))];
+    if (target.length === wanted.length) covered.resolve();
+  });
+
+  /** One that does not load is left out, and the rest is served. */
+  function isSound(certificate: Certificate): boolean {
+    const why = loadFault(certificate);
+    if (why === undefined) return true;
+    const { names, serial } = certificate;
+    log.error({ domain: names[0], serial, why }, 'certificate left out, it cannot be served');
+    return false;
+  }
+
+  function fillGaps(certificates: readonly Certificate[]): void {
+    const missing = certificates.filter((each) => !known.some((other) => sameSubject(each, other)));
+    known = [...known, ...missing.filter(isSound)];
+  }
+
+  return {
+    plan: () => plan,
+    covered: covered.promise,
+    async follow(next, stored) {
+      plan = next;
+      fillGaps(servable(stored, next.certificates));
+      // A name that is no longer routed is no longer served either.
+      await Promise.all([applyRoutes(), applyCertificates()]);
+    },
+    async offer(certificates, fresh) {
+      fillGaps(certificates.filter((each) => each !== fresh));
+      const sound = isSound(fresh);
+      if (sound) known = [...known.filter((each) => !sameSubject(each, fresh)), fresh];
+      await applyCertificates();
+      if (!sound) throw new CertificateError('does-not-load', `certificate ${fresh.serial} cannot be served`);
+    },
+  };
+}
+
+/** Whether one takes the place of the other: stored under the same name, for the same names. */
+function sameSubject(a: Certificate, b: Certificate): boolean {
+  return a.names[0] === b.names[0] && [...a.names].sort().join() === [...b.names].sort().join();
+}
+
+function sameCertificates(a: readonly Certificate[], b: readonly Certificate[]): boolean {
+  return a.length === b.length && a.every(({ sha256 }, i) => sha256 === b[i]!.sha256);
+}
