@@ -1,9 +1,9 @@
 // The environment and the routes file, read once into a Config; every mistake in them is reported together.
 
 import { X509Certificate } from 'node:crypto';
-import { readFileSync } from 'node:fs';
+import { readdirSync, readFileSync } from 'node:fs';
 import { availableParallelism } from 'node:os';
-import { resolve } from 'node:path';
+import { join, resolve } from 'node:path';
 import type { ChallengeType } from '../acme/issuer.ts';
 import { DnsError, type DnsProvider, type ProviderKind } from '../dns/provider.ts';
 import { chooseProvider, providerKinds } from '../dns/provider-choice.ts';
@@ -13,6 +13,8 @@ import { type ConfigWarning, type Env, type Environment, readEnvironment } from 
 import { splitChain } from './lib/certificate.ts';
 import { isWildcard } from './lib/domain.ts';
 import type { LogLevel } from './lib/log.ts';
+import type { NginxFile } from './nginx-files.ts';
+import { judgeNginxFiles } from './nginx-judgement.ts';
 import { parseRoutesFile, RoutesFileError, type UpstreamTimeouts } from './routes-file.ts';
 import { type FixedRouting, planRouting, type RoutingPlan, readFixedRouting } from './routing.ts';
 import {
@@ -173,16 +175,22 @@ const letsEncrypt = {
 } as const;
 
 export type ReadFile = (path: string) => string;
+export type ListFolder = (path: string) => readonly string[];
 
 /** Reads nothing but `env` and the files named in it, and contacts nothing. Throws ConfigError. */
-export function readConfig(env: Env, readFile: ReadFile = (path) => readFileSync(path, 'utf8')): Config {
+export function readConfig(
+  env: Env,
+  readFile: ReadFile = (path) => readFileSync(path, 'utf8'),
+  listFolder: ListFolder = (path) => readdirSync(path),
+): Config {
   const environment = readEnvironment(env, knownVariables());
   refuseUnsupported(environment);
   const alpn = environment.read('ALPN', parseAlpn) ?? ['h2', 'http/1.1'];
   const timeouts = readTimeouts(environment);
   const fixedRouting = readFixedRouting(environment, timeouts, alpn.join() === 'h2');
   const routesFile = environment.read('ROUTES_FILE', (path) => readRoutesFile(path, readFile));
-  const plan = readPlan(environment, fixedRouting, routesFile);
+  const nginx = readNginxFolder(environment, readFile, listFolder);
+  const plan = readPlan(environment, fixedRouting, routesFile, nginx);
   const listen = readListen(environment, alpn);
   const acme = readAcme(environment, readFile);
   const config: Config = {
@@ -219,7 +227,7 @@ export function planFromFile(fixed: FixedRouting, file: RoutesFile): RoutingPlan
   if (problems.length === 0) return plan;
   throw new RoutesFileError(
     file.path,
-    problems.map((problem) => ({ place: { file: file.path }, ...problem })),
+    problems.map(({ subject, cure }) => ({ place: { file: file.path }, subject, cure })),
   );
 }
 
@@ -290,8 +298,10 @@ function readPlan(
   environment: Environment,
   fixed: FixedRouting,
   routesFile: RoutesFile | undefined,
+  nginx: NginxFolder,
 ): RoutingPlan {
-  const { plan, problems } = planRouting(fixed, readFileRoutes(environment, fixed, routesFile));
+  const fileRoutes = readFileRoutes(environment, fixed, routesFile);
+  const { plan, problems } = planRouting(fixed, fileRoutes);
   // A domain or upstream that could not be read is one mistake: what follows from it is not told as another.
   if (environment.isWrong('DOMAIN', 'DOMAINS', 'TARGET_ENDPOINT', 'ROUTING_MAP', 'ROUTES_FILE')) return plan;
   if (plan.domains.length === 0) {
@@ -301,8 +311,47 @@ function readPlan(
       'wants DOMAIN, DOMAINS, or a ROUTES_FILE that names hosts',
     );
   }
-  for (const { subject, cure } of problems) environment.refuse(routingVariable(environment), subject, cure);
+  const { mistakes, warnings, unsettled } = judgeNginxFiles(nginx.path, nginx.files, {
+    domains: plan.domains,
+    named: [...fixed.routes, ...fileRoutes],
+    fallback: fixed.fallback,
+    hasMap: environment.has('ROUTING_MAP'),
+  });
+  for (const { domain, subject, cure } of problems) {
+    if (!unsettled.includes(domain)) environment.refuse(routingVariable(environment), subject, cure);
+  }
+  for (const { place, subject, cure } of mistakes) environment.refuse(place, subject, cure);
+  for (const { variable, warning } of warnings) environment.warn(variable, warning);
   return plan;
+}
+
+interface NginxFolder {
+  readonly path: string;
+  readonly files: readonly NginxFile[];
+}
+
+/** Where the 1.x images read nginx files from. */
+const NGINX_CONF_DIR = '/etc/nginx/conf.d';
+
+function readNginxFolder(environment: Environment, readFile: ReadFile, listFolder: ListFolder): NginxFolder {
+  const named = environment.read('NGINX_CONF_DIR', parsePath);
+  const path = named ?? NGINX_CONF_DIR;
+  if (path === 'none') return { path, files: [] };
+  try {
+    const names = listFolder(path).filter((name) => name.endsWith('.conf'));
+    return {
+      path,
+      files: names.sort().map((name) => ({ path: join(path, name), text: readFile(join(path, name)) })),
+    };
+  } catch (error) {
+    const { code } = error as NodeJS.ErrnoException;
+    if (named !== undefined || (code !== 'ENOENT' && code !== 'ENOTDIR')) {
+      const { subject, cure } = unreadable(error);
+      const file = (error as NodeJS.ErrnoException).path ?? path;
+      environment.refuse({ variable: 'NGINX_CONF_DIR', file }, subject, cure);
+    }
+    return { path, files: [] };
+  }
 }
 
 /** The setting that an operator would look at first. */

@@ -14,7 +14,7 @@ import type { Issuance } from './issuance.ts';
 import type { Certificate } from './lib/certificate.ts';
 import type { Log } from './lib/log.ts';
 import { watchRoutesFile } from './routes-file.ts';
-import type { RoutingPlan } from './routing.ts';
+import { describeRoutes, type RoutingPlan } from './routing.ts';
 import type { WorkerSettings } from './worker-messages.ts';
 import { createWorkers } from './workers.ts';
 
@@ -112,6 +112,7 @@ export async function startIngress(config: Config, options: IngressOptions): Pro
   const [{ store, refuseToRegister }, address] = started;
   const { httpPort } = config.listen;
   log.info({ ...address, httpPort, workers: config.workers, domains: config.domains }, 'serving');
+  log.info({ routes: describeRoutes(config.routes) }, 'where requests go');
   void publisher.run(stopping.signal);
   const { createIssuance } = await import('./issuance.ts');
   const { setChallenge, setHttpChallenge } = workers;
@@ -130,7 +131,7 @@ export async function startIngress(config: Config, options: IngressOptions): Pro
     const sameNames = JSON.stringify(next.certificates) === JSON.stringify(plan.certificates);
     plan = next;
     await workers.setRoutes(next.routes);
-    log.info({ hosts: next.routes.length }, 'routes replaced');
+    log.info({ hosts: next.routes.length, routes: describeRoutes(next.routes) }, 'routes replaced');
     if (sameNames) return;
     // A name that is no longer routed is no longer served either.
     await deploy(servable(await store.readCertificates(), next.certificates));

@@ -35,6 +35,7 @@ export interface RoutingPlan {
 
 /** What cannot be served of the settings and the file together, and what would mend it. */
 export interface RoutingProblem {
+  readonly domain: Domain;
   readonly subject: string;
   readonly cure: string;
 }
@@ -153,11 +154,13 @@ export function planRouting(
   for (const { host } of fixed.routes) {
     if (fileRoutes.some((route) => route.host === host)) {
       problems.push({
+        domain: host,
         subject: `${host} is in ROUTING_MAP and in the routes file`,
         cure: 'wants one of them',
       });
     } else if (!isCovered(domains, host)) {
       problems.push({
+        domain: host,
         subject: `${host} has a route, but is not among the domains`,
         cure: 'wants it in DOMAINS',
       });
@@ -170,6 +173,7 @@ export function planRouting(
   if (fixed.fallback === undefined) {
     for (const domain of without) {
       problems.push({
+        domain,
         subject: `${domain} has no upstream`,
         cure: 'wants TARGET_ENDPOINT, or an entry in ROUTING_MAP or the routes file',
       });
@@ -216,4 +220,25 @@ function groupNames(domains: readonly Domain[], alias: Alias | undefined): Domai
   return [...groups.values()].map((names) =>
     names.filter((name) => !names.some((other) => other !== name && covers(other, name))),
   );
+}
+
+const MOST_DESCRIBED = 50;
+
+/** Where each host goes, as it would be written: `http://app:80`, or each path with its own. */
+export function describeRoutes(routes: readonly Route[]): Record<string, string> {
+  const described = routes.slice(0, MOST_DESCRIBED).map(({ host, paths }) => {
+    const [only] = paths;
+    const plain = paths.length === 1 && only!.prefix === '/';
+    const each = paths.map(({ prefix, upstream }) => `${prefix} to ${describeUpstream(upstream)}`);
+    return [host, plain ? describeUpstream(only!.upstream) : each.join('; ')];
+  });
+  const more = routes.length - described.length;
+  return Object.fromEntries([...described, ...(more > 0 ? [['and', `${more} more`]] : [])]);
+}
+
+function describeUpstream({ protocol, addresses }: UpstreamSettings): string {
+  const scheme = protocol === 'auto' ? '' : `${protocol}://`;
+  return addresses
+    .map(({ host, port }) => `${scheme}${host.includes(':') ? `[${host}]` : host}:${port}`)
+    .join(', ');
 }

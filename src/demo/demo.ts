@@ -87,6 +87,7 @@ export async function runDemo({ port, out, err, signal }: DemoOptions): Promise<
   const config = readConfig({
     DOMAIN: 'localhost',
     ROUTES_FILE: routesFile,
+    NGINX_CONF_DIR: 'none',
     LISTEN_ADDRESS: '127.0.0.1',
     PORT: String(port),
     CHALLENGE_TYPE: 'tls-alpn-01',
