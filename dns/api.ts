@@ -153,7 +153,8 @@ export async function readAllPages<T>(
 }
 
 function refusalCode(status: number): DnsErrorCode {
-  if (status === 401 || status === 403) return 'unauthorized';
+  if (status === 401) return 'credentials-refused';
+  if (status === 403) return 'permission-missing';
   if (status === 404) return 'zone-not-found';
   if (status === 409) return 'conflict';
   if (status === 429) return 'rate-limited';

@@ -20,7 +20,7 @@ export interface AssumeRoleOptions {
   readonly now: () => Date;
 }
 
-/** Keys that lapse at `expiration`. Rejects with DnsError, `unauthorized` if the role may not be assumed. */
+/** Keys that lapse at `expiration`. Rejects with DnsError, `credentials-refused` if the role may not be assumed. */
 export async function assumeRole(options: AssumeRoleOptions): Promise<AwsKeys & { expiration: Date }> {
   const { api, url, roleArn } = options;
   const body = new URLSearchParams({

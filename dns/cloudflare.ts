@@ -139,7 +139,7 @@ class Refusal extends DnsError {
   readonly codes: readonly number[];
   constructor(error: DnsError, codes: readonly number[]) {
     const code = codes.some((one) => BAD_CREDENTIALS.includes(one))
-      ? 'unauthorized'
+      ? 'credentials-refused'
       : codes.some((one) => CONFLICTING_RECORD.includes(one))
         ? 'conflict'
         : error.code;

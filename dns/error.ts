@@ -2,7 +2,10 @@
 
 export type DnsErrorCode =
   | 'zone-not-found'
-  | 'unauthorized'
+  /** It does not know who we are, or the token is no longer good. */
+  | 'credentials-refused'
+  /** It knows who we are, and that is not enough. */
+  | 'permission-missing'
   | 'rate-limited'
   | 'conflict'
   | 'refused'
@@ -11,19 +14,41 @@ export type DnsErrorCode =
   | 'unsupported'
   | 'not-visible';
 
-/** The message names the provider or server, the subject and its own words; never a credential. */
+/** What only an operator can mend: waiting changes nothing. */
+const OPERATORS: readonly DnsErrorCode[] = ['zone-not-found', 'credentials-refused', 'permission-missing'];
+
+export interface DnsErrorOptions extends ErrorOptions {
+  readonly retryAfterMs?: number | undefined;
+  readonly provider?: string | undefined;
+  readonly variable?: string | undefined;
+  readonly cure?: string | undefined;
+}
+
+/** The message names the provider or server, the subject and its own words, then the cure; never a credential. */
 export class DnsError extends Error {
   override readonly name = 'DnsError';
   readonly code: DnsErrorCode;
+  readonly subject: string;
   /** How long the other side asked to be left alone. */
   readonly retryAfterMs?: number;
-  constructor(
-    code: DnsErrorCode,
-    message: string,
-    options?: ErrorOptions & { retryAfterMs?: number | undefined },
-  ) {
-    super(message, options);
+  readonly provider?: string;
+  /** The setting to look at. */
+  readonly variable?: string;
+  /** What an operator should do, where it is known. */
+  readonly cure?: string;
+  constructor(code: DnsErrorCode, subject: string, options: DnsErrorOptions = {}) {
+    const { retryAfterMs, provider, variable, cure, ...others } = options;
+    super(cure === undefined ? subject : `${subject}; ${cure}`, others);
     this.code = code;
-    if (options?.retryAfterMs !== undefined) this.retryAfterMs = options.retryAfterMs;
+    this.subject = subject;
+    if (retryAfterMs !== undefined) this.retryAfterMs = retryAfterMs;
+    if (provider !== undefined) this.provider = provider;
+    if (variable !== undefined) this.variable = variable;
+    if (cure !== undefined) this.cure = cure;
   }
+}
+
+/** Whether it stays so until an operator changes a setting or something at the provider. */
+export function needsOperator(error: unknown): error is DnsError {
+  return error instanceof DnsError && OPERATORS.includes(error.code);
 }

@@ -138,7 +138,7 @@ function refused(api: Api, command: string, errors: readonly Element[]) {
   const numbers = errors.map(({ attributes }) => attributes.Number ?? '');
   const said = errors.map(({ text }, index) => `${text.trim()} (${numbers[index]})`).join('; ');
   if (numbers.some((number) => /^10\d{5}$/.test(number)))
-    return api.error('unauthorized', `${command}: ${said}`);
+    return api.error('credentials-refused', `${command}: ${said}`);
   if (numbers.includes('500000')) return api.error('rate-limited', `${command}: ${said}`);
   if (numbers.some((number) => ['2019166', '2016166', '2030166'].includes(number))) {
     return api.error('zone-not-found', `${command}: ${said}`);

@@ -92,7 +92,7 @@ function createCall(api: Api, base: string, keys: Readonly<Record<string, string
     const words = said(reply);
     const refusal = api.refusal(reply, `POST ${path}`, words);
     // Bad keys and foreign domains come as status 400, told apart by their words alone.
-    if (/invalid (secret )?api ?key/i.test(words)) throw new DnsError('unauthorized', refusal.message);
+    if (/invalid (secret )?api ?key/i.test(words)) throw new DnsError('credentials-refused', refusal.message);
     if (/invalid domain/i.test(words)) throw new DnsError('zone-not-found', refusal.message);
     throw refusal;
   };

@@ -1,5 +1,6 @@
 // Every kind of DNS provider, and the choice of one by its name or by the credentials that are set.
 
+import { nearest } from '../src/lib/spelling.ts';
 import { acmeDnsKind } from './acme-dns.ts';
 import { cloudflareKind } from './cloudflare.ts';
 import { desecKind } from './desec.ts';
@@ -33,7 +34,8 @@ export const providerKinds: readonly ProviderKind[] = [
 
 export interface ProviderProblem {
   readonly variable: string;
-  readonly problem: string;
+  readonly subject: string;
+  readonly cure: string;
 }
 
 export type ProviderChoice =
@@ -58,7 +60,8 @@ export function chooseProvider(
       problems: [
         {
           variable: 'DNS_PROVIDER',
-          problem: `credentials of several providers are set, say which one: ${names}`,
+          subject: 'credentials of several providers are set',
+          cure: `say which one: ${names}`,
         },
       ],
     };
@@ -82,14 +85,19 @@ function choiceByName(named: string, env: Readonly<Record<string, string | undef
     (candidate) => candidate.name === named || candidate.aliases?.includes(named),
   );
   if (kind === undefined) {
-    const names = providerKinds.map((candidate) => candidate.name).join(', ');
-    return {
-      problems: [{ variable: 'DNS_PROVIDER', problem: `${JSON.stringify(named)} is not one of ${names}` }],
-    };
+    const names = providerKinds.map((candidate) => candidate.name);
+    const like = nearest(
+      named,
+      providerKinds.flatMap(({ name, aliases = [] }) => [name, ...aliases]),
+    );
+    const subject = `${JSON.stringify(named)} is not one of ${names.join(', ')}`;
+    const cure = like === undefined ? 'wants one of them' : `was ${like} meant?`;
+    return { problems: [{ variable: 'DNS_PROVIDER', subject, cure }] };
   }
   const problems = missingOf(kind, env).map((variable) => ({
     variable: variable.name,
-    problem: `DNS_PROVIDER=${named} needs it: ${variable.meaning}${alsoKnownAs(variable)}`,
+    subject: `DNS_PROVIDER=${named} needs it`,
+    cure: `wants ${variable.meaning}${alsoKnownAs(variable)}`,
   }));
   return problems.length > 0 ? { problems } : { kind, credentials: credentialsOf(kind, env) };
 }

@@ -189,7 +189,7 @@ function refusal(server: ServerAddress, code: number, subject: string): DnsError
     code === 2
       ? 'unreachable'
       : code === 5
-        ? 'unauthorized'
+        ? 'credentials-refused'
         : code === 9 || code === 10
           ? 'zone-not-found'
           : 'refused';

@@ -307,7 +307,7 @@ function codeOf(reason: string, said: string): DnsErrorCode | undefined {
     return 'rate-limited';
   const credentials =
     /^(InvalidClientTokenId|ExpiredToken|SignatureDoesNotMatch|AccessDenied|UnrecognizedClient)/;
-  if (credentials.test(reason)) return 'unauthorized';
+  if (credentials.test(reason)) return 'credentials-refused';
   return reason === 'InvalidChangeBatch' && /conflict/i.test(said) ? 'conflict' : undefined;
 }
 
@@ -394,7 +394,7 @@ function createCalls(api: Api, open: () => Promise<Client>) {
           if (ChangeInfo.Status === 'INSYNC') return;
         } catch (error) {
           // The change is made; a key that may not ask after it, or an API in trouble, does not undo that.
-          if (error instanceof DnsError && error.code === 'unauthorized') return;
+          if (error instanceof DnsError && error.code === 'credentials-refused') return;
           if (!(error instanceof DnsError)) throw error;
         }
         await sleep(Math.min(firstPauseMs * 2 ** Math.min(attempt, 10), LONGEST_SYNC_PAUSE_MS));

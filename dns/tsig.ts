@@ -61,7 +61,7 @@ export function signMessage(message: Message, key: TsigKey, now: Date): SignedMe
 
 /**
  * The answer to a message signed with `requestMac`, with its signature checked and taken off. Throws DnsError
- * `unauthorized` when the server refuses the key, `unintelligible` when the answer is not signed with it.
+ * `credentials-refused` when the server refuses the key, `unintelligible` when the answer is not signed with it.
  */
 export function verifyAnswer(bytes: Buffer, requestMac: Buffer, key: TsigKey, now: Date): Message {
   const message = decodeMessage(bytes);
@@ -70,12 +70,15 @@ export function verifyAnswer(bytes: Buffer, requestMac: Buffer, key: TsigKey, no
     const code = message.flags & 0x0f;
     // An unsigned refusal proves nothing, but there is nothing in it that could be believed wrongly.
     if (code === 9 || code === 5)
-      throw new DnsError('unauthorized', `the server does not accept the key ${key.name}`);
+      throw new DnsError('credentials-refused', `the server does not accept the key ${key.name}`);
     throw new DnsError('unintelligible', 'the answer is not signed');
   }
   const read = readSignature(signature.data);
   if (read.error !== 0)
-    throw new DnsError('unauthorized', `the server refuses the key ${key.name}: ${tsigError(read.error)}`);
+    throw new DnsError(
+      'credentials-refused',
+      `the server refuses the key ${key.name}: ${tsigError(read.error)}`,
+    );
   // RFC 8945 §5.3.1: over the request's MAC, the answer as it was before signing, and the variables.
   const withoutIt = Buffer.from(bytes.subarray(0, startOfLastRecord(bytes)));
   withoutIt.writeUInt16BE(message.additional.length - 1, 10);

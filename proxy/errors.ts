@@ -1,6 +1,7 @@
 // What can go wrong between a client and an upstream: whose fault it is, whether a retry is safe, and the one reply to it.
 
 import { STATUS_CODES } from 'node:http';
+import { errorPage, PAGE_POLICY, prefersHtml } from './error-page.ts';
 
 export type FaultSide = 'downstream' | 'upstream' | 'ingress';
 
@@ -49,6 +50,8 @@ const kinds = {
 
 export type FaultCode = keyof typeof kinds;
 
+export const faultCodes = Object.keys(kinds) as readonly FaultCode[];
+
 /** `message` is for the log and may name addresses; the client is told only what faultReply() says. */
 export class Fault extends Error {
   override readonly name = 'Fault';
@@ -74,20 +77,38 @@ export class Fault extends Error {
 export interface FaultReply {
   readonly status: number;
   readonly reason: string;
-  readonly contentType: string;
-  /** ASCII JSON: `{"error":"upstream-refused","message":"..."}`. */
+  /** In lower case, as both protocols take them. */
+  readonly fields: readonly (readonly [name: string, value: string])[];
+  /** ASCII: JSON as in `{"error":"upstream-refused","message":"..."}`, or a page for those who prefer HTML. */
   readonly body: string;
 }
 
-/** The HTTP reply to a fault; for gRPC see faultTrailers(). */
-export function faultReply(code: FaultCode): FaultReply {
-  const { status, message } = kinds[code];
-  return {
-    status,
-    reason: STATUS_CODES[status] ?? 'Error',
-    contentType: 'application/json',
-    body: `${JSON.stringify({ error: code, message })}\n`,
-  };
+/** Every form of a reply: what is told depends on what was asked, and holds for this moment only (RFC 9110 §12.5.5). */
+const EACH_REPLY = [
+  ['cache-control', 'no-store'],
+  ['vary', 'accept'],
+] as const;
+const JSON_FIELDS = [['content-type', 'application/json'], ...EACH_REPLY] as const;
+const PAGE_FIELDS = [
+  ['content-type', 'text/html; charset=utf-8'],
+  ...EACH_REPLY,
+  ['content-security-policy', PAGE_POLICY],
+  ['x-content-type-options', 'nosniff'],
+] as const;
+
+/** The HTTP reply to a fault. `accept`: the request's field, if it was read. For gRPC see faultTrailers(). */
+export function faultReply(code: FaultCode, accept: string | undefined, now = new Date()): FaultReply {
+  const { status, side, message } = kinds[code];
+  const reason = STATUS_CODES[status] ?? 'Error';
+  if (prefersHtml(accept)) {
+    return { status, reason, fields: PAGE_FIELDS, body: errorPage(code, { status, reason, side, now }) };
+  }
+  return { status, reason, fields: JSON_FIELDS, body: `${JSON.stringify({ error: code, message })}\n` };
+}
+
+/** The Accept of an HTTP/1.1 head, looked up only once it matters: several lines are one list (RFC 9110 §5.3). */
+export function acceptIn(head: string): string {
+  return Array.from(head.matchAll(/\r\naccept:([^\r]*)/gi), ([, value]) => value!).join(',');
 }
 
 /** What a gRPC client is told: trailers-only (gRPC over HTTP2, Responses); the message is percent-safe ASCII. */

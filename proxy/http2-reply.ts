@@ -7,11 +7,11 @@ import type { Http2Stream } from './http2-connection.ts';
 import { errorCode } from './http2-frames.ts';
 import type { Http2Exchange, Http2Request } from './http2-request.ts';
 
-type Answered = Pick<Http2Request, 'method' | 'grpc'>;
+type Answered = Pick<Http2Request, 'method' | 'grpc' | 'fields'>;
 
 /**
  * For gRPC a trailers-only reply with `grpc-status` (HTTP 200, gRPC over HTTP2, Responses), else the fault's status
- * with its JSON body. What was already being answered is reset: a cut reply must not look complete.
+ * with its body. What was already being answered is reset: a cut reply must not look complete.
  */
 export function replyFault(
   stream: Http2Stream,
@@ -22,8 +22,15 @@ export function replyFault(
   if (stream.closed) return;
   if (stream.headersSent) return stream.reset(errorCode.internalError);
   if (request.grpc) return replyGrpcFault(stream, fault, access);
-  const { status, contentType, body } = faultReply(fault.code);
-  replyWhole(stream, request, status, [['content-type', contentType]], Buffer.from(body), access);
+  const { status, fields, body } = faultReply(fault.code, acceptOf(request));
+  replyWhole(stream, request, status, fields, Buffer.from(body), access);
+}
+
+function acceptOf({ fields }: Answered): string {
+  return fields
+    .filter(({ name }) => name === 'accept')
+    .map(({ value }) => value)
+    .join(',');
 }
 
 function replyGrpcFault(stream: Http2Stream, fault: Fault, access: AccessEntry | undefined): void {

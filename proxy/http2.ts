@@ -229,13 +229,13 @@ async function answer(
   }
 }
 
-const UNREAD = { method: 'GET', grpc: false };
+const UNREAD = { method: 'GET', grpc: false, fields: [] };
 
 function refuse(
   stream: Http2Stream,
   code: FaultCode,
   access: AccessEntry | undefined,
-  request: Pick<Http2Request, 'method' | 'grpc'> = UNREAD,
+  request: Pick<Http2Request, 'method' | 'grpc' | 'fields'> = UNREAD,
 ): void {
   if (access !== undefined) access.fault = code;
   replyFault(stream, request, new Fault(code), access);

@@ -2,6 +2,7 @@
 
 import { createServer, type IncomingMessage, type ServerResponse } from 'node:http';
 import type { Log } from '../src/lib/log.ts';
+import { type FaultCode, faultReply } from './errors.ts';
 import { createRouteTable, type Route } from './routes.ts';
 
 export interface PlainHttpOptions {
@@ -41,6 +42,15 @@ const CHALLENGES = '/.well-known/acme-challenge/';
 const MAX_HEAD_BYTES = 16 * 1024;
 const LOOK_INTERVAL_MS = 1_000;
 
+function refusal(
+  { headers: { accept } }: IncomingMessage,
+  code: FaultCode,
+  more: Readonly<Record<string, string>> = {},
+): Reply {
+  const { status, fields, body } = faultReply(code, accept);
+  return { status, headers: { ...Object.fromEntries(fields), ...more }, body };
+}
+
 /** No keep-alive and no bodies: a request that was answered leaves nothing on the connection for a second one to hide in. */
 export function createPlainHttp(options: PlainHttpOptions): PlainHttp {
   const { httpsPort, log, requestTimeoutMs = 10_000 } = options;
@@ -78,18 +88,20 @@ export function createPlainHttp(options: PlainHttpOptions): PlainHttp {
     const host = hostOf(request);
     const target = request.url ?? '';
     // RFC 9112 §3.2.1: origin-form; what is not plain ASCII could not be sent back in a Location.
-    if (host === undefined || !/^\/[\x21-\x7e]*$/.test(target)) return { status: 400 };
+    if (host === undefined || !/^\/[\x21-\x7e]*$/.test(target)) return refusal(request, 'bad-request');
     // RFC 9110 §15.5.20: a name that is not ours; sent on, we would be everyone's open redirect.
-    if (!routes.knows(host)) return { status: 421 };
-    if (target.startsWith(CHALLENGES)) return challengeReply(request.method, target.slice(CHALLENGES.length));
+    if (!routes.knows(host)) return refusal(request, 'misdirected');
+    if (target.startsWith(CHALLENGES)) return challengeReply(request, target.slice(CHALLENGES.length));
     const port = httpsPort === 443 ? '' : `:${httpsPort}`;
     return { status: 308, headers: { Location: `https://${host}${port}${target}` } };
   }
 
-  function challengeReply(method: string | undefined, token: string): Reply {
-    if (method !== 'GET' && method !== 'HEAD') return { status: 405, headers: { Allow: 'GET, HEAD' } };
+  function challengeReply(request: IncomingMessage, token: string): Reply {
+    const { method } = request;
+    if (method !== 'GET' && method !== 'HEAD')
+      return refusal(request, 'method-refused', { Allow: 'GET, HEAD' });
     const body = challenges.get(token);
-    if (body === undefined) return { status: 404 };
+    if (body === undefined) return refusal(request, 'no-route');
     return { status: 200, headers: { 'Content-Type': 'application/octet-stream' }, body };
   }
 

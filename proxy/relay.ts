@@ -5,7 +5,7 @@ import type { LocalHandler, LocalReply } from '../src/lib/local-handler.ts';
 import { type AccessEntry, createAccessEntry } from './access-log.ts';
 import { type Acceptor, type Connection, LAST_REQUEST_MS, type ProxyContext } from './connection.ts';
 import type { Deadline } from './deadlines.ts';
-import { Fault, type FaultCode, faultReply } from './errors.ts';
+import { acceptIn, Fault, type FaultCode, faultReply } from './errors.ts';
 import {
   forwardedBefore,
   forwardedLines,
@@ -345,6 +345,8 @@ function beginExchange(relay: Relay, head: MessageHead) {
   const { context } = relay.shared;
   relay.method = head.method;
   relay.http10 = head.minor === 0;
+  // Until there is a text for the upstream: a refusal takes its form from what was heard.
+  relay.requestText = head.text;
   relay.keepAlive = !relay.shared.draining && !head.close && (head.minor === 1 || head.keepAlive);
   relay.upgrading = asksForUpgrade(head);
   beginRequestBody(relay.request, head);
@@ -909,8 +911,8 @@ function replyFault(relay: Relay, fault: Fault) {
     relay.shared.context.log.debug({ err: fault, client: relay.connection.clientAddress }, 'request refused');
   if (relay.replyBegun) return abandonClient(relay, fault.code);
   if (relay.access !== undefined) relay.access.fault = fault.code;
-  const { status, reason, contentType, body } = faultReply(fault.code);
-  writeOwnReply(relay, status, reason, `Content-Type: ${contentType}\r\n`, Buffer.from(body, 'latin1'));
+  const { status, reason, fields, body } = faultReply(fault.code, acceptIn(relay.requestText));
+  writeOwnReply(relay, status, reason, headerLines(fields), Buffer.from(body, 'latin1'));
 }
 
 /** A reply has begun that will never be whole. */
@@ -935,6 +937,7 @@ function writeOwnReply(relay: Relay, status: number, reason: string, fields: str
   const bytes = Buffer.from(body.buffer, body.byteOffset, body.byteLength);
   const bare = relay.method === 'HEAD' || status === 204 || status === 304;
   relay.replyBegun = true;
+  relay.requestText = '';
   if (relay.access !== undefined) {
     relay.access.status = status;
     relay.access.sent = bare ? 0 : bytes.length;

@@ -1,24 +1,21 @@
 // The environment and the routes file, read once into a Config; every mistake in them is reported together.
 
 import { X509Certificate } from 'node:crypto';
-import { readFileSync } from 'node:fs';
+import { readdirSync, readFileSync } from 'node:fs';
 import { availableParallelism } from 'node:os';
-import { resolve } from 'node:path';
+import { join, resolve } from 'node:path';
 import type { ChallengeType } from '../acme/issuer.ts';
 import { DnsError, type DnsProvider, type ProviderKind } from '../dns/provider.ts';
 import { chooseProvider, providerKinds } from '../dns/provider-choice.ts';
 import type { Route } from '../proxy/routes.ts';
-import {
-  type ConfigProblem,
-  type ConfigWarning,
-  type Env,
-  type Environment,
-  readEnvironment,
-} from './environment.ts';
+import { describeMistake, type Mistake, unreadable } from './config/mistake.ts';
+import { type ConfigWarning, type Env, type Environment, readEnvironment } from './environment.ts';
 import { splitChain } from './lib/certificate.ts';
 import { isWildcard } from './lib/domain.ts';
 import type { LogLevel } from './lib/log.ts';
-import { describeProblem, parseRoutesFile, RoutesFileError, type UpstreamTimeouts } from './routes-file.ts';
+import type { NginxFile } from './nginx-files.ts';
+import { judgeNginxFiles } from './nginx-judgement.ts';
+import { parseRoutesFile, RoutesFileError, type UpstreamTimeouts } from './routes-file.ts';
 import { type FixedRouting, planRouting, type RoutingPlan, readFixedRouting } from './routing.ts';
 import {
   parseAddress,
@@ -151,19 +148,23 @@ export interface RoutesFile {
   readonly text: string;
 }
 
-/** Every mistake found, at once. */
+/** Every mistake found, at once, and what looks odd beside them: a name that was misspelt may explain one that is missing. */
 export class ConfigError extends Error {
   override readonly name = 'ConfigError';
   readonly code = 'invalid-configuration';
-  readonly problems: readonly ConfigProblem[];
-  constructor(problems: readonly ConfigProblem[]) {
+  readonly mistakes: readonly Mistake[];
+  readonly warnings: readonly ConfigWarning[];
+  constructor(mistakes: readonly Mistake[], warnings: readonly ConfigWarning[]) {
     super(
       [
-        problems.length === 1 ? 'a setting is wrong:' : `${problems.length} settings are wrong:`,
-        ...problems.map(({ variable, problem }) => `  ${variable}: ${problem}`),
+        mistakes.length === 1 ? 'a setting is wrong:' : `${mistakes.length} settings are wrong:`,
+        ...mistakes.map((mistake) => `  ${describeMistake(mistake)}`),
+        ...(warnings.length > 0 ? ['look at this too:'] : []),
+        ...warnings.map(({ variable, warning }) => `  ${variable}: ${warning}`),
       ].join('\n'),
     );
-    this.problems = problems;
+    this.mistakes = mistakes;
+    this.warnings = warnings;
   }
 }
 
@@ -174,16 +175,22 @@ const letsEncrypt = {
 } as const;
 
 export type ReadFile = (path: string) => string;
+export type ListFolder = (path: string) => readonly string[];
 
 /** Reads nothing but `env` and the files named in it, and contacts nothing. Throws ConfigError. */
-export function readConfig(env: Env, readFile: ReadFile = (path) => readFileSync(path, 'utf8')): Config {
+export function readConfig(
+  env: Env,
+  readFile: ReadFile = (path) => readFileSync(path, 'utf8'),
+  listFolder: ListFolder = (path) => readdirSync(path),
+): Config {
   const environment = readEnvironment(env, knownVariables());
   refuseUnsupported(environment);
   const alpn = environment.read('ALPN', parseAlpn) ?? ['h2', 'http/1.1'];
   const timeouts = readTimeouts(environment);
   const fixedRouting = readFixedRouting(environment, timeouts, alpn.join() === 'h2');
   const routesFile = environment.read('ROUTES_FILE', (path) => readRoutesFile(path, readFile));
-  const plan = readPlan(environment, fixedRouting, routesFile);
+  const nginx = readNginxFolder(environment, readFile, listFolder);
+  const plan = readPlan(environment, fixedRouting, routesFile, nginx);
   const listen = readListen(environment, alpn);
   const acme = readAcme(environment, readFile);
   const config: Config = {
@@ -207,7 +214,7 @@ export function readConfig(env: Env, readFile: ReadFile = (path) => readFileSync
   };
   refuseWildcards(environment, config);
   refuseUnanswerable(environment, config);
-  if (environment.problems.length > 0) throw new ConfigError(environment.problems);
+  if (environment.mistakes.length > 0) throw new ConfigError(environment.mistakes, environment.warnings);
   return config;
 }
 
@@ -220,7 +227,7 @@ export function planFromFile(fixed: FixedRouting, file: RoutesFile): RoutingPlan
   if (problems.length === 0) return plan;
   throw new RoutesFileError(
     file.path,
-    problems.map(({ domain, problem }) => ({ problem: `${domain} ${problem}` })),
+    problems.map(({ subject, cure }) => ({ place: { file: file.path }, subject, cure })),
   );
 }
 
@@ -236,7 +243,8 @@ function knownVariables(): Set<string> {
 function refuseUnsupported(environment: Environment): void {
   for (const { name, why } of unsupportedSettings) {
     environment.read(name, (text) => {
-      if (!/^(false|no|off|0)$/i.test(text)) environment.refuse(name, why);
+      if (!/^(false|no|off|0)$/i.test(text))
+        environment.refuse(name, why, 'take it away, or set it to false');
     });
   }
   for (const { name, why } of retiredSettings) {
@@ -281,8 +289,8 @@ function readNamedFile(path: string, readFile: ReadFile): string {
   try {
     return readFile(path);
   } catch (cause) {
-    const why = (cause as NodeJS.ErrnoException).code ?? String(cause);
-    throw new ValueError(`${quote(path)} cannot be read: ${why}`, { cause });
+    const { subject, cure } = unreadable(cause);
+    throw new ValueError(`${quote(path)} ${subject}`, cure, { cause });
   }
 }
 
@@ -290,20 +298,60 @@ function readPlan(
   environment: Environment,
   fixed: FixedRouting,
   routesFile: RoutesFile | undefined,
+  nginx: NginxFolder,
 ): RoutingPlan {
-  const { plan, problems } = planRouting(fixed, readFileRoutes(environment, fixed, routesFile));
+  const fileRoutes = readFileRoutes(environment, fixed, routesFile);
+  const { plan, problems } = planRouting(fixed, fileRoutes);
   // A domain or upstream that could not be read is one mistake: what follows from it is not told as another.
   if (environment.isWrong('DOMAIN', 'DOMAINS', 'TARGET_ENDPOINT', 'ROUTING_MAP', 'ROUTES_FILE')) return plan;
   if (plan.domains.length === 0) {
     environment.refuse(
       'DOMAIN',
-      'no domain is set: wants DOMAIN, DOMAINS, or a ROUTES_FILE that names hosts',
+      'no domain is set',
+      'wants DOMAIN, DOMAINS, or a ROUTES_FILE that names hosts',
     );
   }
-  for (const { domain, problem } of problems) {
-    environment.refuse(routingVariable(environment), `${domain} ${problem}`);
+  const { mistakes, warnings, unsettled } = judgeNginxFiles(nginx.path, nginx.files, {
+    domains: plan.domains,
+    named: [...fixed.routes, ...fileRoutes],
+    fallback: fixed.fallback,
+    hasMap: environment.has('ROUTING_MAP'),
+  });
+  for (const { domain, subject, cure } of problems) {
+    if (!unsettled.includes(domain)) environment.refuse(routingVariable(environment), subject, cure);
   }
+  for (const { place, subject, cure } of mistakes) environment.refuse(place, subject, cure);
+  for (const { variable, warning } of warnings) environment.warn(variable, warning);
   return plan;
+}
+
+interface NginxFolder {
+  readonly path: string;
+  readonly files: readonly NginxFile[];
+}
+
+/** Where the 1.x images read nginx files from. */
+const NGINX_CONF_DIR = '/etc/nginx/conf.d';
+
+function readNginxFolder(environment: Environment, readFile: ReadFile, listFolder: ListFolder): NginxFolder {
+  const named = environment.read('NGINX_CONF_DIR', parsePath);
+  const path = named ?? NGINX_CONF_DIR;
+  if (path === 'none') return { path, files: [] };
+  try {
+    const names = listFolder(path).filter((name) => name.endsWith('.conf'));
+    return {
+      path,
+      files: names.sort().map((name) => ({ path: join(path, name), text: readFile(join(path, name)) })),
+    };
+  } catch (error) {
+    const { code } = error as NodeJS.ErrnoException;
+    if (named !== undefined || (code !== 'ENOENT' && code !== 'ENOTDIR')) {
+      const { subject, cure } = unreadable(error);
+      const file = (error as NodeJS.ErrnoException).path ?? path;
+      environment.refuse({ variable: 'NGINX_CONF_DIR', file }, subject, cure);
+    }
+    return { path, files: [] };
+  }
 }
 
 /** The setting that an operator would look at first. */
@@ -321,8 +369,8 @@ function readFileRoutes(
     return parseRoutesFile(file.text, file.path, timeouts);
   } catch (error) {
     if (!(error instanceof RoutesFileError)) throw error;
-    for (const problem of error.problems)
-      environment.refuse('ROUTES_FILE', describeProblem(file.path, problem));
+    for (const { place, subject, cure } of error.mistakes)
+      environment.refuse({ variable: 'ROUTES_FILE', ...place }, subject, cure);
     return [];
   }
 }
@@ -370,7 +418,7 @@ function readHeaderSize(environment: Environment): number {
     // What is a small buffer in nginx would be a strict limit here.
     if (name === 'PROXY_BUFFER_SIZE' && bytes <= DEFAULT_HEADER_BYTES) return DEFAULT_HEADER_BYTES;
     if (bytes >= 1024 && bytes <= 1024 * 1024) return bytes;
-    throw new ValueError(`${quote(text)} is out of range: wants 1k to 1m`);
+    throw new ValueError(`${quote(text)} is out of range`, 'wants 1k to 1m');
   });
   return size ?? DEFAULT_HEADER_BYTES;
 }
@@ -378,7 +426,7 @@ function readHeaderSize(environment: Environment): number {
 function parseAlpn(text: string): Alpn[] {
   const protocols = splitWords(text).map((word) => parseChoice(word, ['h2', 'http/1.1']));
   if (protocols.length === 0)
-    throw new ValueError(`${quote(text)} names no protocol: wants h2, http/1.1 or both`);
+    throw new ValueError(`${quote(text)} names no protocol`, 'wants h2, http/1.1 or both');
   return [...new Set(protocols)];
 }
 
@@ -395,7 +443,8 @@ function readDns(environment: Environment, challenge: AcmeSettings['challenge'],
   ) {
     environment.refuse(
       'GATEWAY_DOMAIN',
-      'is not set: wants the dstack gateway, as in gateway.dstack-prod5.phala.network',
+      'is not set',
+      'wants the dstack gateway, as in gateway.dstack-prod5.phala.network',
     );
   }
   if (gatewayDomain?.startsWith('_.')) {
@@ -434,7 +483,8 @@ function warnOfDraft(environment: Environment, delegated: boolean): void {
   if (!delegated) return;
   environment.refuse(
     'DELEGATION_ZONE',
-    "does not go with dns-persist-01: its record never changes, and is made once in the domains' own zones",
+    'does not go with dns-persist-01',
+    "take it away: the one record never changes, and is made once in the domains' own zones",
   );
 }
 
@@ -449,7 +499,8 @@ function readSetup(
   if (delegated && setup === 'auto') {
     environment.refuse(
       'DNS_SETUP_MODE',
-      "auto does not go with DELEGATION_ZONE: the aliases in the domains' own zones are yours to make, wants wait, print or webhook",
+      'auto does not go with DELEGATION_ZONE',
+      "the aliases in the domains' own zones are yours to make, wants wait, print or webhook",
     );
   }
   if (challenge === 'dns-01' && !delegated && setup !== undefined && setup !== 'auto') {
@@ -471,7 +522,11 @@ function readWebhook(environment: Environment, setup: DnsSetup): DnsSettings['we
     return undefined;
   }
   if (!environment.has('DNS_WEBHOOK_URL')) {
-    environment.refuse('DNS_WEBHOOK_URL', 'is not set, but DNS_SETUP_MODE=webhook needs it');
+    environment.refuse(
+      'DNS_WEBHOOK_URL',
+      'is not set, but DNS_SETUP_MODE=webhook needs it',
+      'wants the address of your service, as in https://dns.example.com/hook',
+    );
   }
   return url === undefined ? undefined : { url, token };
 }
@@ -480,16 +535,16 @@ function readWebhook(environment: Environment, setup: DnsSetup): DnsSettings['we
 function parseWebhookUrl(text: string): string {
   const url = URL.parse(text);
   if (url === null || !['https:', 'http:'].includes(url.protocol)) {
-    throw new ValueError('is not an https:// or http:// URL');
+    throw new ValueError('is not a URL', 'wants https://… or http://…');
   }
   if (url.username !== '' || url.password !== '')
-    throw new ValueError('holds a user name or password: wants a URL without');
+    throw new ValueError('holds a user name or password', 'wants a URL without');
   return url.href;
 }
 
 function parseWebhookToken(text: string): string {
   if (!/[\x00-\x1f\x7f]/.test(text)) return text;
-  throw new ValueError('has a line break or another control character inside');
+  throw new ValueError('has a line break or another control character inside', 'wants one line of text');
 }
 
 interface ProviderNeeds {
@@ -518,14 +573,14 @@ function readProvider(environment: Environment, needs: ProviderNeeds): DnsSettin
     const who = environment.has('DNS_SETUP_MODE') ? 'DNS_SETUP_MODE=auto' : 'DELEGATION_ZONE';
     environment.refuse(
       'DNS_PROVIDER',
-      `${challenge === 'dns-01' ? 'dns-01' : who} needs a DNS provider: wants one of ${names}, and ` +
-        'its credentials; CHALLENGE_TYPE=tls-alpn-01 needs none',
+      `${challenge === 'dns-01' ? 'dns-01' : who} needs a DNS provider`,
+      `wants one of ${names}, and its credentials; CHALLENGE_TYPE=tls-alpn-01 needs none`,
     );
     return undefined;
   }
   if ('problems' in choice) {
-    for (const { variable, problem } of choice.problems) {
-      if (!environment.isWrong(variable)) environment.refuse(variable, problem);
+    for (const { variable, subject, cure } of choice.problems) {
+      if (!environment.isWrong(variable)) environment.refuse(variable, subject, cure);
     }
     return undefined;
   }
@@ -540,14 +595,18 @@ function isUsable(
 ): boolean {
   const broken = Object.entries(choice.credentials).filter(([, value]) => /[\x00-\x1f\x7f]/.test(value));
   for (const [name] of broken)
-    environment.refuse(name, 'has a line break or another control character inside');
+    environment.refuse(name, 'has a line break or another control character inside', 'paste it as one line');
   if (broken.length > 0) return false;
   try {
     refuseIncapable(environment, choice.kind.create(choice.credentials), needs);
     return true;
   } catch (error) {
     if (!(error instanceof DnsError)) throw error;
-    environment.refuse('DNS_PROVIDER', error.message);
+    environment.refuse(
+      error.variable ?? 'DNS_PROVIDER',
+      error.subject,
+      error.cure ?? 'see the table of settings',
+    );
     return false;
   }
 }
@@ -558,12 +617,14 @@ function refuseIncapable(environment: Environment, provider: DnsProvider, needs:
   if (provider.challengesOnly) {
     environment.refuse(
       environment.has('DELEGATION_ZONE') ? 'DELEGATION_ZONE' : 'DNS_SETUP_MODE',
-      `${provider.name} can write challenges only: create the other records yourself, with DNS_SETUP_MODE=wait, print or webhook`,
+      `${provider.name} can write challenges only`,
+      'create the other records yourself, with DNS_SETUP_MODE=wait, print or webhook',
     );
   } else if (needs.setCaa && provider.plainCaaOnly) {
     environment.refuse(
       'SET_CAA',
-      `${provider.name} cannot hold a CAA record that names an account: wants another provider, or SET_CAA=false`,
+      `${provider.name} cannot hold a CAA record that names an account`,
+      'wants another provider, or SET_CAA=false',
     );
   }
 }
@@ -576,7 +637,8 @@ function parseGatewayDomain(text: string): string {
   if (sound && labels.length > 1 && name.length <= 253 && !/^[\d.]+$/.test(name)) return name;
   const unfilled = text === '_.' ? ' (was DSTACK_GATEWAY_DOMAIN empty?)' : '';
   throw new ValueError(
-    `${quote(text)} is not a DNS name${unfilled}: wants one as in gateway.dstack-prod5.phala.network`,
+    `${quote(text)} is not a DNS name${unfilled}`,
+    'wants one as in gateway.dstack-prod5.phala.network',
   );
 }
 
@@ -584,7 +646,7 @@ function parseZone(text: string): string {
   const zone = text.toLowerCase().replace(/\.$/, '');
   const sound = zone.split('.').every((label) => /^[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?$/.test(label));
   if (sound && zone.includes('.') && zone.length <= 253 && !/^[\d.]+$/.test(zone)) return zone;
-  throw new ValueError(`${quote(text)} is not a DNS zone: wants one as in delegated.example.net`);
+  throw new ValueError(`${quote(text)} is not a DNS zone`, 'wants one as in delegated.example.net');
 }
 
 /** With "-wildcard" it still is one label of at most 63 (RFC 1035 §2.3.4). */
@@ -592,12 +654,13 @@ function parseTxtPrefix(text: string): string {
   if (/^[a-z0-9_-]{1,54}$/i.test(text)) return text.toLowerCase();
   throw new ValueError(
     `${quote(text)} is not one label of at most 54 letters, digits, hyphens and underscores`,
+    'wants one as in _dstack-app-address',
   );
 }
 
 function parseAppId(text: string): string {
   if (/^[0-9a-f]{40}$/i.test(text)) return text.toLowerCase();
-  throw new ValueError(`${quote(text)} is not an app id: wants 40 hexadecimal digits`);
+  throw new ValueError(`${quote(text)} is not an app id`, 'wants 40 hexadecimal digits');
 }
 
 function parseResolvers(text: string): string[] {
@@ -613,7 +676,8 @@ function readAcme(environment: Environment, readFile: ReadFile): AcmeSettings {
   if (staging && url !== undefined && url !== letsEncrypt.staging) {
     environment.refuse(
       'ACME_STAGING',
-      'ACME_DIRECTORY_URL names another directory: wants one of the two unset',
+      'ACME_DIRECTORY_URL names another directory',
+      'wants one of the two unset',
     );
   }
   return {
@@ -640,7 +704,7 @@ function readEab(environment: Environment): AcmeSettings['eab'] {
     ['ACME_EAB_HMAC_KEY', 'ACME_EAB_KID'],
   ] as const) {
     if (environment.has(other) && !environment.has(name))
-      environment.refuse(name, `is not set, but ${other} is`);
+      environment.refuse(name, `is not set, but ${other} is`, 'the CA gave you both: wants both or neither');
   }
   return kid === undefined || hmacKey === undefined ? undefined : { kid, hmacKey };
 }
@@ -649,25 +713,28 @@ function readEab(environment: Environment): AcmeSettings['eab'] {
 function parseHmacKey(text: string): string {
   const key = text.replace(/=+$/, '').replaceAll('+', '-').replaceAll('/', '_');
   if (/^[A-Za-z0-9_-]{16,}$/.test(key)) return key;
-  throw new ValueError('is not a key in base64url');
+  throw new ValueError('is not a key in base64url', 'wants it as the CA gave it, at least 16 characters');
 }
 
 function parseEmail(text: string): string {
   const address = text.replace(/^mailto:/i, '');
   if (/^[^\s@,<>?]+@[^\s@,<>?]+$/.test(address)) return address;
-  throw new ValueError(`${quote(text)} is not one e-mail address`);
+  throw new ValueError(`${quote(text)} is not one e-mail address`, 'wants one as in ops@example.com');
 }
 
 function parseProfile(text: string): string {
   if (/^[\w.-]{1,64}$/.test(text)) return text;
-  throw new ValueError(`${quote(text)} is not a profile name`);
+  throw new ValueError(
+    `${quote(text)} is not a profile name`,
+    "wants one of the CA's directory, as in shortlived",
+  );
 }
 
 function readRoots(path: string, readFile: ReadFile): string {
   const pem = readNamedFile(path, readFile);
   const blocks = splitChain(pem);
   if (blocks.length > 0 && blocks.every(isCertificate)) return pem;
-  throw new ValueError(`${quote(path)} does not hold certificates: wants a PEM file of roots`);
+  throw new ValueError(`${quote(path)} does not hold certificates`, 'wants a PEM file of roots');
 }
 
 function isCertificate(pem: string): boolean {
@@ -680,7 +747,7 @@ function isCertificate(pem: string): boolean {
 
 function parsePath(text: string): string {
   if (!text.includes('\0')) return text;
-  throw new ValueError('is not a path');
+  throw new ValueError('is not a path', 'wants one without NUL characters');
 }
 
 /** What the agent's SDK takes: a socket's path or a URL. */
@@ -690,7 +757,10 @@ function parseAgentEndpoint(text: string): string {
   } else if (text.startsWith('/') || text.startsWith('./')) {
     return resolve(text);
   }
-  throw new ValueError(`${quote(text)} is neither the path of a socket nor an http:// URL`);
+  throw new ValueError(
+    `${quote(text)} is neither the path of a socket nor a URL`,
+    'wants one as in /var/run/dstack.sock or http://…',
+  );
 }
 
 /** RFC 8737 §3, RFC 8555 §8.3 and §7.1.3: what proves single names. */
@@ -700,7 +770,8 @@ function refuseWildcards(environment: Environment, { domains, acme }: Config): v
   if (wildcards.length === 0) return;
   environment.refuse(
     'CHALLENGE_TYPE',
-    `${acme.challenge} cannot get a certificate for ${wildcards.join(', ')}: wants dns-01, or the single names`,
+    `${acme.challenge} cannot get a certificate for ${wildcards.join(', ')}`,
+    'wants dns-01, or the single names',
   );
 }
 
@@ -708,9 +779,10 @@ function refuseUnanswerable(environment: Environment, { listen: { port, httpPort
   if (acme.challenge === 'http-01' && !environment.has('HTTP_PORT')) {
     environment.refuse(
       'HTTP_PORT',
-      'is not set, but CHALLENGE_TYPE=http-01 needs it: wants the port to which port 80 of the domains leads',
+      'is not set, but CHALLENGE_TYPE=http-01 needs it',
+      'wants the port to which port 80 of the domains leads',
     );
   } else if (httpPort === port) {
-    environment.refuse('HTTP_PORT', `is ${port}, and so is PORT: wants another`);
+    environment.refuse('HTTP_PORT', `is ${port}, and so is PORT`, 'wants another');
   }
 }

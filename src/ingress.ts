@@ -15,7 +15,7 @@ import { systemClock } from './lib/clock.ts';
 import type { Log } from './lib/log.ts';
 import { newestWins } from './lib/newest-wins.ts';
 import { watchRoutesFile } from './routes-file.ts';
-import type { RoutingPlan } from './routing.ts';
+import { describeRoutes, type RoutingPlan } from './routing.ts';
 import type { WorkerSettings } from './worker-messages.ts';
 import { createWorkers } from './workers.ts';
 
@@ -114,6 +114,7 @@ export async function startIngress(config: Config, options: IngressOptions): Pro
   const [{ store, refuseToRegister }, address] = started;
   const { httpPort } = config.listen;
   log.info({ ...address, httpPort, workers: config.workers, domains: config.domains }, 'serving');
+  log.info({ routes: describeRoutes(config.routes) }, 'where requests go');
   void publisher.run(stopping.signal);
   const { createIssuance } = await import('./issuance.ts');
   const { setChallenge, setHttpChallenge } = workers;
@@ -135,7 +136,7 @@ export async function startIngress(config: Config, options: IngressOptions): Pro
     // Routes wait for no disk: if it cannot be read, that fails below and is tried again.
     const stored = sameNames ? [] : await store.readCertificates().catch(() => []);
     await deployment.follow(next, stored);
-    log.info({ hosts: next.routes.length }, 'routes replaced');
+    log.info({ hosts: next.routes.length, routes: describeRoutes(next.routes) }, 'routes replaced');
     if (!sameNames) await keepCertificates(issuance, next);
   });
 

@@ -1,6 +1,14 @@
-// The command line: serve (the default), status, rollover, demo, --version, --help.
+// The command line: serve (the default), status, rollover, demo, version, help.
 
 import { readFileSync } from 'node:fs';
+import {
+  type CommandName,
+  describeCommand,
+  describeCommands,
+  isCommand,
+  misuseOf,
+  unknownCommand,
+} from './usage.ts';
 
 /** What the process ends with; part of the interface, see the README. */
 export const exitCodes = {
@@ -11,25 +19,34 @@ export const exitCodes = {
   configuration: 78,
 } as const;
 
-const HELP = `usage: dstack-ingress [command]
-
-  serve      serve with the configuration of the environment (the default)
-  status     say how each domain stands: certificate, next renewal, last failure, CAA, DNS records
-               --json     as JSON
-               --offline  from the state folder alone, without asking the DNS
-  rollover   give the ACME account a new key; its URL, and so every CAA record, stays
-  demo       show everything on this machine, with nothing configured
-  --version  print the version and the git revision it was built from
-  --help     print this
-
-Every setting is an environment variable; the README has the table.
-`;
-
 async function main(args: readonly string[]): Promise<number> {
-  const [command = 'serve', ...rest] = args;
+  const [first = 'serve', ...rest] = args;
+  switch (first) {
+    case 'help':
+    case '--help':
+    case '-h':
+      return help(rest);
+    case 'version':
+    case '--version':
+      return print(`dstack-ingress ${version()}\n`);
+    default:
+      if (!isCommand(first)) return misused(unknownCommand(first));
+      // The demo has commands of its own, and says of each what it takes.
+      if (first !== 'demo' && rest.some(asksForHelp)) return print(describeCommand(first));
+      return run(first, rest);
+  }
+}
+
+async function run(command: CommandName, args: readonly string[]): Promise<number> {
+  const streams = { out: process.stdout, err: process.stderr };
+  if (command === 'demo') {
+    const { demo } = await import('./demo/demo.ts');
+    return demo(args, streams);
+  }
+  const misuse = misuseOf(command, args);
+  if (misuse !== undefined) return misused(misuse);
   switch (command) {
     case 'serve': {
-      if (rest.length > 0) return usage(`serve takes no arguments: ${rest[0]}`);
       // A worker loads its program while this process loads the rest and reads the configuration.
       const { forkWorker } = await import('./worker-process.ts');
       const forkedAhead = forkWorker();
@@ -38,31 +55,33 @@ async function main(args: readonly string[]): Promise<number> {
     }
     case 'status': {
       const { status } = await import('./status.ts');
-      return status(rest, process.env, { out: process.stdout, err: process.stderr }, exitCodes);
+      const asked = { json: args.includes('--json'), offline: args.includes('--offline') };
+      return status(asked, process.env, streams, exitCodes);
     }
     case 'rollover': {
-      if (rest.length > 0) return usage(`rollover takes no arguments: ${rest[0]}`);
       const { rollover } = await import('./rollover.ts');
-      return rollover(process.env, { out: process.stdout, err: process.stderr }, exitCodes);
+      return rollover(process.env, streams, exitCodes);
     }
-    case 'demo': {
-      const { demo } = await import('./demo/demo.ts');
-      return demo(rest, { out: process.stdout, err: process.stderr });
-    }
-    case '--version':
-      process.stdout.write(`dstack-ingress ${version()}\n`);
-      return exitCodes.ok;
-    case '--help':
-    case '-h':
-      process.stdout.write(HELP);
-      return exitCodes.ok;
-    default:
-      return usage(`unknown command: ${command}`);
   }
 }
 
-function usage(problem: string): number {
-  process.stderr.write(`${problem}\nhint: dstack-ingress --help lists the commands\n`);
+async function help([command]: readonly string[]): Promise<number> {
+  if (command === undefined || asksForHelp(command)) return print(describeCommands());
+  if (!isCommand(command)) return misused(unknownCommand(command));
+  return command === 'demo' ? run('demo', ['--help']) : print(describeCommand(command));
+}
+
+function asksForHelp(arg: string): boolean {
+  return arg === '--help' || arg === '-h' || arg === 'help';
+}
+
+function print(text: string): number {
+  process.stdout.write(text);
+  return exitCodes.ok;
+}
+
+function misused(text: string): number {
+  process.stderr.write(text);
   return exitCodes.usage;
 }
 

@@ -2,6 +2,7 @@
 
 import { readFile, stat } from 'node:fs/promises';
 import {
+  type ErrorCode,
   isAlias,
   isMap,
   isScalar,
@@ -21,8 +22,10 @@ import type {
   UpstreamProtocol,
   UpstreamSettings,
 } from '../proxy/routes.ts';
+import { describeMistake, inPlaceOrder, type Mistake, unreadable } from './config/mistake.ts';
 import { type Clock, systemClock } from './lib/clock.ts';
 import { type Domain, DomainError, parseDomain } from './lib/domain.ts';
+import { meantIn } from './lib/spelling.ts';
 import { parseDuration, quote, ValueError } from './setting-values.ts';
 import { parseUpstreamUrl } from './upstream-url.ts';
 
@@ -37,34 +40,23 @@ interface Manner {
   readonly health: HealthSettings | undefined;
 }
 
-/** `line` and `column` count from 1; they are absent where the whole file is at fault. */
-export interface RoutesFileProblem {
-  readonly line?: number;
-  readonly column?: number;
-  readonly problem: string;
-}
-
-/** The file as a whole is refused; every mistake in it is listed as `file:line:column: problem`. */
+/** The file as a whole is refused; every mistake in it is listed as `file:line:column: subject: cure`. */
 export class RoutesFileError extends Error {
   override readonly name = 'RoutesFileError';
   readonly code = 'invalid-routes-file';
   readonly path: string;
-  readonly problems: readonly RoutesFileProblem[];
-  constructor(path: string, problems: readonly RoutesFileProblem[], options?: ErrorOptions) {
-    super(problems.map((problem) => describeProblem(path, problem)).join('\n'), options);
+  readonly mistakes: readonly Mistake[];
+  constructor(path: string, mistakes: readonly Mistake[], options?: ErrorOptions) {
+    super(mistakes.map(describeMistake).join('\n'), options);
     this.path = path;
-    this.problems = problems;
+    this.mistakes = mistakes;
   }
-}
-
-export function describeProblem(path: string, { line, column, problem }: RoutesFileProblem): string {
-  return line === undefined ? `${path}: ${problem}` : `${path}:${line}:${column}: ${problem}`;
 }
 
 /** A thousand routes fit, and reading the worst that fits holds nothing up for long. */
 const LARGEST_FILE_BYTES = 256 * 1024;
 const MOST_ROUTES = 1000;
-const MOST_PROBLEMS = 50;
+const MOST_MISTAKES = 50;
 
 /**
  * The file's routes. `timeouts` hold where the file names none. Throws RoutesFileError with every mistake; the shape is
@@ -72,40 +64,44 @@ const MOST_PROBLEMS = 50;
  */
 export function parseRoutesFile(text: string, path: string, timeouts: UpstreamTimeouts): Route[] {
   if (Buffer.byteLength(text) > LARGEST_FILE_BYTES) {
-    throw new RoutesFileError(path, [{ problem: 'is larger than 256 KiB' }]);
+    const cure = 'wants fewer routes, a wildcard in place of many hosts, say';
+    throw new RoutesFileError(path, [{ place: { file: path }, subject: 'is larger than 256 KiB', cure }]);
   }
-  const mistakes = createMistakes(text);
+  const mistakes = createMistakes(text, path);
   const root = parseYaml(text, mistakes);
   const routes = root === undefined ? [] : readRoutes(root, timeouts, mistakes);
-  const problems = mistakes.sorted();
-  if (problems.length > 0) throw new RoutesFileError(path, problems);
+  const found = mistakes.sorted();
+  if (found.length > 0) throw new RoutesFileError(path, found);
   return routes;
 }
 
 interface Mistakes {
   readonly lines: LineCounter;
-  at(node: Positioned, problem: string): void;
-  atOffset(offset: number, problem: string): void;
-  inFile(problem: string): void;
-  sorted(): RoutesFileProblem[];
+  /** Nothing more is said of an alias than that it is one. */
+  at(node: Positioned, subject: string, cure: string): void;
+  atOffset(offset: number, subject: string, cure: string): void;
+  inFile(subject: string, cure: string): void;
+  sorted(): Mistake[];
 }
 
 type Positioned = { readonly range?: readonly number[] | null | undefined } | undefined | null;
 
-function createMistakes(text: string): Mistakes {
+function createMistakes(text: string, file: string): Mistakes {
   const lines = new LineCounter();
-  const found: RoutesFileProblem[] = [];
-  const atOffset = (offset: number, problem: string) => {
-    if (found.length >= MOST_PROBLEMS) return;
+  const found: Mistake[] = [];
+  const atOffset = (offset: number, subject: string, cure: string) => {
+    if (found.length >= MOST_MISTAKES) return;
     const { line, col } = lines.linePos(Math.min(offset, text.length));
-    found.push({ line: Math.max(line, 1), column: Math.max(col, 1), problem });
+    found.push({ place: { file, line: Math.max(line, 1), column: Math.max(col, 1) }, subject, cure });
   };
   return {
     lines,
     atOffset,
-    at: (node, problem) => atOffset(node?.range?.[0] ?? 0, problem),
-    inFile: (problem) => found.push({ problem }),
-    sorted: () => found.sort((a, b) => (a.line ?? 0) - (b.line ?? 0) || (a.column ?? 0) - (b.column ?? 0)),
+    at(node, subject, cure) {
+      if (!isAlias(node)) atOffset(node?.range?.[0] ?? 0, subject, cure);
+    },
+    inFile: (subject, cure) => found.push({ place: { file }, subject, cure }),
+    sorted: () => found.sort(inPlaceOrder),
   };
 }
 
@@ -118,17 +114,19 @@ function parseYaml(text: string, mistakes: Mistakes): Node | undefined {
   });
   const [document, second] = Array.isArray(documents) ? documents : [];
   if (second !== undefined) {
-    mistakes.atOffset(second.range?.[0] ?? 0, 'a second YAML document begins here: wants one');
+    mistakes.atOffset(second.range?.[0] ?? 0, 'a second YAML document begins here', 'wants one');
     return undefined;
   }
   const faults = [...(document?.errors ?? []), ...(document?.warnings ?? [])];
-  for (const fault of faults) mistakes.atOffset(fault.pos[0], `is not sound YAML: ${wordsOf(fault.message)}`);
+  for (const { pos, code, message } of faults)
+    mistakes.atOffset(pos[0], `is not sound YAML: ${wordsOf(message)}`, cureOf(code));
   if (faults.length > 0) return undefined;
   if (document?.contents == null || (isScalar(document.contents) && document.contents.value === null)) {
-    mistakes.inFile('is empty: wants "routes:" and a list');
+    mistakes.inFile('is empty', 'wants "routes:" and a list');
     return undefined;
   }
-  return refuseAliases(document.contents, mistakes) ? document.contents : undefined;
+  refuseAliases(document.contents, mistakes);
+  return document.contents;
 }
 
 /** Nesting by the thousand exhausts the parser's stack, and it says so in the engine's words. */
@@ -136,22 +134,44 @@ function wordsOf(message: string): string {
   return /call stack/.test(message) ? 'it is nested too deeply' : message;
 }
 
+function cureOf(code: ErrorCode): string {
+  switch (code) {
+    case 'TAB_AS_INDENT':
+      return 'wants spaces';
+    case 'DUPLICATE_KEY':
+      return 'wants each key once';
+    case 'BAD_ALIAS':
+    case 'BAD_SCALAR_START':
+    case 'TAG_RESOLVE_FAILED':
+      return 'wants quotes around a text that begins with a special character, as in "*.example.com"';
+    case 'BLOCK_AS_IMPLICIT_KEY':
+      return 'wants one key on a line, and quotes around a text that holds ": "';
+    case 'MISSING_CHAR':
+    case 'UNEXPECTED_TOKEN':
+      return 'wants every quote and bracket closed, and nothing behind it';
+    case 'BAD_INDENT':
+      return 'wants what belongs together to begin in the same column, and every bracket closed';
+    default:
+      return 'wants YAML 1.2 in the shape that the README shows';
+  }
+}
+
 /** An alias can stand for more than the file holds, and a schema cannot see it: each value is written where it is used. */
-function refuseAliases(root: Node, mistakes: Mistakes): boolean {
-  let plain = true;
+function refuseAliases(root: Node, mistakes: Mistakes): void {
   visit(root, {
-    Alias(_, node) {
-      mistakes.at(node, `*${node.source} is an alias: wants the value itself`);
-      plain = false;
+    Alias(_, { source, range }) {
+      const text = `*${source}`;
+      // YAML reads an unquoted wildcard so.
+      const cure = source.startsWith('.') ? `wants quotes: ${quote(text)}` : 'wants the value itself';
+      mistakes.atOffset(range?.[0] ?? 0, `${text} is an alias`, cure);
     },
   });
-  return plain;
 }
 
 function readRoutes(root: Node, timeouts: UpstreamTimeouts, mistakes: Mistakes): Route[] {
   const fields = readFields(root, ['routes'], 'the file', mistakes);
   if (fields === undefined) return [];
-  const list = fields.require('routes', 'wants "routes:" and a list');
+  const list = fields.require('routes', 'the file has no "routes"', 'wants "routes:" and a list');
   if (list === undefined) return [];
   const items = readList(list, '"routes"', MOST_ROUTES, mistakes);
   const seen = new Map<string, number>();
@@ -166,7 +186,11 @@ function readRoute(
 ): Route | undefined {
   const fields = readFields(node, ['host', 'upstream', 'paths', 'timeouts', 'health'], 'a route', mistakes);
   if (fields === undefined) return undefined;
-  const hostNode = fields.require('host', 'this route has no "host"');
+  const hostNode = fields.require(
+    'host',
+    'this route has no "host"',
+    'wants one, as in host: app.example.com',
+  );
   const host = hostNode && readHost(hostNode, hosts, mistakes);
   const manner = readManner(fields, { timeouts: inherited, health: undefined }, mistakes);
   const paths = readTargets(node, fields, manner, mistakes);
@@ -183,12 +207,12 @@ function readTargets(
   const upstreamNode = fields.find('upstream');
   const pathsNode = fields.find('paths');
   if (upstreamNode !== undefined && pathsNode !== undefined) {
-    mistakes.at(pathsNode, 'this route has "upstream" and "paths": wants one of them');
+    mistakes.at(pathsNode, 'this route has "upstream" and "paths"', 'wants one of them');
     return undefined;
   }
   if (pathsNode !== undefined) return readPaths(pathsNode, manner, mistakes);
   if (upstreamNode === undefined) {
-    mistakes.at(node, 'this route has neither "upstream" nor "paths"');
+    mistakes.at(node, 'this route has neither "upstream" nor "paths"', 'wants one of them');
     return undefined;
   }
   const upstream = readUpstream(upstreamNode, manner, mistakes);
@@ -203,7 +227,8 @@ function readPaths(node: Node, manner: Manner, mistakes: Mistakes): PathRoute[] 
   if (paths.length > 1 && paths.some(({ upstream }) => upstream.protocol === 'tcp')) {
     mistakes.at(
       node,
-      'tcp:// takes whole connections, which have no paths: wants to be the only upstream of its host',
+      'tcp:// takes whole connections, which have no paths',
+      'wants to be the only upstream of its host',
     );
   }
   return paths;
@@ -217,22 +242,26 @@ function readPath(
 ): PathRoute | undefined {
   const fields = readFields(node, ['prefix', 'upstream', 'timeouts', 'health'], 'a path', mistakes);
   if (fields === undefined) return undefined;
-  const prefixNode = fields.require('prefix', 'this path has no "prefix"');
+  const prefixNode = fields.require('prefix', 'this path has no "prefix"', 'wants one, as in prefix: /v1/');
   const prefix = prefixNode && readPrefix(prefixNode, prefixes, mistakes);
   const manner = readManner(fields, inherited, mistakes);
-  const upstreamNode = fields.require('upstream', 'this path has no "upstream"');
+  const upstreamNode = fields.require(
+    'upstream',
+    'this path has no "upstream"',
+    'wants one, as in upstream: http://app:80',
+  );
   const upstream = upstreamNode && readUpstream(upstreamNode, manner, mistakes);
   if (upstream?.protocol === 'tcp' && prefix !== undefined && prefix !== '/') {
-    mistakes.at(upstreamNode, 'tcp:// takes whole connections, which have no paths: wants the prefix "/"');
+    mistakes.at(upstreamNode, 'tcp:// takes whole connections, which have no paths', 'wants the prefix "/"');
   }
   return prefix === undefined || upstream === undefined ? undefined : { prefix, upstream };
 }
 
 function readHost(node: Node, seen: Map<string, number>, mistakes: Mistakes): Domain | undefined {
-  const text = readString(node, '"host"', mistakes);
+  const text = readString(node, '"host"', 'app.example.com', mistakes);
   if (text === undefined) return undefined;
   if (text !== text.trim()) {
-    mistakes.at(node, `${quote(text)} has blanks around the name`);
+    mistakes.at(node, `${quote(text)} has blanks around the name`, `wants ${quote(text.trim())}`);
     return undefined;
   }
   let host: Domain;
@@ -240,18 +269,22 @@ function readHost(node: Node, seen: Map<string, number>, mistakes: Mistakes): Do
     host = parseDomain(text);
   } catch (error) {
     if (!(error instanceof DomainError)) throw error;
-    mistakes.at(node, error.message);
+    mistakes.at(node, error.subject, error.cure);
     return undefined;
   }
   return isRepeated(host, node, seen, `host ${quote(host)}`, mistakes) ? undefined : host;
 }
 
 function readPrefix(node: Node, seen: Map<string, number>, mistakes: Mistakes): string | undefined {
-  const prefix = readString(node, '"prefix"', mistakes);
+  const prefix = readString(node, '"prefix"', '/v1/', mistakes);
   if (prefix === undefined) return undefined;
   // RFC 3986 §3.3: what a request's path can be made of.
   if (!/^\/(?:[A-Za-z0-9\-._~!$&'()*+,;=:@/]|%[0-9A-Fa-f]{2})*$/.test(prefix)) {
-    mistakes.at(node, `${quote(prefix)} is not a path: wants what requests' paths start with, as in "/v1/"`);
+    mistakes.at(
+      node,
+      `${quote(prefix)} is not a path`,
+      'wants what requests\' paths start with, as in "/v1/"',
+    );
     return undefined;
   }
   return isRepeated(prefix, node, seen, `prefix ${quote(prefix)}`, mistakes) ? undefined : prefix;
@@ -265,7 +298,7 @@ function isRepeated(
   mistakes: Mistakes,
 ): boolean {
   const first = seen.get(key);
-  if (first !== undefined) mistakes.at(node, `${subject} is already on line ${first}`);
+  if (first !== undefined) mistakes.at(node, `${subject} is already on line ${first}`, 'wants it once');
   else seen.set(key, mistakes.lines.linePos(node.range?.[0] ?? 0).line);
   return first !== undefined;
 }
@@ -286,7 +319,8 @@ function readUpstream(
   if (other !== -1) {
     mistakes.at(
       items[other],
-      `speaks ${targets[other]?.protocol}, the first one ${first.protocol}: wants one protocol`,
+      `speaks ${targets[other]?.protocol}, the first one ${first.protocol}`,
+      'wants one protocol',
     );
     return undefined;
   }
@@ -294,7 +328,8 @@ function readUpstream(
   if (health !== undefined && !CHECKED_BY[health.probe.type].includes(protocol)) {
     mistakes.at(
       node,
-      `speaks ${protocol}, and its "health" asks by ${KEY_OF[health.probe.type]}: that wants ${CHECKED_BY[health.probe.type].join(', ')}`,
+      `speaks ${protocol}, and its "health" asks by ${KEY_OF[health.probe.type]}`,
+      `that wants ${CHECKED_BY[health.probe.type].join(', ')}`,
     );
     return undefined;
   }
@@ -338,26 +373,31 @@ function readHealth(node: Node, mistakes: Mistakes): HealthSettings | undefined 
 function readProbe(node: Node, fields: Fields, mistakes: Mistakes): HealthProbe | undefined {
   const [path, tcp, grpc, host] = ['path', 'tcp', 'grpc', 'host'].map((key) => fields.find(key));
   if ([path, tcp, grpc].filter((one) => one !== undefined).length !== 1) {
-    mistakes.at(node, '"health" wants one of "path", "tcp: true" and "grpc"');
+    mistakes.at(
+      node,
+      '"health" does not say how to ask, or says it twice',
+      'wants one of "path", "tcp: true" and "grpc"',
+    );
     return undefined;
   }
   if (host !== undefined && path === undefined) {
-    mistakes.at(host, '"host" goes with "path" alone');
+    mistakes.at(host, '"host" goes with "path" alone', 'take it away');
     return undefined;
   }
   if (path !== undefined) return readHttpProbe(path, host, mistakes);
   if (grpc !== undefined) {
-    const service = readString(grpc, '"grpc"', mistakes);
+    const service = readString(grpc, '"grpc"', 'my.Service', mistakes);
     if (service !== undefined && /^[A-Za-z0-9_.]{0,255}$/.test(service)) return { type: 'grpc', service };
     if (service !== undefined)
       mistakes.at(
         grpc,
-        `${quote(service)} is not a service: wants its full name, or "" for the whole server`,
+        `${quote(service)} is not a service`,
+        'wants its full name, or "" for the whole server',
       );
     return undefined;
   }
   if (isScalar(tcp) && tcp.value === true) return { type: 'tcp' };
-  mistakes.at(tcp, '"tcp" wants true');
+  mistakes.at(tcp, '"tcp" is not true', 'wants true, or another way to ask');
   return undefined;
 }
 
@@ -366,15 +406,15 @@ function readHttpProbe(
   hostNode: Node | undefined,
   mistakes: Mistakes,
 ): HealthProbe | undefined {
-  const path = readString(pathNode, '"path"', mistakes);
-  const host = hostNode && readString(hostNode, '"host"', mistakes);
+  const path = readString(pathNode, '"path"', '/healthz', mistakes);
+  const host = hostNode && readString(hostNode, '"host"', 'app.internal', mistakes);
   if (path === undefined || (hostNode !== undefined && host === undefined)) return undefined;
   if (!/^\/[!-"$-~]{0,1023}$/.test(path)) {
-    mistakes.at(pathNode, `${quote(path)} is not a path: wants what is to be asked, as in "/healthz"`);
+    mistakes.at(pathNode, `${quote(path)} is not a path`, 'wants what is to be asked, as in "/healthz"');
     return undefined;
   }
   if (host !== undefined && !/^[A-Za-z0-9_.\-:[\]]{1,255}$/.test(host)) {
-    mistakes.at(hostNode, `${quote(host)} is not a host`);
+    mistakes.at(hostNode, `${quote(host)} is not a host`, 'wants one as in app.internal or app:8080');
     return undefined;
   }
   return { type: 'http', path, ...(host !== undefined && { host }) };
@@ -382,7 +422,10 @@ function readHttpProbe(
 
 function readDuration(fields: Fields, key: string, otherwise: number, mistakes: Mistakes): number {
   const value = fields.find(key);
-  const text = value && readString(value, `"${key}"`, mistakes);
+  if (value === undefined) return otherwise;
+  // Without a unit YAML reads a number: that what is missing is the unit the duration's own reader says.
+  const number = isScalar(value) && typeof value.value === 'number' ? value.source : undefined;
+  const text = number ?? readString(value, `"${key}"`, '10s', mistakes);
   return text === undefined
     ? otherwise
     : (readValue(value, () => parseDuration(text), mistakes) ?? otherwise);
@@ -396,12 +439,16 @@ function readChecks(fields: Fields, key: string, otherwise: number, mistakes: Mi
   const value = isScalar(node) ? node.value : undefined;
   if (typeof value === 'number' && Number.isInteger(value) && value >= 1 && value <= MOST_CHECKS)
     return value;
-  mistakes.at(node, `"${key}" wants a whole number of checks from 1 to ${MOST_CHECKS}`);
+  mistakes.at(
+    node,
+    `"${key}" is not a number of checks`,
+    `wants a whole number from 1 to ${MOST_CHECKS}, without quotes`,
+  );
   return otherwise;
 }
 
 function readTarget(node: Node, seen: Map<string, number>, mistakes: Mistakes) {
-  const text = readString(node, 'an upstream', mistakes);
+  const text = readString(node, 'an upstream', 'http://app:80', mistakes);
   if (text === undefined) return undefined;
   const target = readValue(node, () => parseUpstreamUrl(text), mistakes);
   if (target === undefined) return undefined;
@@ -432,7 +479,7 @@ function readValue<T>(node: Positioned, parse: () => T, mistakes: Mistakes): T |
     return parse();
   } catch (error) {
     if (!(error instanceof ValueError)) throw error;
-    mistakes.at(node, error.message);
+    mistakes.at(node, error.subject, error.cure);
     return undefined;
   }
 }
@@ -440,7 +487,7 @@ function readValue<T>(node: Positioned, parse: () => T, mistakes: Mistakes): T |
 interface Fields {
   find(key: string): Node | undefined;
   /** Undefined after saying what is missing. */
-  require(key: string, complaint: string): Node | undefined;
+  require(key: string, subject: string, cure: string): Node | undefined;
 }
 
 function readFields(
@@ -450,21 +497,30 @@ function readFields(
   mistakes: Mistakes,
 ): Fields | undefined {
   if (!isMap(node)) {
-    mistakes.at(node, `${subject} is ${kindOf(node)}: wants ${known.map((key) => `"${key}"`).join(', ')}`);
+    mistakes.at(
+      node,
+      `${subject} is ${kindOf(node)}`,
+      `wants a mapping with ${known.map((key) => `"${key}"`).join(', ')}`,
+    );
     return undefined;
   }
   const byKey = new Map<string, Node>();
   for (const { key, value } of node.items as Pair<Node, Node | null>[]) {
     const name = isScalar(key) ? String(key.value) : '';
     if (known.includes(name)) byKey.set(name, value ?? emptyAt(key));
-    else mistakes.at(key, `${quote(name)} is not a key of ${subject}: wants ${known.join(', ')}`);
+    else
+      mistakes.at(
+        key,
+        `${quote(name)} is not a key of ${subject}`,
+        `wants ${known.join(', ')}${meantIn(name, known)}`,
+      );
   }
   const find = (key: string) => byKey.get(key);
   return {
     find,
-    require(key, complaint) {
+    require(key, complaint, cure) {
       const value = find(key);
-      if (value === undefined) mistakes.at(node, complaint);
+      if (value === undefined) mistakes.at(node, complaint, cure);
       return value;
     },
   };
@@ -481,20 +537,21 @@ function readList(node: Node, subject: string, most: number, mistakes: Mistakes)
   if (!isSeq(node) || node.items.length === 0) {
     mistakes.at(
       node,
-      `${subject} is ${isSeq(node) ? 'an empty list' : kindOf(node)}: wants a list of at least one`,
+      `${subject} is ${isSeq(node) ? 'an empty list' : kindOf(node)}`,
+      'wants a list of at least one',
     );
     return [];
   }
   if (node.items.length > most) {
-    mistakes.at(node, `${subject} has ${node.items.length} entries: at most ${most} are taken`);
+    mistakes.at(node, `${subject} has ${node.items.length} entries`, `at most ${most} are taken`);
     return [];
   }
   return node.items as Node[];
 }
 
-function readString(node: Node, subject: string, mistakes: Mistakes): string | undefined {
+function readString(node: Node, subject: string, example: string, mistakes: Mistakes): string | undefined {
   if (isScalar(node) && typeof node.value === 'string') return node.value;
-  mistakes.at(node, `${subject} is ${kindOf(node)}: wants text`);
+  mistakes.at(node, `${subject} is ${kindOf(node)}`, `wants text, as in ${quote(example)}`);
   return undefined;
 }
 
@@ -558,7 +615,7 @@ export function watchRoutesFile<T>(options: RoutesWatchOptions<T>): RoutesWatch 
       const text = await readFile(path, 'utf8');
       return stop.signal.aborted ? undefined : text;
     } catch (cause) {
-      if (!stop.signal.aborted) options.onProblem(unreadable(path, cause));
+      if (!stop.signal.aborted) options.onProblem(cannotRead(path, cause));
       return undefined;
     }
   }
@@ -601,7 +658,6 @@ async function fingerprint(path: string): Promise<string> {
   }
 }
 
-function unreadable(path: string, cause: unknown): RoutesFileError {
-  const why = (cause as NodeJS.ErrnoException).code ?? String(cause);
-  return new RoutesFileError(path, [{ problem: `cannot be read: ${why}` }], { cause });
+function cannotRead(path: string, cause: unknown): RoutesFileError {
+  return new RoutesFileError(path, [{ place: { file: path }, ...unreadable(cause) }], { cause });
 }

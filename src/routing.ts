@@ -2,7 +2,7 @@
 
 import { createRouteTable, type Route, type UpstreamSettings } from '../proxy/routes.ts';
 import type { Environment } from './environment.ts';
-import { baseOf, covers, type Domain, isWildcard, parseDomain } from './lib/domain.ts';
+import { baseOf, covers, type Domain, DomainError, isWildcard, parseDomain } from './lib/domain.ts';
 import type { UpstreamTimeouts } from './routes-file.ts';
 import { quote, splitLines, splitWords, ValueError } from './setting-values.ts';
 import { parseUpstreamUrl } from './upstream-url.ts';
@@ -33,9 +33,11 @@ export interface RoutingPlan {
   readonly routes: readonly Route[];
 }
 
+/** What cannot be served of the settings and the file together, and what would mend it. */
 export interface RoutingProblem {
   readonly domain: Domain;
-  readonly problem: string;
+  readonly subject: string;
+  readonly cure: string;
 }
 
 /** Mistakes go to the environment's list. `bareIsH2c`: what a bare host:port stands for, see ALPN. */
@@ -77,14 +79,18 @@ function readAlias(environment: Environment, domain: Domain | undefined): Alias 
   const name = environment.read('ALIAS_DOMAIN', parseSingleDomain);
   if (name === undefined) return undefined;
   if (!environment.has('DOMAIN')) {
-    environment.refuse('ALIAS_DOMAIN', 'is set without DOMAIN, whose certificate and route it would share');
+    environment.refuse(
+      'ALIAS_DOMAIN',
+      'is set without DOMAIN, whose certificate and route it would share',
+      'wants DOMAIN set as well',
+    );
   }
   return domain === undefined ? undefined : { name, of: domain };
 }
 
 function parseSingleDomain(text: string): Domain {
   if (/[\s,]/.test(text))
-    throw new ValueError(`${quote(text)} is more than one domain: wants them in DOMAINS`);
+    throw new ValueError(`${quote(text)} is more than one domain`, 'wants them in DOMAINS');
   return parseDomain(text);
 }
 
@@ -99,7 +105,8 @@ function parseAll<T>(
     try {
       return [parse(item)];
     } catch (error) {
-      environment.refuse(variable, (error as Error).message);
+      if (!(error instanceof ValueError) && !(error instanceof DomainError)) throw error;
+      environment.refuse(variable, error.subject, error.cure);
       return [];
     }
   });
@@ -109,14 +116,16 @@ function parseEntry(entry: string, upstream: (text: string) => UpstreamSettings)
   const [, name, target] = /^([^=]*)=(.*)$/s.exec(entry) ?? [];
   if (!name?.trim() || !target?.trim()) {
     throw new ValueError(
-      `${quote(entry)} is not an entry: wants domain=upstream, as in app.example.com=app:80`,
+      `${quote(entry)} is not an entry`,
+      'wants domain=upstream, as in app.example.com=app:80',
     );
   }
   const host = parseDomain(name);
   try {
     return { host, paths: [{ prefix: '/', upstream: upstream(target.trim()) }] };
   } catch (cause) {
-    throw new ValueError(`the upstream of ${host}: ${(cause as Error).message}`, { cause });
+    if (!(cause instanceof ValueError)) throw cause;
+    throw new ValueError(`the upstream of ${host}: ${cause.subject}`, cause.cure, { cause });
   }
 }
 
@@ -124,7 +133,7 @@ function withoutRepeats(environment: Environment, routes: Route[]): Route[] {
   const seen = new Set<Domain>();
   return routes.filter(({ host }) => {
     if (!seen.has(host)) return seen.add(host);
-    environment.refuse('ROUTING_MAP', `${host} has two entries: wants one`);
+    environment.refuse('ROUTING_MAP', `${host} has two entries`, 'wants one');
     return false;
   });
 }
@@ -144,11 +153,16 @@ export function planRouting(
   );
   for (const { host } of fixed.routes) {
     if (fileRoutes.some((route) => route.host === host)) {
-      problems.push({ domain: host, problem: 'is in ROUTING_MAP and in the routes file: wants one of them' });
+      problems.push({
+        domain: host,
+        subject: `${host} is in ROUTING_MAP and in the routes file`,
+        cure: 'wants one of them',
+      });
     } else if (!isCovered(domains, host)) {
       problems.push({
         domain: host,
-        problem: 'has a route, but is not among the domains: wants it in DOMAINS',
+        subject: `${host} has a route, but is not among the domains`,
+        cure: 'wants it in DOMAINS',
       });
     }
   }
@@ -160,7 +174,8 @@ export function planRouting(
     for (const domain of without) {
       problems.push({
         domain,
-        problem: 'has no upstream: wants TARGET_ENDPOINT, or an entry in ROUTING_MAP or the routes file',
+        subject: `${domain} has no upstream`,
+        cure: 'wants TARGET_ENDPOINT, or an entry in ROUTING_MAP or the routes file',
       });
     }
   }
@@ -205,4 +220,25 @@ function groupNames(domains: readonly Domain[], alias: Alias | undefined): Domai
   return [...groups.values()].map((names) =>
     names.filter((name) => !names.some((other) => other !== name && covers(other, name))),
   );
+}
+
+const MOST_DESCRIBED = 50;
+
+/** Where each host goes, as it would be written: `http://app:80`, or each path with its own. */
+export function describeRoutes(routes: readonly Route[]): Record<string, string> {
+  const described = routes.slice(0, MOST_DESCRIBED).map(({ host, paths }) => {
+    const [only] = paths;
+    const plain = paths.length === 1 && only!.prefix === '/';
+    const each = paths.map(({ prefix, upstream }) => `${prefix} to ${describeUpstream(upstream)}`);
+    return [host, plain ? describeUpstream(only!.upstream) : each.join('; ')];
+  });
+  const more = routes.length - described.length;
+  return Object.fromEntries([...described, ...(more > 0 ? [['and', `${more} more`]] : [])]);
+}
+
+function describeUpstream({ protocol, addresses }: UpstreamSettings): string {
+  const scheme = protocol === 'auto' ? '' : `${protocol}://`;
+  return addresses
+    .map(({ host, port }) => `${scheme}${host.includes(':') ? `[${host}]` : host}:${port}`)
+    .join(', ');
 }

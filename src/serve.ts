@@ -1,6 +1,7 @@
 // The serve command: configuration in, signals handled, the ingress run until it is told to stop.
 
 import type { ChildProcess } from 'node:child_process';
+import { describeMistake } from './config/mistake.ts';
 import { ConfigError, readConfig } from './config.ts';
 import { type Ingress, startIngress } from './ingress.ts';
 import { createLog, type Log } from './lib/log.ts';
@@ -57,13 +58,19 @@ function configure(env: NodeJS.ProcessEnv) {
     return readConfig(env);
   } catch (error) {
     if (!(error instanceof ConfigError)) throw error;
-    const lines = error.problems.map(({ variable, problem }) => `  ${variable}: ${problem}`);
-    process.stderr.write(
-      `configuration: ${lines.length} ${lines.length === 1 ? 'mistake' : 'mistakes'}, nothing was started:\n` +
-        `${lines.join('\n')}\nhint: the README has a table of every setting\n`,
-    );
+    process.stderr.write(describeConfigError(error));
     return undefined;
   }
+}
+
+function describeConfigError({ mistakes, warnings }: ConfigError): string {
+  const odd = warnings.map(({ variable, warning }) => `  ${variable}: ${warning}\n`);
+  return [
+    `configuration: ${mistakes.length} ${mistakes.length === 1 ? 'mistake' : 'mistakes'}, nothing was started:\n`,
+    ...mistakes.map((mistake) => `  ${describeMistake(mistake)}\n`),
+    ...(odd.length > 0 ? ['look at this too:\n', ...odd] : []),
+    'hint: the README has a table of every setting\n',
+  ].join('');
 }
 
 function onSignals(ingress: Ingress, log: Log): () => void {

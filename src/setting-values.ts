@@ -2,11 +2,19 @@
 
 import { isIP, isIPv4, isIPv6 } from 'node:net';
 import ipaddr from 'ipaddr.js';
+import { meantIn, nearest } from './lib/spelling.ts';
 
-/** The text does not say what the setting wants; the message says what is wrong and what is wanted. */
+/** The text does not say what the setting wants: what is wrong with it, and what is wanted. */
 export class ValueError extends Error {
   override readonly name = 'ValueError';
   readonly code = 'unreadable-value';
+  readonly subject: string;
+  readonly cure: string;
+  constructor(subject: string, cure: string, options?: ErrorOptions) {
+    super(`${subject}: ${cure}`, options);
+    this.subject = subject;
+    this.cure = cure;
+  }
 }
 
 /** The longest delay that a timer can carry is 2^31 - 1 ms, a little under 25 days. */
@@ -21,11 +29,15 @@ export function parseDuration(text: string): number {
   const match = /^(\d+)(us|ms|s|m|h|d)$/.exec(text);
   if (match === null) {
     const unitless = /^\d+$/.test(text);
-    throw new ValueError(
-      unitless
-        ? `${quote(text)} has no unit: write ${quote(`${text}s`)} for seconds or ${quote(`${text}ms`)} for milliseconds`
-        : `${quote(text)} is not a duration: wants a number and a unit (ms, s, m, h, d), as in 10s`,
-    );
+    throw unitless
+      ? new ValueError(
+          `${quote(text)} has no unit`,
+          `write ${quote(`${text}s`)} for seconds or ${quote(`${text}ms`)} for milliseconds`,
+        )
+      : new ValueError(
+          `${quote(text)} is not a duration`,
+          'wants a number and a unit (ms, s, m, h, d), as in 10s',
+        );
   }
   return checkedTimeout(text, Number(match[1]) * MS_PER_UNIT[match[2] as keyof typeof MS_PER_UNIT]);
 }
@@ -38,7 +50,7 @@ export function parseNginxTime(text: string): number {
 function checkedTimeout(text: string, ms: number): number {
   const rounded = Math.ceil(ms);
   if (rounded >= 1 && rounded <= LONGEST_TIMEOUT_DAYS * MS_PER_UNIT.d) return rounded;
-  throw new ValueError(`${quote(text)} is out of range: wants 1ms to ${LONGEST_TIMEOUT_DAYS}d`);
+  throw new ValueError(`${quote(text)} is out of range`, `wants 1ms to ${LONGEST_TIMEOUT_DAYS}d`);
 }
 
 /** A bare number is seconds, as the 2.x images had it; a unit is understood too. Zero is allowed. */
@@ -53,7 +65,8 @@ export function parseSize(text: string): number {
   const match = /^(\d{1,12})([kmg]?)$/i.exec(text);
   if (match === null) {
     throw new ValueError(
-      `${quote(text)} is not a size: wants a number of bytes, or one with k, m or g, as in 10m`,
+      `${quote(text)} is not a size`,
+      'wants a number of bytes, or one with k, m or g, as in 10m',
     );
   }
   return Number(match[1]) * BYTES_PER_UNIT[match[2]!.toLowerCase() as keyof typeof BYTES_PER_UNIT];
@@ -62,7 +75,11 @@ export function parseSize(text: string): number {
 export function parseCount(text: string, least: number, most: number): number {
   const count = /^(0|[1-9]\d{0,9})$/.test(text) ? Number(text) : Number.NaN;
   if (count >= least && count <= most) return count;
-  throw new ValueError(`${quote(text)} is not a whole number from ${least} to ${most}`);
+  const isNumber = /^\d{1,15}$/.test(text);
+  throw new ValueError(
+    `${quote(text)} is ${isNumber ? 'out of range' : 'not a number'}`,
+    `wants a whole number from ${least} to ${most}${isNumber && /^0\d/.test(text) ? ', without a zero in front' : ''}`,
+  );
 }
 
 export function parsePort(text: string): number {
@@ -72,13 +89,20 @@ export function parsePort(text: string): number {
 export function parseSwitch(text: string): boolean {
   if (/^(true|yes|on|1)$/i.test(text)) return true;
   if (/^(false|no|off|0)$/i.test(text)) return false;
-  throw new ValueError(`${quote(text)} is neither true nor false`);
+  throw new ValueError(
+    `${quote(text)} is neither true nor false`,
+    `wants one of the two${meantIn(text.toLowerCase(), ['true', 'false'])}`,
+  );
 }
 
 export function parseChoice<const T extends string>(text: string, choices: readonly T[]): T {
   const chosen = choices.find((choice) => choice === text.toLowerCase());
   if (chosen !== undefined) return chosen;
-  throw new ValueError(`${quote(text)} is not one of ${choices.join(', ')}`);
+  const like = nearest(text.toLowerCase(), choices);
+  throw new ValueError(
+    `${quote(text)} is not one of ${choices.join(', ')}`,
+    like === undefined ? 'wants one of them' : `was ${like} meant?`,
+  );
 }
 
 /** Items between commas or line ends; what follows a # at the start of a line or after a space is a comment. */
@@ -104,18 +128,23 @@ export function parseHost(text: string): string {
   const bracketed = /^\[(.*)\]$/.exec(text);
   if (bracketed !== null) {
     if (isIPv6(bracketed[1]!)) return bracketed[1]!.toLowerCase();
-    throw new ValueError(`${quote(text)} is not an IPv6 address`);
+    throw new ValueError(`${quote(text)} is not an IPv6 address`, 'wants one as in [fd00::1]');
   }
-  if (text.includes(':')) throw new ValueError(`${quote(text)} needs brackets if it is an IPv6 address`);
+  if (text.includes(':')) {
+    throw new ValueError(
+      `${quote(text)} is not a host name`,
+      'wants one as in app, or an IPv6 address in brackets',
+    );
+  }
   if (/^[\d.]+$/.test(text)) {
     if (isIPv4(text)) return text;
-    throw new ValueError(`${quote(text)} is not an IPv4 address`);
+    throw new ValueError(`${quote(text)} is not an IPv4 address`, 'wants one as in 10.0.0.1');
   }
   // Container names may hold underscores, which host names (RFC 1123 §2.1) may not.
   if (text.length <= 253 && /^[a-z0-9_]([a-z0-9_-]{0,62})(\.[a-z0-9_][a-z0-9_-]{0,62})*\.?$/i.test(text)) {
     return text.toLowerCase().replace(/\.$/, '');
   }
-  throw new ValueError(`${quote(text)} is not a host name`);
+  throw new ValueError(`${quote(text)} is not a host name`, 'wants one as in app or app.internal');
 }
 
 /** `host:port`, `1.2.3.4:53`, `[::1]:53`; a missing port is `defaultPort`, or refused where there is none. */
@@ -124,7 +153,7 @@ export function parseAddress(text: string, defaultPort?: number): { host: string
   const match = bareIpv6 ? null : /^(.*):([^:\]]*)$/.exec(text);
   if (match !== null) return { host: parseHost(match[1]!), port: parsePort(match[2]!) };
   const host = parseHost(bareIpv6 ? `[${text}]` : text);
-  if (defaultPort === undefined) throw new ValueError(`${quote(text)} has no port: wants host:port`);
+  if (defaultPort === undefined) throw new ValueError(`${quote(text)} has no port`, 'wants host:port');
   return { host, port: defaultPort };
 }
 
@@ -144,7 +173,8 @@ const PRIVATE_NETWORKS = [
 /** `private`, `any`, addresses and CIDR blocks -> CIDR blocks. */
 export function parseNetworks(text: string): string[] {
   const words = splitWords(text);
-  if (words.length === 0) throw new ValueError(`${quote(text)} names no network`);
+  if (words.length === 0)
+    throw new ValueError(`${quote(text)} names no network`, 'wants private, any, an address or a CIDR block');
   return words.flatMap((word) => {
     if (word.toLowerCase() === 'private') return PRIVATE_NETWORKS;
     if (word.toLowerCase() === 'any') return ['0.0.0.0/0', '::/0'];
@@ -158,17 +188,19 @@ function parseNetwork(word: string): string {
   const plain = isIP(block.split('/')[0]!) !== 0;
   if (plain && ipaddr.isValidCIDR(block)) return block.toLowerCase();
   throw new ValueError(
-    `${quote(word)} is not a network: wants private, any, an address or a CIDR block as in 10.0.0.0/8`,
+    `${quote(word)} is not a network`,
+    `wants private, any, an address or a CIDR block as in 10.0.0.0/8${meantIn(word.toLowerCase(), ['private', 'any'])}`,
   );
 }
 
 /** An https URL without credentials, normalised. */
 export function parseHttpsUrl(text: string): string {
   const url = URL.parse(text);
-  if (url === null) throw new ValueError(`${quote(text)} is not a URL: wants https://…`);
+  if (url === null) throw new ValueError(`${quote(text)} is not a URL`, 'wants https://…');
   if (url.username !== '' || url.password !== '')
-    throw new ValueError('holds a user name or password: wants a URL without');
-  if (url.protocol !== 'https:') throw new ValueError(`${quote(text)} is not an https:// URL`);
+    throw new ValueError('holds a user name or password', 'wants a URL without');
+  if (url.protocol !== 'https:')
+    throw new ValueError(`${quote(text)} is not an https:// URL`, 'wants https://…');
   return url.href;
 }
 

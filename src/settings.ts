@@ -58,6 +58,13 @@ export const settings: readonly Setting[] = [
     security: 'Who can write it decides where traffic goes.',
   },
   {
+    name: 'NGINX_CONF_DIR',
+    meaning:
+      'Where the nginx files of a 1.x image are mounted. They are not read: if their `*.conf` send a domain elsewhere than the settings do, the start stops and says which ROUTING_MAP to write. `none` leaves them unseen.',
+    byDefault: '/etc/nginx/conf.d',
+    example: 'none',
+  },
+  {
     name: 'GATEWAY_DOMAIN',
     meaning: 'The dstack gateway that the CNAME records point at.',
     byDefault: '',

@@ -1,6 +1,5 @@
 // The status command: how each domain stands, from the state folder and, unless told otherwise, a look at the DNS.
 
-import { parseArgs } from 'node:util';
 import { entryFor } from '../acme/ledger.ts';
 import { planFor } from '../acme/plan.ts';
 import { pick } from '../acme/selection.ts';
@@ -69,25 +68,25 @@ interface Streams {
   readonly err: NodeJS.WritableStream;
 }
 
+/** `json`: for programs. `offline`: the DNS is not asked. */
+export interface StatusQuestion {
+  readonly json: boolean;
+  readonly offline: boolean;
+}
+
 interface ExitCodes {
   readonly ok: number;
   readonly failed: number;
-  readonly usage: number;
   readonly configuration: number;
 }
 
 /** Resolves with the exit code: `failed` if a domain has no certificate in force. Changes nothing anywhere. */
 export async function status(
-  args: readonly string[],
+  asked: StatusQuestion,
   env: NodeJS.ProcessEnv,
   { out, err }: Streams,
   exits: ExitCodes,
 ): Promise<number> {
-  const asked = readArguments(args);
-  if (typeof asked === 'string') {
-    err.write(`status: ${asked}\nhint: dstack-ingress --help lists the commands\n`);
-    return exits.usage;
-  }
   let config: Config;
   try {
     config = readConfig(env);
@@ -99,16 +98,6 @@ export async function status(
   const found = await readStatus(config, asked.offline ? undefined : createDnsLook(config));
   out.write(asked.json ? `${JSON.stringify(found, null, 2)}\n` : describeStatus(found));
   return found.domains.every(({ valid }) => valid) ? exits.ok : exits.failed;
-}
-
-function readArguments(args: readonly string[]): { json: boolean; offline: boolean } | string {
-  const options = { json: { type: 'boolean' }, offline: { type: 'boolean' } } as const;
-  try {
-    const { json = false, offline = false } = parseArgs({ args: [...args], options }).values;
-    return { json, offline };
-  } catch (error) {
-    return (error as Error).message;
-  }
 }
 
 /** Without `look` nothing but the disk is asked. */

@@ -2,6 +2,7 @@
 
 import { isIPv6 } from 'node:net';
 import type { Address, UpstreamProtocol } from '../proxy/routes.ts';
+import { meantIn } from './lib/spelling.ts';
 import { parseAddress, quote, ValueError } from './setting-values.ts';
 
 export interface UpstreamTarget {
@@ -33,7 +34,8 @@ export function parseUpstreamUrl(text: string): UpstreamTarget {
   const after = rest.slice(authority.length);
   if (after !== '' && after !== '/') {
     throw new ValueError(
-      `${quote(text)} has a path: requests keep the path they came with, so wants ${match[1]}://host:port`,
+      `${quote(text)} has a path`,
+      `requests keep the path they came with, so wants ${match[1]}://host:port`,
     );
   }
   return { protocol: scheme, address: parseAuthority(text, authority, DEFAULT_PORTS[scheme]) };
@@ -43,24 +45,25 @@ function knownScheme(scheme: string): Scheme {
   if (Object.hasOwn(DEFAULT_PORTS, scheme)) return scheme as Scheme;
   if (scheme === 'ws' || scheme === 'wss') {
     const plain = scheme === 'ws' ? 'http://' : 'https://';
-    throw new ValueError(`${scheme}:// is not an upstream scheme: WebSockets go through ${plain}`);
+    throw new ValueError(`${scheme}:// is not an upstream scheme`, `WebSockets go through ${plain}`);
   }
   throw new ValueError(
-    `${quote(`${scheme}://`)} is not an upstream scheme: wants ${SCHEMES.join(', ')} or host:port`,
+    `${quote(`${scheme}://`)} is not an upstream scheme`,
+    `wants ${SCHEMES.join(', ')} or host:port${meantIn(`${scheme.toLowerCase()}://`, SCHEMES)}`,
   );
 }
 
 function parseAuthority(text: string, authority: string, defaultPort: number | undefined): Address {
   if (authority.includes('@'))
-    throw new ValueError('has a user name or password: upstreams are given without');
+    throw new ValueError('has a user name or password', 'upstreams are given without');
   if (authority === '')
-    throw new ValueError(`${quote(text)} has no host: wants host:port or a URL as in http://app:80`);
+    throw new ValueError(`${quote(text)} has no host`, 'wants host:port or a URL as in http://app:80');
   if (isIPv6(authority))
-    throw new ValueError(`${quote(text)}: an IPv6 address needs brackets, as in [::1]:80`);
+    throw new ValueError(`${quote(text)} is not a host`, 'an IPv6 address needs brackets, as in [::1]:80');
   try {
     return parseAddress(authority, defaultPort);
   } catch (error) {
     if (!(error instanceof ValueError) || authority === text) throw error;
-    throw new ValueError(`${quote(text)}: ${error.message}`, { cause: error });
+    throw new ValueError(`${quote(text)}: ${error.subject}`, error.cure, { cause: error });
   }
 }

@@ -8,6 +8,7 @@ import { parseArgs } from 'node:util';
 import { readConfig } from '../config.ts';
 import { startIngress } from '../ingress.ts';
 import { createLog } from '../lib/log.ts';
+import { meantIn } from '../lib/spelling.ts';
 import { startCertificateAuthority } from './certificate-authority.ts';
 import { chatOverGrpc, type DemoServer, echoOverWebSocket, sayOverGrpc } from './client.ts';
 import { type Scene, shellWord, suggestions } from './commands.ts';
@@ -86,6 +87,7 @@ export async function runDemo({ port, out, err, signal }: DemoOptions): Promise<
   const config = readConfig({
     DOMAIN: 'localhost',
     ROUTES_FILE: routesFile,
+    NGINX_CONF_DIR: 'none',
     LISTEN_ADDRESS: '127.0.0.1',
     PORT: String(port),
     CHALLENGE_TYPE: 'tls-alpn-01',
@@ -231,7 +233,8 @@ function parseArguments(args: readonly string[]): Arguments {
   if (!Number.isInteger(port) || port < 1 || port > 65_535)
     throw usage(`--port ${values.port} is not a port`);
   if (command !== undefined) {
-    if (!Object.hasOwn(clients, command)) throw usage(`unknown demo command: ${command}`);
+    if (!Object.hasOwn(clients, command))
+      throw usage(`unknown demo command: ${command}${meantIn(command, Object.keys(clients))}`);
     if (texts.length === 0) throw usage(`${command} wants a text to send`);
     if (values.ca === undefined) throw usage(`${command} wants --ca, the file that the running demo names`);
   }
@@ -252,7 +255,10 @@ function parseOptions(args: readonly string[]) {
       options: { port: { type: 'string' }, ca: { type: 'string' }, help: { type: 'boolean', short: 'h' } },
     });
   } catch (cause) {
-    throw usage((cause as Error).message);
+    // Node's own words go on about positional arguments.
+    const flag = /^Unknown option '(-+[^']*)'/.exec((cause as Error).message)?.[1];
+    if (flag === undefined) throw usage((cause as Error).message);
+    throw usage(`unknown flag: ${flag}${meantIn(flag, ['--port', '--ca', '--help'])}`);
   }
 }
 

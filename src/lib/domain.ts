@@ -9,6 +9,13 @@ export type Domain = string & { readonly [domainBrand]: true };
 export class DomainError extends Error {
   override readonly name = 'DomainError';
   readonly code = 'invalid-domain';
+  readonly subject: string;
+  readonly cure: string;
+  constructor(subject: string, cure: string) {
+    super(`${subject}: ${cure}`);
+    this.subject = subject;
+    this.cure = cure;
+  }
 }
 
 // RFC 1123 §2.1 host labels; the underscore of service names is not allowed in certificates (RFC 5280, CA/B BR 7.1.4).
@@ -16,27 +23,34 @@ const LABEL = /^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$/;
 
 /** Unicode names become A-labels. Throws DomainError with the reason. `localhost` is the only name of one label. */
 export function parseDomain(text: string): Domain {
-  const refuse = (why: string): never => {
-    throw new DomainError(`${JSON.stringify(text)} is not a domain name: ${why}`);
+  const refuse = (why: string, cure = 'wants a name as in app.example.com'): never => {
+    const because = why === '' ? '' : ` (${why})`;
+    throw new DomainError(`${JSON.stringify(text)} is not a domain name${because}`, cure);
   };
   const trimmed = text.trim().replace(/\.$/, '');
   const wildcard = trimmed.startsWith('*.');
   const base = wildcard ? trimmed.slice(2) : trimmed;
   if (base === '') return refuse('it is empty');
-  if (base.includes('*')) return refuse('a wildcard stands for the whole first label, as in *.example.com');
-  if (/[/:@?#\s]/.test(base)) return refuse('give the bare name, without scheme, port or path');
+  if (base.includes('*'))
+    return refuse('', 'a wildcard stands for the whole first label, as in *.example.com');
+  if (/[/:@?#\s]/.test(base)) return refuse('', 'give the bare name, without scheme, port or path');
   // domainToASCII reads as URLs do (WHATWG URL, host parser): a backslash ends the host, and %61 is an a.
   if (/[\\%]/.test(base)) return refuse('it has characters that no domain name can have');
   const ascii = domainToASCII(base).toLowerCase();
   if (ascii === '') return refuse('it has characters that no domain name can have');
   const labels = ascii.split('.');
   for (const label of labels) {
-    if (!LABEL.test(label)) return refuse(`${JSON.stringify(label)} is not a valid label`);
+    if (!LABEL.test(label)) {
+      return refuse(
+        `${JSON.stringify(label)} is not a valid label`,
+        'wants labels of 1 to 63 letters, digits and inner hyphens',
+      );
+    }
   }
   if (/^\d+$/.test(labels.at(-1)!)) return refuse('it is an IP address');
   if (labels.length === 1 && ascii !== 'localhost') return refuse('it has only one label');
   const name = wildcard ? `*.${ascii}` : ascii;
-  if (name.length > 253) return refuse('it is longer than 253 characters');
+  if (name.length > 253) return refuse('it is longer than 253 characters', 'wants a shorter one');
   return name as Domain;
 }
 

@@ -41,13 +41,14 @@ test('DNS_PROVIDER decides between credentials of several providers', () => {
 test('a provider that is named without its credentials is a problem of the missing variable', () => {
   const [problem] = problems({ DNS_PROVIDER: 'cloudflare', LINODE_API_TOKEN: 'b' });
   assert.equal(problem?.variable, 'CLOUDFLARE_API_TOKEN');
-  assert.match(problem?.problem ?? '', /CF_DNS_API_TOKEN/);
+  assert.match(problem?.cure ?? '', /CF_DNS_API_TOKEN/);
 });
 
 test('an unknown provider is refused with the list of known ones', () => {
   const [problem] = problems({ DNS_PROVIDER: 'cloudfare' });
   assert.equal(problem?.variable, 'DNS_PROVIDER');
-  for (const { name } of providerKinds) assert.ok(problem?.problem.includes(name), name);
+  for (const { name } of providerKinds) assert.ok(problem?.subject.includes(name), name);
+  assert.equal(problem?.cure, 'was cloudflare meant?');
 });
 
 test('an empty or blank credential counts as none', () => {

@@ -2,12 +2,13 @@
 
 import assert from 'node:assert/strict';
 import { once } from 'node:events';
-import { mkdtemp, readdir, rm } from 'node:fs/promises';
+import { mkdtemp, readdir, rm, writeFile } from 'node:fs/promises';
 import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { startIngressProcess } from '../support/ingress-process.ts';
+import { freePort } from '../support/ports.ts';
 
 test('five mistakes are printed together with what each setting wants, and nothing is contacted', async () => {
   const folder = await mkdtemp(join(tmpdir(), 'configuration-'));
@@ -43,6 +44,71 @@ test('five mistakes are printed together with what each setting wants, and nothi
     assert.deepEqual(await readdir(folder), [], 'no file was made');
   } finally {
     watched.close();
+    await rm(folder, { recursive: true });
+  }
+});
+
+test('a domain that mounted nginx files send elsewhere stops the start, and a misspelt setting is named beside it', async () => {
+  const folder = await mkdtemp(join(tmpdir(), 'configuration-'));
+  await writeFile(
+    join(folder, 'api.conf'),
+    'server {\n  listen 443 ssl;\n  server_name api.example.com;\n  location / { proxy_pass http://api:8080; }\n}\n',
+  );
+  try {
+    const ingress = startIngressProcess({
+      DOMAIN: 'app.example.com',
+      DOMAINS: 'api.example.com',
+      TARGET_ENDPOINT: 'http://app:80',
+      NGINX_CONF_DIR: folder,
+      CLOUDFLARE_TOKEN: 'a-secret-token',
+      GATEWAY_DOMAIN: 'gateway.example.net',
+      STATE_DIR: join(folder, 'state'),
+      EVIDENCE_DIR: join(folder, 'evidences'),
+    });
+    assert.equal((await ingress.exited).code, 78);
+    const text = ingress.stderr();
+    assert.match(text, /^configuration: 2 mistakes, nothing was started:$/m);
+    assert.match(
+      text,
+      /^ {2}NGINX_CONF_DIR: .*api\.example\.com \(api\.conf:3\): write ROUTING_MAP: api\.example\.com=http:\/\/api:8080$/m,
+    );
+    assert.match(text, /^ {2}DNS_PROVIDER: dns-01 needs a DNS provider: wants one of cloudflare, /m);
+    assert.match(
+      text,
+      /^look at this too:\n {2}CLOUDFLARE_TOKEN: is not a setting: was CLOUDFLARE_API_TOKEN meant\?$/m,
+    );
+    assert.ok(!text.includes('a-secret-token'));
+    assert.deepEqual(await readdir(folder), ['api.conf']);
+  } finally {
+    await rm(folder, { recursive: true });
+  }
+});
+
+test('one line at start says where each domain goes', async () => {
+  const folder = await mkdtemp(join(tmpdir(), 'configuration-'));
+  const ingress = startIngressProcess({
+    DOMAIN: 'app.example.com',
+    DOMAINS: 'api.example.com,db.example.com',
+    TARGET_ENDPOINT: 'http://127.0.0.1:9',
+    ROUTING_MAP: 'db.example.com=tcp://127.0.0.1:10',
+    CHALLENGE_TYPE: 'tls-alpn-01',
+    DNS_SETUP_MODE: 'print',
+    ACME_DIRECTORY_URL: 'https://127.0.0.1:9/directory',
+    LISTEN_ADDRESS: '127.0.0.1',
+    PORT: String(await freePort()),
+    STATE_DIR: join(folder, 'state'),
+    EVIDENCE_DIR: join(folder, 'evidences'),
+  });
+  try {
+    const line = await ingress.waitFor('where requests go');
+    assert.equal(line.level, 'info');
+    assert.deepEqual(line.routes, {
+      'db.example.com': 'tcp://127.0.0.1:10',
+      'app.example.com': 'http://127.0.0.1:9',
+      'api.example.com': 'http://127.0.0.1:9',
+    });
+  } finally {
+    await ingress.stop();
     await rm(folder, { recursive: true });
   }
 });

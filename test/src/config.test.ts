@@ -8,6 +8,7 @@ import { test } from 'node:test';
 import { rootCertificates } from 'node:tls';
 import fc from 'fast-check';
 import { providerKinds } from '../../dns/provider-choice.ts';
+import { describeMistake } from '../../src/config/mistake.ts';
 import { type Config, ConfigError, planFromFile, readConfig } from '../../src/config.ts';
 import { RoutesFileError } from '../../src/routes-file.ts';
 import { retiredSettings, settings, unsupportedSettings } from '../../src/settings.ts';
@@ -34,7 +35,7 @@ function problemsOf(env: Env, files: Record<string, string> = {}): string[] {
   } catch (error) {
     assert.ok(error instanceof ConfigError, String(error));
     assert.equal(error.code, 'invalid-configuration');
-    return error.problems.map(({ variable, problem }) => `${variable}: ${problem}`);
+    return error.mistakes.map(describeMistake);
   }
   return [];
 }
@@ -57,9 +58,9 @@ test('five different mistakes are told together, each with its name and what it 
     [
       'DOMAIN: "https://app.example.com" is not a domain name: give the bare name, without scheme, port or path',
       'TARGET_ENDPOINT: "app" has no port: wants host:port',
-      'PORT: "70000" is not a whole number from 1 to 65535',
+      'PORT: "70000" is out of range: wants a whole number from 1 to 65535',
       'TIMEOUT_CLIENT: "60" has no unit: write "60s" for seconds or "60ms" for milliseconds',
-      'CHALLENGE_TYPE: "http-02" is not one of dns-01, tls-alpn-01, http-01, dns-persist-01',
+      'CHALLENGE_TYPE: "http-02" is not one of dns-01, tls-alpn-01, http-01, dns-persist-01: was http-01 meant?',
       'GATEWAY_DOMAIN: "_." is not a DNS name (was DSTACK_GATEWAY_DOMAIN empty?): wants one as in gateway.dstack-prod5.phala.network',
     ],
   );
@@ -67,7 +68,8 @@ test('five different mistakes are told together, each with its name and what it 
 
 test('the message holds every mistake, for whoever only sees the error', () => {
   assert.throws(() => readConfig({ ...base, PORT: 'x', SET_CAA: 'maybe' }, noFiles), {
-    message: /^2 settings are wrong:\n {2}PORT: .*\n {2}SET_CAA: "maybe" is neither true nor false$/,
+    message:
+      /^2 settings are wrong:\n {2}PORT: .*\n {2}SET_CAA: "maybe" is neither true nor false: wants one of the two$/,
   });
 });
 
@@ -122,9 +124,9 @@ test('a placeholder that nothing filled in is a mistake, not a value', () => {
       DNS_PROVIDER: placeholder('DNS_PROVIDER:?'),
     }),
     [
-      `DOMAIN: still holds the placeholder "${placeholder('DOMAIN')}": nothing filled it in`,
-      `DNS_PROVIDER: still holds the placeholder "${placeholder('DNS_PROVIDER')}": nothing filled it in`,
-      `LOG_LEVEL: still holds the placeholder "${placeholder('X')}": nothing filled it in`,
+      `DOMAIN: still holds the placeholder "${placeholder('DOMAIN')}": nothing filled it in: set DOMAIN where the compose file is deployed`,
+      `DNS_PROVIDER: still holds the placeholder "${placeholder('DNS_PROVIDER')}": nothing filled it in: set DNS_PROVIDER where the compose file is deployed`,
+      `LOG_LEVEL: still holds the placeholder "${placeholder('X')}": nothing filled it in: set X where the compose file is deployed`,
     ],
   );
 });
@@ -150,7 +152,7 @@ test('a name that URL parsers would read as another one is refused', () => {
   ]) {
     assert.match(
       mistakesOf({ DOMAIN: name })[0]!,
-      /^DOMAIN: .*characters that no domain name can have$/,
+      /^DOMAIN: .*characters that no domain name can have\): wants a name as in app\.example\.com$/,
       name,
     );
   }
@@ -258,7 +260,9 @@ test('an alias brings what shares its own certificate along, and is not named be
 test('an alias of nothing stops the start', () => {
   assert.deepEqual(
     mistakesOf({ DOMAIN: undefined, DOMAINS: 'a.example.com', ALIAS_DOMAIN: 'b.example.com' }),
-    ['ALIAS_DOMAIN: is set without DOMAIN, whose certificate and route it would share'],
+    [
+      'ALIAS_DOMAIN: is set without DOMAIN, whose certificate and route it would share: wants DOMAIN set as well',
+    ],
   );
   assert.match(mistakesOf({ ALIAS_DOMAIN: 'a.example.com,b.example.com' })[0]!, /more than one domain/);
 });
@@ -280,11 +284,13 @@ test('a host in ROUTING_MAP and in the routes file is ambiguous', () => {
 test('mistakes in the routes file are told with the others, and a missing file too', () => {
   const file = 'routes:\n  - host: a\n    upstream: b:1\n  - host: b.example.com\n';
   assert.deepEqual(mistakesOf({ ROUTES_FILE: 'r.yaml', PORT: '0' }, { 'r.yaml': file }), [
-    `ROUTES_FILE: ${resolve('r.yaml')}:2:11: "a" is not a domain name: it has only one label`,
-    `ROUTES_FILE: ${resolve('r.yaml')}:4:5: this route has neither "upstream" nor "paths"`,
-    'PORT: "0" is not a whole number from 1 to 65535',
+    `ROUTES_FILE: ${resolve('r.yaml')}:2:11: "a" is not a domain name (it has only one label): wants a name as in app.example.com`,
+    `ROUTES_FILE: ${resolve('r.yaml')}:4:5: this route has neither "upstream" nor "paths": wants one of them`,
+    'PORT: "0" is out of range: wants a whole number from 1 to 65535',
   ]);
-  assert.deepEqual(mistakesOf({ ROUTES_FILE: '/none' }), ['ROUTES_FILE: "/none" cannot be read: ENOENT']);
+  assert.deepEqual(mistakesOf({ ROUTES_FILE: '/none' }), [
+    'ROUTES_FILE: "/none" cannot be read: ENOENT: there is nothing of that name, is it mounted?',
+  ]);
 });
 
 test('a routes file read again is joined with the environment under the same rules', () => {
@@ -317,11 +323,11 @@ test('every mistake in a list of domains or routes is told', () => {
     }),
     [
       'DOMAIN: "a.example.com, b.example.com" is more than one domain: wants them in DOMAINS',
-      'DOMAINS: "x" is not a domain name: it has only one label',
+      'DOMAINS: "x" is not a domain name (it has only one label): wants a name as in app.example.com',
       'ROUTING_MAP: "y.example.com" is not an entry: wants domain=upstream, as in app.example.com=app:80',
       'ROUTING_MAP: "z.example.com=" is not an entry: wants domain=upstream, as in app.example.com=app:80',
       'ROUTING_MAP: "=a:1" is not an entry: wants domain=upstream, as in app.example.com=app:80',
-      'ROUTING_MAP: "nope" is not a domain name: it has only one label',
+      'ROUTING_MAP: "nope" is not a domain name (it has only one label): wants a name as in app.example.com',
       'ROUTING_MAP: the upstream of y.example.com: "ftp://" is not an upstream scheme: wants http://, https://, h2c://, grpc://, grpcs://, tcp:// or host:port',
       'ROUTING_MAP: app.example.com has two entries: wants one',
     ],
@@ -354,9 +360,9 @@ test('an upstream that would not get what its writer meant is refused with the r
     'http://app?x=1': /has a path/,
     'http://': /has no host/,
     ':80': /is not a host name/,
-    'http://app:': /is not a whole number from 1 to 65535/,
-    'http://app:080': /"080" is not a whole number/,
-    'htp://app': /"htp:\/\/" is not an upstream scheme: wants http:\/\//,
+    'http://app:': /is not a number: wants a whole number from 1 to 65535/,
+    'http://app:080': /"080" is out of range: wants a whole number from 1 to 65535, without a zero in front/,
+    'htp://app': /"htp:\/\/" is not an upstream scheme: wants http:\/\/.*\(was http:\/\/ meant\?\)$/,
     'ws://app': /WebSockets go through http:\/\//,
     'wss://app': /WebSockets go through https:\/\//,
     'http://fd00::1': /an IPv6 address needs brackets/,
@@ -480,10 +486,10 @@ test("the staging directory is Let's Encrypt's, under either name, and does not 
 
 test('an external account binding is whole or absent', () => {
   assert.deepEqual(mistakesOf({ ACME_EAB_KID: 'kid' }), [
-    'ACME_EAB_HMAC_KEY: is not set, but ACME_EAB_KID is',
+    'ACME_EAB_HMAC_KEY: is not set, but ACME_EAB_KID is: the CA gave you both: wants both or neither',
   ]);
   assert.deepEqual(mistakesOf({ ACME_EAB_HMAC_KEY: 'a'.repeat(43) }), [
-    'ACME_EAB_KID: is not set, but ACME_EAB_HMAC_KEY is',
+    'ACME_EAB_KID: is not set, but ACME_EAB_HMAC_KEY is: the CA gave you both: wants both or neither',
   ]);
   assert.deepEqual(configOf({ ACME_EAB_KID: 'kid', ACME_EAB_HMAC_KEY: `${'a'.repeat(42)}+=` }).acme.eab, {
     kid: 'kid',
@@ -500,7 +506,9 @@ test('roots are read from the file named, and anything but certificates is refus
       'ACME_CA_FILE: "/ca.pem" does not hold certificates: wants a PEM file of roots',
     ]);
   }
-  assert.deepEqual(mistakesOf({ ACME_CA_FILE: '/none' }), ['ACME_CA_FILE: "/none" cannot be read: ENOENT']);
+  assert.deepEqual(mistakesOf({ ACME_CA_FILE: '/none' }), [
+    'ACME_CA_FILE: "/none" cannot be read: ENOENT: there is nothing of that name, is it mounted?',
+  ]);
 });
 
 test('dns-01 needs a provider with its credentials, found by name or by what is set', () => {
@@ -688,6 +696,43 @@ test('a setting that no longer does anything is named in a warning', () => {
   }
 });
 
+test('a wrong value that is near a right one is told which', () => {
+  assert.deepEqual(
+    mistakesOf({
+      DNS_PROVIDER: 'cloudfare',
+      LOG_LEVEL: 'inof',
+      SET_CAA: 'ture',
+      TARGET_ENDPOINT: 'htps://app',
+    })
+      .map((text) => text.slice(text.lastIndexOf('was ')))
+      .sort(),
+    ['was cloudflare meant?', 'was https:// meant?)', 'was info meant?', 'was true meant?)'].sort(),
+  );
+});
+
+test('a misspelt setting is named beside the mistake that it makes, and its value is not', () => {
+  assert.throws(() => readConfig({ ...base, DOMAIN: undefined, DOMIAN: 'app.example.com' }, noFiles), {
+    message:
+      /^a setting is wrong:\n {2}DOMAIN: no domain is set: .*\nlook at this too:\n {2}DOMIAN: is not a setting: was DOMAIN meant\?$/,
+  });
+  const { CLOUDFLARE_API_TOKEN: _, ...others } = base;
+  assert.throws(
+    () => readConfig({ ...others, CLOUDFLARE_TOKEN: TOKEN }, noFiles),
+    (error: Error) => {
+      assert.match(
+        error.message,
+        /^ {2}CLOUDFLARE_TOKEN: is not a setting: was CLOUDFLARE_API_TOKEN meant\?$/m,
+      );
+      assert.ok(!error.message.includes(TOKEN));
+      return true;
+    },
+  );
+  assert.deepEqual(warningsOf({ TARGET_ENDPOIN: 'x', CLOUDFLARE_KEY: 'x', API_TOKEN: 'x', APP_PORT: '1' }), [
+    'TARGET_ENDPOIN: is not a setting: was TARGET_ENDPOINT meant?',
+    'CLOUDFLARE_KEY: is not a setting: was CLOUDFLARE_API_TOKEN meant?',
+  ]);
+});
+
 test('a misspelt setting is named with what was meant, and what is none of ours is left alone', () => {
   assert.deepEqual(warningsOf({ TARGET_ENDPONT: 'x', DOMIAN: 'x', SETCAA: 'x', CLOUDFLARE_API_TOKNE: 'x' }), [
     'TARGET_ENDPONT: is not a setting: was TARGET_ENDPOINT meant?',
@@ -818,9 +863,11 @@ test('whatever is set, the answer is a whole configuration or a list of mistakes
         const config = readConfig({ ...base, ...env }, noFiles);
         assert.ok(config.domains.length > 0 && config.routes.length > 0);
       } catch (error) {
-        assert.ok(error instanceof ConfigError && error.problems.length > 0, String(error));
-        for (const { variable, problem } of error.problems) {
-          assert.ok(variable !== '' && problem !== '' && !/[\n\0]/.test(problem), `${variable}: ${problem}`);
+        assert.ok(error instanceof ConfigError && error.mistakes.length > 0, String(error));
+        for (const mistake of error.mistakes) {
+          const text = describeMistake(mistake);
+          assert.ok(mistake.place.variable && mistake.subject !== '' && mistake.cure !== '', text);
+          assert.doesNotMatch(text, /[\n\0]/);
         }
       }
     }),

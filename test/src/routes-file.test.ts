@@ -141,13 +141,13 @@ test('every mistake is told at once, in order, with file, line, column and what 
         upstream: ftp://a
 `),
     [
-      'routes.yaml:2:5: this route has neither "upstream" nor "paths"',
-      'routes.yaml:3:5: "upstrem" is not a key of a route: wants host, upstream, paths, timeouts, health',
-      'routes.yaml:4:11: host "app.example.com" is already on line 2',
+      'routes.yaml:2:5: this route has neither "upstream" nor "paths": wants one of them',
+      'routes.yaml:3:5: "upstrem" is not a key of a route: wants host, upstream, paths, timeouts, health (was upstream meant?)',
+      'routes.yaml:4:11: host "app.example.com" is already on line 2: wants it once',
       'routes.yaml:5:15: "http://app:80/base" has a path: requests keep the path they came with, so wants http://host:port',
-      'routes.yaml:6:5: this route has no "host"',
+      'routes.yaml:6:5: this route has no "host": wants one, as in host: app.example.com',
       'routes.yaml:7:12: this route has "upstream" and "paths": wants one of them',
-      'routes.yaml:9:23: "read" is a number: wants text',
+      'routes.yaml:9:23: "60" has no unit: write "60s" for seconds or "60ms" for milliseconds',
       'routes.yaml:11:17: "v1" is not a path: wants what requests\' paths start with, as in "/v1/"',
       'routes.yaml:12:32: speaks grpc, the first one http: wants one protocol',
       'routes.yaml:14:19: "ftp://" is not an upstream scheme: wants http://, https://, h2c://, grpc://, grpcs://, tcp:// or host:port',
@@ -179,6 +179,46 @@ test('YAML that is not sound is refused with its place', () => {
   );
 });
 
+test('a wildcard without quotes, which YAML takes for an alias, is told its cure, and what else is wrong too', () => {
+  assert.deepEqual(mistakesOf('routes:\n  - host: *.x.example.com\n    upstrem: a:1\n    upstream: app\n'), [
+    'routes.yaml:2:11: *.x.example.com is an alias: wants quotes: "*.x.example.com"',
+    'routes.yaml:3:5: "upstrem" is not a key of a route: wants host, upstream, paths, timeouts, health (was upstream meant?)',
+    'routes.yaml:4:15: "app" has no port: wants host:port',
+  ]);
+  assert.deepEqual(mistakesOf('routes: [{host: *.x.example.com, upstream: "a:1"}]\n'), [
+    'routes.yaml:1:17: *.x.example.com is an alias: wants quotes: "*.x.example.com"',
+  ]);
+});
+
+test('a time without a unit is told its cure wherever it stands, with its place', () => {
+  assert.deepEqual(
+    mistakesOf(`routes:
+  - host: a.example.com
+    upstream: http://a
+    timeouts: { read: 15, total: 1.5 }
+    health: { path: /, interval: 5 }
+`),
+    [
+      'routes.yaml:4:23: "15" has no unit: write "15s" for seconds or "15ms" for milliseconds',
+      'routes.yaml:4:34: "1.5" is not a duration: wants a number and a unit (ms, s, m, h, d), as in 10s',
+      'routes.yaml:5:34: "5" has no unit: write "5s" for seconds or "5ms" for milliseconds',
+    ],
+  );
+});
+
+test('whatever YAML itself refuses is told its cure', () => {
+  const cures: Record<string, RegExp> = {
+    'routes:\n\t- host: a\n': /:2:1: .*: wants spaces$/,
+    'routes: @x\n': /:1:9: .*: wants quotes around/,
+    'routes: !x y\n': /:1:9: .*: wants quotes around/,
+    'routes: []\nroutes: []\n': /:2:1: .*: wants each key once$/,
+    'routes: a: b\n': /:1:9: .*: wants one key on a line/,
+    'routes: "x\n': /: wants every quote and bracket closed/,
+    'routes: [1\n': /: wants what belongs together to begin in the same column, and every bracket closed$/,
+  };
+  for (const [text, cure] of Object.entries(cures)) assert.match(mistakesOf(text)[0]!, cure, text);
+});
+
 test('an alias bomb is refused without being expanded', () => {
   const levels = Array.from({ length: 30 }, (_, i) => `l${i + 1}: &l${i + 1} [${`*l${i},`.repeat(9)}]`);
   const mistakes = mistakesOf(`l0: &l0 [x]\n${levels.join('\n')}\nroutes: *l30\n`);
@@ -187,12 +227,17 @@ test('an alias bomb is refused without being expanded', () => {
 
 test('nesting by the ten thousand is refused and does not end the process', () => {
   for (const text of ['['.repeat(50_000), `routes: ${'{a: '.repeat(20_000)}`, '- '.repeat(50_000)]) {
-    assert.match(mistakesOf(text)[0]!, /is not sound YAML: it is nested too deeply$/);
+    assert.match(
+      mistakesOf(text)[0]!,
+      /is not sound YAML: it is nested too deeply: wants YAML 1\.2 in the shape that the README shows$/,
+    );
   }
 });
 
 test('a file of more than 256 KiB is refused unread', () => {
-  assert.deepEqual(mistakesOf(`# ${'x'.repeat(256 * 1024)}`), ['routes.yaml: is larger than 256 KiB']);
+  assert.deepEqual(mistakesOf(`# ${'x'.repeat(256 * 1024)}`), [
+    'routes.yaml: is larger than 256 KiB: wants fewer routes, a wildcard in place of many hosts, say',
+  ]);
 });
 
 test('a file full of mistakes names the first fifty', () => {
@@ -414,6 +459,20 @@ function quoted(text: string): string {
 const schema = JSON.parse(readFileSync(new URL('../../docs/routes.schema.json', import.meta.url), 'utf8'));
 const fitsSchema = new Ajv({ allErrors: true, strict: true, strictRequired: false }).compile(schema);
 
+test('every mistake of every sample has place, subject and cure', () => {
+  for (const { routes } of samples.filter(({ good }) => !good)) {
+    try {
+      read(`routes: ${routes}\n`);
+    } catch (error) {
+      assert.ok(error instanceof RoutesFileError);
+      for (const { place, subject, cure } of error.mistakes) {
+        assert.ok(place.file === 'routes.yaml' && place.line! > 0 && place.column! > 0, routes);
+        assert.ok(subject !== '' && cure !== '', routes);
+      }
+    }
+  }
+});
+
 test('the published schema and the program agree on every sample', () => {
   for (const { good, routes } of samples) {
     const text = `routes: ${routes}\n`;
@@ -530,7 +589,10 @@ test('a file that vanishes is told once, and taken when it is back', async (t) =
   const watch = watched(path, fileFor(1));
   t.after(() => watch.close());
   await rm(path);
-  assert.equal(await watch.next(), '/vanishing.yaml: cannot be read: ENOENT');
+  assert.equal(
+    await watch.next(),
+    '/vanishing.yaml: cannot be read: ENOENT: there is nothing of that name, is it mounted?',
+  );
   await writeFile(path, fileFor(2));
   assert.equal(await watch.next(), 2);
   assert.deepEqual(watch.reports, []);

@@ -30,7 +30,8 @@ export function startIngressProcess(
   args: readonly string[] = ['serve'],
 ): IngressProcess {
   const child = spawn(process.execPath, [program, ...args], {
-    env: { PATH: process.env.PATH ?? '', ...env },
+    // Nor what nginx of this machine's own may be configured to do.
+    env: { PATH: process.env.PATH ?? '', NGINX_CONF_DIR: 'none', ...env },
     stdio: ['ignore', 'pipe', 'pipe'],
   });
   const log: LogLine[] = [];

@@ -19,12 +19,12 @@ function capture(readable: boolean) {
 
 test('lines are JSON with level, time, message and fields', () => {
   const { lines, log } = capture(false);
-  log.warn({ domain: 'a.example.com', err: new DomainError('no') }, 'renewal failed');
+  log.warn({ domain: 'a.example.com', err: new DomainError('no', 'say yes') }, 'renewal failed');
   const line = JSON.parse(lines[0]!) as Record<string, unknown>;
   assert.equal(line.level, 'warn');
   assert.equal(line.msg, 'renewal failed');
   assert.equal(line.domain, 'a.example.com');
-  assert.deepEqual(line.err, { message: 'no', code: 'invalid-domain' });
+  assert.deepEqual(line.err, { message: 'no: say yes', code: 'invalid-domain' });
   assert.match(String(line.time), /^\d{4}-\d\d-\d\dT/);
 });
 
