@@ -95,11 +95,7 @@ type Client = Awaited<ReturnType<typeof openClient>>;
 
 /** Loads the package, which is large: a start that writes no records serves sooner without it. */
 async function openClient(api: Api, token: string, baseURL: string, timeout: number) {
-  const [{ createClient }, { BaseZones }, { BaseRecords }] = await Promise.all([
-    import('cloudflare/tree-shakable'),
-    import('cloudflare/resources/zones/zones'),
-    import('cloudflare/resources/dns/records'),
-  ]);
+  const { createClient, BaseZones, BaseRecords } = await import('./cloudflare-package.ts');
   return createClient({
     resources: [BaseZones, BaseRecords],
     apiToken: token,

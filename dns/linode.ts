@@ -5,6 +5,7 @@ import { z } from 'zod';
 import { type Api, createApi, readAllPages, readBaseUrl } from './api.ts';
 import { createByRecord, type Held } from './by-record.ts';
 import { DnsError } from './error.ts';
+import type { CarriedRequest, LinodePackage, PageQuery } from './linode-package.ts';
 import { formatCaa, normalizeName, parseCaa, sameRecord, unquoteTxt } from './presentation.ts';
 import type { DnsProvider, DnsRecord, ProviderKind, ProviderOptions, RecordType } from './provider.ts';
 import { longestZone, nameInZone, possibleZones } from './zone.ts';
@@ -76,34 +77,6 @@ function createLinode(
   });
 }
 
-/** The part of the package that is used. Its own type files import each other in a way that Node's rules do not follow. */
-interface LinodePackage {
-  readonly baseRequest: {
-    readonly interceptors: {
-      readonly request: { use(intercept: (config: CarriedRequest) => CarriedRequest): number };
-    };
-  };
-  getDomains(page: PageQuery, filter: unknown): Promise<unknown>;
-  getDomainRecords(domainId: number, page: PageQuery): Promise<unknown>;
-  createDomainRecord(domainId: number, record: Readonly<Record<string, unknown>>): Promise<unknown>;
-  deleteDomainRecord(domainId: number, recordId: number): Promise<unknown>;
-}
-
-interface PageQuery {
-  readonly page: number;
-  readonly page_size: number;
-}
-
-/** What its HTTP client hands to whatever carries the request. */
-interface CarriedRequest {
-  readonly url?: string;
-  readonly method?: string;
-  readonly params?: Readonly<Record<string, string | number>>;
-  readonly data?: unknown;
-  readonly headers: { toJSON(asStrings: boolean): Record<string, string> };
-  adapter?: (request: CarriedRequest) => Promise<unknown>;
-}
-
 /** What one provider's calls need, found by the package's one global HTTP client through the call's own context. */
 interface Session {
   readonly token: string;
@@ -117,7 +90,7 @@ let loaded: Promise<LinodePackage> | undefined;
 
 /** By the first call: the package is large, and a start that writes no records serves sooner without it. */
 function loadPackage(): Promise<LinodePackage> {
-  loaded ??= import('@linode/api-v4').then((module) => carryOurselves(module as unknown as LinodePackage));
+  loaded ??= import('./linode-package.ts').then(({ linode }) => carryOurselves(linode));
   return loaded;
 }
 

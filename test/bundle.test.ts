@@ -2,12 +2,16 @@
 
 import assert from 'node:assert/strict';
 import { execFile } from 'node:child_process';
-import { mkdtemp, readdir, readFile, rm } from 'node:fs/promises';
+import { existsSync } from 'node:fs';
+import { mkdir, mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import { after, before, test } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
+import { build } from 'esbuild';
+import { lostNames } from '../build.ts';
+import { bundle, startOfImage, TESTED_REVISION } from './support/bundle.ts';
 
 const run = promisify(execFile);
 const root = fileURLToPath(new URL('..', import.meta.url));
@@ -54,6 +58,50 @@ test('the bundled program refuses an empty configuration as the source does, and
   );
   assert.equal(refusal.code, 78);
   assert.match(refusal.stderr, /DOMAIN/);
+});
+
+test('a package that would come without its names is found while it is bundled, whoever loads it', async () => {
+  const program = join(folder, 'program');
+  await mkdir(program);
+  await writeFile(join(program, 'package.cjs'), 'exports.request = () => {};');
+  await writeFile(join(program, 'by-name.mjs'), "export { request } from './package.cjs';");
+  for (const [loaded, found] of [
+    ['package.cjs', 1],
+    ['by-name.mjs', 0],
+  ] as const) {
+    await writeFile(join(program, 'main.mjs'), `const { request } = await import('./${loaded}'); request();`);
+    const { metafile } = await build({
+      absWorkingDir: program,
+      entryPoints: ['main.mjs'],
+      outdir: 'dist',
+      bundle: true,
+      format: 'esm',
+      platform: 'node',
+      splitting: true,
+      metafile: true,
+    });
+    assert.equal(lostNames(metafile.inputs).length, found, loaded);
+    const runs = run(process.execPath, [join(program, 'dist', 'main.js')]);
+    if (found === 0) await runs;
+    else await assert.rejects(runs, /request is not a function/);
+  }
+});
+
+test('what is tested end to end is the bundle: nothing there starts the source', async () => {
+  for (const place of ['e2e', 'support']) {
+    for (const file of await readdir(join(root, 'test', place))) {
+      const text = await readFile(join(root, 'test', place, file), 'utf8');
+      assert.doesNotMatch(text, /\bmain\.ts|\bworker\.ts/, file);
+    }
+  }
+});
+
+test('the bundle under test lies where no package can be reached, and is of these sources', async () => {
+  const { program, args } = startOfImage(['--version']);
+  const { stdout } = await run(program, args);
+  assert.ok(stdout.includes(TESTED_REVISION), stdout);
+  for (let place = bundle(); place !== dirname(place); place = dirname(place))
+    assert.ok(!existsSync(join(place, 'node_modules')), place);
 });
 
 test('what a worker loads holds no ACME or DNS code', async () => {

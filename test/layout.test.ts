@@ -153,6 +153,13 @@ describe('imports', () => {
     assert.deepEqual(found, []);
   });
 
+  test('on demand are of modules of ours, which name what they use: of a package itself the bundle keeps no names', () => {
+    const bare = /\bimport\(\s*['"`](?!\.|node:)/;
+    assert.match("const { request } = await import('undici');", bare);
+    const found = sources.filter((file) => bare.test(read(file).replaceAll(/typeof import\(/g, '')));
+    assert.deepEqual(found, []);
+  });
+
   test('of a forbidden kind would be found, and the exceptions are still in use', () => {
     assert.equal(judge('proxy/listener.ts', 'acme/manager.ts').length, 1);
     assert.equal(judge('src/lib/log.ts', 'src/config.ts').length, 1);

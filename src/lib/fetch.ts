@@ -42,7 +42,7 @@ export async function httpRequest(options: HttpRequest): Promise<HttpReply> {
   const host = hostOf(options.url);
   try {
     // Loaded by the first request: a start that needs none serves sooner.
-    const undici = await import('undici');
+    const undici = await import('./undici.ts');
     const reply = await undici.request(options.url, {
       method: (options.method ?? 'GET') as Dispatcher.HttpMethod,
       headers: { ...options.headers },
@@ -107,7 +107,7 @@ function asHttpError(
 
 const agents = new Map<string, Agent>();
 
-function agentTrusting(undici: typeof import('undici'), ca: string): Agent {
+function agentTrusting(undici: typeof import('./undici.ts'), ca: string): Agent {
   const known = agents.get(ca);
   if (known !== undefined) return known;
   const agent = new undici.Agent({ connect: { ca } });

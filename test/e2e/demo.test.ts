@@ -1,4 +1,4 @@
-// The demo as a newcomer meets it: started by npm, its printed commands run as printed, stopped by Ctrl-C.
+// The demo, as a newcomer starts it with npm and as the image holds it: its printed commands run as printed, Ctrl-C ends it.
 
 import assert from 'node:assert/strict';
 import { type ChildProcess, execFile, spawn } from 'node:child_process';
@@ -10,10 +10,14 @@ import { dirname, join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
+import { type Start, startOfImage } from '../support/bundle.ts';
+import { runProgram } from '../support/ingress-process.ts';
 import { freePort } from '../support/ports.ts';
 
 const run = promisify(execFile);
 const root = fileURLToPath(new URL('../..', import.meta.url));
+
+type Way = 'npm run demo' | 'the demo of the bundle';
 
 interface RunningDemo {
   readonly port: number;
@@ -33,47 +37,48 @@ before(async () => {
 
 after(() => rm(temporary, { recursive: true }));
 
-describe('npm run demo', () => {
-  let demo: RunningDemo;
+for (const way of ['npm run demo', 'the demo of the bundle'] as const)
+  describe(way, () => {
+    let demo: RunningDemo;
 
-  before(async () => {
-    demo = await startDemo();
-  });
-
-  after(() => demo.stop());
-
-  test('says what is simulated', () => {
-    assert.match(demo.printed(), /^Simulated: .*CA.*guest agent.*quotes.*app/m);
-  });
-
-  const shown: readonly [shows: string, output: RegExp][] = [
-    ['A page over HTTP/1.1', /GET \/hello\?from=curl HTTP\/1\.1\n[\s\S]*x-forwarded-proto: https/],
-    ['The same over HTTP/2', /^HTTP\/2 200[\s\S]*GET \/hello\?from=curl/],
-    ['A WebSocket', /^hello\n$/],
-    ['A unary gRPC call', /^hello World\n$/],
-    ['A bidirectional gRPC stream', /^a\nb\nc\n$/],
-    ['The evidence: fetch all', /^acme-account\.json: OK\n(.*: OK\n)*cert-localhost\.pem: OK\n/m],
-    ['The report data', /is the digest of sha256sum\.txt\n$/],
-    ['The same within', /signs the digest of sha256sum\.txt\n$/],
-  ];
-
-  for (const [shows, output] of shown) {
-    test(`"${shows}" works as printed`, async () => {
-      const [, command] = [...demo.commands].find(([line]) => line.startsWith(shows)) ?? [];
-      assert.ok(command !== undefined, `no command is printed under "${shows}"`);
-      const { stdout } = await run('sh', ['-c', command], { cwd: root, env: terminal(), timeout: 60_000 });
-      assert.match(stdout, output);
-      assert.doesNotMatch(stdout, /FAILED/);
+    before(async () => {
+      demo = await startDemo(way);
     });
-  }
 
-  test('prints no command that is not tried here', () => {
-    assert.equal(demo.commands.size, shown.length);
+    after(() => demo.stop());
+
+    test('says what is simulated', () => {
+      assert.match(demo.printed(), /^Simulated: .*CA.*guest agent.*quotes.*app/m);
+    });
+
+    const shown: readonly [shows: string, output: RegExp][] = [
+      ['A page over HTTP/1.1', /GET \/hello\?from=curl HTTP\/1\.1\n[\s\S]*x-forwarded-proto: https/],
+      ['The same over HTTP/2', /^HTTP\/2 200[\s\S]*GET \/hello\?from=curl/],
+      ['A WebSocket', /^hello\n$/],
+      ['A unary gRPC call', /^hello World\n$/],
+      ['A bidirectional gRPC stream', /^a\nb\nc\n$/],
+      ['The evidence: fetch all', /^acme-account\.json: OK\n(.*: OK\n)*cert-localhost\.pem: OK\n/m],
+      ['The report data', /is the digest of sha256sum\.txt\n$/],
+      ['The same within', /signs the digest of sha256sum\.txt\n$/],
+    ];
+
+    for (const [shows, output] of shown) {
+      test(`"${shows}" works as printed`, async () => {
+        const [, command] = [...demo.commands].find(([line]) => line.startsWith(shows)) ?? [];
+        assert.ok(command !== undefined, `no command is printed under "${shows}"`);
+        const { stdout } = await run('sh', ['-c', command], { cwd: root, env: terminal(), timeout: 60_000 });
+        assert.match(stdout, output);
+        assert.doesNotMatch(stdout, /FAILED/);
+      });
+    }
+
+    test('prints no command that is not tried here', () => {
+      assert.equal(demo.commands.size, shown.length);
+    });
   });
-});
 
 test('Ctrl-C ends it cleanly, and leaves neither a file nor a listener', { timeout: 120_000 }, async () => {
-  const demo = await startDemo();
+  const demo = await startDemo('the demo of the bundle');
   const caFile = /--cacert (\S+ca\.pem)/.exec(demo.printed())![1]!;
   await access(caFile);
   await demo.stop();
@@ -88,9 +93,9 @@ test('told to stop while it starts, it ends with success and leaves nothing behi
   timeout: 60_000,
 }, async () => {
   const home = await mkdtemp(join(temporary, 'early-'));
-  const args = [join(root, 'src/main.ts'), 'demo', '--port', String(await freePort())];
-  const child = spawn(process.execPath, args, {
-    env: { ...terminal(), TMPDIR: home },
+  const { program, args, env } = startOfImage(['demo', '--port', String(await freePort())]);
+  const child = spawn(program, args, {
+    env: { ...terminal(), ...env, TMPDIR: home },
     stdio: ['ignore', 'pipe', 'pipe'],
   });
   child.stdout.resume();
@@ -127,14 +132,9 @@ test('wrong arguments are a mistake of usage, and nothing is started', async () 
     ['sing'],
     ['grpc-unary', '--ca', 'x'],
   ]) {
-    await assert.rejects(
-      run(process.execPath, [join(root, 'src/main.ts'), 'demo', ...args], { env: terminal() }),
-      (error: { code: number; stdout: string; stderr: string }) => {
-        assert.deepEqual([error.code, error.stdout], [2, '']);
-        assert.match(error.stderr, /^demo: .+\nhint: .+\n$/);
-        return true;
-      },
-    );
+    const { code, stdout, stderr } = await runProgram(['demo', ...args], terminal());
+    assert.deepEqual([code, stdout], [2, '']);
+    assert.match(stderr, /^demo: .+\nhint: .+\n$/);
   }
 });
 
@@ -147,12 +147,13 @@ function terminal(): Record<string, string> {
   };
 }
 
-async function startDemo(): Promise<RunningDemo> {
+async function startDemo(way: Way): Promise<RunningDemo> {
   const port = await freePort();
+  const { program, args, env, cwd } = startOf(way, ['--port', String(port)]);
   // A process group of its own, as a terminal would give it.
-  const child = spawn('npm', ['run', 'demo', '--', '--port', String(port)], {
-    cwd: root,
-    env: terminal(),
+  const child = spawn(program, args, {
+    cwd,
+    env: { ...terminal(), ...env },
     detached: true,
     stdio: ['ignore', 'pipe', 'pipe'],
   });
@@ -175,6 +176,12 @@ async function startDemo(): Promise<RunningDemo> {
     throw error;
   }
   return { port, printed: () => text, commands: commandsIn(text), stop: () => interrupt(child) };
+}
+
+/** npm starts it from source: that is the README's first command, and there is no bundle in a clone. */
+function startOf(way: Way, args: readonly string[]): Start {
+  if (way === 'the demo of the bundle') return startOfImage(['demo', ...args]);
+  return { program: 'npm', args: ['run', 'demo', '--', ...args], env: {}, cwd: root };
 }
 
 function commandsIn(text: string): Map<string, string> {

@@ -1,30 +1,19 @@
 // The status command beside a running ingress, and where there is none.
 
 import assert from 'node:assert/strict';
-import { execFile } from 'node:child_process';
-import { once } from 'node:events';
 import { mkdir, readdir, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import type { Status } from '../../src/status.ts';
 import { startCloudflareDouble } from '../support/cloudflare-double.ts';
+import { runProgram } from '../support/ingress-process.ts';
 import { createWorld, servedSerial, startApp } from '../support/world.ts';
 
-const program = new URL('../../src/main.ts', import.meta.url).pathname;
 const domain = 'app.example.com';
 
 async function runStatus(settings: Readonly<Record<string, string>>, ...args: string[]) {
-  const env = { PATH: process.env.PATH ?? '', ...settings };
-  const child = execFile(process.execPath, [program, 'status', ...args], { env });
-  let [text, stderr] = ['', ''];
-  child.stdout!.on('data', (chunk) => {
-    text += chunk;
-  });
-  child.stderr!.on('data', (chunk) => {
-    stderr += chunk;
-  });
-  const [code] = await once(child, 'close');
-  return { code, text, stderr };
+  const { code, stdout, stderr } = await runProgram(['status', ...args], settings);
+  return { code, text: stdout, stderr };
 }
 
 test('beside a running ingress it says certificate, next renewal, CAA and records, and sees what goes wrong', async () => {

@@ -1,10 +1,10 @@
-// The real program in a process of its own, with its log at hand; tests drive it from outside only.
+// The program as the image ships it, in a process of its own, with its log at hand; tests drive it from outside only.
 
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { createInterface } from 'node:readline';
-
-const program = new URL('../../src/main.ts', import.meta.url).pathname;
+import { text } from 'node:stream/consumers';
+import { startOfImage } from './bundle.ts';
 
 export interface LogLine {
   readonly level: string;
@@ -29,20 +29,16 @@ export function startIngressProcess(
   env: Readonly<Record<string, string>>,
   args: readonly string[] = ['serve'],
 ): IngressProcess {
-  const child = spawn(process.execPath, [program, ...args], {
-    // Nor what nginx of this machine's own may be configured to do.
-    env: { PATH: process.env.PATH ?? '', NGINX_CONF_DIR: 'none', ...env },
-    stdio: ['ignore', 'pipe', 'pipe'],
-  });
+  const child = spawnImage(args, env);
   const log: LogLine[] = [];
   const watchers = new Set<() => void>();
   let stderr = '';
-  createInterface({ input: child.stdout! }).on('line', (text) => {
-    log.push(parseLine(text));
+  createInterface({ input: child.stdout }).on('line', (line) => {
+    log.push(parseLine(line));
     for (const look of watchers) look();
   });
-  child.stderr!.setEncoding('utf8').on('data', (text: string) => {
-    stderr += text;
+  child.stderr.setEncoding('utf8').on('data', (part: string) => {
+    stderr += part;
   });
   const exited = once(child, 'exit').then(([code, signal]) => ({ code, signal }));
 
@@ -80,6 +76,30 @@ export function startIngressProcess(
       await stopChild(child);
     },
   };
+}
+
+function spawnImage(args: readonly string[], env: Readonly<Record<string, string>>) {
+  const start = startOfImage(args);
+  return spawn(start.program, start.args, {
+    cwd: start.cwd,
+    // Nor what nginx of this machine's own may be configured to do.
+    env: { PATH: process.env.PATH ?? '', NGINX_CONF_DIR: 'none', ...start.env, ...env },
+    stdio: ['ignore', 'pipe', 'pipe'],
+  });
+}
+
+/** A command that ends by itself, run to its end. */
+export async function runProgram(
+  args: readonly string[],
+  env: Readonly<Record<string, string>> = {},
+): Promise<{ code: number | null; stdout: string; stderr: string }> {
+  const child = spawnImage(args, env);
+  const [stdout, stderr, [code]] = await Promise.all([
+    text(child.stdout),
+    text(child.stderr),
+    once(child, 'close'),
+  ]);
+  return { code, stdout, stderr };
 }
 
 async function stopChild(child: ChildProcess): Promise<void> {

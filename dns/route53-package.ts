@@ -1,0 +1,9 @@
+// What is used of Amazon's own package: large, and so a module of its own that is loaded on demand.
+
+export {
+  ChangeResourceRecordSetsCommand,
+  GetChangeCommand,
+  ListHostedZonesByNameCommand,
+  ListResourceRecordSetsCommand,
+  Route53Client,
+} from '@aws-sdk/client-route-53';
