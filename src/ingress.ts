@@ -105,10 +105,12 @@ export async function startIngress(config: Config, options: IngressOptions): Pro
   }
 
   const stored = serveStored();
-  const started = await Promise.all([stored, starting]).catch(async (error: unknown) => {
+  const giveUp = async (error: unknown): Promise<never> => {
+    stopping.abort();
     await workers.drain(0);
     throw error;
-  });
+  };
+  const started = await Promise.all([stored, starting]).catch(giveUp);
   const [{ store, refuseToRegister }, address] = started;
   const { httpPort } = config.listen;
   log.info({ ...address, httpPort, workers: config.workers, domains: config.domains }, 'serving');
@@ -124,7 +126,7 @@ export async function startIngress(config: Config, options: IngressOptions): Pro
     setHttpChallenge,
     log,
   });
-  await keepCertificates(issuance);
+  await keepCertificates(issuance).catch(giveUp);
 
   async function follow(next: RoutingPlan): Promise<void> {
     const sameNames = JSON.stringify(next.certificates) === JSON.stringify(plan.certificates);
