@@ -1,7 +1,6 @@
 // The environment and the routes file, read once into a Config; every mistake in them is reported together.
 
 import { X509Certificate } from 'node:crypto';
-import { readFileSync } from 'node:fs';
 import { availableParallelism } from 'node:os';
 import { resolve } from 'node:path';
 import type { ChallengeType } from '../acme/issuer.ts';
@@ -17,6 +16,7 @@ import {
 } from './environment.ts';
 import { splitChain } from './lib/certificate.ts';
 import { isWildcard } from './lib/domain.ts';
+import { readGuardedFileSync, whyUnreadable } from './lib/guarded-file.ts';
 import type { LogLevel } from './lib/log.ts';
 import { describeProblem, parseRoutesFile, RoutesFileError, type UpstreamTimeouts } from './routes-file.ts';
 import { type FixedRouting, planRouting, type RoutingPlan, readFixedRouting } from './routing.ts';
@@ -176,7 +176,7 @@ const letsEncrypt = {
 export type ReadFile = (path: string) => string;
 
 /** Reads nothing but `env` and the files named in it, and contacts nothing. Throws ConfigError. */
-export function readConfig(env: Env, readFile: ReadFile = (path) => readFileSync(path, 'utf8')): Config {
+export function readConfig(env: Env, readFile: ReadFile = readGuardedFileSync): Config {
   const environment = readEnvironment(env, knownVariables());
   refuseUnsupported(environment);
   const alpn = environment.read('ALPN', parseAlpn) ?? ['h2', 'http/1.1'];
@@ -281,7 +281,7 @@ function readNamedFile(path: string, readFile: ReadFile): string {
   try {
     return readFile(path);
   } catch (cause) {
-    const why = (cause as NodeJS.ErrnoException).code ?? String(cause);
+    const why = whyUnreadable(cause);
     throw new ValueError(`${quote(path)} cannot be read: ${why}`, { cause });
   }
 }

@@ -1,6 +1,6 @@
 // The routes file: YAML to routes, every mistake with its line and column; read again when it changes.
 
-import { readFile, stat } from 'node:fs/promises';
+import { stat } from 'node:fs/promises';
 import {
   isAlias,
   isMap,
@@ -23,6 +23,7 @@ import type {
 } from '../proxy/routes.ts';
 import { type Clock, systemClock } from './lib/clock.ts';
 import { type Domain, DomainError, parseDomain } from './lib/domain.ts';
+import { readGuardedFile, whyUnreadable } from './lib/guarded-file.ts';
 import { parseDuration, quote, ValueError } from './setting-values.ts';
 import { parseUpstreamUrl } from './upstream-url.ts';
 
@@ -555,7 +556,8 @@ export function watchRoutesFile<T>(options: RoutesWatchOptions<T>): RoutesWatch 
 
   async function read(): Promise<string | undefined> {
     try {
-      const text = await readFile(path, 'utf8');
+      // Kubernetes exchanges a mounted file by a link: it is followed, wherever it leads.
+      const text = (await readGuardedFile(path, { links: 'followed' })).toString('utf8');
       return stop.signal.aborted ? undefined : text;
     } catch (cause) {
       if (!stop.signal.aborted) options.onProblem(unreadable(path, cause));
@@ -602,6 +604,6 @@ async function fingerprint(path: string): Promise<string> {
 }
 
 function unreadable(path: string, cause: unknown): RoutesFileError {
-  const why = (cause as NodeJS.ErrnoException).code ?? String(cause);
+  const why = whyUnreadable(cause);
   return new RoutesFileError(path, [{ problem: `cannot be read: ${why}` }], { cause });
 }

@@ -34,10 +34,15 @@ export async function readGuardedFile(path: string, options: GuardedReadOptions 
   try {
     judge(path, await file.stat(), options.onlyName === true);
     if (typeof links === 'object') await judgePlace(path, file, links.within);
-    return await file.readFile();
+    return await readBounded(path, file);
   } finally {
     await file.close();
   }
+}
+
+export function whyUnreadable(error: unknown): string {
+  if (error instanceof GuardedFileError) return error.code.replaceAll('-', ' ');
+  return (error as NodeJS.ErrnoException).code ?? String(error);
 }
 
 /** For a path that whoever configured us chose: its links are followed. */
@@ -53,10 +58,23 @@ export function readGuardedFileSync(path: string): string {
 
 function judge(path: string, stats: Stats, onlyName: boolean): void {
   if (!stats.isFile()) throw new GuardedFileError('not-a-file', `${path} is not a regular file`);
-  if (stats.size > LARGEST_FILE)
-    throw new GuardedFileError('too-large', `${path} has more than ${LARGEST_FILE} bytes`);
+  if (stats.size > LARGEST_FILE) throw tooLarge(path);
   if (onlyName && stats.nlink > 1)
     throw new GuardedFileError('not-a-file', `${path} has a second name elsewhere`);
+}
+
+/** It may grow while it is read. */
+async function readBounded(path: string, file: FileHandle): Promise<Buffer> {
+  const parts: Buffer[] = [];
+  for await (const part of file.createReadStream({ autoClose: false, start: 0, end: LARGEST_FILE }))
+    parts.push(part as Buffer);
+  const whole = Buffer.concat(parts);
+  if (whole.length > LARGEST_FILE) throw tooLarge(path);
+  return whole;
+}
+
+function tooLarge(path: string): GuardedFileError {
+  return new GuardedFileError('too-large', `${path} has more than ${LARGEST_FILE} bytes`);
 }
 
 /** Asked of what is open: a path that was asked before could lead elsewhere by now. */
