@@ -1,9 +1,10 @@
 // What a certbot volume holds for one ACME directory: the account and the certificates. Reads only.
 
 import { createPrivateKey, type webcrypto } from 'node:crypto';
-import { readdir, readFile } from 'node:fs/promises';
+import { readdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { type Certificate, readCertificate } from '../src/lib/certificate.ts';
+import { readGuardedFile } from '../src/lib/guarded-file.ts';
 import { type Log, silentLog } from '../src/lib/log.ts';
 
 export interface FoundAccount {
@@ -34,7 +35,7 @@ export async function readCertbot(
   directoryUrl: string,
   log: Log = silentLog,
 ): Promise<FoundState> {
-  const confs = (await readConfs(join(folder, 'renewal'))).filter((conf) => conf.server === directoryUrl);
+  const confs = (await readConfs(folder, log)).filter((conf) => conf.server === directoryUrl);
   const { accounts, damaged } = await readAccounts(folder, directoryUrl, log);
   // certbot renews with the account that the renewal conf names: CAA pins are about that one.
   const named = new Set(confs.map((conf) => conf.account));
@@ -44,8 +45,8 @@ export async function readCertbot(
   for (const { lineage } of confs) {
     const live = join(folder, 'live', lineage);
     try {
-      const chain = await readFile(join(live, 'fullchain.pem'), 'utf8');
-      certificates.push(readCertificate(chain, await readFile(join(live, 'privkey.pem'), 'utf8')));
+      const chain = await readWithin(folder, join(live, 'fullchain.pem'));
+      certificates.push(readCertificate(chain, await readWithin(folder, join(live, 'privkey.pem'))));
     } catch (err) {
       log.warn({ lineage: live, err }, 'certbot certificate cannot be read');
     }
@@ -60,15 +61,26 @@ export async function readCertbot(
   };
 }
 
-async function readConfs(folder: string): Promise<RenewalConf[]> {
-  const files = (await entries(folder)).filter((file) => file.endsWith('.conf'));
-  return Promise.all(
-    files.map(async (file) => {
-      const text = await readFile(join(folder, file), 'utf8');
+async function readConfs(tree: string, log: Log): Promise<RenewalConf[]> {
+  const folder = join(tree, 'renewal');
+  const confs: RenewalConf[] = [];
+  for (const file of (await entries(folder)).filter((each) => each.endsWith('.conf'))) {
+    const path = join(folder, file);
+    try {
+      const text = await readWithin(tree, path);
       const value = (name: string) => new RegExp(`^\\s*${name}\\s*=\\s*(\\S+)\\s*$`, 'm').exec(text)?.[1];
-      return { lineage: file.slice(0, -'.conf'.length), account: value('account'), server: value('server') };
-    }),
-  );
+      const lineage = file.slice(0, -'.conf'.length);
+      confs.push({ lineage, account: value('account'), server: value('server') });
+    } catch (err) {
+      log.warn({ file: path, err }, 'certbot renewal file cannot be read');
+    }
+  }
+  return confs;
+}
+
+/** certbot's `live` is links into its `archive`: they are followed, and not out of the tree. */
+export async function readWithin(tree: string, path: string): Promise<string> {
+  return (await readGuardedFile(path, { links: { within: tree } })).toString('utf8');
 }
 
 interface CertbotAccount extends FoundAccount {
@@ -84,8 +96,10 @@ async function readAccounts(folder: string, directoryUrl: string, log: Log) {
   for (const id of await entries(parent)) {
     const from = join(parent, id);
     try {
-      const { uri } = JSON.parse(await readFile(join(from, 'regr.json'), 'utf8')) as { uri: unknown };
-      const jwk = JSON.parse(await readFile(join(from, 'private_key.json'), 'utf8')) as webcrypto.JsonWebKey;
+      const { uri } = JSON.parse(await readWithin(folder, join(from, 'regr.json'))) as { uri: unknown };
+      const jwk = JSON.parse(
+        await readWithin(folder, join(from, 'private_key.json')),
+      ) as webcrypto.JsonWebKey;
       const key = createPrivateKey({ key: jwk, format: 'jwk' })
         .export({ type: 'pkcs8', format: 'pem' })
         .toString();

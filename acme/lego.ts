@@ -1,11 +1,11 @@
 // What a lego volume holds for one ACME directory: the account and the certificates, as lego 4 or 5 wrote them. Reads only.
 
 import { createPrivateKey } from 'node:crypto';
-import { readdir, readFile } from 'node:fs/promises';
+import { readdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { type Certificate, readCertificate } from '../src/lib/certificate.ts';
 import { type Log, silentLog } from '../src/lib/log.ts';
-import type { FoundAccount, FoundState } from './certbot.ts';
+import { type FoundAccount, type FoundState, readWithin } from './certbot.ts';
 
 /** `folder` has `accounts` and `certificates`. Damaged parts are reported and left out; nothing in it is changed. */
 export async function readLego(
@@ -17,7 +17,7 @@ export async function readLego(
   const account = accounts.length === 1 ? accounts[0] : undefined;
   const urls = accounts.map((each) => each.url).join(', ');
   const several = accounts.length > 1 ? `${folder} has several lego accounts: ${urls}` : damaged;
-  const certificates = await readCertificates(join(folder, 'certificates'), new URL(directoryUrl).host, log);
+  const certificates = await readCertificates(folder, new URL(directoryUrl).host, log);
   return { account, unclear: account === undefined ? several : undefined, certificates };
 }
 
@@ -29,13 +29,13 @@ async function readAccounts(folder: string, directoryUrl: string, log: Log) {
   for (const id of await entries(server)) {
     const from = join(server, id);
     try {
-      const account = JSON.parse(await readFile(join(from, 'account.json'), 'utf8')) as {
+      const account = JSON.parse(await readWithin(folder, join(from, 'account.json'))) as {
         registration?: { uri?: unknown; accountURL?: unknown };
       };
       const url = account.registration?.uri ?? account.registration?.accountURL;
       if (typeof url !== 'string' || !URL.canParse(url)) throw new Error('account.json names no account URL');
       const files = [join(from, 'keys', `${id}.key`), join(from, `${id}.key`)];
-      accounts.push({ url, key: await readKey(files), from });
+      accounts.push({ url, key: await readKey(folder, files), from });
     } catch (error) {
       const why = error instanceof SyntaxError ? new Error('it is not JSON') : error;
       log.warn({ account: from, err: why }, 'lego account cannot be read');
@@ -46,9 +46,9 @@ async function readAccounts(folder: string, directoryUrl: string, log: Log) {
 }
 
 /** Version 4 writes SEC1 and PKCS#1; what signs for us wants PKCS#8. */
-async function readKey(files: readonly string[]): Promise<string> {
+async function readKey(tree: string, files: readonly string[]): Promise<string> {
   for (const file of files) {
-    const pem = await readFile(file, 'utf8').catch(() => undefined);
+    const pem = await readWithin(tree, file).catch(() => undefined);
     if (pem === undefined) continue;
     try {
       return createPrivateKey(pem).export({ type: 'pkcs8', format: 'pem' }).toString();
@@ -61,15 +61,16 @@ async function readKey(files: readonly string[]): Promise<string> {
 }
 
 /** <name>.json says which CA it is from; without it a certificate cannot be told from one of staging. */
-async function readCertificates(folder: string, host: string, log: Log): Promise<Certificate[]> {
+async function readCertificates(tree: string, host: string, log: Log): Promise<Certificate[]> {
+  const folder = join(tree, 'certificates');
   const found: Certificate[] = [];
   for (const file of (await entries(folder)).filter((each) => each.endsWith('.json'))) {
     const path = join(folder, file.slice(0, -'.json'.length));
     try {
-      const about = JSON.parse(await readFile(`${path}.json`, 'utf8')) as { certUrl?: unknown };
+      const about = JSON.parse(await readWithin(tree, `${path}.json`)) as { certUrl?: unknown };
       if (!URL.canParse(String(about.certUrl)) || new URL(String(about.certUrl)).host !== host) continue;
       found.push(
-        readCertificate(await readFile(`${path}.crt`, 'utf8'), await readFile(`${path}.key`, 'utf8')),
+        readCertificate(await readWithin(tree, `${path}.crt`), await readWithin(tree, `${path}.key`)),
       );
     } catch (err) {
       log.warn({ certificate: path, err }, 'lego certificate cannot be read');

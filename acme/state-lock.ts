@@ -1,10 +1,11 @@
 // One process at a time works on a folder: a lock file that outlives neither its owner nor, for long, its owner's death.
 
 import { randomBytes } from 'node:crypto';
-import { link, open, readFile, readlink, rename, rm, stat, utimes } from 'node:fs/promises';
+import { link, lstat, open, readFile, readlink, rename, rm, utimes } from 'node:fs/promises';
 import { join } from 'node:path';
 import { z } from 'zod';
 import { type Clock, systemClock } from '../src/lib/clock.ts';
+import { GuardedFileError, readGuardedFile } from '../src/lib/guarded-file.ts';
 import { type Log, silentLog } from '../src/lib/log.ts';
 
 export interface StateLockOptions {
@@ -130,7 +131,7 @@ async function startOf(pid: number): Promise<string | undefined> {
 /** A hard link appears with its content or not at all, and never over another. */
 async function tryCreate(path: string, self: Owner): Promise<typeof TAKEN | undefined> {
   const staged = `${path}.${self.token}.tmp`;
-  const file = await open(staged, 'w', 0o600);
+  const file = await open(staged, 'wx', 0o600);
   try {
     await file.writeFile(JSON.stringify(self));
   } finally {
@@ -149,8 +150,8 @@ async function tryCreate(path: string, self: Owner): Promise<typeof TAKEN | unde
 
 async function readOwner(path: string): Promise<{ owner: Owner; touched: number } | undefined> {
   try {
-    const { mtimeMs } = await stat(path);
-    const text = await readFile(path, 'utf8');
+    const { mtimeMs } = await lstat(path);
+    const text = (await readGuardedFile(path).catch(unreadable)).toString('utf8');
     const parsed = OwnerSchema.safeParse(parseJson(text));
     // A file that is not ours to understand is judged by its age alone.
     const owner = parsed.success ? parsed.data : { token: text, pid: 0, started: '', realm: '' };
@@ -159,6 +160,12 @@ async function readOwner(path: string): Promise<{ owner: Owner; touched: number 
     if ((error as NodeJS.ErrnoException).code === 'ENOENT') return undefined;
     throw error;
   }
+}
+
+/** What is no file (a link, a pipe) is a lock that nobody can be asked about. */
+function unreadable(error: NodeJS.ErrnoException): string {
+  if (error.code === 'ELOOP' || error instanceof GuardedFileError) return '';
+  throw error;
 }
 
 function parseJson(text: string): unknown {

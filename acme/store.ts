@@ -8,12 +8,14 @@ import {
   ensurePrivateFolder,
   readFileIfPresent,
   syncFolder,
+  whyUnwritable,
   writeFileAtomic,
 } from '../src/lib/atomic-file.ts';
 import { type Certificate, readCertificate } from '../src/lib/certificate.ts';
 import { type Clock, systemClock } from '../src/lib/clock.ts';
 import { CodedError } from '../src/lib/coded-error.ts';
 import { type Domain, parseDomain } from '../src/lib/domain.ts';
+import { GuardedFileError } from '../src/lib/guarded-file.ts';
 import { type Log, silentLog } from '../src/lib/log.ts';
 import { isPrivateKey } from '../src/lib/private-key.ts';
 import { createStateLock } from './state-lock.ts';
@@ -164,7 +166,10 @@ export async function createStore(options: StoreOptions): Promise<Store> {
     if (options.readOnly === undefined)
       for (const each of [folder, certificates, orders, validations]) await ensurePrivateFolder(each);
   } catch (cause) {
-    throw new StoreError('state-unwritable', `the state folder ${folder} cannot be made`, { cause });
+    const why = whyUnwritable(cause);
+    throw new StoreError('state-unwritable', `the state folder ${folder} cannot be written: ${why}`, {
+      cause,
+    });
   }
   const lock = createStateLock({
     folder,
@@ -367,7 +372,7 @@ async function filesIn(folder: string): Promise<string[]> {
 }
 
 function isDiskError(error: unknown): boolean {
-  return typeof (error as NodeJS.ErrnoException).syscall === 'string';
+  return error instanceof GuardedFileError || typeof (error as NodeJS.ErrnoException).syscall === 'string';
 }
 
 /** Errors of JSON.parse quote what they read. */

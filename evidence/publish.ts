@@ -1,29 +1,23 @@
 // The bundle on disk: a folder that other containers read, and that changes as a whole.
 
 import { randomBytes } from 'node:crypto';
-import {
-  chmod,
-  lstat,
-  mkdir,
-  open,
-  readdir,
-  readFile,
-  readlink,
-  rename,
-  rm,
-  symlink,
-  unlink,
-} from 'node:fs/promises';
-import { basename, join } from 'node:path';
-import { syncFolder } from '../src/lib/atomic-file.ts';
+import { resolve } from 'node:path';
+import { join } from 'node:path/posix';
+import { type AnchoredFolder, openFolder } from '../src/lib/anchored-folder.ts';
+import { makeFolder, whyUnwritable } from '../src/lib/atomic-file.ts';
+import { GuardedFileError } from '../src/lib/guarded-file.ts';
 import { type Bundle, EvidenceError } from './bundle.ts';
 
 /** The version that is published, as a link: renaming another link over it changes all files at once. */
 const CURRENT = '.current';
 const VERSIONS = '.versions';
-const TEMPORARY = /^\.link-[0-9a-f]+\.tmp$/;
+const VERSION = /^\d{8}T\d{9}Z-[0-9a-f]{8}$/;
+const TEMPORARY = /^\.link-[0-9a-f]{12}\.tmp$/;
 /** What the images of old wrote as plain files. */
 const PLAIN_EVIDENCE = /^(acme-account\.json|sha256sum\.txt|quote\.json|cert(-.*)?\.pem)$/;
+
+const PUBLIC_FOLDER = 0o755;
+const PUBLIC_FILE = 0o644;
 
 interface PlainFile {
   readonly name: string;
@@ -35,6 +29,9 @@ interface PlainFile {
  * `.versions`, `.current` is a link to the one that counts, and the names that readers know are links through
  * `.current`. A reader who goes through `.current` once (`cd -P .current`) sees one bundle only, also while it is
  * replaced: the one before stays until the next. Killed at any moment, it leaves the old bundle or the new one.
+ *
+ * Other containers may write there too. So the folder is opened once, everything is done in what is open, no link is
+ * followed, and nothing is removed but what bears a name that is given here.
  *
  * Calls for one folder take turns, the last one called stays. One process for a folder. Rejects with EvidenceError
  * ('not-writable'), and then the old bundle stands.
@@ -53,125 +50,140 @@ export function publishBundle(folder: string, bundle: Bundle): Promise<void> {
 /** Folder -> the end of the last call for it. */
 const turns = new Map<string, Promise<void>>();
 
-async function replaceBundle(folder: string, bundle: Bundle): Promise<void> {
+async function replaceBundle(path: string, bundle: Bundle): Promise<void> {
   try {
-    await ensureFolders(folder);
-    await adoptPlainFiles(folder);
-    const before = await currentVersion(folder);
-    const version = await writeVersion(folder, bundle.files);
-    await linkNames(
-      folder,
-      bundle.files.map(({ name }) => name),
-    );
-    await replaceLink(join(VERSIONS, version), folder, CURRENT);
-    await unlinkOtherNames(folder, new Set(bundle.files.map(({ name }) => name)));
-    await prune(folder, new Set([version, before]));
-    await syncFolder(folder);
+    await using opened = disposable(await openEvidence(path));
+    await using versions = disposable(await opened.folder.ensureFolder(VERSIONS, PUBLIC_FOLDER));
+    await replaceIn(opened.folder, versions.folder, bundle);
   } catch (cause) {
-    const why = (cause as Error).message;
-    throw new EvidenceError('not-writable', `the evidence folder ${folder} cannot be updated: ${why}`, {
+    const why = whyUnwritable(cause);
+    throw new EvidenceError('not-writable', `the evidence folder ${path} cannot be updated: ${why}`, {
       cause,
     });
   }
 }
 
+async function replaceIn(folder: AnchoredFolder, versions: AnchoredFolder, bundle: Bundle): Promise<void> {
+  const names = bundle.files.map(({ name }) => name);
+  await adoptPlainFiles(folder, versions);
+  const before = await currentVersion(folder);
+  const version = await writeVersion(versions, bundle.files);
+  await linkNames(folder, names);
+  await replaceLink(join(VERSIONS, version), folder, CURRENT);
+  await unlinkOtherNames(folder, new Set(names));
+  await prune(folder, versions, new Set([version, before]));
+  await folder.sync();
+}
+
 /** Leaves the mode of a folder that was there: it may be somebody else's. */
-async function ensureFolders(folder: string): Promise<void> {
-  const made = await mkdir(folder, { recursive: true });
-  if (made !== undefined) await chmod(folder, 0o755);
-  const versions = join(folder, VERSIONS);
-  if ((await mkdir(versions, { recursive: true })) !== undefined) await chmod(versions, 0o755);
+async function openEvidence(path: string): Promise<AnchoredFolder> {
+  const made = await makeFolder(resolve(path), PUBLIC_FOLDER);
+  const folder = await openFolder(path);
+  if (made) await folder.chmod(PUBLIC_FOLDER);
+  return folder;
+}
+
+function disposable(folder: AnchoredFolder) {
+  return { folder, [Symbol.asyncDispose]: () => folder.close() };
 }
 
 /**
  * Turns the plain files of an older image into a version like any other, with the same content at every moment, so that
  * they too are replaced as a whole.
  */
-async function adoptPlainFiles(folder: string): Promise<void> {
+async function adoptPlainFiles(folder: AnchoredFolder, versions: AnchoredFolder): Promise<void> {
   const plain = await plainFiles(folder);
   if (plain.length === 0) return;
   if ((await currentVersion(folder)) === undefined) {
-    const version = await writeVersion(folder, plain);
+    const version = await writeVersion(versions, plain);
     await replaceLink(join(VERSIONS, version), folder, CURRENT);
   }
   for (const { name } of plain) await replaceLink(join(CURRENT, name), folder, name);
 }
 
-async function plainFiles(folder: string): Promise<PlainFile[]> {
-  const entries = await readdir(folder, { withFileTypes: true });
-  const names = entries
-    .filter((entry) => entry.isFile() && PLAIN_EVIDENCE.test(entry.name))
-    .map(({ name }) => name);
-  return Promise.all(names.map(async (name) => ({ name, text: await readFile(join(folder, name)) })));
+/** What is no plain file by the time it is opened, or may not be read, is nobody's evidence. */
+async function plainFiles(folder: AnchoredFolder): Promise<PlainFile[]> {
+  const found: PlainFile[] = [];
+  for (const name of (await folder.names()).filter((each) => PLAIN_EVIDENCE.test(each))) {
+    if (!(await folder.isFile(name))) continue;
+    const text = await folder.read(name).catch(unreadable);
+    if (text !== undefined) found.push({ name, text });
+  }
+  return found;
 }
 
-async function currentVersion(folder: string): Promise<string | undefined> {
-  const target = await linkTarget(join(folder, CURRENT));
-  return target === undefined ? undefined : basename(target);
+function unreadable(error: unknown): undefined {
+  if (error instanceof GuardedFileError) return;
+  if (!['ELOOP', 'ENOENT', 'ENXIO'].includes((error as NodeJS.ErrnoException).code ?? '')) throw error;
+}
+
+/** Undefined also for a link that is not ours. */
+async function currentVersion(folder: AnchoredFolder): Promise<string | undefined> {
+  const [place, version, ...more] = ((await folder.linkTarget(CURRENT)) ?? '').split('/');
+  const ours = place === VERSIONS && version !== undefined && VERSION.test(version) && more.length === 0;
+  return ours ? version : undefined;
 }
 
 /** Complete and on the disk before anything points to it. */
-async function writeVersion(folder: string, files: readonly PlainFile[]): Promise<string> {
+async function writeVersion(versions: AnchoredFolder, files: readonly PlainFile[]): Promise<string> {
   const version = `${new Date().toISOString().replaceAll(/[-:.]/g, '')}-${randomBytes(4).toString('hex')}`;
-  const path = join(folder, VERSIONS, version);
-  await mkdir(path);
-  await chmod(path, 0o755);
-  for (const { name, text } of files) await writePublicFile(join(path, name), text);
-  await syncFolder(path);
-  await syncFolder(join(folder, VERSIONS));
+  await using made = disposable(await versions.makeFolder(version, PUBLIC_FOLDER));
+  // Whoever reads the evidence is another user in another container.
+  for (const { name, text } of files) await made.folder.write(name, text, PUBLIC_FILE);
+  await made.folder.sync();
+  await versions.sync();
   return version;
 }
 
-async function writePublicFile(path: string, text: string | Uint8Array): Promise<void> {
-  const file = await open(path, 'wx', 0o644);
-  try {
-    await file.writeFile(text);
-    // Whoever reads the evidence is another user in another container; the umask must not stand in the way.
-    await file.chmod(0o644);
-    await file.sync();
-  } finally {
-    await file.close();
-  }
-}
-
 /** Names new in this bundle lead nowhere until `.current` is swapped: they appear together with it. */
-async function linkNames(folder: string, names: readonly string[]): Promise<void> {
+async function linkNames(folder: AnchoredFolder, names: readonly string[]): Promise<void> {
   for (const name of names) {
     const target = join(CURRENT, name);
-    if ((await linkTarget(join(folder, name))) !== target) await replaceLink(target, folder, name);
+    if ((await folder.linkTarget(name)) !== target) await replaceLink(target, folder, name);
   }
 }
 
-async function replaceLink(target: string, folder: string, name: string): Promise<void> {
-  const staged = join(folder, `.link-${randomBytes(6).toString('hex')}.tmp`);
-  await symlink(target, staged);
-  await rename(staged, join(folder, name));
-  await syncFolder(folder);
+async function replaceLink(target: string, folder: AnchoredFolder, name: string): Promise<void> {
+  const staged = `.link-${randomBytes(6).toString('hex')}.tmp`;
+  await folder.link(target, staged);
+  await folder.rename(staged, name);
+  await folder.sync();
 }
 
-async function unlinkOtherNames(folder: string, names: ReadonlySet<string>): Promise<void> {
-  for (const entry of await readdir(folder)) {
-    const isOurs = (await linkTarget(join(folder, entry))) === join(CURRENT, entry);
-    if (isOurs && !names.has(entry)) await unlink(join(folder, entry));
+async function unlinkOtherNames(folder: AnchoredFolder, names: ReadonlySet<string>): Promise<void> {
+  for (const entry of await folder.names()) {
+    const isOurs = (await folder.linkTarget(entry)) === join(CURRENT, entry);
+    if (isOurs && !names.has(entry)) await folder.remove(entry);
   }
 }
 
 /** Leftovers of runs that were killed go too. */
-async function prune(folder: string, kept: ReadonlySet<string | undefined>): Promise<void> {
-  for (const version of await readdir(join(folder, VERSIONS))) {
-    if (!kept.has(version)) await rm(join(folder, VERSIONS, version), { recursive: true, force: true });
+async function prune(
+  folder: AnchoredFolder,
+  versions: AnchoredFolder,
+  kept: ReadonlySet<string | undefined>,
+): Promise<void> {
+  for (const version of await versions.names()) {
+    if (VERSION.test(version) && !kept.has(version)) await removeVersion(versions, version);
   }
-  for (const entry of await readdir(folder)) {
-    if (TEMPORARY.test(entry)) await rm(join(folder, entry), { force: true });
+  for (const entry of await folder.names()) {
+    if (TEMPORARY.test(entry)) await folder.remove(entry).catch(notOurs);
   }
 }
 
-/** Where the link leads; undefined if there is none, or something that is not a link. */
-async function linkTarget(path: string): Promise<string | undefined> {
+/** File by file: a version of ours has no folders in it, so nothing deeper is ever removed. */
+async function removeVersion(versions: AnchoredFolder, version: string): Promise<void> {
   try {
-    return (await lstat(path)).isSymbolicLink() ? await readlink(path) : undefined;
+    await using old = disposable(await versions.folder(version));
+    for (const name of await old.folder.names()) await old.folder.remove(name);
+    await versions.removeFolder(version);
   } catch (error) {
-    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return undefined;
-    throw error;
+    notOurs(error as NodeJS.ErrnoException);
   }
+}
+
+/** Something that somebody put there under a name of ours: it is left alone, and the evidence is published. */
+function notOurs(error: NodeJS.ErrnoException): void {
+  const foreign = ['ENOENT', 'ENOTDIR', 'ELOOP', 'EISDIR', 'EPERM', 'ENOTEMPTY'];
+  if (!foreign.includes(error.code ?? '')) throw error;
 }

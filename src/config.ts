@@ -1,7 +1,7 @@
 // The environment and the routes file, read once into a Config; every mistake in them is reported together.
 
 import { X509Certificate } from 'node:crypto';
-import { readdirSync, readFileSync } from 'node:fs';
+import { readdirSync } from 'node:fs';
 import { availableParallelism } from 'node:os';
 import { join, resolve } from 'node:path';
 import type { ChallengeType } from '../acme/issuer.ts';
@@ -12,6 +12,7 @@ import { describeMistake, type Mistake, unreadable } from './config/mistake.ts';
 import { type ConfigWarning, type Env, type Environment, readEnvironment } from './environment.ts';
 import { splitChain } from './lib/certificate.ts';
 import { isWildcard } from './lib/domain.ts';
+import { readGuardedFileSync } from './lib/guarded-file.ts';
 import type { LogLevel } from './lib/log.ts';
 import type { NginxFile } from './nginx-files.ts';
 import { judgeNginxFiles } from './nginx-judgement.ts';
@@ -180,7 +181,7 @@ export type ListFolder = (path: string) => readonly string[];
 /** Reads nothing but `env` and the files named in it, and contacts nothing. Throws ConfigError. */
 export function readConfig(
   env: Env,
-  readFile: ReadFile = (path) => readFileSync(path, 'utf8'),
+  readFile: ReadFile = readGuardedFileSync,
   listFolder: ListFolder = (path) => readdirSync(path),
 ): Config {
   const environment = readEnvironment(env, knownVariables());

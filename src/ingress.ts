@@ -107,10 +107,12 @@ export async function startIngress(config: Config, options: IngressOptions): Pro
   }
 
   const stored = serveStored();
-  const started = await Promise.all([stored, starting]).catch(async (error: unknown) => {
+  const giveUp = async (error: unknown): Promise<never> => {
+    stopping.abort();
     await workers.drain(0);
     throw error;
-  });
+  };
+  const started = await Promise.all([stored, starting]).catch(giveUp);
   const [{ store, refuseToRegister }, address] = started;
   const { httpPort } = config.listen;
   log.info({ ...address, httpPort, workers: config.workers, domains: config.domains }, 'serving');
@@ -127,7 +129,7 @@ export async function startIngress(config: Config, options: IngressOptions): Pro
     setHttpChallenge,
     log,
   });
-  await keepCertificates(issuance, config);
+  await keepCertificates(issuance, config).catch(giveUp);
 
   let newest: RoutingPlan = config;
   const catchUp = newestWins(async () => {

@@ -51,7 +51,8 @@ async function run(command: CommandName, args: readonly string[]): Promise<numbe
       const { forkWorker } = await import('./worker-process.ts');
       const forkedAhead = forkWorker();
       const { serve } = await import('./serve.ts');
-      return serve(process.env, exitCodes, forkedAhead);
+      // Whatever still hangs or waits by then, a worker included, must not keep the process or the port.
+      return process.exit(await serve(process.env, exitCodes, forkedAhead));
     }
     case 'status': {
       const { status } = await import('./status.ts');

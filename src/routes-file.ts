@@ -1,6 +1,6 @@
 // The routes file: YAML to routes, every mistake with its line and column; read again when it changes.
 
-import { readFile, stat } from 'node:fs/promises';
+import { stat } from 'node:fs/promises';
 import {
   type ErrorCode,
   isAlias,
@@ -25,6 +25,7 @@ import type {
 import { describeMistake, inPlaceOrder, type Mistake, unreadable } from './config/mistake.ts';
 import { type Clock, systemClock } from './lib/clock.ts';
 import { type Domain, DomainError, parseDomain } from './lib/domain.ts';
+import { readGuardedFile } from './lib/guarded-file.ts';
 import { meantIn } from './lib/spelling.ts';
 import { parseDuration, quote, ValueError } from './setting-values.ts';
 import { parseUpstreamUrl } from './upstream-url.ts';
@@ -612,7 +613,8 @@ export function watchRoutesFile<T>(options: RoutesWatchOptions<T>): RoutesWatch 
 
   async function read(): Promise<string | undefined> {
     try {
-      const text = await readFile(path, 'utf8');
+      // Kubernetes exchanges a mounted file by a link: it is followed, wherever it leads.
+      const text = (await readGuardedFile(path, { links: 'followed' })).toString('utf8');
       return stop.signal.aborted ? undefined : text;
     } catch (cause) {
       if (!stop.signal.aborted) options.onProblem(cannotRead(path, cause));

@@ -4,6 +4,7 @@ import type { ChildProcess } from 'node:child_process';
 import { describeMistake } from './config/mistake.ts';
 import { ConfigError, readConfig } from './config.ts';
 import { type Ingress, startIngress } from './ingress.ts';
+import { systemClock } from './lib/clock.ts';
 import { createLog, type Log } from './lib/log.ts';
 
 interface ExitCodes {
@@ -12,45 +13,76 @@ interface ExitCodes {
   readonly configuration: number;
 }
 
-/** Resolves with the exit code. SIGTERM and SIGINT drain, SIGHUP reloads the routes, SIGUSR2 renews now. */
+/** A container that is asked to stop is killed after ten seconds; the drain takes nine of them at most. */
+const STOP_LIMIT_MS = 9_500;
+/** What is nearly there is stopped in order: it may serve somebody already. */
+const START_GRACE_MS = 500;
+/** Ctrl-C reaches this process from the terminal and once more from npm: that is one wish. */
+const SAME_WISH_MS = 1_000;
+
+/**
+ * Resolves with the exit code, and nothing may go on after it: what started hangs or lives as it may, so the caller
+ * exits. SIGTERM and SIGINT drain, once more they end it at once; SIGHUP reloads the routes, SIGUSR2 renews now.
+ */
 export async function serve(
   env: NodeJS.ProcessEnv,
   exits: ExitCodes,
   forkedAhead: ChildProcess,
 ): Promise<number> {
   const config = configure(env);
-  if (config === undefined) {
-    // It serves nothing yet, and heeds no gentler signal.
-    forkedAhead.kill('SIGKILL');
-    return exits.configuration;
-  }
+  if (config === undefined) return exits.configuration;
   const log = createLog({ level: config.logLevel });
   for (const { variable, warning } of config.warnings)
     log.warn({ variable, warning }, 'setting needs attention');
-  const stop = new AbortController();
-  const stopped = new Promise<void>((resolve) => {
-    stop.signal.addEventListener('abort', () => resolve(), { once: true });
-  });
-  for (const signal of ['SIGTERM', 'SIGINT'] as const) {
-    process.on(signal, () => {
-      log.info({ signal }, 'stopping');
-      stop.abort();
-    });
-  }
-  let ingress: Ingress;
+  const wishes = stopWishes(log);
+  let ingress: Ingress | undefined;
   try {
-    ingress = await startIngress(config, { log, forkedAhead });
+    const started = startIngress(config, { log, forkedAhead });
+    // Whatever the start waits for, a disk that hangs say, a wish to stop does not wait for long.
+    const waited = wishes.stop.then(() => systemClock.sleep(START_GRACE_MS));
+    ingress = (await Promise.race([started, waited])) ?? undefined;
   } catch (err) {
     log.error({ err }, 'cannot start');
-    forkedAhead.kill('SIGKILL');
     return exits.failed;
   }
-  const detach = onSignals(ingress, log);
-  await stopped;
-  await ingress.stop();
-  detach();
+  if (ingress !== undefined) {
+    const detach = onSignals(ingress, log);
+    await wishes.stop;
+    const overdue = systemClock.sleep(STOP_LIMIT_MS).then(() => 'overdue' as const);
+    const outcome = await Promise.race([ingress.stop(), wishes.stopAtOnce, overdue]);
+    detach();
+    if (outcome === 'overdue') {
+      log.error({ limitMs: STOP_LIMIT_MS }, 'something hangs, ending all the same');
+      return exits.failed;
+    }
+  }
   log.info('stopped');
   return exits.ok;
+}
+
+interface StopWishes {
+  readonly stop: Promise<void>;
+  readonly stopAtOnce: Promise<void>;
+}
+
+function stopWishes(log: Log): StopWishes {
+  const stop = Promise.withResolvers<void>();
+  const stopAtOnce = Promise.withResolvers<void>();
+  let first: number | undefined;
+  for (const signal of ['SIGTERM', 'SIGINT'] as const) {
+    process.on(signal, () => {
+      const now = performance.now();
+      if (first === undefined) {
+        first = now;
+        log.info({ signal }, 'stopping');
+        stop.resolve();
+      } else if (now - first > SAME_WISH_MS) {
+        log.warn({ signal }, 'asked again, stopping at once');
+        stopAtOnce.resolve();
+      }
+    });
+  }
+  return { stop: stop.promise, stopAtOnce: stopAtOnce.promise };
 }
 
 function configure(env: NodeJS.ProcessEnv) {

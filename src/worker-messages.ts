@@ -1,5 +1,6 @@
 // What crosses from the supervisor to a worker and back: plain data, and nothing that a worker does not need.
 
+import { z } from 'zod';
 import type { Bundle } from '../evidence/bundle.ts';
 import type { ListenerLimits, ServedCertificate } from '../proxy/listener.ts';
 import type { Route } from '../proxy/routes.ts';
@@ -71,13 +72,30 @@ export type Order =
 /** Every order is answered once by its number. */
 export type ToWorker = Order & { readonly id: number };
 
-/** Asks whether another instance is proving this domain; answered by `found-challenge`. */
-export interface ChallengeQuestion {
-  readonly findChallenge: string;
-}
+/** A name as a visitor's handshake has it (RFC 6066 §3), or one that is too long for any. */
+const NameSchema = z.string().min(1).max(255);
+/** What an error of a worker says ends up in our log. */
+const TextSchema = z.string().max(2_000);
 
-export type FromWorker = ChallengeQuestion | Reply;
+/**
+ * What a worker may say. Strangers' bytes may have taken it over: everything is checked, and a worker that says anything
+ * else is ended, see workers.ts.
+ */
+export const FromWorkerSchema = z.union([
+  /** Asks whether another instance is proving this domain; answered by `found-challenge`. */
+  z.strictObject({ findChallenge: NameSchema }),
+  z.strictObject({
+    id: z.int().positive(),
+    done: z.literal(true),
+    address: z.strictObject({ address: z.string().max(64), port: z.int().min(1).max(65_535) }).optional(),
+  }),
+  z.strictObject({
+    id: z.int().positive(),
+    done: z.literal(false),
+    message: TextSchema,
+    code: z.string().max(100).optional(),
+  }),
+]);
 
-export type Reply =
-  | { readonly id: number; readonly done: true; readonly address?: { address: string; port: number } }
-  | { readonly id: number; readonly done: false; readonly message: string; readonly code?: string };
+export type FromWorker = z.infer<typeof FromWorkerSchema>;
+export type Reply = Exclude<FromWorker, { findChallenge: string }>;

@@ -1,6 +1,8 @@
-// Forks a worker process: it gets an IPC channel and the standard output, and nothing of our environment.
+// Starts a worker process: it gets a pipe to its supervisor and the standard output, and nothing of our environment.
 
-import { type ChildProcess, fork } from 'node:child_process';
+import { type ChildProcess, spawn } from 'node:child_process';
+import type { Duplex } from 'node:stream';
+import { fileURLToPath } from 'node:url';
 
 /**
  * What a request allocates, some 2.4 KiB, lives as long as the request: with thousands of them open a young generation
@@ -16,17 +18,31 @@ const BUFFERS = '--no-concurrent-array-buffer-sweeping';
 /** What V8 is told in a worker. */
 export const WORKER_FLAGS: readonly string[] = [...HEAP, BUFFERS];
 
+/** However this process ends, a worker must not stay behind with the port: one that loads yet heeds no channel. */
+const living = new Set<ChildProcess>();
+process.on('exit', () => {
+  for (const child of living) child.kill('SIGKILL');
+});
+
 export function forkWorker(): ChildProcess {
-  return fork(workerProgram(), {
-    execArgv: [...process.execArgv, ...WORKER_FLAGS],
+  const child = spawn(process.execPath, [...process.execArgv, ...WORKER_FLAGS, workerProgram()], {
     // The environment holds tokens: none of it reaches a worker.
     env: {},
-    serialization: 'advanced',
-    stdio: ['ignore', 'inherit', 'inherit', 'ipc'],
+    // The pipe is CHANNEL_FD in the worker.
+    stdio: ['ignore', 'inherit', 'inherit', 'pipe'],
   });
+  living.add(child);
+  child.once('exit', () => living.delete(child));
+  return child;
+}
+
+/** Undefined if the process could not be started at all. */
+export function channelOf(child: ChildProcess): Duplex | undefined {
+  return (child.stdio?.[3] ?? undefined) as Duplex | undefined;
 }
 
 /** The worker's own program: from source beside this file, or beside the bundle in the image. */
-function workerProgram(): URL {
-  return new URL(import.meta.url.endsWith('.ts') ? './worker.ts' : './worker.mjs', import.meta.url);
+function workerProgram(): string {
+  const name = import.meta.url.endsWith('.ts') ? './worker.ts' : './worker.mjs';
+  return fileURLToPath(new URL(name, import.meta.url));
 }

@@ -1,20 +1,20 @@
 // A worker process: listens, and serves what the supervisor sends it; it reads no file and no environment.
 
+import { Socket } from 'node:net';
 import { createEvidenceEndpoint } from '../evidence/endpoint.ts';
 import { createAccessLog, createListener, defaultLimits, type Listener } from '../proxy/listener.ts';
 import { createPlainHttp, type PlainHttp } from '../proxy/plain-http.ts';
 import { createLog, type Log } from './lib/log.ts';
-import type {
-  ChallengeCertificate,
-  FromWorker,
-  Order,
-  Serving,
-  ToWorker,
-  WorkerSettings,
-} from './worker-messages.ts';
+import { CHANNEL_FD, MOST_QUESTIONS, readOrders, writeMessage } from './worker-channel.ts';
+import type { ChallengeCertificate, FromWorker, Order, Serving, WorkerSettings } from './worker-messages.ts';
 
 /** How long an orphan lets its open requests finish after the supervisor is gone. */
 const ORPHAN_DRAIN_MS = 10_000;
+const ORPHAN_GRACE_MS = 1_000;
+/** Of an error; see FromWorkerSchema. */
+const LONGEST_TEXT = 2_000;
+/** RFC 1035 §2.3.4, as text. */
+const LONGEST_NAME = 253;
 
 /**
  * glibc returns the top of its heap to the system once 128 KiB of it are free. An upload, whose memory comes back all at
@@ -30,23 +30,31 @@ let listener: Listener | undefined;
 let plainHttp: PlainHttp | undefined;
 const evidence: Evidence = createEvidenceEndpoint();
 
-process.on('message', (message: ToWorker) => {
+const supervisor = new Socket({ fd: CHANNEL_FD, readable: true, writable: true });
+
+readOrders(supervisor, (message) => {
   obey(message).then(
     (address) => reply({ id: message.id, done: true, ...(address && { address }) }),
     (error: NodeJS.ErrnoException) =>
       reply({
         id: message.id,
         done: false,
-        message: error.message,
+        message: error.message.slice(0, LONGEST_TEXT),
         ...(error.code !== undefined && { code: error.code }),
       }),
   );
 });
 
-process.on('disconnect', () => {
-  // Nobody can send it certificates any more: it must not go on taking visitors.
+// Nobody can send it certificates any more: it must not go on taking visitors.
+supervisor.once('end', endAsOrphan);
+supervisor.once('close', endAsOrphan);
+supervisor.on('error', () => {});
+
+function endAsOrphan(): void {
+  // Whatever hangs in the drain must not keep the port.
+  setTimeout(() => process.exit(0), ORPHAN_DRAIN_MS + ORPHAN_GRACE_MS);
   void drain(ORPHAN_DRAIN_MS).finally(() => process.exit(0));
-});
+}
 
 // A terminal's Ctrl-C and a container's stop reach the whole group: the supervisor decides when workers go.
 process.on('SIGINT', () => {});
@@ -91,6 +99,10 @@ const asked = new Map<string, PromiseWithResolvers<ChallengeCertificate | undefi
 function findChallenge(domain: string): Promise<ChallengeCertificate | undefined> {
   const known = asked.get(domain);
   if (known !== undefined) return known.promise;
+  // Strangers choose the name, and how many there are: what the supervisor would not answer is not asked.
+  if (domain === '' || domain.length > LONGEST_NAME || asked.size >= MOST_QUESTIONS) {
+    return Promise.resolve(undefined);
+  }
   const question = Promise.withResolvers<ChallengeCertificate | undefined>();
   asked.set(domain, question);
   reply({ findChallenge: domain });
@@ -156,5 +168,5 @@ function started(): Listener {
 }
 
 function reply(message: FromWorker): void {
-  if (process.connected) process.send?.(message);
+  if (supervisor.writable) writeMessage(supervisor, message);
 }

@@ -3,6 +3,7 @@
 import type { ChildProcess } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
 import { createServer } from 'node:net';
+import type { Duplex } from 'node:stream';
 import { createSecureContext } from 'node:tls';
 import type { Bundle } from '../evidence/bundle.ts';
 import type { ServedCertificate } from '../proxy/listener.ts';
@@ -10,16 +11,16 @@ import type { Route } from '../proxy/routes.ts';
 import { type Clock, monotonicMs, systemClock } from './lib/clock.ts';
 import { CodedError } from './lib/coded-error.ts';
 import type { Log } from './lib/log.ts';
-import type {
-  ChallengeCertificate,
-  FromWorker,
-  Order,
-  Reply,
-  Serving,
-  ToWorker,
-  WorkerSettings,
+import { MOST_QUESTIONS, readMessages, writeOrder } from './worker-channel.ts';
+import {
+  type ChallengeCertificate,
+  FromWorkerSchema,
+  type Order,
+  type Reply,
+  type Serving,
+  type WorkerSettings,
 } from './worker-messages.ts';
-import { forkWorker } from './worker-process.ts';
+import { channelOf, forkWorker } from './worker-process.ts';
 
 export interface WorkersOptions {
   readonly count: number;
@@ -62,11 +63,19 @@ const HEALTHY_LIFE_MS = 10_000;
 const LONGEST_BACK_OFF_MS = 30_000;
 /** What a worker may take, beyond the drain itself, before it is killed. */
 const DRAIN_GRACE_MS = 1_000;
+/** A worker that does not answer for so long serves nobody either, and all the others wait for it. */
+const ANSWER_MS = 60_000;
+const LAST_WORDS_MS = 1_000;
 
 interface Worker {
   readonly process: ChildProcess;
+  readonly channel: Duplex | undefined;
   readonly waiting: Map<number, { resolve(reply: Reply): void; reject(error: Error): void }>;
   ready: boolean;
+  /** Its questions that are not answered yet. */
+  questions: number;
+  /** Nothing that it says counts any more. */
+  expelled: boolean;
 }
 
 export function createWorkers(options: WorkersOptions): Workers {
@@ -89,18 +98,33 @@ export function createWorkers(options: WorkersOptions): Workers {
   function takeFirst(): ChildProcess | undefined {
     const child = ahead;
     ahead = undefined;
-    return child?.connected ? child : undefined;
+    return child !== undefined && isAlive(child) ? child : undefined;
   }
 
   function spawn(): Worker {
+    // Nobody would end what is started after the drain has counted the living.
+    stopping.signal.throwIfAborted();
     const child = takeFirst() ?? forkWorker();
-    const worker: Worker = { process: child, waiting: new Map(), ready: false };
+    const channel = channelOf(child);
+    const worker: Worker = {
+      process: child,
+      channel,
+      waiting: new Map(),
+      ready: false,
+      questions: 0,
+      expelled: false,
+    };
     living.add(worker);
-    child.on('message', (reply: FromWorker) => {
-      if ('findChallenge' in reply) return void answer(worker, reply.findChallenge);
-      worker.waiting.get(reply.id)?.resolve(reply);
-      worker.waiting.delete(reply.id);
-    });
+    if (channel !== undefined) {
+      readMessages(
+        channel,
+        (json) => hear(worker, json),
+        (why) => expel(worker, `it sent ${why}`),
+      );
+      // Writing to one that has just died: its end is heard of all the same.
+      channel.on('error', () => {});
+      channel.on('close', () => doubt(worker));
+    }
     const gone = (cause: Error) => {
       living.delete(worker);
       for (const { reject } of worker.waiting.values()) reject(cause);
@@ -111,21 +135,74 @@ export function createWorkers(options: WorkersOptions): Workers {
     return worker;
   }
 
+  function hear(worker: Worker, json: unknown): void {
+    if (worker.expelled) return;
+    const { data: message } = FromWorkerSchema.safeParse(json);
+    if (message === undefined) expel(worker, 'it sent what is no message');
+    else if ('findChallenge' in message) hearQuestion(worker, message.findChallenge);
+    else hearReply(worker, message);
+  }
+
+  function hearQuestion(worker: Worker, domain: string): void {
+    if (worker.questions >= MOST_QUESTIONS) expel(worker, 'it asks without end');
+    else void answer(worker, domain);
+  }
+
+  function hearReply(worker: Worker, reply: Reply): void {
+    const asked = worker.waiting.get(reply.id);
+    worker.waiting.delete(reply.id);
+    if (asked === undefined) expel(worker, 'it answered what it was not asked');
+    else asked.resolve(reply);
+  }
+
+  /** The channel of one that ends closes a moment before it is gone; in a drain it is we who close it. */
+  function doubt(worker: Worker): void {
+    if (stopping.signal.aborted) return;
+    setTimeout(() => expel(worker, 'it closed its channel'), LAST_WORDS_MS).unref();
+  }
+
+  /** Ends a worker that may be somebody else's by now; what keeps its place filled starts another. */
+  function expel(worker: Worker, why: string): void {
+    if (worker.expelled || !isAlive(worker.process)) return;
+    worker.expelled = true;
+    worker.ready = false;
+    if (!stopping.signal.aborted) log.error({ pid: worker.process.pid, why }, 'worker killed');
+    worker.process.kill('SIGKILL');
+    worker.channel?.destroy();
+  }
+
   async function answer(worker: Worker, domain: string): Promise<void> {
+    worker.questions++;
     const certificate = await options.findChallenge?.(domain).catch((err: unknown) => {
       log.warn({ err, domain }, 'a challenge of another instance cannot be read');
       return undefined;
     });
     await tell(worker, { type: 'found-challenge', domain, certificate }).catch(() => {});
+    // Not before it has taken the answer: one that does not read must not fill our memory.
+    worker.questions--;
   }
 
-  async function tell(worker: Worker, order: Order): Promise<Reply & { done: true }> {
+  async function tell(worker: Worker, order: Order, patienceMs = ANSWER_MS): Promise<Reply & { done: true }> {
     const id = ++lastOrder;
+    const { channel } = worker;
     const reply = await new Promise<Reply>((resolve, reject) => {
-      if (!worker.process.connected) return reject(new Error('worker is gone'));
-      worker.waiting.set(id, { resolve, reject });
-      worker.process.send({ ...order, id } satisfies ToWorker, (error) => {
-        if (error && worker.waiting.delete(id)) reject(error);
+      if (worker.expelled || channel === undefined || !channel.writable)
+        return reject(new Error('worker is gone'));
+      const patience = setTimeout(() => expel(worker, `it did not answer ${order.type}`), patienceMs);
+      worker.waiting.set(id, {
+        resolve(reply) {
+          clearTimeout(patience);
+          resolve(reply);
+        },
+        reject(error) {
+          clearTimeout(patience);
+          reject(error);
+        },
+      });
+      writeOrder(channel, { ...order, id }, (error) => {
+        if (!error) return;
+        worker.waiting.get(id)?.reject(error);
+        worker.waiting.delete(id);
       });
     });
     if (reply.done) return reply;
@@ -157,9 +234,10 @@ export function createWorkers(options: WorkersOptions): Workers {
       settings: { ...settings, port: boundPort },
       serving: given,
     });
+    if (reply.address === undefined) throw new Error('a worker did not say where it listens');
     worker.ready = true;
     if (serving !== given) await catchUp(worker, given);
-    return { worker, address: reply.address! };
+    return { worker, address: reply.address };
   }
 
   /** Each part is read as it is sent, so that nothing older follows something newer down the channel. */
@@ -203,6 +281,7 @@ export function createWorkers(options: WorkersOptions): Workers {
       worker = await startWorker().then(
         (started) => started.worker,
         (err: unknown) => {
+          if (stopping.signal.aborted) return undefined;
           log.error({ err }, 'a new worker did not start');
           return undefined;
         },
@@ -283,19 +362,21 @@ export function createWorkers(options: WorkersOptions): Workers {
     pids: () => [...living].flatMap(({ process: { pid } }) => (pid === undefined ? [] : [pid])),
 
     async drain(timeoutMs) {
-      stopping.abort();
-      await Promise.all(
-        [...living].map(async (worker) => {
-          const killer = setTimeout(() => worker.process.kill('SIGKILL'), timeoutMs + DRAIN_GRACE_MS);
-          await tell(worker, { type: 'drain', timeoutMs }).catch(() => {});
-          const end = ended(worker.process);
-          if (worker.process.connected) worker.process.disconnect();
-          await end;
-          clearTimeout(killer);
-        }),
-      );
+      stopping.abort(new Error('the workers are being drained'));
+      takeFirst()?.kill('SIGKILL');
+      await Promise.all([...living].map((worker) => drainWorker(worker, timeoutMs)));
     },
   };
+
+  async function drainWorker(worker: Worker, timeoutMs: number): Promise<void> {
+    const patienceMs = timeoutMs + DRAIN_GRACE_MS;
+    const killer = setTimeout(() => worker.process.kill('SIGKILL'), patienceMs);
+    await tell(worker, { type: 'drain', timeoutMs }, patienceMs).catch(() => {});
+    const end = ended(worker.process);
+    worker.channel?.end();
+    await end;
+    clearTimeout(killer);
+  }
 }
 
 /** Workers share the port by SO_REUSEPORT, which would also share it, silently, with a second ingress. */
@@ -332,7 +413,11 @@ function proveLoads({ names, chain, key }: ServedCertificate): void {
   }
 }
 
+function isAlive(child: ChildProcess): boolean {
+  return child.pid !== undefined && child.exitCode === null && child.signalCode === null;
+}
+
 function ended(child: ChildProcess): Promise<void> {
-  if (child.exitCode !== null || child.signalCode !== null) return Promise.resolve();
+  if (!isAlive(child)) return Promise.resolve();
   return new Promise((resolve) => child.once('exit', () => resolve()));
 }

@@ -36,7 +36,10 @@ export function inPlaceOrder(a: Mistake, b: Mistake): number {
 /** Of a file or folder that cannot be read: the system's code, and in words what to do about it. */
 export function unreadable(cause: unknown): Pick<Mistake, 'subject' | 'cure'> {
   const code = (cause as NodeJS.ErrnoException).code ?? String(cause);
-  return { subject: `cannot be read: ${code}`, cure: cures[code] ?? 'wants what can be read' };
+  return {
+    subject: `cannot be read: ${code.replaceAll('-', ' ')}`,
+    cure: cures[code] ?? 'wants what can be read',
+  };
 }
 
 const cures: Readonly<Record<string, string>> = {
@@ -44,4 +47,6 @@ const cures: Readonly<Record<string, string>> = {
   ENOTDIR: 'a part of its path is a file',
   EISDIR: 'it is a folder, wants a file',
   EACCES: 'its mode keeps us out',
+  'not-a-file': 'it is a folder, a pipe or a device, wants a file',
+  'too-large': 'wants a smaller file',
 };

@@ -117,7 +117,9 @@ test('other users may read it, whatever the umask', async (t) => {
 
 test('only the bundle before is kept beside the present one', async (t) => {
   const folder = await evidenceFolder(t);
-  await mkdir(join(folder, '.versions', 'left-by-a-crash'), { recursive: true });
+  const leftByACrash = join(folder, '.versions', '20260101T000000000Z-0123abcd');
+  await mkdir(leftByACrash, { recursive: true });
+  await writeFile(join(leftByACrash, 'quote.json'), 'half of');
   await writeFile(join(folder, '.link-0123456789ab.tmp'), '');
   for (const bundle of [first, second, first, second]) await publishBundle(folder, bundle);
   assert.equal((await versionsIn(folder)).length, 2);
