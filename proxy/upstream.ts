@@ -10,6 +10,15 @@ import { createHealthChecks } from './health.ts';
 import { createNames, type Names } from './names.ts';
 import { type Address, speaksTls, type UpstreamSettings } from './routes.ts';
 
+/** What became of a request whose reply never came. */
+export type Loss =
+  /** The upstream has not begun with it: it says so, or the request never left. */
+  | 'unbegun'
+  /** The connection is gone, and the upstream had not said anything about this request. */
+  | 'unheard'
+  /** The upstream has answered, if only with a reset or with what is no reply, and would do so again. */
+  | 'answered';
+
 /** Who is using a link. The calls come from the socket itself: none may throw. */
 export interface UpstreamUser {
   /** Connected (and verified): write now. May be called before acquire() returns. */
@@ -23,10 +32,10 @@ export interface UpstreamUser {
   /** The upstream has sent its last byte; its receiving half may still be open. */
   upstreamEnded(): void;
   /**
-   * The socket is gone, after an error or not; a Fault if that is the upstream's answer, and would be again. Not called
+   * The socket is gone, after an error or not; `loss` says what that means for a request without a reply. Not called
    * after release() or destroy().
    */
-  upstreamClosed(error: Error | undefined): void;
+  upstreamClosed(error: Error | undefined, loss: Loss): void;
 }
 
 /** A connected socket in the hands of one user. */
@@ -291,7 +300,7 @@ export function createUpstreams(options: UpstreamsOptions): Upstreams {
       endpoint.active--;
       if (!ready) return failed(asFault(error, address));
       if (error !== undefined) noteSilentEnd(link, pool);
-      last.upstreamClosed(error);
+      last.upstreamClosed(error, 'unheard');
     });
     return socket;
   }
