@@ -853,6 +853,8 @@ function cutShort(relay: Relay, fault: Fault) {
   logUpstream(relay, fault);
   logAccess(relay, fault.code);
   dropUpstream(relay);
+  // The end of a body that is framed is missed by itself, and a reset might overtake what there is of the reply.
+  if (!relay.request.done && !relay.http10) return endClient(relay);
   relay.state = CLOSING;
   destroyClient(relay);
 }

@@ -7,6 +7,7 @@ import { type Balance, createBalance, type Endpoint } from './balance.ts';
 import type { Deadline, Deadlines } from './deadlines.ts';
 import { Fault } from './errors.ts';
 import { createHealthChecks } from './health.ts';
+import { endedByReset, hearLastWords, type LastWords } from './last-words.ts';
 import { createNames, type Names } from './names.ts';
 import { type Address, speaksTls, type UpstreamSettings } from './routes.ts';
 
@@ -269,7 +270,8 @@ export function createUpstreams(options: UpstreamsOptions): Upstreams {
       at: deadlines.now() + settings.connectTimeoutMs,
       expired: () => socket.destroy(new Fault('connect-timeout', `${address.host}:${address.port}`)),
     };
-    const link = createLink(socket, pool, user);
+    const lastWords = hearLastWords(socket);
+    const link = createLink(socket, lastWords, pool, user);
     deadlines.watch(deadline);
     endpoint.active++;
     socket.once(secure ? 'secureConnect' : 'connect', () => {
@@ -284,8 +286,14 @@ export function createUpstreams(options: UpstreamsOptions): Upstreams {
         socket.destroy();
         return;
       }
+      if (endedByReset(lastWords)) {
+        socket.destroy(lastWords.error);
+        return;
+      }
       noteSilentEnd(link, pool);
       link.user.upstreamEnded();
+      // It takes nothing any more either.
+      if (lastWords.error !== undefined) socket.destroy();
     });
     socket.on('error', (cause) => {
       error = cause;
@@ -328,7 +336,7 @@ export function createUpstreams(options: UpstreamsOptions): Upstreams {
     return socket;
   }
 
-  function createLink(socket: Socket, pool: Pool, user: UpstreamUser): Link {
+  function createLink(socket: Socket, lastWords: LastWords, pool: Pool, user: UpstreamUser): Link {
     const { endpoint, idle } = pool;
     const link: Link = {
       socket,
@@ -343,8 +351,8 @@ export function createUpstreams(options: UpstreamsOptions): Upstreams {
         if (link.user === undefined) return;
         leave();
         balance.report(endpoint, 'well');
-        const sound =
-          !socket.destroyed && !socket.readableEnded && socket.writable && socket.writableLength === 0;
+        const open = !socket.destroyed && !socket.readableEnded && socket.writable;
+        const sound = open && socket.writableLength === 0 && lastWords.error === undefined;
         if (closed || !sound || endpoint.retired || idle.length >= MAX_IDLE_PER_ADDRESS) {
           socket.destroy();
           return;
