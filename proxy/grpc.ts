@@ -2,22 +2,20 @@
 
 import type { Deadline } from './deadlines.ts';
 import { Fault, type FaultCode, faultTrailers } from './errors.ts';
+import { KeptBody } from './exchange/kept-body.ts';
+import { mayTryAgain, REPLAY_BYTES, type Tries } from './exchange/retry.ts';
 import { createField, type HeaderField } from './hpack.ts';
 import type { Http2Stream, StreamUser } from './http2-connection.ts';
 import { fieldKind, kindOf } from './http2-fields.ts';
 import { errorCode } from './http2-frames.ts';
 import { noteFault, replyFault } from './http2-reply.ts';
 import type { Http2Exchange } from './http2-request.ts';
-import { hasNoBody, replyLengthOf, replyTrailers, requestTrailers } from './http2-translation.ts';
+import { hasNoBody, lossOf, replyLengthOf, replyTrailers, requestTrailers } from './http2-translation.ts';
 import type { UpstreamSession } from './http2-upstream.ts';
-import { isIdempotent } from './methods.ts';
-
-/** Of a request body, kept until the reply begins, so that a refused stream can be sent again. */
-const REPLAY_BYTES = 64 * 1024;
 
 /**
- * Relays the exchange's stream. A stream that the upstream did not begin with is sent once more, on another connection
- * if that one is leaving; anything else that fails ends as a reset with the upstream's code, or, when nothing has been
+ * Relays the exchange's stream. What may be tried again is (exchange/retry.ts), on another connection if that one is
+ * leaving; anything else that fails ends as a reset with the upstream's code, or, when nothing has been
  * answered yet, as the reply to a Fault.
  */
 export function relayToHttp2(exchange: Http2Exchange): void {
@@ -27,7 +25,7 @@ export function relayToHttp2(exchange: Http2Exchange): void {
 }
 
 /** The client's side, and what both sides share. */
-class Relay implements StreamUser, Deadline {
+class Relay implements StreamUser, Deadline, Tries {
   at: number;
   place = -1;
   readonly exchange: Http2Exchange;
@@ -45,11 +43,13 @@ class Relay implements StreamUser, Deadline {
 
   private readonly endsAt: number;
   private up: Http2Stream | undefined;
-  private retried = false;
+  refusals = 0;
+  repeated = false;
   private received = 0;
-  /** What has arrived of the body while there was no stream to send it on. */
-  private early: Buffer[] | undefined;
-  private replay: Buffer[] | undefined;
+  /** All that has arrived of the body: until there is a stream, and as long as it may be sent again. */
+  private kept: KeptBody | undefined;
+  private bodyKept = true;
+  private heard = false;
   private trailers: readonly HeaderField[] | undefined;
 
   constructor(exchange: Http2Exchange) {
@@ -57,7 +57,6 @@ class Relay implements StreamUser, Deadline {
     this.exchange = exchange;
     this.stream = stream;
     this.requestEnded = request.endStream;
-    this.replay = request.endStream ? undefined : [];
     const { totalTimeoutMs } = upstream;
     this.endsAt =
       totalTimeoutMs === undefined ? Number.POSITIVE_INFINITY : context.deadlines.after(totalTimeoutMs);
@@ -91,10 +90,12 @@ class Relay implements StreamUser, Deadline {
     sendRequestHead(up, this.exchange, session.scheme);
     this.alive();
     if (request.endStream) return;
-    const chunks = (this.retried ? this.replay : this.early) ?? [];
-    this.early = undefined;
+    const { kept } = this;
     let free = true;
-    for (const chunk of chunks) free = up.sendData(chunk, 0, chunk.length, false);
+    if (kept !== undefined) {
+      free = up.sendData(kept.content, 0, kept.size, false);
+      if (kept.size > REPLAY_BYTES) this.dropKept();
+    }
     if (this.requestEnded) this.endRequest(up);
     else if (free) this.stream.resume();
   }
@@ -113,14 +114,32 @@ class Relay implements StreamUser, Deadline {
     this.received += end - start;
     if (access !== undefined) access.received = this.received;
     if (maxBodyBytes > 0 && this.received > maxBodyBytes) return this.fail(new Fault('body-too-large'));
-    if (this.responded || this.received > REPLAY_BYTES) this.replay = undefined;
-    else this.replay?.push(bytes.subarray(start, end));
+    this.keep(bytes, start, end);
     this.requestEnded = last;
     this.alive();
-    if (this.up === undefined) {
-      this.early ??= [];
-      this.early.push(bytes.subarray(start, end));
-    } else if (!this.up.sendData(bytes, start, end, last)) this.stream.pause();
+    if (this.up !== undefined && !this.up.sendData(bytes, start, end, last)) this.stream.pause();
+  }
+
+  private keep(bytes: Buffer, start: number, end: number): void {
+    if (!this.bodyKept) return;
+    // What has no stream yet is bounded by the window of the client's.
+    if (this.up !== undefined && this.received > REPLAY_BYTES) this.dropKept();
+    else {
+      this.kept ??= new KeptBody();
+      this.kept.add(bytes, start, end);
+    }
+  }
+
+  private dropKept(): void {
+    this.bodyKept = false;
+    this.kept = undefined;
+  }
+
+  /** What has been heard of is not sent again. */
+  private isHeard(): void {
+    if (this.heard) return;
+    this.heard = true;
+    this.dropKept();
   }
 
   streamTrailers(fields: readonly HeaderField[]): void {
@@ -156,6 +175,7 @@ class Relay implements StreamUser, Deadline {
   // --- From the upstream ---
 
   interim(status: number, fields: readonly HeaderField[]): void {
+    this.isHeard();
     this.alive();
     if (!this.responded) sendHead(this.stream, status, fields, 'interim');
   }
@@ -167,8 +187,8 @@ class Relay implements StreamUser, Deadline {
       if (length === undefined || (ended && length > 0)) return up.resetMalformed();
       up.expects = length;
     }
+    this.isHeard();
     this.responded = true;
-    this.replay = undefined;
     this.replied = ended;
     if (access !== undefined) {
       access.status = status;
@@ -222,10 +242,8 @@ class Relay implements StreamUser, Deadline {
 
   private retryOrFail(up: Http2Stream) {
     const { access, request } = this.exchange;
-    const unheard = up.end === 'refused' || (up.end === 'lost' && isIdempotent(request.method));
-    const replayable = request.endStream || this.replay !== undefined;
-    if (unheard && !this.retried && replayable) {
-      this.retried = true;
+    if (!this.heard && mayTryAgain(this, lossOf(up), request.method, this.bodyKept)) {
+      this.at = this.endsAt;
       if (!this.requestEnded) this.stream.pause();
       return this.acquire();
     }

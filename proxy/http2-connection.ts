@@ -339,6 +339,8 @@ class Connection implements Http2Connection {
   /** The highest stream that the peer has begun, and the number of our next one. */
   private lastPeerStream = 0;
   private nextStream = 1;
+  /** Streams of ours from this number on have not left yet. */
+  private nextUnsent = 1;
   private resetByUs: Set<number> | undefined;
   /** Numbers that the peer has passed over: `[first, last]` in turn. */
   private passedOver: number[] = [];
@@ -1107,6 +1109,7 @@ class Connection implements Http2Connection {
     const { socket, out } = this;
     if (this.inFlight !== undefined || out.length === 0 || socket.destroyed) return;
     this.inFlight = takeOut(out);
+    this.nextUnsent = this.nextStream;
     socket.write(this.inFlight, this.written);
   }
 
@@ -1183,7 +1186,12 @@ class Connection implements Http2Connection {
     this.leaving = true;
     this.partial = undefined;
     this.blockParts = [];
-    for (const stream of this.streams.list()) this.closeStream(stream, 'lost', errorCode.cancel);
+    const firstUnsent = this.isServer ? Number.POSITIVE_INFINITY : this.nextUnsent;
+    // What has not left stays here: then it is certain that the peer has not begun with it.
+    if (firstUnsent < this.nextStream) this.out.length = 0;
+    for (const stream of this.streams.list()) {
+      this.closeStream(stream, stream.id >= firstUnsent ? 'refused' : 'lost', errorCode.cancel);
+    }
     this.user.connectionClosed(this.error);
   }
 

@@ -24,10 +24,10 @@ import {
 import type { Http2Stream, StreamUser } from './http2-connection.ts';
 import { isPseudo, kindOf, lineOf } from './http2-fields.ts';
 import { errorCode } from './http2-frames.ts';
-import { hasNoBody, replyLengthOf, trailersOf } from './http2-translation.ts';
+import { hasNoBody, lossOf, replyLengthOf, trailersOf } from './http2-translation.ts';
 import type { Http2Upstreams, UpstreamSession } from './http2-upstream.ts';
 import type { Address, UpstreamSettings } from './routes.ts';
-import type { Acquisition, UpstreamUser } from './upstream.ts';
+import type { Acquisition, Loss, UpstreamUser } from './upstream.ts';
 
 /** Who has the link: as an HTTP/1.1 connection's, and spoken to in HTTP/1.1. */
 export interface Http2LinkUser extends Omit<UpstreamUser, 'upstreamReady'> {
@@ -186,7 +186,7 @@ class StreamLink implements Http2Link, StreamUser, Deadline {
   private begin(bytes: Buffer): number {
     const size = parseRequestHead(requestHead, bytes, 0, bytes.length, NO_LIMITS);
     if (size === REFUSED || size === INCOMPLETE) {
-      this.close(new Error('what was written is not a request'));
+      this.close(new Error('what was written is not a request'), 'answered');
       return REFUSED;
     }
     this.method = requestHead.method;
@@ -274,15 +274,15 @@ class StreamLink implements Http2Link, StreamUser, Deadline {
   streamClosed(stream: Http2Stream): void {
     this.deadlines.forget(this);
     this.session.release(this.heard, this.failed);
-    this.close(lossOf(stream));
+    this.close(reasonOf(stream), lossOf(stream));
   }
 
-  private close(error: Error): void {
+  private close(error: Error, loss: Loss): void {
     const { user } = this;
     if (user === undefined) return;
     this.user = undefined;
     this.socket.destroy();
-    user.upstreamClosed(error);
+    user.upstreamClosed(error, loss);
   }
 
   private deliver(text: string): void {
@@ -291,11 +291,9 @@ class StreamLink implements Http2Link, StreamUser, Deadline {
   }
 }
 
-/** A reset of this one stream, or one for what came in it, is the answer of an upstream that is alive. */
-function lossOf({ end, code }: Http2Stream): Error {
+function reasonOf({ end, code }: Http2Stream): Fault {
   const reason = `its HTTP/2 stream ended: ${end}, code ${code}`;
-  if (end === 'malformed') return new Fault('upstream-malformed', reason);
-  return end === 'reset' ? new Fault('upstream-closed', reason) : new Error(reason);
+  return new Fault(end === 'malformed' ? 'upstream-malformed' : 'upstream-closed', reason);
 }
 
 function sendRequestHead(stream: Http2Stream, head: MessageHead, scheme: string, ended: boolean): void {

@@ -2,6 +2,8 @@
 
 import type { Deadline } from './deadlines.ts';
 import { Fault } from './errors.ts';
+import { KeptBody } from './exchange/kept-body.ts';
+import { mayTryAgain, REPLAY_BYTES, type Tries } from './exchange/retry.ts';
 import type { HeaderField } from './hpack.ts';
 import {
   type BodyReader,
@@ -27,19 +29,14 @@ import {
   upgradeHeadText,
   websocketKey,
 } from './http2-translation.ts';
-import { isIdempotent } from './methods.ts';
 import { createTunnel, type TunnelClient } from './tcp.ts';
-import type { Acquisition, UpstreamLink, UpstreamUser } from './upstream.ts';
+import type { Acquisition, Loss, UpstreamLink, UpstreamUser } from './upstream.ts';
 import { gather } from './writes.ts';
 
-/** Of a request body, kept until the reply begins, so that a request may be sent again. */
-const REPLAY_BYTES = 64 * 1024;
 /** Interim replies to one request: they are written without waiting for the client to take them. */
 const MAX_INTERIMS = 32;
 const FRESH = { fresh: true };
 const NO_TRAILERS: readonly HeaderField[] = [];
-/** Of a request without a body; never added to. */
-const NO_CHUNKS: Buffer[] = [];
 
 /** Parsing a head and using it happen in one go: one object serves every exchange. */
 const head = createMessageHead();
@@ -54,7 +51,7 @@ export function relayToHttp1(exchange: Http2Exchange): void {
   relay.begin();
 }
 
-class Relay implements StreamUser, UpstreamUser, Deadline {
+class Relay implements StreamUser, UpstreamUser, Deadline, Tries {
   /** When the clock that is running has run out, in the deadlines' time. */
   at: number;
   place = -1;
@@ -68,9 +65,12 @@ class Relay implements StreamUser, UpstreamUser, Deadline {
   private acquisition: Acquisition | undefined;
   private link: UpstreamLink | undefined;
 
-  /** What has arrived of the body while there was no connection to send it on. */
-  private early: Buffer[] | undefined;
-  private replay: Buffer[] | undefined;
+  refusals = 0;
+  repeated = false;
+
+  /** All that has arrived of the body: until there is a connection, and as long as it may be sent again. */
+  private kept: KeptBody | undefined;
+  private bodyKept = true;
   private received = 0;
   private requestTrailers = NO_TRAILERS;
   private requestEnded: boolean;
@@ -83,7 +83,6 @@ class Relay implements StreamUser, UpstreamUser, Deadline {
   private reusable = false;
   private responded = false;
   private replied = false;
-  private retried = false;
   private finished = false;
   private failed = false;
 
@@ -97,7 +96,6 @@ class Relay implements StreamUser, UpstreamUser, Deadline {
     this.endsAt =
       totalTimeoutMs === undefined ? Number.POSITIVE_INFINITY : context.deadlines.after(totalTimeoutMs);
     this.at = this.endsAt;
-    this.replay = request.endStream ? NO_CHUNKS : [];
     this.requestEnded = request.endStream;
   }
 
@@ -132,12 +130,32 @@ class Relay implements StreamUser, UpstreamUser, Deadline {
 
   /** What is to be sent before what is still to come; a second attempt begins with all of it. */
   private sendEarly(): boolean {
-    const chunks = (this.retried ? this.replay : this.early) ?? [];
-    this.early = undefined;
+    const { kept } = this;
     let free = true;
-    for (const chunk of chunks) free = this.sendChunk(chunk, 0, chunk.length);
+    if (kept !== undefined) {
+      // Copied, if more may be added while it waits to leave.
+      const content = this.requestEnded ? kept.content : Buffer.from(kept.content);
+      free = this.sendChunk(content, 0, content.length);
+      if (kept.size > REPLAY_BYTES) this.dropKept();
+    }
     if (this.requestEnded) this.endBody();
     return free;
+  }
+
+  private keep(bytes: Buffer, start: number, end: number): void {
+    if (!this.bodyKept) return;
+    // What has no connection yet is bounded by the stream's window.
+    const waits = this.link === undefined || this.websocket !== undefined;
+    if (!waits && this.received > REPLAY_BYTES) this.dropKept();
+    else {
+      this.kept ??= new KeptBody();
+      this.kept.add(bytes, start, end);
+    }
+  }
+
+  private dropKept(): void {
+    this.bodyKept = false;
+    this.kept = undefined;
   }
 
   upstreamFailed(fault: Fault): void {
@@ -158,13 +176,8 @@ class Relay implements StreamUser, UpstreamUser, Deadline {
     if (maxBodyBytes > 0 && this.received > maxBodyBytes && this.websocket === undefined) {
       return this.fail(new Fault('body-too-large'));
     }
-    if (this.heard || this.received > REPLAY_BYTES) this.replay = undefined;
-    else this.replay?.push(bytes.subarray(start, end));
-    if (this.link === undefined || this.websocket !== undefined) {
-      this.early ??= [];
-      this.early.push(bytes.subarray(start, end));
-      return;
-    }
+    this.keep(bytes, start, end);
+    if (this.link === undefined || this.websocket !== undefined) return;
     this.alive();
     if (!this.sendChunk(bytes, start, end)) this.stream.pause();
   }
@@ -210,7 +223,7 @@ class Relay implements StreamUser, UpstreamUser, Deadline {
   }
 
   private headBytes(bytes: Buffer, end: number) {
-    this.heard = true;
+    if (!this.heard) this.isHeard();
     for (let pos = 0; ; ) {
       const size = parseReplyHead(head, bytes, pos, end, this.exchange.context.limits);
       if (size === REFUSED) return this.fail(new Fault('upstream-malformed', head.refusal.reason));
@@ -228,10 +241,16 @@ class Relay implements StreamUser, UpstreamUser, Deadline {
     }
   }
 
+  /** What has been heard of is not sent again; the first bytes of a WebSocket still wait for the 101. */
+  private isHeard(): void {
+    this.heard = true;
+    if (this.websocket === undefined) this.dropKept();
+  }
+
   private replyBegins(bytes: Buffer, pos: number, end: number) {
     const { request, access } = this.exchange;
     const body = createBodyReader();
-    this.replay = undefined;
+    this.dropKept();
     this.reusable = head.minor === 1 ? !head.close : head.keepAlive && !head.close;
     this.body = body;
     this.responded = true;
@@ -316,7 +335,8 @@ class Relay implements StreamUser, UpstreamUser, Deadline {
     this.finished = true;
     this.link = undefined;
     context.deadlines.forget(this);
-    const early = this.early ?? [];
+    const early = this.kept?.content;
+    this.dropKept();
     const tunnel = createTunnel(
       {
         context,
@@ -338,7 +358,7 @@ class Relay implements StreamUser, UpstreamUser, Deadline {
       },
     };
     link!.handTo(tunnel);
-    for (const chunk of early) tunnel.clientData(chunk);
+    if (early !== undefined) tunnel.clientData(early);
     if (this.requestEnded) tunnel.clientEnded();
     stream.resume();
     if (pos < end) tunnel.upstreamData(bytes.subarray(pos, end), end - pos);
@@ -350,7 +370,7 @@ class Relay implements StreamUser, UpstreamUser, Deadline {
     const { body, link } = this;
     if (body?.kind !== 'until-close' || this.replied) {
       link?.destroy();
-      return this.upstreamLost(undefined, link?.reused === true);
+      return this.upstreamLost(undefined, 'unheard');
     }
     this.replied = true;
     this.stream.sendEnd();
@@ -358,22 +378,20 @@ class Relay implements StreamUser, UpstreamUser, Deadline {
     this.replyEnds();
   }
 
-  upstreamClosed(cause: Error | undefined): void {
-    this.upstreamLost(cause, this.link?.reused === true);
+  upstreamClosed(cause: Error | undefined, loss: Loss): void {
+    this.upstreamLost(cause, loss);
   }
 
-  private upstreamLost(cause: Error | undefined, reused: boolean): void {
+  private upstreamLost(cause: Error | undefined, loss: Loss) {
     this.link = undefined;
     if (this.finished || this.failed || this.replied) return;
     const { context, upstream, request } = this.exchange;
-    const mayRepeat = isIdempotent(request.method) && this.replay !== undefined;
-    if (reused && !this.heard && !this.retried && mayRepeat) {
-      this.retried = true;
-      if (!this.requestEnded) this.stream.pause();
-      this.acquisition = context.upstreams.acquire(upstream, this, FRESH);
-      return;
+    if (this.heard || !mayTryAgain(this, loss, request.method, this.bodyKept)) {
+      return this.fail(new Fault('upstream-closed', undefined, { cause }));
     }
-    this.fail(new Fault('upstream-closed', undefined, { cause }));
+    if (!this.requestEnded) this.stream.pause();
+    this.at = this.endsAt;
+    this.acquisition = context.upstreams.acquire(upstream, this, FRESH);
   }
 
   expired() {

@@ -12,7 +12,7 @@ import type { UpstreamSettings } from './routes.ts';
 
 export interface Http2Request {
   readonly method: string;
-  /** As sent, with the query. */
+  /** As sent, with the query; empty for a plain CONNECT. */
   readonly path: string;
   /** As sent. */
   readonly authority: string;
@@ -180,17 +180,13 @@ function judge(ended: boolean): Http2Request | FaultCode | 'malformed' {
   if (method === undefined || !isMethod(method)) return 'malformed';
   if (authority !== undefined && !AUTHORITY.test(authority)) return 'malformed';
   if (method === 'CONNECT' && protocol === undefined) {
-    // RFC 9113 §8.5.
-    return scheme === undefined && path === undefined && authority !== undefined
-      ? 'method-refused'
-      : 'malformed';
+    // RFC 9113 §8.5: it names a place to connect to, and no resource.
+    if (scheme !== undefined || path !== undefined || authority === undefined) return 'malformed';
+    path = '';
+  } else {
+    const refusal = judgeTarget(method);
+    if (refusal !== undefined) return refusal;
   }
-  // RFC 8441 §4: extended CONNECT, and nothing else, names a protocol.
-  if (protocol !== undefined && method !== 'CONNECT') return 'malformed';
-  if (scheme === undefined || path === undefined) return 'malformed';
-  if (!path.startsWith('/') && !(path === '*' && method === 'OPTIONS')) return 'malformed';
-  if (scheme !== 'https' && scheme !== 'http') return 'bad-request';
-  if (path !== '*' && !PATH.test(path)) return 'bad-request';
   if (expect !== undefined && expect !== '100-continue') return 'expectation-failed';
   // RFC 9113 §8.3.1: Host must not differ from :authority, which a client may leave to Host alone.
   const asked = authority ?? host;
@@ -200,11 +196,9 @@ function judge(ended: boolean): Http2Request | FaultCode | 'malformed' {
   if (parsed === undefined) return 'bad-request';
   const contentLength = length === undefined ? -1 : Number(length);
   if (ended && contentLength > 0) return 'bad-request';
-  // RFC 9110 §9.3.8: its reply would show what browsers and proxies add to a request, credentials among it.
-  if (method === 'TRACE') return 'method-refused';
   return {
     method,
-    path,
+    path: path!,
     authority: asked,
     host: parsed,
     protocol,
@@ -214,6 +208,15 @@ function judge(ended: boolean): Http2Request | FaultCode | 'malformed' {
     forwarded,
     fields,
   };
+}
+
+function judgeTarget(asking: string): FaultCode | 'malformed' | undefined {
+  // RFC 8441 §4: extended CONNECT, and nothing else, names a protocol.
+  if (protocol !== undefined && asking !== 'CONNECT') return 'malformed';
+  if (scheme === undefined || path === undefined) return 'malformed';
+  if (!path.startsWith('/') && !(path === '*' && asking === 'OPTIONS')) return 'malformed';
+  if (scheme !== 'https' && scheme !== 'http') return 'bad-request';
+  return path === '*' || PATH.test(path) ? undefined : 'bad-request';
 }
 
 const COMMON_METHODS = new Set(['GET', 'HEAD', 'POST', 'PUT', 'DELETE', 'OPTIONS', 'PATCH', 'CONNECT']);

@@ -7,6 +7,7 @@ import { FIELD_KINDS, field, LINE, lowerName, type MessageHead, nameAt, valueAt 
 import type { Http2Stream } from './http2-connection.ts';
 import { fieldKind, kindOf, lineOf } from './http2-fields.ts';
 import type { Http2Exchange } from './http2-request.ts';
+import type { Loss } from './upstream.ts';
 
 /** How the body of the HTTP/1.1 request is framed; never left to the method (RFC 9112 §6.3). */
 export type RequestFraming = 'none' | 'length' | 'chunked';
@@ -152,4 +153,10 @@ export function replyLengthOf(fields: readonly HeaderField[]): number | undefine
     length = Number(field.value);
   }
   return length;
+}
+
+/** A reset of this one stream, or one for what came in it, is the answer of an upstream that is alive. */
+export function lossOf({ end }: Http2Stream): Loss {
+  if (end === 'refused') return 'unbegun';
+  return end === 'lost' ? 'unheard' : 'answered';
 }

@@ -1,7 +1,7 @@
 // HTTP/2 sessions to upstreams: pooled by address, shared by all streams, tested by PING before they are trusted again.
 
 import { connect as connectTcp, isIP, type Socket, type TcpNetConnectOpts } from 'node:net';
-import { connect as connectTls, type TLSSocket } from 'node:tls';
+import { type ConnectionOptions, connect as connectTls, type TLSSocket } from 'node:tls';
 import type { Endpoint } from './balance.ts';
 import type { Deadline, Deadlines } from './deadlines.ts';
 import { Fault } from './errors.ts';
@@ -12,6 +12,7 @@ import {
   openHttp2Connection,
   type StreamUser,
 } from './http2-connection.ts';
+import { hearLastWords } from './last-words.ts';
 import { type Address, speaksTls, type UpstreamSettings } from './routes.ts';
 import { asFault, type Upstreams } from './upstream.ts';
 
@@ -323,14 +324,21 @@ function openSocket(
     },
   };
   const common: TcpNetConnectOpts = { host: ip, port, noDelay: true, onread };
-  if (!pool.tls) return connectTcp(common);
+  if (!pool.tls) return heard(connectTcp(common));
   // An IP address is not a server name (RFC 6066 §3); the certificate is still checked against it.
-  return connectTls({
+  const options: ConnectionOptions & TcpNetConnectOpts = {
     ...common,
     secureContext: trust.secureContext(),
     ALPNProtocols: ['h2'],
     servername: isIP(host) === 0 ? host : '',
-  });
+  };
+  return heard(connectTls(options));
+}
+
+/** Replies and GOAWAY that came before a reset count. */
+function heard<S extends Socket>(socket: S): S {
+  hearLastWords(socket);
+  return socket;
 }
 
 function memberWithRoom(pool: Pool): Member | undefined {

@@ -5,6 +5,7 @@ import { type AccessEntry, createAccessEntry } from './access-log.ts';
 import { type Acceptor, type Connection, LAST_REQUEST_MS, type ProxyContext } from './connection.ts';
 import type { Deadline } from './deadlines.ts';
 import { Fault, type FaultCode } from './errors.ts';
+import { decide, isAnswer, isRefusal, pathOf, queryOf } from './exchange/decide.ts';
 import { relayToHttp2 } from './grpc.ts';
 import { forwardedFields, headerLines } from './headers.ts';
 import { type BlockLimits, createField, type HeaderField } from './hpack.ts';
@@ -17,7 +18,7 @@ import {
 import { fieldKind, fieldLimitsOf, kindOf } from './http2-fields.ts';
 import { relayToHttp1 } from './http2-relay.ts';
 import { replyFault, replyLocal } from './http2-reply.ts';
-import { type ForwardedFamily, type Http2Exchange, type Http2Request, readRequest } from './http2-request.ts';
+import { type ForwardedFamily, type Http2Request, readRequest } from './http2-request.ts';
 import { onData } from './reads.ts';
 import { createRoster, type RosterMember } from './roster.ts';
 import { coveredBy, speaksHttp2 } from './routes.ts';
@@ -172,53 +173,27 @@ function takeRequest(
   if (typeof request === 'string') return refuse(stream, request, access);
   if (access !== undefined) access.host = request.host;
   if (request.contentLength >= 0) stream.expects = request.contentLength;
-  if (!coveredBy(client.connection.certificateNames, request.host)) {
-    return refuse(stream, 'misdirected', access, request);
-  }
-  const path = pathOf(request.path);
-  for (const handler of context.localHandlers) {
-    if (handler.matches(path)) return void answer(stream, request, path, handler, context, access);
-  }
-  const upstream = context.routes().find(request.host, path);
-  if (upstream === undefined) return refuse(stream, 'no-route', access, request);
-  const { maxBodyBytes } = context.limits;
-  if (maxBodyBytes > 0 && request.contentLength > maxBodyBytes) {
-    return refuse(stream, 'body-too-large', access, request);
-  }
+  const covered = coveredBy(client.connection.certificateNames, request.host);
+  const decision = decide(request, covered, context);
+  if (isRefusal(decision)) return refuse(stream, decision, access, request);
+  if (isAnswer(decision)) return void answer(stream, request, decision, context, access);
   const { connection, forwardedFor } = client;
   const forwarded = forwardedFor(request);
-  dispatch({ stream, request, connection, upstream, context, forwarded, access });
-}
-
-function dispatch(exchange: Http2Exchange) {
-  const { stream, request, upstream, access } = exchange;
-  if (request.protocol !== undefined && !carriesWebsockets(exchange)) {
-    return refuse(stream, 'not-implemented', access, request);
-  }
-  if (speaksHttp2(upstream.protocol)) return relayToHttp2(exchange);
-  // Raw bytes are what this host serves, and a connection that negotiated h2 cannot carry them.
-  if (upstream.protocol === 'tcp') return refuse(stream, 'misdirected', access, request);
-  relayToHttp1(exchange);
-}
-
-/** RFC 8441 §4: of all the protocols that an extended CONNECT could ask for, WebSocket over HTTP/1.1 is carried. */
-function carriesWebsockets({ request, upstream }: Http2Exchange): boolean {
-  const { protocol } = upstream;
-  return (
-    request.protocol === 'websocket' && (protocol === 'http' || protocol === 'https' || protocol === 'auto')
-  );
+  const exchange = { stream, request, connection, upstream: decision, context, forwarded, access };
+  if (speaksHttp2(decision.protocol)) relayToHttp2(exchange);
+  else relayToHttp1(exchange);
 }
 
 async function answer(
   stream: Http2Stream,
   request: Http2Request,
-  path: string,
   handler: LocalHandler,
   context: ProxyContext,
   access: AccessEntry | undefined,
 ): Promise<void> {
   const { method, host, fields } = request;
-  const query = request.path.slice(path.length + 1);
+  const path = pathOf(request.path);
+  const query = queryOf(request.path);
   try {
     const reply = await handler.handle({ method, path, query, host, headers: joinFields(fields) });
     replyLocal(stream, request, reply, access);
@@ -263,11 +238,6 @@ function logStream({ shared }: Client, stream: Http2Stream): void {
   if (stream.end !== 'complete') access.fault ??= shared.ended ? 'draining' : 'client-closed';
   if (access.fault === 'client-closed' && access.status === 0) access.status = 499;
   accessLog?.write(access, deadlines.now());
-}
-
-function pathOf(target: string): string {
-  const question = target.indexOf('?');
-  return question < 0 ? target : target.slice(0, question);
 }
 
 function joinFields(fields: readonly HeaderField[]): Record<string, string> {

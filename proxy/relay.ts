@@ -6,6 +6,9 @@ import { type AccessEntry, createAccessEntry } from './access-log.ts';
 import { type Acceptor, type Connection, LAST_REQUEST_MS, type ProxyContext } from './connection.ts';
 import type { Deadline } from './deadlines.ts';
 import { acceptIn, Fault, type FaultCode, faultReply } from './errors.ts';
+import { type Asked, decide, isAnswer, isRefusal, pathOf, queryOf } from './exchange/decide.ts';
+import { KeptBody } from './exchange/kept-body.ts';
+import { mayTryAgain, REPLAY_BYTES, type Tries } from './exchange/retry.ts';
 import {
   forwardedBefore,
   forwardedLines,
@@ -33,14 +36,13 @@ import {
   valueAt,
 } from './http1.ts';
 import { acquireHttp2Link, type Http2Link } from './http2-link.ts';
-import { isIdempotent } from './methods.ts';
 import { createPacer, type Pacer } from './pacing.ts';
 import { onData } from './reads.ts';
 import { createRoster, type Roster, type RosterMember } from './roster.ts';
 import { coveredBy, speaksHttp2, type UpstreamSettings } from './routes.ts';
 import type { Tunnel } from './tcp.ts';
 import { asksForUpgrade, beginTunnel } from './upgrade.ts';
-import type { AcquireOptions, Acquisition, UpstreamLink, UpstreamUser } from './upstream.ts';
+import type { AcquireOptions, Acquisition, Loss, UpstreamLink, UpstreamUser } from './upstream.ts';
 import {
   flush,
   flushGathered,
@@ -78,12 +80,14 @@ const LINGER_MS = 2_000;
 /** Interim replies to one request: they are written without waiting for the client to take them. */
 const MAX_INTERIMS = 32;
 
+const FRESH: AcquireOptions = { fresh: true };
+
 /** How the reply's body leaves: as it came, cut into chunks, or taken out of its chunks. */
 const AS_IT_CAME = 0;
 const CHUNKED = 1;
 const UNCHUNKED = 2;
 
-interface Relay extends Omit<UpstreamUser, 'upstreamReady'>, RosterMember {
+interface Relay extends Omit<UpstreamUser, 'upstreamReady'>, RosterMember, Tries {
   readonly shared: Shared;
   readonly connection: Connection;
   readonly client: TLSSocket;
@@ -108,7 +112,8 @@ interface Relay extends Omit<UpstreamUser, 'upstreamReady'>, RosterMember {
   link: UpstreamLink | Http2Link | undefined;
   upstreamReady(link: UpstreamLink | Http2Link): void;
   bodySent: boolean;
-  retried: boolean;
+  /** What was sent of the body, as it was sent; undefined if that has become too much, or was nothing. */
+  replay: KeptBody | undefined;
   upgrading: boolean;
 
   readonly reply: BodyReader;
@@ -133,12 +138,15 @@ interface Relay extends Omit<UpstreamUser, 'upstreamReady'>, RosterMember {
   trustedClient: boolean;
 }
 
+type Writable<T> = { -readonly [name in keyof T]: T[name] };
+
 interface Shared {
   readonly context: ProxyContext;
   readonly relays: Roster<Relay>;
   /** Filled by each parse, and used up before the next. */
   readonly head: MessageHead;
   readonly replyHead: MessageHead;
+  readonly asked: Writable<Asked>;
   readonly pacer: Pacer<Relay>;
   draining: boolean;
 }
@@ -149,6 +157,7 @@ export function createHttp1Acceptor(context: ProxyContext): Http1Acceptor {
     relays: createRoster(),
     head: createMessageHead(),
     replyHead: createMessageHead(),
+    asked: { method: '', host: undefined, path: undefined, contentLength: -1, protocol: undefined },
     pacer: createPacer(beginInTurn, flushGathered),
     draining: false,
   };
@@ -215,7 +224,9 @@ function createRelay(shared: Shared, connection: Connection): Relay {
     attempt: undefined,
     link: undefined,
     bodySent: false,
-    retried: false,
+    replay: undefined,
+    refusals: 0,
+    repeated: false,
     upgrading: false,
     reply: createBodyReader(),
     replyHeld: undefined,
@@ -316,7 +327,9 @@ function readRequest(relay: Relay, bytes: Buffer) {
   relay.attempt = undefined;
   relay.settings = undefined;
   relay.bodySent = false;
-  relay.retried = false;
+  relay.replay = undefined;
+  relay.refusals = 0;
+  relay.repeated = false;
   relay.replyHeld = undefined;
   relay.replyHeard = false;
   relay.replyBegun = false;
@@ -353,26 +366,32 @@ function beginExchange(relay: Relay, head: MessageHead) {
   if (head.host !== relay.hostText) noteHost(relay, head.host);
   const { host, access } = relay;
   if (access !== undefined) access.host = host ?? head.host;
-  if (host === undefined) return refuse(relay, 'bad-request', 'the Host is malformed');
-  const target = originForm(head, host);
-  if (target === undefined) return refuse(relay, 'bad-request', 'the request target does not fit');
-  if (head.method === 'CONNECT' || head.method === 'TRACE')
-    return refuse(relay, 'method-refused', head.method);
-  // RFC 9110 §15.5.20: not the connection for this host.
-  if (!relay.hostCovered) return replyCode(relay, 'misdirected');
-  const { maxBodyBytes } = context.limits;
-  if (maxBodyBytes > 0 && head.contentLength > maxBodyBytes)
-    return refuse(relay, 'body-too-large', 'by its length');
-  const query = target.indexOf('?');
-  const path = query === -1 ? target : target.slice(0, query);
-  const handler = localHandlerOf(context.localHandlers, path);
-  if (handler !== undefined) {
-    const search = query === -1 ? '' : target.slice(query + 1);
-    return answerLocally(relay, handler, localRequest(head, path, search, host));
+  const { asked } = relay.shared;
+  asked.method = head.method;
+  asked.host = host;
+  asked.path = host === undefined ? undefined : originForm(head, host);
+  asked.contentLength = head.contentLength;
+  const decision = decide(asked, relay.hostCovered, context);
+  if (isRefusal(decision)) return refuseHead(relay, head, decision);
+  if (isAnswer(decision)) return answerLocally(relay, decision, localRequest(head, asked.path!, host!));
+  forward(relay, head, asked.path!, decision);
+}
+
+function refuseHead(relay: Relay, head: MessageHead, code: FaultCode) {
+  switch (code) {
+    case 'bad-request':
+      return refuse(
+        relay,
+        code,
+        relay.host === undefined ? 'the Host is malformed' : 'the target does not fit',
+      );
+    case 'method-refused':
+      return refuse(relay, code, head.method);
+    case 'body-too-large':
+      return refuse(relay, code, 'by its length');
+    default:
+      replyCode(relay, code);
   }
-  const settings = context.routes().find(host, path === '*' ? '/' : path);
-  if (settings === undefined) return replyCode(relay, 'no-route');
-  forward(relay, head, target, settings);
 }
 
 function noteHost(relay: Relay, hostText: string) {
@@ -398,19 +417,14 @@ function originForm(head: MessageHead, host: string): string | undefined {
   return `${absolute[2] ?? '/'}${absolute[3] ?? ''}`;
 }
 
-function localHandlerOf(handlers: readonly LocalHandler[], path: string): LocalHandler | undefined {
-  for (const handler of handlers) if (handler.matches(path)) return handler;
-  return undefined;
-}
-
-function localRequest(head: MessageHead, path: string, query: string, host: string) {
+function localRequest(head: MessageHead, target: string, host: string) {
   const headers: Record<string, string> = Object.create(null);
   for (let line = 0; line < head.count; line++) {
     const name = nameAt(head, line).toLowerCase();
     const value = valueAt(head, line);
     headers[name] = headers[name] === undefined ? value : `${headers[name]}, ${value}`;
   }
-  return { method: head.method, path, query, host, headers };
+  return { method: head.method, path: pathOf(target), query: queryOf(target), host, headers };
 }
 
 function answerLocally(relay: Relay, handler: LocalHandler, request: Parameters<LocalHandler['handle']>[0]) {
@@ -444,7 +458,6 @@ function forward(relay: Relay, head: MessageHead, target: string, settings: Upst
   if (speaksHttp2(settings.protocol)) relay.upgrading = false;
   relay.requestText = requestHeadText(head, target, own, relay.upgrading);
   relay.requestNominated = head.nominated;
-  if (settings.protocol === 'tcp') return replyCode(relay, 'misdirected');
   // The upstream's connect timeout counts from here, and the other clocks from when it is connected.
   const { totalTimeoutMs } = settings;
   relay.endsAt =
@@ -479,7 +492,7 @@ function passRequestBody(relay: Relay, prefix: string, bytes: Buffer) {
     pos = next;
   }
   if (pos < bytes.length) hold(relay, bytes.subarray(pos));
-  relay.bodySent ||= pos > 0;
+  if (pos > 0) keepBody(relay, text.slice(prefix.length), bytes, from, pos);
   const socket = link!.socket;
   if (!request.done) gather(socket);
   if (text === '') writeAdjoining(socket, bytes, from, pos);
@@ -490,6 +503,21 @@ function passRequestBody(relay: Relay, prefix: string, bytes: Buffer) {
   if (request.done) settle();
   if (isFull(socket)) pauseClient(relay);
   touch(relay);
+}
+
+/** For a second attempt, should there be one; `text` and `bytes[start, end)` are about to be sent. */
+function keepBody(relay: Relay, text: string, bytes: Buffer, start: number, end: number) {
+  if (!relay.bodySent && !relay.replyHeard) relay.replay = new KeptBody();
+  relay.bodySent = true;
+  const { replay } = relay;
+  if (replay === undefined) return;
+  const framed = replay.size + text.length + end - start;
+  if (relay.request.received > REPLAY_BYTES || framed > 2 * REPLAY_BYTES) {
+    relay.replay = undefined;
+    return;
+  }
+  replay.addText(text);
+  replay.add(bytes, start, end);
 }
 
 /** The client broke its own message: nobody may take what was sent of it for the whole. */
@@ -601,6 +629,7 @@ function upstreamReady(this: Relay, link: UpstreamLink | Http2Link) {
   this.attempt = undefined;
   // With those of other clients: an upstream that is asleep is woken once for all of them.
   gather(link.socket);
+  if (this.bodySent) return sendAgain(this, link);
   if (this.request.done) {
     link.socket.write(this.requestText, 'latin1');
     return touch(this);
@@ -611,6 +640,19 @@ function upstreamReady(this: Relay, link: UpstreamLink | Http2Link) {
   if (bytes !== undefined) return passRequestBody(this, this.requestText, bytes);
   link.socket.write(this.requestText, 'latin1');
   touch(this);
+}
+
+/** All that the upstream before was sent, and what has come since. */
+function sendAgain(relay: Relay, link: UpstreamLink | Http2Link) {
+  link.socket.write(relay.requestText, 'latin1');
+  // Copied: what is kept may grow while this waits.
+  link.socket.write(Buffer.from(relay.replay!.content));
+  if (relay.request.done || relay.link !== link) return touch(relay);
+  const bytes = relay.held;
+  relay.held = undefined;
+  resumeClient(relay);
+  if (bytes !== undefined) return passRequestBody(relay, '', bytes);
+  touch(relay);
 }
 
 function upstreamFailed(this: Relay, fault: Fault) {
@@ -626,6 +668,7 @@ function upstreamDrained(this: Relay) {
 
 function upstreamData(this: Relay, bytes: Buffer, end: number) {
   this.replyHeard = true;
+  this.replay = undefined;
   if (this.replyBegun) {
     passReplyBody(this, '', bytes, 0, end);
     return;
@@ -780,30 +823,26 @@ function upstreamEnded(this: Relay) {
     const { link } = this;
     this.link = undefined;
     link?.destroy();
-    return loseUpstream(this, undefined);
+    return loseUpstream(this, undefined, 'unheard');
   }
   this.reply.done = true;
   finishReply(this);
 }
 
-function upstreamClosed(this: Relay, error: Error | undefined) {
+function upstreamClosed(this: Relay, error: Error | undefined, loss: Loss) {
   this.link = undefined;
-  loseUpstream(this, error);
+  loseUpstream(this, error, loss);
 }
 
-function loseUpstream(relay: Relay, error: Error | undefined) {
+function loseUpstream(relay: Relay, error: Error | undefined, loss: Loss) {
   if (relay.state !== EXCHANGE) return;
-  const final = error instanceof Fault;
-  const fault = final ? error : closedFault(relay, error);
+  const fault = error instanceof Fault ? error : closedFault(relay, error);
   if (relay.replyBegun) return cutShort(relay, fault);
-  // RFC 9110 §9.2.2: again only what may be done twice, and only if nothing of a reply was heard.
-  if (!final && !relay.replyHeard && !relay.retried && !relay.bodySent && isIdempotent(relay.method)) {
-    relay.retried = true;
-    relay.deadline.at = relay.endsAt;
-    relay.attempt = acquire(relay, relay.settings!, { fresh: true });
-    return;
-  }
-  replyFault(relay, fault);
+  const bodyKept = !relay.bodySent || relay.replay !== undefined;
+  if (relay.replyHeard || !mayTryAgain(relay, loss, relay.method, bodyKept)) return replyFault(relay, fault);
+  relay.deadline.at = relay.endsAt;
+  if (!relay.request.done) pauseClient(relay);
+  relay.attempt = acquire(relay, relay.settings!, FRESH);
 }
 
 function closedFault(relay: Relay, cause: Error | undefined): Fault {
@@ -816,6 +855,8 @@ function cutShort(relay: Relay, fault: Fault) {
   logUpstream(relay, fault);
   logAccess(relay, fault.code);
   dropUpstream(relay);
+  // The end of a body that is framed is missed by itself, and a reset might overtake what there is of the reply.
+  if (!relay.request.done && !relay.http10) return endClient(relay);
   relay.state = CLOSING;
   destroyClient(relay);
 }

@@ -5,6 +5,7 @@ import { type AccessEntry, createAccessEntry } from './access-log.ts';
 import type { Connection, ProxyContext } from './connection.ts';
 import type { Deadline } from './deadlines.ts';
 import type { Fault } from './errors.ts';
+import { endedByReset, hearLastWords, type LastWords, wasFoundByWriting } from './last-words.ts';
 import { onData } from './reads.ts';
 import type { UpstreamSettings } from './routes.ts';
 import type { Acquisition, UpstreamLink, UpstreamUser } from './upstream.ts';
@@ -20,10 +21,13 @@ export interface TunnelClient {
   destroy(): void;
   pause(): void;
   resume(): void;
+  /** Of a socket: what a failed write has found out. */
+  readonly lastWords?: LastWords;
 }
 
 export function socketClient(socket: TLSSocket): TunnelClient {
   return {
+    lastWords: hearLastWords(socket),
     write: (bytes, end) => writeLent(socket, bytes, 0, end),
     end: () => void socket.end(),
     destroy() {
@@ -64,6 +68,9 @@ export interface TunnelOptions {
   readonly upstreamSpokeFirst?: () => void;
 }
 
+/** How long a client that is still sending has to read what was said before a reset. */
+const LINGER_MS = 1_000;
+
 /** Joins `client` to `link`, or to the link that upstreamReady() will bring. Ends when both directions have. */
 export function createTunnel(options: TunnelOptions, existing?: UpstreamLink): Tunnel {
   const { client, settings, context, access } = options;
@@ -75,10 +82,13 @@ export function createTunnel(options: TunnelOptions, existing?: UpstreamLink): T
   let early: Buffer[] = [];
   let clientEnded = false;
   let spoken = false;
+  /** Gone for good: what it said is still passed on, what is said to it keeps nothing alive. */
+  let clientGone = false;
+  let upstreamGone = false;
   const deadline: Deadline = {
     at: deadlines.after(idleMs),
     expired() {
-      if (access !== undefined) access.fault = 'upstream-timeout';
+      if (access !== undefined) access.fault ??= 'upstream-timeout';
       dropUpstream();
       client.destroy();
     },
@@ -93,7 +103,7 @@ export function createTunnel(options: TunnelOptions, existing?: UpstreamLink): T
   deadlines.watch(deadline);
   context.tunnels.add(open);
   const touch = () => {
-    deadline.at = deadlines.after(idleMs);
+    if (!clientGone && !upstreamGone) deadline.at = deadlines.after(idleMs);
   };
 
   const passUp = (bytes: Buffer) => {
@@ -117,6 +127,7 @@ export function createTunnel(options: TunnelOptions, existing?: UpstreamLink): T
     clientData(bytes) {
       touch();
       spoken = true;
+      if (upstreamGone) return;
       if (access !== undefined) access.received += bytes.length;
       const end = goodbye === undefined ? bytes.length : goodbye.fromClient(bytes, bytes.length);
       if (end > 0) passUp(end === bytes.length ? bytes : bytes.subarray(0, end));
@@ -125,6 +136,11 @@ export function createTunnel(options: TunnelOptions, existing?: UpstreamLink): T
     clientDrained: () => void link?.socket.resume(),
     clientEnded() {
       clientEnded = true;
+      const { lastWords } = client;
+      if (lastWords?.error !== undefined) {
+        if (endedByReset(lastWords)) return client.destroy();
+        clientGone = true;
+      }
       link?.socket.end();
     },
     clientClosed() {
@@ -164,11 +180,17 @@ export function createTunnel(options: TunnelOptions, existing?: UpstreamLink): T
     },
     upstreamClosed(error) {
       link = undefined;
+      early = [];
       // A reset stays visible: an orderly end would tell the client that it has received everything.
       if (error !== undefined) {
         if (access !== undefined) access.fault = 'upstream-closed';
-        client.destroy();
-      } else client.end();
+        if (!wasFoundByWriting(error)) return client.destroy();
+      }
+      upstreamGone = true;
+      if (error === undefined) client.end();
+      // A client that is still sending would be reset before it has read what was said last.
+      else deadline.at = deadlines.now() + LINGER_MS;
+      client.resume();
     },
   };
 }

@@ -7,8 +7,18 @@ import { type Balance, createBalance, type Endpoint } from './balance.ts';
 import type { Deadline, Deadlines } from './deadlines.ts';
 import { Fault } from './errors.ts';
 import { createHealthChecks } from './health.ts';
+import { endedByReset, hearLastWords, type LastWords } from './last-words.ts';
 import { createNames, type Names } from './names.ts';
 import { type Address, speaksTls, type UpstreamSettings } from './routes.ts';
+
+/** What became of a request whose reply never came. */
+export type Loss =
+  /** The upstream has not begun with it: it says so, or the request never left. */
+  | 'unbegun'
+  /** The connection is gone, and the upstream had not said anything about this request. */
+  | 'unheard'
+  /** The upstream has answered, if only with a reset or with what is no reply, and would do so again. */
+  | 'answered';
 
 /** Who is using a link. The calls come from the socket itself: none may throw. */
 export interface UpstreamUser {
@@ -23,10 +33,10 @@ export interface UpstreamUser {
   /** The upstream has sent its last byte; its receiving half may still be open. */
   upstreamEnded(): void;
   /**
-   * The socket is gone, after an error or not; a Fault if that is the upstream's answer, and would be again. Not called
+   * The socket is gone, after an error or not; `loss` says what that means for a request without a reply. Not called
    * after release() or destroy().
    */
-  upstreamClosed(error: Error | undefined): void;
+  upstreamClosed(error: Error | undefined, loss: Loss): void;
 }
 
 /** A connected socket in the hands of one user. */
@@ -260,7 +270,8 @@ export function createUpstreams(options: UpstreamsOptions): Upstreams {
       at: deadlines.now() + settings.connectTimeoutMs,
       expired: () => socket.destroy(new Fault('connect-timeout', `${address.host}:${address.port}`)),
     };
-    const link = createLink(socket, pool, user);
+    const lastWords = hearLastWords(socket);
+    const link = createLink(socket, lastWords, pool, user);
     deadlines.watch(deadline);
     endpoint.active++;
     socket.once(secure ? 'secureConnect' : 'connect', () => {
@@ -275,8 +286,14 @@ export function createUpstreams(options: UpstreamsOptions): Upstreams {
         socket.destroy();
         return;
       }
+      if (endedByReset(lastWords)) {
+        socket.destroy(lastWords.error);
+        return;
+      }
       noteSilentEnd(link, pool);
       link.user.upstreamEnded();
+      // It takes nothing any more either.
+      if (lastWords.error !== undefined) socket.destroy();
     });
     socket.on('error', (cause) => {
       error = cause;
@@ -291,7 +308,7 @@ export function createUpstreams(options: UpstreamsOptions): Upstreams {
       endpoint.active--;
       if (!ready) return failed(asFault(error, address));
       if (error !== undefined) noteSilentEnd(link, pool);
-      last.upstreamClosed(error);
+      last.upstreamClosed(error, 'unheard');
     });
     return socket;
   }
@@ -319,7 +336,7 @@ export function createUpstreams(options: UpstreamsOptions): Upstreams {
     return socket;
   }
 
-  function createLink(socket: Socket, pool: Pool, user: UpstreamUser): Link {
+  function createLink(socket: Socket, lastWords: LastWords, pool: Pool, user: UpstreamUser): Link {
     const { endpoint, idle } = pool;
     const link: Link = {
       socket,
@@ -334,8 +351,8 @@ export function createUpstreams(options: UpstreamsOptions): Upstreams {
         if (link.user === undefined) return;
         leave();
         balance.report(endpoint, 'well');
-        const sound =
-          !socket.destroyed && !socket.readableEnded && socket.writable && socket.writableLength === 0;
+        const open = !socket.destroyed && !socket.readableEnded && socket.writable;
+        const sound = open && socket.writableLength === 0 && lastWords.error === undefined;
         if (closed || !sound || endpoint.retired || idle.length >= MAX_IDLE_PER_ADDRESS) {
           socket.destroy();
           return;

@@ -149,7 +149,7 @@ test('a tunnel that is cut off in the middle of a turn has passed on what it was
   tunnel.clientData(Buffer.from('up'));
   tunnel.upstreamData(Buffer.from('down'), 4);
   tunnel.clientClosed();
-  tunnel.upstreamClosed(new Error('reset'));
+  tunnel.upstreamClosed(new Error('reset'), 'unheard');
   await eventually(() => client.socket.destroyed && upstream.socket.destroyed);
   await eventually(() => client.received() === 'down' && upstream.received() === 'up');
 });

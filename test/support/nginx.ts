@@ -17,11 +17,21 @@ export interface NginxOptions {
   readonly port: number;
   /** The inside of the server block. */
   readonly server: string;
+  /** Of its listen directive, as `http2`. */
+  readonly listen?: string;
+  /** Server blocks beside it. */
+  readonly beside?: string;
   /** Files under `folder`/www, by name. */
   readonly files?: Readonly<Record<string, string | Uint8Array>>;
 }
 
-export async function startNginx({ port, server, files = {} }: NginxOptions): Promise<NginxServer> {
+export async function startNginx({
+  port,
+  server,
+  listen = '',
+  beside = '',
+  files = {},
+}: NginxOptions): Promise<NginxServer> {
   const folder = await mkdtemp(join(tmpdir(), 'upstream-nginx-'));
   await mkdir(join(folder, 'www'));
   await mkdir(join(folder, 'tmp'));
@@ -35,7 +45,8 @@ events { worker_connections 4096; }
 http {
   access_log off; default_type text/plain; keepalive_requests 1000000;
   ${kinds.map((kind) => `${kind}_temp_path ${folder}/tmp/${kind};`).join(' ')}
-  server { listen 127.0.0.1:${port}; root ${folder}/www; client_max_body_size 0; ${server} }
+  server { listen 127.0.0.1:${port} ${listen}; root ${folder}/www; client_max_body_size 0; ${server} }
+  ${beside}
 }
 `,
   );

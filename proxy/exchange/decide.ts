@@ -1,0 +1,74 @@
+// What becomes of a request: refused, answered here or forwarded. The order of the checks is said here, and nowhere else.
+
+import type { LocalHandler } from '../../src/lib/local-handler.ts';
+import type { ProxyContext } from '../connection.ts';
+import type { FaultCode } from '../errors.ts';
+import type { UpstreamSettings } from '../routes.ts';
+
+/** What a head asks for, whatever protocol it came by. */
+export interface Asked {
+  readonly method: string;
+  /** Lower case, without a port. Undefined: malformed. */
+  readonly host: string | undefined;
+  /** The target in origin or asterisk form, its query included. Undefined: it fits neither. Empty for a plain CONNECT. */
+  readonly path: string | undefined;
+  /** -1: none given. */
+  readonly contentLength: number;
+  /** Of an extended CONNECT (RFC 8441). */
+  readonly protocol: string | undefined;
+}
+
+/** Why it is refused, who answers it here, or where it is forwarded to. Nothing is made for it. */
+export type Decision = FaultCode | LocalHandler | UpstreamSettings;
+
+/** `covered`: the certificate of the connection covers the host. */
+export function decide(
+  asked: Asked,
+  covered: boolean,
+  context: Pick<ProxyContext, 'limits' | 'localHandlers' | 'routes'>,
+): Decision {
+  const { method, host, path, contentLength, protocol } = asked;
+  if (host === undefined || path === undefined) return 'bad-request';
+  // RFC 9110 §9.3.6 and §9.3.8: no tunnels to anywhere, and nobody is shown what browsers and proxies add to a request.
+  if ((method === 'CONNECT' && protocol === undefined) || method === 'TRACE') return 'method-refused';
+  // RFC 9110 §15.5.20: not the connection for this host.
+  if (!covered) return 'misdirected';
+  const { maxBodyBytes } = context.limits;
+  if (maxBodyBytes > 0 && contentLength > maxBodyBytes) return 'body-too-large';
+  const asterisk = path === '*';
+  const bare = asterisk ? '/' : pathOf(path);
+  if (!asterisk) {
+    for (const handler of context.localHandlers) if (handler.matches(bare)) return handler;
+  }
+  const upstream = context.routes().find(host, bare);
+  if (upstream === undefined) return 'no-route';
+  // Raw bytes are what this host serves, and a connection that carries HTTP cannot carry them.
+  if (upstream.protocol === 'tcp') return 'misdirected';
+  if (protocol !== undefined && !carries(upstream, protocol)) return 'not-implemented';
+  return upstream;
+}
+
+export function isRefusal(decision: Decision): decision is FaultCode {
+  return typeof decision === 'string';
+}
+
+export function isAnswer(decision: LocalHandler | UpstreamSettings): decision is LocalHandler {
+  return 'handle' in decision;
+}
+
+/** A target without its query. */
+export function pathOf(target: string): string {
+  const question = target.indexOf('?');
+  return question < 0 ? target : target.slice(0, question);
+}
+
+/** The query of a target, without the question mark. */
+export function queryOf(target: string): string {
+  const question = target.indexOf('?');
+  return question < 0 ? '' : target.slice(question + 1);
+}
+
+/** RFC 8441 §4: of all that an extended CONNECT could ask for, WebSocket is carried, to upstreams of HTTP/1.1. */
+function carries({ protocol: spoken }: UpstreamSettings, protocol: string): boolean {
+  return protocol === 'websocket' && (spoken === 'http' || spoken === 'https' || spoken === 'auto');
+}
