@@ -15,14 +15,15 @@ import { createHttp2Upstreams } from './http2-upstream.ts';
 import { parseProxyHeader } from './proxy-protocol.ts';
 import { createHttp1Acceptor } from './relay.ts';
 import { createRoster, type RosterMember } from './roster.ts';
-import { createRouteTable, type Route } from './routes.ts';
+import { createRouteTable, type Route, speaksHttp2 } from './routes.ts';
 import {
   ACME_TLS,
   createSecureContexts,
   type SecureContextsOptions,
   type ServedCertificate,
 } from './secure-contexts.ts';
-import { acceptAuto, acceptTcp } from './tcp.ts';
+import { acceptTcp } from './tcp.ts';
+import { acceptUnnamed } from './tunnel/unnamed.ts';
 import { createUpstreams } from './upstream.ts';
 
 export { type AccessLog, createAccessLog } from './access-log.ts';
@@ -120,6 +121,7 @@ export function createListener(options: ListenerOptions): Listener {
   };
   const http1 = createHttp1Acceptor(context);
   const http2 = createHttp2Acceptor(context);
+  const unnamed = { http1: http1.accept, http2: alpn.includes('h2') ? http2.accept : undefined };
   /** Every connection, from accept to close. */
   const open = createRoster<Accepted>();
   let boundPort = options.port;
@@ -281,10 +283,13 @@ export function createListener(options: ListenerOptions): Listener {
   function dispatch(connection: Connection) {
     const settings = routes.find(connection.serverName, '/');
     if (settings?.protocol === 'tcp') return acceptTcp(context, connection, settings);
-    if (connection.socket.alpnProtocol === 'h2') return http2.accept(connection);
+    const { alpnProtocol } = connection.socket;
+    if (alpnProtocol === 'h2') return http2.accept(connection);
     // With ALPN the client has said that it speaks HTTP.
-    if (settings?.protocol === 'auto' && connection.socket.alpnProtocol !== 'http/1.1') {
-      return acceptAuto(context, connection, settings, http1.accept);
+    if (settings === undefined || alpnProtocol === 'http/1.1') return http1.accept(connection);
+    // HTTP/2 is agreed on by ALPN (RFC 9113 §3.2), but clients of upstreams that speak it have done without.
+    if (settings.protocol === 'auto' || speaksHttp2(settings.protocol)) {
+      return acceptUnnamed(context, connection, settings, unnamed);
     }
     http1.accept(connection);
   }
