@@ -39,6 +39,7 @@ import { onData } from './reads.ts';
 import { createRoster, type Roster, type RosterMember } from './roster.ts';
 import { coveredBy, speaksHttp2, type UpstreamSettings } from './routes.ts';
 import type { Tunnel } from './tcp.ts';
+import { type SwitchAsked, switchAskedBy, switchesAsAsked } from './tunnel/switch.ts';
 import { asksForUpgrade, beginTunnel } from './upgrade.ts';
 import type { AcquireOptions, Acquisition, UpstreamLink, UpstreamUser } from './upstream.ts';
 import {
@@ -109,7 +110,8 @@ interface Relay extends Omit<UpstreamUser, 'upstreamReady'>, RosterMember {
   upstreamReady(link: UpstreamLink | Http2Link): void;
   bodySent: boolean;
   retried: boolean;
-  upgrading: boolean;
+  /** What the request asks to switch to; undefined: nothing that is passed on. */
+  upgrading: SwitchAsked | undefined;
 
   readonly reply: BodyReader;
   replyHeld: Buffer | undefined;
@@ -216,7 +218,7 @@ function createRelay(shared: Shared, connection: Connection): Relay {
     link: undefined,
     bodySent: false,
     retried: false,
-    upgrading: false,
+    upgrading: undefined,
     reply: createBodyReader(),
     replyHeld: undefined,
     replyHeard: false,
@@ -346,7 +348,7 @@ function beginExchange(relay: Relay, head: MessageHead) {
   relay.method = head.method;
   relay.http10 = head.minor === 0;
   relay.keepAlive = !relay.shared.draining && !head.close && (head.minor === 1 || head.keepAlive);
-  relay.upgrading = asksForUpgrade(head);
+  relay.upgrading = asksForUpgrade(head) ? switchAskedBy(head) : undefined;
   beginRequestBody(relay.request, head);
   if (head.host !== relay.hostText) noteHost(relay, head.host);
   const { host, access } = relay;
@@ -439,8 +441,8 @@ function forward(relay: Relay, head: MessageHead, target: string, settings: Upst
     : relay.forwarded;
   relay.settings = settings;
   // No connection of HTTP/2 becomes another protocol's (RFC 9113 §8.6).
-  if (speaksHttp2(settings.protocol)) relay.upgrading = false;
-  relay.requestText = requestHeadText(head, target, own, relay.upgrading);
+  if (speaksHttp2(settings.protocol)) relay.upgrading = undefined;
+  relay.requestText = requestHeadText(head, target, own, relay.upgrading !== undefined);
   relay.requestNominated = head.nominated;
   if (settings.protocol === 'tcp') return replyCode(relay, 'misdirected');
   // The upstream's connect timeout counts from here, and the other clocks from when it is connected.
@@ -648,8 +650,9 @@ function readReply(relay: Relay, bytes: Buffer, end: number) {
     if (head.status >= 200) return beginReply(relay, head, bytes, pos, end);
     if (head.status === 101) {
       const link = relay.link!;
-      if (!relay.upgrading || !('handTo' in link))
-        return failReply(relay, 'an upgrade that nobody asked for');
+      const { upgrading } = relay;
+      if (upgrading === undefined || !('handTo' in link) || !switchesAsAsked(head, upgrading))
+        return failReply(relay, 'a switch of protocols that was not asked for');
       relay.state = TUNNEL;
       relay.tunnel = beginTunnel(relay.client, link, head, {
         context,
@@ -685,7 +688,10 @@ function beginReply(relay: Relay, head: MessageHead, bytes: Buffer, pos: number,
   relay.requestText = '';
   relay.replyNominated = head.nominated;
   relay.upstreamKeeps =
-    reply.kind !== 'until-close' && !head.close && (head.minor === 1 || head.keepAlive) && !relay.upgrading;
+    reply.kind !== 'until-close' &&
+    !head.close &&
+    (head.minor === 1 || head.keepAlive) &&
+    relay.upgrading === undefined;
   relay.replyMode = AS_IT_CAME;
   let own = '';
   if (relay.http10) {

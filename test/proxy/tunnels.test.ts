@@ -20,6 +20,8 @@ import {
   settingsFor,
   startIngress,
   startUpstream,
+  WEBSOCKET_ACCEPT,
+  WEBSOCKET_KEY,
 } from '../support/proxy.ts';
 
 const OK = 'HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok';
@@ -97,6 +99,76 @@ describe('an upgrade that smuggles', () => {
       (await client.request(request('GET /'))).head,
       /\r\nUpgrade: echo\r\nConnection: upgrade\r\n/,
     );
+  });
+});
+
+describe('a 101 that is not the answer to what was asked', () => {
+  const websocket = ['Connection: Upgrade', 'Upgrade: websocket', WEBSOCKET_KEY];
+  const to = (...fields: string[]) => ['HTTP/1.1 101 Odd', ...fields, '', ''].join('\r\n');
+
+  for (const [what, asked, reply] of [
+    ['no accept', websocket, to('Connection: Upgrade', 'Upgrade: websocket')],
+    [
+      'a forged accept',
+      websocket,
+      to('Connection: Upgrade', 'Upgrade: websocket', 'Sec-WebSocket-Accept: forged'),
+    ],
+    [
+      'two accepts',
+      websocket,
+      to('Connection: Upgrade', 'Upgrade: websocket', WEBSOCKET_ACCEPT, 'Sec-WebSocket-Accept: x'),
+    ],
+    ['no Upgrade', websocket, to('Connection: Upgrade', WEBSOCKET_ACCEPT)],
+    ['no Connection', websocket, to('Upgrade: websocket', WEBSOCKET_ACCEPT)],
+    ['another protocol', websocket, to('Connection: Upgrade', 'Upgrade: echo', WEBSOCKET_ACCEPT)],
+    ['one more protocol', websocket, to('Connection: Upgrade', 'Upgrade: websocket, echo', WEBSOCKET_ACCEPT)],
+    [
+      'a WebSocket without a key',
+      websocket.slice(0, 2),
+      to('Connection: Upgrade', 'Upgrade: websocket', WEBSOCKET_ACCEPT),
+    ],
+    [
+      'a WebSocket with two keys',
+      [...websocket, 'Sec-WebSocket-Key: x'],
+      to('Connection: Upgrade', 'Upgrade: websocket', WEBSOCKET_ACCEPT),
+    ],
+    [
+      'a WebSocket where another was asked for',
+      ['Connection: Upgrade', 'Upgrade: echo', WEBSOCKET_KEY],
+      to('Connection: Upgrade', 'Upgrade: websocket', WEBSOCKET_ACCEPT),
+    ],
+    [
+      'another version',
+      ['Connection: Upgrade', 'Upgrade: echo/1'],
+      to('Connection: Upgrade', 'Upgrade: echo/2'),
+    ],
+  ] as const) {
+    it(`${what}: a bad gateway, and nothing that follows reaches the upstream`, async () => {
+      let seen = '';
+      const { ingress, upstream } = await setUp('http', (socket) => {
+        socket.on('data', (bytes) => {
+          if (seen === '') socket.write(reply);
+          seen += bytes.toString('latin1');
+        });
+        socket.on('end', () => socket.end());
+      });
+      const client = await ingress.connect();
+      client.send(request('GET /ws', ...asked));
+      assert.match(await client.until(/\r\n\r\n/), /^HTTP\/1\.1 502 /);
+      client.send('GET /admin HTTP/1.1\r\nHost: x\r\nX-Real-IP: 192.0.2.66\r\n\r\n');
+      await eventually(() => upstream.sockets.size === 0);
+      assert.doesNotMatch(seen, /admin/);
+    });
+  }
+
+  it('but one of those asked for is enough, in any case', async () => {
+    const { ingress } = await setUp('http', (socket) => {
+      socket.once('data', () => socket.write(to('Connection: upgrade', 'Upgrade: ECHO')));
+      socket.on('end', () => socket.end());
+    });
+    const client = await ingress.connect();
+    client.send(request('GET /', 'Connection: Upgrade', 'Upgrade: websocket, echo', WEBSOCKET_KEY));
+    assert.match(await client.until(/\r\n\r\n/), /^HTTP\/1\.1 101 /);
   });
 });
 
@@ -347,7 +419,7 @@ describe('a bare host:port', () => {
 });
 
 describe('a drain', () => {
-  const SWITCHED = 'HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n';
+  const SWITCHED = `HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n${WEBSOCKET_ACCEPT}\r\n\r\n`;
   const LONG = 60_000;
 
   it('tells both ends of a WebSocket that it is over, and ends without waiting for its deadline', async () => {
@@ -426,7 +498,7 @@ describe('a drain', () => {
       socket.once('data', () => socket.write(`${SWITCHED}\x81\x06abc`, 'latin1'));
     });
     const client = await ingress.connect();
-    client.send(request('GET /ws', 'Connection: Upgrade', 'Upgrade: websocket'));
+    client.send(request('GET /ws', 'Connection: Upgrade', 'Upgrade: websocket', WEBSOCKET_KEY));
     await client.until(/\x81\x06abc$/);
     const drained = ingress.listener.drain(LONG);
     await new Promise(setImmediate);
