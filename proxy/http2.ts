@@ -18,6 +18,7 @@ import { fieldKind, fieldLimitsOf, kindOf } from './http2-fields.ts';
 import { relayToHttp1 } from './http2-relay.ts';
 import { replyFault, replyLocal } from './http2-reply.ts';
 import { type ForwardedFamily, type Http2Exchange, type Http2Request, readRequest } from './http2-request.ts';
+import { loggedTarget } from './logged.ts';
 import { onData } from './reads.ts';
 import { createRoster, type RosterMember } from './roster.ts';
 import { coveredBy, speaksHttp2 } from './routes.ts';
@@ -229,7 +230,7 @@ async function answer(
     const reply = await handler.handle({ method, path, query, host, headers: joinFields(fields) });
     replyLocal(stream, request, reply, access);
   } catch (err) {
-    context.log.error({ path, err }, 'local handler failed');
+    context.log.error({ path: loggedTarget(path), err }, 'local handler failed');
     if (access !== undefined) access.fault = 'failed';
     replyFault(stream, request, new Fault('failed', undefined, { cause: err }), access);
   }

@@ -33,6 +33,7 @@ import {
   valueAt,
 } from './http1.ts';
 import { acquireHttp2Link, type Http2Link } from './http2-link.ts';
+import { loggedRequestLine, loggedTarget } from './logged.ts';
 import { isIdempotent } from './methods.ts';
 import { createPacer, type Pacer } from './pacing.ts';
 import { onData } from './reads.ts';
@@ -416,7 +417,7 @@ function localRequest(head: MessageHead, path: string, query: string, host: stri
 function answerLocally(relay: Relay, handler: LocalHandler, request: Parameters<LocalHandler['handle']>[0]) {
   relay.deadline.at = Number.POSITIVE_INFINITY;
   const failed = (error: unknown) => {
-    relay.shared.context.log.error({ err: error, path: request.path }, 'local handler failed');
+    relay.shared.context.log.error({ err: error, path: loggedTarget(request.path) }, 'local handler failed');
     replyFault(relay, new Fault('failed'));
   };
   try {
@@ -587,10 +588,7 @@ function expireExchange(relay: Relay) {
   relay.link?.fail();
   relay.link = undefined;
   dropUpstream(relay);
-  replyFault(
-    relay,
-    new Fault('upstream-timeout', relay.requestText.slice(0, relay.requestText.indexOf('\r'))),
-  );
+  replyFault(relay, new Fault('upstream-timeout', loggedRequestLine(relay.requestText)));
 }
 
 // --- The upstream's side ---
