@@ -1,6 +1,7 @@
 // The access log: one JSON line for each request, stream or tunnel, written when it has ended, many lines at a time.
 
 import type { FaultCode } from './errors.ts';
+import { loggedTarget } from './logged.ts';
 import type { Address } from './routes.ts';
 
 /** What is known of one exchange; filled while it goes on. */
@@ -11,7 +12,7 @@ export interface AccessEntry {
   /** Empty: not known, for the request could not be read that far, or there was none. So are the next two. */
   method: string;
   host: string;
-  /** With or without its query, which is left out of the line: queries carry tokens, and logs are read by many. */
+  /** As sent; the line has what loggedTarget() leaves of it. */
   target: string;
   /** What the client was answered, 499 if it left before; 0: nothing. */
   status: number;
@@ -133,8 +134,7 @@ function lineOf(entry: AccessEntry, time: string, endedAt: number, repeated: Rep
     repeated.upstream = upstream;
     repeated.upstreamText = upstream === undefined ? '' : `,"upstream":"${upstream.host}:${upstream.port}"`;
   }
-  const query = target.indexOf('?');
-  const path = query === -1 ? target : target.slice(0, query);
+  const path = loggedTarget(target);
   let line = `{"time":"${time}${entry.opening}${entry.protocol}"${repeated.methodAndHost}`;
   if (path !== '') line += `,"path":${quoted(path, LONGEST_TEXT)}`;
   if (entry.status !== 0) line += `,"status":${entry.status}`;

@@ -21,7 +21,7 @@ export interface Connection {
   readonly clientAddress: string;
   /** The port that the client connected to. */
   readonly serverPort: number;
-  /** Whether its peer is a trusted proxy, whose X-Forwarded-* and Forwarded fields are kept and appended to. */
+  /** Whether it is a proxy that ends TLS before us, whose X-Forwarded-* and Forwarded fields are kept and appended to. */
   readonly trustedClient: boolean;
 }
 

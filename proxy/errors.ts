@@ -111,6 +111,14 @@ export function acceptIn(head: string): string {
   return Array.from(head.matchAll(/\r\naccept:([^\r]*)/gi), ([, value]) => value!).join(',');
 }
 
+/** The whole of it, as HTTP/1.1, to a connection that no exchange owns and that ends with it. */
+export function lastReply(code: FaultCode): string {
+  const { status, reason, fields, body } = faultReply(code, undefined);
+  const lines = fields.map(([name, value]) => `${name}: ${value}\r\n`).join('');
+  // RFC 9110 §6.6.1: an origin server with a clock sends Date.
+  return `HTTP/1.1 ${status} ${reason}\r\nDate: ${new Date().toUTCString()}\r\n${lines}Content-Length: ${body.length}\r\nConnection: close\r\n\r\n${body}`;
+}
+
 /** What a gRPC client is told: trailers-only (gRPC over HTTP2, Responses); the message is percent-safe ASCII. */
 export function faultTrailers(code: FaultCode): { 'grpc-status': string; 'grpc-message': string } {
   const { grpc, message } = kinds[code];

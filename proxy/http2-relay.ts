@@ -20,16 +20,15 @@ import { errorCode } from './http2-frames.ts';
 import { noteFault, replyFault } from './http2-reply.ts';
 import type { Http2Exchange } from './http2-request.ts';
 import {
-  acceptsWebsocket,
   lastChunk,
   requestFraming,
   requestHeadText,
   sendReplyHead,
   trailersOf,
   upgradeHeadText,
-  websocketKey,
 } from './http2-translation.ts';
 import { createTunnel, type TunnelClient } from './tcp.ts';
+import { askForWebsocket, switchesAsAsked } from './tunnel/switch.ts';
 import type { Acquisition, Loss, UpstreamLink, UpstreamUser } from './upstream.ts';
 import { gather } from './writes.ts';
 
@@ -58,7 +57,7 @@ class Relay implements StreamUser, UpstreamUser, Deadline, Tries {
 
   private readonly exchange: Http2Exchange;
   private readonly stream: Http2Stream;
-  private readonly websocket: string | undefined;
+  private readonly websocket: ReturnType<typeof askForWebsocket> | undefined;
   private readonly chunked: boolean;
   /** When the whole exchange must be over. */
   private readonly endsAt: number;
@@ -90,7 +89,7 @@ class Relay implements StreamUser, UpstreamUser, Deadline, Tries {
     const { stream, request, upstream, context } = exchange;
     this.exchange = exchange;
     this.stream = stream;
-    this.websocket = request.protocol === undefined ? undefined : websocketKey();
+    this.websocket = request.protocol === undefined ? undefined : askForWebsocket();
     this.chunked = this.websocket === undefined && requestFraming(exchange) === 'chunked';
     const { totalTimeoutMs } = upstream;
     this.endsAt =
@@ -121,7 +120,7 @@ class Relay implements StreamUser, UpstreamUser, Deadline, Tries {
     this.alive();
     gather(link.socket);
     if (websocket !== undefined) {
-      link.socket.write(upgradeHeadText(exchange, websocket), 'latin1');
+      link.socket.write(upgradeHeadText(exchange, websocket.key), 'latin1');
       return;
     }
     link.socket.write(requestHeadText(exchange), 'latin1');
@@ -322,7 +321,7 @@ class Relay implements StreamUser, UpstreamUser, Deadline, Tries {
   private switches(bytes: Buffer, pos: number, end: number) {
     const { websocket, stream, link } = this;
     const { access, context, upstream } = this.exchange;
-    if (websocket === undefined || !acceptsWebsocket(head, websocket)) {
+    if (websocket === undefined || !switchesAsAsked(head, websocket)) {
       return this.fail(new Fault('upstream-malformed', 'a switch of protocols that was not asked for'));
     }
     if (access !== undefined) {

@@ -1,9 +1,8 @@
 // HTTP/2 fields to HTTP/1.1 heads and back (RFC 9113 §8.1 to §8.3, RFC 8441).
 
-import { createHash, randomBytes } from 'node:crypto';
 import { dropsFromReply, dropsFromTrailers } from './headers.ts';
 import { createField, type HeaderField } from './hpack.ts';
-import { FIELD_KINDS, field, LINE, lowerName, type MessageHead, nameAt, valueAt } from './http1.ts';
+import { FIELD_KINDS, field, LINE, lowerName, type MessageHead, valueAt } from './http1.ts';
 import type { Http2Stream } from './http2-connection.ts';
 import { fieldKind, kindOf, lineOf } from './http2-fields.ts';
 import type { Http2Exchange } from './http2-request.ts';
@@ -43,20 +42,6 @@ export function upgradeHeadText(exchange: Http2Exchange, key: string): string {
     `GET ${request.path} HTTP/1.1\r\nhost: ${request.authority}\r\n${fieldLines(exchange, 'sec-websocket-key')}` +
     `connection: Upgrade\r\nupgrade: websocket\r\nsec-websocket-key: ${key}\r\n\r\n`
   );
-}
-
-export function websocketKey(): string {
-  return randomBytes(16).toString('base64');
-}
-
-/** Whether a 101 completes the handshake (RFC 6455 §4.1, client requirements 2 to 4). */
-export function acceptsWebsocket(head: MessageHead, key: string): boolean {
-  if (!head.upgrade || head.upgradeTo.toLowerCase() !== 'websocket') return false;
-  const wanted = createHash('sha1').update(`${key}258EAFA5-E914-47DA-95CA-C5AB0DC85B11`).digest('base64');
-  for (let line = 0; line < head.count; line++) {
-    if (nameAt(head, line).toLowerCase() === 'sec-websocket-accept') return valueAt(head, line) === wanted;
-  }
-  return false;
 }
 
 function fieldLines({ request, forwarded }: Http2Exchange, without = ''): string {

@@ -19,6 +19,7 @@ import { fieldKind, fieldLimitsOf, kindOf } from './http2-fields.ts';
 import { relayToHttp1 } from './http2-relay.ts';
 import { replyFault, replyLocal } from './http2-reply.ts';
 import { type ForwardedFamily, type Http2Request, readRequest } from './http2-request.ts';
+import { loggedTarget } from './logged.ts';
 import { onData } from './reads.ts';
 import { createRoster, type RosterMember } from './roster.ts';
 import { coveredBy, speaksHttp2 } from './routes.ts';
@@ -27,19 +28,25 @@ import { coveredBy, speaksHttp2 } from './routes.ts';
 const STREAM_WINDOW = 1024 * 1024;
 const CONNECTION_WINDOW = 16 * 1024 * 1024;
 
+export interface Http2Acceptor extends Acceptor {
+  /** `first`: bytes that were already read from the connection. */
+  accept(connection: Connection, first?: Buffer): void;
+}
+
 /**
  * An acceptor for connections that negotiated `h2`. A client that breaks RFC 9113, floods, or never sends its
  * preface loses its own connection (GOAWAY) and disturbs no other.
  */
-export function createHttp2Acceptor(context: ProxyContext): Acceptor {
+export function createHttp2Acceptor(context: ProxyContext): Http2Acceptor {
   const clients = createRoster<Client>();
   const shared: Shared = { context, fieldLimits: fieldLimitsOf(context.limits), ended: false };
   let draining = false;
   return {
-    accept(connection) {
+    accept(connection, first) {
       if (connection.socket.destroyed) return;
       const client = createClient(shared, connection, () => clients.remove(client));
       clients.add(client);
+      if (first !== undefined) client.http2.receive(first, first.length);
       if (draining) sayGoodbye(client);
     },
     drain() {
@@ -198,7 +205,7 @@ async function answer(
     const reply = await handler.handle({ method, path, query, host, headers: joinFields(fields) });
     replyLocal(stream, request, reply, access);
   } catch (err) {
-    context.log.error({ path, err }, 'local handler failed');
+    context.log.error({ path: loggedTarget(path), err }, 'local handler failed');
     if (access !== undefined) access.fault = 'failed';
     replyFault(stream, request, new Fault('failed', undefined, { cause: err }), access);
   }

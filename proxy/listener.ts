@@ -12,17 +12,18 @@ import { createDeadlines, type Deadline } from './deadlines.ts';
 import { createHttp2Acceptor } from './http2.ts';
 import { fieldLimitsOf } from './http2-fields.ts';
 import { createHttp2Upstreams } from './http2-upstream.ts';
-import { parseProxyHeader } from './proxy-protocol.ts';
+import { createProxyHeaderReader } from './proxy-protocol.ts';
 import { createHttp1Acceptor } from './relay.ts';
 import { createRoster, type RosterMember } from './roster.ts';
-import { createRouteTable, type Route } from './routes.ts';
+import { createRouteTable, type Route, speaksHttp2 } from './routes.ts';
 import {
   ACME_TLS,
   createSecureContexts,
   type SecureContextsOptions,
   type ServedCertificate,
 } from './secure-contexts.ts';
-import { acceptAuto, acceptTcp } from './tcp.ts';
+import { acceptTcp } from './tcp.ts';
+import { acceptUnnamed } from './tunnel/unnamed.ts';
 import { createUpstreams } from './upstream.ts';
 
 export { type AccessLog, createAccessLog } from './access-log.ts';
@@ -42,8 +43,14 @@ export interface ListenerOptions {
   readonly localHandlers?: readonly LocalHandler[];
   /** Every connection must begin with a PROXY header, and come from one of `trustedProxies`. */
   readonly proxyProtocol?: boolean;
-  /** Addresses and CIDRs. Their X-Forwarded-* and Forwarded fields are believed too. */
+  /** Addresses and CIDRs whose PROXY header is believed: it vouches for the address of a client, and for nothing else. */
   readonly trustedProxies?: readonly string[];
+  /**
+   * Addresses and CIDRs of proxies that end TLS before us: what their requests say in X-Forwarded-*, X-Real-IP and
+   * Forwarded is believed. Who sends a PROXY header has not seen the request, so behind one they are known by the address
+   * that it names. Default: nobody.
+   */
+  readonly trustedForwarders?: readonly string[];
   /** PEM; trusted beside the system's roots for `https` and `grpcs` upstreams. */
   readonly upstreamCa?: string;
   /** 48 bytes, the same in all workers, so that sessions resume in any of them. Default: random. */
@@ -90,14 +97,16 @@ type AcceptedSocket = Socket & { [ACCEPTED]?: Accepted };
 interface Origin {
   readonly address: string;
   readonly serverPort: number;
-  readonly trusted: boolean;
+  /** Whether its fields about other clients are believed. */
+  readonly forwarder: boolean;
 }
 
 export function createListener(options: ListenerOptions): Listener {
   const { log, alpn = ['h2', 'http/1.1'] } = options;
   const limits: ListenerLimits = { ...defaultLimits, ...options.limits };
   const deadlines = createDeadlines();
-  const isTrusted = createTrust(options.trustedProxies ?? []);
+  const isProxy = createTrust(options.trustedProxies ?? []);
+  const isForwarder = createTrust(options.trustedForwarders ?? []);
   const contexts = createSecureContexts({
     findChallenge: options.findChallenge,
     alpn,
@@ -120,6 +129,7 @@ export function createListener(options: ListenerOptions): Listener {
   };
   const http1 = createHttp1Acceptor(context);
   const http2 = createHttp2Acceptor(context);
+  const unnamed = { http1: http1.accept, http2: alpn.includes('h2') ? http2.accept : undefined };
   /** Every connection, from accept to close. */
   const open = createRoster<Accepted>();
   let boundPort = options.port;
@@ -204,11 +214,11 @@ export function createListener(options: ListenerOptions): Listener {
   function readProxyHeader(connection: Accepted) {
     const { socket } = connection;
     const origin = originOf(connection);
-    if (!origin.trusted) {
+    if (!isProxy(origin.address)) {
       socket.destroy();
       return;
     }
-    let bytes: Buffer = Buffer.alloc(0);
+    const reader = createProxyHeaderReader();
     const deadline: Deadline = {
       at: deadlines.now() + limits.handshakeTimeoutMs,
       expired: () => socket.destroy(),
@@ -227,18 +237,18 @@ export function createListener(options: ListenerOptions): Listener {
       socket.destroy();
     };
     const read = (chunk: Buffer) => {
-      bytes = bytes.length === 0 ? chunk : Buffer.concat([bytes, chunk]);
-      const header = parseProxyHeader(bytes);
+      const header = reader.read(chunk);
       if (header === 'incomplete') return;
       if (header === 'malformed') return refuse();
       stop();
       socket.pause();
-      if (header.size < bytes.length) socket.unshift(bytes.subarray(header.size));
+      if (reader.rest.length > 0) socket.unshift(reader.rest);
       const { source } = header;
       connection.origin = {
         address: source?.address ?? origin.address,
         serverPort: header.destinationPort ?? origin.serverPort,
-        trusted: origin.trusted,
+        // Without an address it is anybody's, whoever its sender is.
+        forwarder: source !== undefined && isForwarder(source.address),
       };
       tlsServer.emit('connection', socket);
     };
@@ -274,17 +284,20 @@ export function createListener(options: ListenerOptions): Listener {
   function originOf(accepted: Accepted): Origin {
     if (accepted.origin !== undefined) return accepted.origin;
     const address = unmapped(accepted.socket.remoteAddress ?? '');
-    accepted.origin = { address, serverPort: boundPort, trusted: isTrusted(address) };
+    accepted.origin = { address, serverPort: boundPort, forwarder: isForwarder(address) };
     return accepted.origin;
   }
 
   function dispatch(connection: Connection) {
     const settings = routes.find(connection.serverName, '/');
     if (settings?.protocol === 'tcp') return acceptTcp(context, connection, settings);
-    if (connection.socket.alpnProtocol === 'h2') return http2.accept(connection);
+    const { alpnProtocol } = connection.socket;
+    if (alpnProtocol === 'h2') return http2.accept(connection);
     // With ALPN the client has said that it speaks HTTP.
-    if (settings?.protocol === 'auto' && connection.socket.alpnProtocol !== 'http/1.1') {
-      return acceptAuto(context, connection, settings, http1.accept);
+    if (settings === undefined || alpnProtocol === 'http/1.1') return http1.accept(connection);
+    // HTTP/2 is agreed on by ALPN (RFC 9113 §3.2), but clients of upstreams that speak it have done without.
+    if (settings.protocol === 'auto' || speaksHttp2(settings.protocol)) {
+      return acceptUnnamed(context, connection, settings, unnamed);
     }
     http1.accept(connection);
   }
@@ -344,7 +357,7 @@ class Secured implements Connection {
   }
 
   get trustedClient(): boolean {
-    return this.origin().trusted;
+    return this.origin().forwarder;
   }
 }
 

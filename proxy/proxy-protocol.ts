@@ -5,18 +5,59 @@ import { isIPv4, isIPv6 } from 'node:net';
 export interface ProxyHeader {
   /** Bytes that the header took. */
   readonly size: number;
-  /** Undefined: the connection is the balancer's own (LOCAL, UNKNOWN), such as a health check. */
+  /**
+   * Undefined: the connection is the balancer's own (LOCAL), such as a health check, or its client has no address that
+   * could be named here (UNKNOWN, and every family but TCP).
+   */
   readonly source: { readonly address: string; readonly port: number } | undefined;
   readonly destinationPort: number | undefined;
 }
 
 /** §2.1: the longest header of version 1. */
 const LONGEST_V1 = 107;
-/** §2.2: 16 bytes, and what any sane sender puts behind them. */
-const LONGEST_V2 = 536;
+/** §2.2: 16 bytes, and behind them addresses and TLVs: ids, names, and what is known of a TLS session, certificates included. */
+const LONGEST_V2 = 16 + 4_096;
 const SIGNATURE = Buffer.from('\r\n\r\n\0\r\nQUIT\n', 'latin1');
 
-/** Reads from the first byte of a connection. 'incomplete': more bytes are needed; 'malformed': close. */
+/** Takes a header in any pieces, each byte once. */
+export interface ProxyHeaderReader {
+  /** 'incomplete': more bytes are needed; 'malformed': close. */
+  read(chunk: Buffer): ProxyHeader | 'incomplete' | 'malformed';
+  /** Of the last chunk, what lies behind the header. */
+  readonly rest: Buffer;
+}
+
+export function createProxyHeaderReader(): ProxyHeaderReader {
+  /** Only of a header that does not arrive whole, as nearly all do. */
+  let gathered: Buffer | undefined;
+  let size = 0;
+  let rest = Buffer.alloc(0) as Buffer;
+  return {
+    get rest() {
+      return rest;
+    },
+    read(chunk) {
+      let known = chunk;
+      if (gathered !== undefined) {
+        known = gathered.subarray(0, size + chunk.copy(gathered, size));
+      }
+      const header = parseProxyHeader(known);
+      if (header === 'malformed') return header;
+      if (header !== 'incomplete') {
+        rest = chunk.subarray(header.size - size);
+        return header;
+      }
+      if (gathered === undefined) {
+        gathered = Buffer.allocUnsafe(LONGEST_V2);
+        chunk.copy(gathered);
+      }
+      size += chunk.length;
+      return header;
+    },
+  };
+}
+
+/** Reads from the first byte of a connection, in constant time until all of it is there. */
 export function parseProxyHeader(bytes: Buffer): ProxyHeader | 'incomplete' | 'malformed' {
   if (bytes.length === 0) return 'incomplete';
   return bytes[0] === SIGNATURE[0] ? parseVersion2(bytes) : parseVersion1(bytes);
@@ -55,12 +96,18 @@ function parseVersion2(bytes: Buffer): ProxyHeader | 'incomplete' | 'malformed' 
   if (version !== 2 || command > 1 || size > LONGEST_V2) return 'malformed';
   if (bytes.length < size) return 'incomplete';
   if (command === 0) return { size, source: undefined, destinationPort: undefined };
-  // §2.2: TCP over IPv4 and over IPv6; a client behind anything else cannot be named here.
+  // §2.2: TCP over IPv4 and over IPv6.
   if (family === 0x11 && length >= 12) return sourceOf(bytes, size, ipv4At(bytes, 16), 24);
   if (family === 0x21 && length >= 36) return sourceOf(bytes, size, ipv6At(bytes, 16), 48);
-  if (family === 0x00) return { size, source: undefined, destinationPort: undefined };
-  return 'malformed';
+  if (family === 0x11 || family === 0x21) return 'malformed';
+  // Of a client behind UDP or a UNIX socket nothing can be said here, and nothing is read.
+  if (family >> 4 > UNIX || (family & 0x0f) > DATAGRAM) return 'malformed';
+  return { size, source: undefined, destinationPort: undefined };
 }
+
+/** §2.2: the last address family and the last transport that version 2 knows. */
+const UNIX = 3;
+const DATAGRAM = 2;
 
 function sourceOf(bytes: Buffer, size: number, address: string, ports: number): ProxyHeader {
   const port = bytes.readUInt16BE(ports);

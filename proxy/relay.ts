@@ -36,11 +36,13 @@ import {
   valueAt,
 } from './http1.ts';
 import { acquireHttp2Link, type Http2Link } from './http2-link.ts';
+import { loggedRequestLine, loggedTarget } from './logged.ts';
 import { createPacer, type Pacer } from './pacing.ts';
 import { onData } from './reads.ts';
 import { createRoster, type Roster, type RosterMember } from './roster.ts';
 import { coveredBy, speaksHttp2, type UpstreamSettings } from './routes.ts';
 import type { Tunnel } from './tcp.ts';
+import { type SwitchAsked, switchAskedBy, switchesAsAsked } from './tunnel/switch.ts';
 import { asksForUpgrade, beginTunnel } from './upgrade.ts';
 import type { AcquireOptions, Acquisition, Loss, UpstreamLink, UpstreamUser } from './upstream.ts';
 import {
@@ -114,7 +116,8 @@ interface Relay extends Omit<UpstreamUser, 'upstreamReady'>, RosterMember, Tries
   bodySent: boolean;
   /** What was sent of the body, as it was sent; undefined if that has become too much, or was nothing. */
   replay: KeptBody | undefined;
-  upgrading: boolean;
+  /** What the request asks to switch to; undefined: nothing that is passed on. */
+  upgrading: SwitchAsked | undefined;
 
   readonly reply: BodyReader;
   replyHeld: Buffer | undefined;
@@ -227,7 +230,7 @@ function createRelay(shared: Shared, connection: Connection): Relay {
     replay: undefined,
     refusals: 0,
     repeated: false,
-    upgrading: false,
+    upgrading: undefined,
     reply: createBodyReader(),
     replyHeld: undefined,
     replyHeard: false,
@@ -361,7 +364,7 @@ function beginExchange(relay: Relay, head: MessageHead) {
   // Until there is a text for the upstream: a refusal takes its form from what was heard.
   relay.requestText = head.text;
   relay.keepAlive = !relay.shared.draining && !head.close && (head.minor === 1 || head.keepAlive);
-  relay.upgrading = asksForUpgrade(head);
+  relay.upgrading = asksForUpgrade(head) ? switchAskedBy(head) : undefined;
   beginRequestBody(relay.request, head);
   if (head.host !== relay.hostText) noteHost(relay, head.host);
   const { host, access } = relay;
@@ -430,7 +433,7 @@ function localRequest(head: MessageHead, target: string, host: string) {
 function answerLocally(relay: Relay, handler: LocalHandler, request: Parameters<LocalHandler['handle']>[0]) {
   relay.deadline.at = Number.POSITIVE_INFINITY;
   const failed = (error: unknown) => {
-    relay.shared.context.log.error({ err: error, path: request.path }, 'local handler failed');
+    relay.shared.context.log.error({ err: error, path: loggedTarget(request.path) }, 'local handler failed');
     replyFault(relay, new Fault('failed'));
   };
   try {
@@ -455,8 +458,8 @@ function forward(relay: Relay, head: MessageHead, target: string, settings: Upst
     : relay.forwarded;
   relay.settings = settings;
   // No connection of HTTP/2 becomes another protocol's (RFC 9113 §8.6).
-  if (speaksHttp2(settings.protocol)) relay.upgrading = false;
-  relay.requestText = requestHeadText(head, target, own, relay.upgrading);
+  if (speaksHttp2(settings.protocol)) relay.upgrading = undefined;
+  relay.requestText = requestHeadText(head, target, own, relay.upgrading !== undefined);
   relay.requestNominated = head.nominated;
   // The upstream's connect timeout counts from here, and the other clocks from when it is connected.
   const { totalTimeoutMs } = settings;
@@ -615,10 +618,7 @@ function expireExchange(relay: Relay) {
   relay.link?.fail();
   relay.link = undefined;
   dropUpstream(relay);
-  replyFault(
-    relay,
-    new Fault('upstream-timeout', relay.requestText.slice(0, relay.requestText.indexOf('\r'))),
-  );
+  replyFault(relay, new Fault('upstream-timeout', loggedRequestLine(relay.requestText)));
 }
 
 // --- The upstream's side ---
@@ -693,8 +693,9 @@ function readReply(relay: Relay, bytes: Buffer, end: number) {
     if (head.status >= 200) return beginReply(relay, head, bytes, pos, end);
     if (head.status === 101) {
       const link = relay.link!;
-      if (!relay.upgrading || !('handTo' in link))
-        return failReply(relay, 'an upgrade that nobody asked for');
+      const { upgrading } = relay;
+      if (upgrading === undefined || !('handTo' in link) || !switchesAsAsked(head, upgrading))
+        return failReply(relay, 'a switch of protocols that was not asked for');
       relay.state = TUNNEL;
       relay.tunnel = beginTunnel(relay.client, link, head, {
         context,
@@ -730,7 +731,10 @@ function beginReply(relay: Relay, head: MessageHead, bytes: Buffer, pos: number,
   relay.requestText = '';
   relay.replyNominated = head.nominated;
   relay.upstreamKeeps =
-    reply.kind !== 'until-close' && !head.close && (head.minor === 1 || head.keepAlive) && !relay.upgrading;
+    reply.kind !== 'until-close' &&
+    !head.close &&
+    (head.minor === 1 || head.keepAlive) &&
+    relay.upgrading === undefined;
   relay.replyMode = AS_IT_CAME;
   let own = '';
   if (relay.http10) {

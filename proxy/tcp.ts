@@ -1,4 +1,4 @@
-// Raw bytes both ways between a client and an upstream, half-closes kept; and the choice between those and HTTP.
+// Raw bytes both ways between a client and an upstream, half-closes kept.
 
 import type { TLSSocket } from 'node:tls';
 import { type AccessEntry, createAccessEntry } from './access-log.ts';
@@ -8,7 +8,7 @@ import type { Fault } from './errors.ts';
 import { endedByReset, hearLastWords, type LastWords, wasFoundByWriting } from './last-words.ts';
 import { onData } from './reads.ts';
 import type { UpstreamSettings } from './routes.ts';
-import type { Acquisition, UpstreamLink, UpstreamUser } from './upstream.ts';
+import type { UpstreamLink, UpstreamUser } from './upstream.ts';
 import { createFrameTracker, type FrameTracker, goingAwayFrame, trackFrames } from './websocket-frames.ts';
 import { flush, gather, isFull, writeLent } from './writes.ts';
 
@@ -64,8 +64,6 @@ export interface TunnelOptions {
   readonly websocket?: boolean;
   /** Told of bytes, upstream and fault as they come. */
   readonly access?: AccessEntry | undefined;
-  /** The first bytes of the upstream came before any of the client's were passed on. */
-  readonly upstreamSpokeFirst?: () => void;
 }
 
 /** How long a client that is still sending has to read what was said before a reset. */
@@ -81,7 +79,6 @@ export function createTunnel(options: TunnelOptions, existing?: UpstreamLink): T
   let link = existing;
   let early: Buffer[] = [];
   let clientEnded = false;
-  let spoken = false;
   /** Gone for good: what it said is still passed on, what is said to it keeps nothing alive. */
   let clientGone = false;
   let upstreamGone = false;
@@ -126,7 +123,6 @@ export function createTunnel(options: TunnelOptions, existing?: UpstreamLink): T
   return {
     clientData(bytes) {
       touch();
-      spoken = true;
       if (upstreamGone) return;
       if (access !== undefined) access.received += bytes.length;
       const end = goodbye === undefined ? bytes.length : goodbye.fromClient(bytes, bytes.length);
@@ -164,10 +160,6 @@ export function createTunnel(options: TunnelOptions, existing?: UpstreamLink): T
     },
     upstreamData(bytes, size) {
       touch();
-      if (!spoken) {
-        spoken = true;
-        options.upstreamSpokeFirst?.();
-      }
       const end = goodbye === undefined ? size : goodbye.fromUpstream(bytes, size);
       if (access !== undefined) access.sent += end;
       if (end > 0 && !client.write(bytes, end)) link?.socket.pause();
@@ -263,7 +255,7 @@ function createGoodbye(client: TunnelClient, link: () => UpstreamLink | undefine
   };
 }
 
-function logFault(context: Pick<ProxyContext, 'log'>, fault: Fault, settings: UpstreamSettings) {
+export function logFault(context: Pick<ProxyContext, 'log'>, fault: Fault, settings: UpstreamSettings) {
   context.log.warn({ err: fault, protocol: settings.protocol }, 'upstream failed');
 }
 
@@ -278,8 +270,13 @@ export function acceptTcp(context: ProxyContext, connection: Connection, setting
   socket.once('close', () => attempt.abandon());
 }
 
-function joinClient(socket: TLSSocket, tunnel: Tunnel) {
-  onData(socket, tunnel.clientData);
+/** `take`: where the client's bytes go, if not into the tunnel at once. */
+export function joinClient(
+  socket: TLSSocket,
+  tunnel: Tunnel,
+  take: (bytes: Buffer) => void = tunnel.clientData,
+): void {
+  onData(socket, take);
   socket.on('drain', tunnel.clientDrained);
   socket.on('end', tunnel.clientEnded);
   // 'close' follows, and says all that matters.
@@ -287,7 +284,11 @@ function joinClient(socket: TLSSocket, tunnel: Tunnel) {
   socket.once('close', tunnel.clientClosed);
 }
 
-function beginAccess(context: ProxyContext, { clientAddress, serverName }: Connection) {
+/** Of a connection that is, or may become, a tunnel. */
+export function beginAccess(
+  context: ProxyContext,
+  { clientAddress, serverName }: Connection,
+): AccessEntry | undefined {
   const { accessLog, deadlines } = context;
   if (accessLog === undefined) return undefined;
   const access = createAccessEntry('tcp', clientAddress, deadlines.now());
@@ -296,97 +297,10 @@ function beginAccess(context: ProxyContext, { clientAddress, serverName }: Conne
 }
 
 /** To be called once the connection is known to be a tunnel. */
-function logAtClose(
+export function logAtClose(
   { accessLog, deadlines }: ProxyContext,
   socket: TLSSocket,
   access: AccessEntry | undefined,
-) {
-  if (access !== undefined) socket.once('close', () => accessLog?.write(access, deadlines.now()));
-}
-
-/** How long a client may say nothing before its upstream gets the chance to speak first. */
-const SILENCE_MS = 100;
-
-/**
- * For a bare `host:port`: the first bytes decide. A request line goes to `relay`, anything else is spliced. When
- * nobody says anything the upstream is connected to, for it may be the one that speaks first (SMTP, MySQL, SSH).
- */
-export function acceptAuto(
-  context: ProxyContext,
-  connection: Connection,
-  settings: UpstreamSettings,
-  relay: (connection: Connection, first: Buffer) => void,
 ): void {
-  const { socket } = connection;
-  const access = beginAccess(context, connection);
-  let seen: Buffer = Buffer.alloc(0);
-  let tunnel: Tunnel | undefined;
-  let attempt: Acquisition | undefined;
-
-  const openTunnel = () => {
-    tunnel = createTunnel({
-      context,
-      client: socketClient(socket),
-      settings,
-      access,
-      upstreamSpokeFirst: splice,
-    });
-    attempt = context.upstreams.acquire(settings, tunnel, { fresh: true });
-  };
-  const stopLooking = () => {
-    clearTimeout(silence);
-    socket.off('data', look);
-    socket.off('drain', onDrain);
-    socket.off('end', onEnd);
-    socket.off('error', onError);
-    socket.off('close', onClose);
-  };
-  const splice = () => {
-    stopLooking();
-    if (tunnel === undefined) openTunnel();
-    joinClient(socket, tunnel!);
-    logAtClose(context, socket, access);
-    socket.once('close', () => attempt?.abandon());
-    if (seen.length > 0) tunnel!.clientData(seen);
-    seen = Buffer.alloc(0);
-  };
-  const look = (bytes: Buffer) => {
-    seen = seen.length === 0 ? bytes : Buffer.concat([seen, bytes]);
-    const verdict = looksLikeHttp(seen);
-    if (verdict === undefined) return;
-    if (!verdict) return splice();
-    stopLooking();
-    tunnel?.clientClosed();
-    attempt?.abandon();
-    relay(connection, seen);
-  };
-  const onDrain = () => tunnel?.clientDrained();
-  const onEnd = () => {
-    splice();
-    tunnel!.clientEnded();
-  };
-  const onError = () => {};
-  const onClose = () => {
-    clearTimeout(silence);
-    if (tunnel === undefined) return;
-    tunnel.clientClosed();
-    attempt?.abandon();
-    if (access !== undefined) context.accessLog?.write(access, context.deadlines.now());
-  };
-  // What could still become a request line, and does not go on, is spliced as well.
-  const silence = setTimeout(() => (seen.length > 0 ? splice() : openTunnel()), SILENCE_MS);
-  socket.on('data', look);
-  socket.on('drain', onDrain);
-  socket.on('end', onEnd);
-  socket.on('error', onError);
-  socket.on('close', onClose);
-}
-
-/** Whether these are the first bytes of an HTTP/1 request; undefined: too few to say. */
-export function looksLikeHttp(bytes: Buffer): boolean | undefined {
-  const text = bytes.toString('latin1', 0, 40);
-  // The preface of HTTP/2 (RFC 9113 §3.4) is meant for the upstream when no ALPN was agreed on.
-  if (text.startsWith('PRI ')) return false;
-  if (/^[A-Z]{3,24} (?:\/|\*|https?:\/\/)/.test(text)) return true;
-  return /^[A-Z]{1,24}(?: (?:h(?:t(?:t(?:p(?:s?|s?:\/?))?)?)?)?)?$/.test(text) ? undefined : false;
+  if (access !== undefined) socket.once('close', () => accessLog?.write(access, deadlines.now()));
 }

@@ -4,6 +4,7 @@ import type { TLSSocket } from 'node:tls';
 import { interimHeadText } from './headers.ts';
 import type { MessageHead } from './http1.ts';
 import { createTunnel, socketClient, type Tunnel, type TunnelOptions } from './tcp.ts';
+import { isWebsocket } from './tunnel/switch.ts';
 import type { UpstreamLink } from './upstream.ts';
 
 /**
@@ -24,7 +25,7 @@ export function beginTunnel(
   options: Omit<TunnelOptions, 'client' | 'websocket'>,
 ): Tunnel {
   const { access } = options;
-  const websocket = head.upgradeTo.toLowerCase() === 'websocket';
+  const websocket = isWebsocket(head);
   if (access !== undefined) {
     access.status = head.status;
     if (websocket) access.protocol = 'websocket';

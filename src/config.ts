@@ -67,6 +67,8 @@ export interface ListenSettings {
   readonly proxyProtocol: boolean;
   /** CIDR blocks whose PROXY header is believed; empty unless proxyProtocol. */
   readonly trustedProxies: readonly string[];
+  /** CIDR blocks of proxies that end TLS before us, whose X-Forwarded-* and Forwarded fields are believed. */
+  readonly trustedForwarders: readonly string[];
   readonly limits: Limits;
 }
 
@@ -382,6 +384,10 @@ function readListen(environment: Environment, alpn: readonly Alpn[]): ListenSett
   if (!proxyProtocol && environment.has('TRUSTED_PROXIES')) {
     environment.warn('TRUSTED_PROXIES', 'does nothing: PROXY_PROTOCOL is off');
   }
+  const forwarders = environment.read('TRUSTED_FORWARDERS', parseNetworks) ?? [];
+  if (forwarders.some((block) => block.endsWith('/0'))) {
+    environment.warn('TRUSTED_FORWARDERS', 'names every address: any visitor can claim to be any other');
+  }
   return {
     host: environment.read('LISTEN_ADDRESS', parseHost),
     port: environment.read('PORT', parsePort) ?? 443,
@@ -389,6 +395,7 @@ function readListen(environment: Environment, alpn: readonly Alpn[]): ListenSett
     alpn,
     proxyProtocol,
     trustedProxies: proxyProtocol ? trusted : [],
+    trustedForwarders: forwarders,
     limits: readLimits(environment),
   };
 }

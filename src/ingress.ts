@@ -175,7 +175,8 @@ export async function startIngress(config: Config, options: IngressOptions): Pro
 }
 
 function workerSettings(config: Config): WorkerSettings {
-  const { host, port, httpPort, alpn, proxyProtocol, trustedProxies, limits } = config.listen;
+  const { host, port, httpPort, alpn, proxyProtocol, trustedProxies, trustedForwarders, limits } =
+    config.listen;
   return {
     host,
     port,
@@ -184,6 +185,7 @@ function workerSettings(config: Config): WorkerSettings {
     alpn,
     proxyProtocol,
     trustedProxies,
+    trustedForwarders,
     limits: {
       ...limits,
       maxConnections: Math.ceil(limits.maxConnections / config.workers),

@@ -110,7 +110,8 @@ export const settings: readonly Setting[] = [
     meaning: 'Whether connections begin with a PROXY protocol header (v1 or v2) naming the client.',
     byDefault: 'false',
     example: 'true',
-    security: 'Whoever may send the header may claim any client address; see TRUSTED_PROXIES.',
+    security:
+      'Whoever may send the header may claim any client address; see TRUSTED_PROXIES. It vouches for the address alone, not for fields of requests.',
   },
   {
     name: 'TRUSTED_PROXIES',
@@ -118,6 +119,15 @@ export const settings: readonly Setting[] = [
     byDefault: 'private',
     example: '10.0.0.0/8',
     security: '`any` lets every peer claim any address.',
+  },
+  {
+    name: 'TRUSTED_FORWARDERS',
+    meaning:
+      'Proxies that end TLS in front of the ingress and speak HTTP to it: addresses and CIDR blocks. Their X-Forwarded-For, -Proto, -Host and -Port, X-Real-IP and Forwarded are kept and added to; of everyone else they are replaced. With PROXY_PROTOCOL it is the address that the PROXY header names which counts.',
+    byDefault: 'nobody is believed',
+    example: '192.0.2.10',
+    security:
+      'Whoever comes from there can claim to be any client. Never name what only passes TLS through, as the dstack gateway does: its address stands for every visitor.',
   },
   {
     name: 'UPSTREAM_CA_FILE',

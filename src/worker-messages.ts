@@ -33,6 +33,7 @@ export interface WorkerSettings {
   readonly alpn: readonly ('h2' | 'http/1.1')[];
   readonly proxyProtocol: boolean;
   readonly trustedProxies: readonly string[];
+  readonly trustedForwarders: readonly string[];
   readonly limits: Partial<ListenerLimits>;
   /** PEM of CAs trusted for upstreams beside the system's. */
   readonly upstreamCa: string | undefined;

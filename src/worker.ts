@@ -124,6 +124,7 @@ async function start(settings: WorkerSettings, serving: Serving) {
     localHandlers: settings.evidence ? [evidence] : [],
     proxyProtocol: settings.proxyProtocol,
     trustedProxies: settings.trustedProxies,
+    trustedForwarders: settings.trustedForwarders,
     ticketKeys: Buffer.from(serving.ticketKeys),
     ...(settings.upstreamCa !== undefined && { upstreamCa: settings.upstreamCa }),
     ...(settings.sharedChallenges && { findChallenge }),

@@ -17,6 +17,8 @@ import {
   settingsFor,
   startIngress,
   startUpstream,
+  WEBSOCKET_ACCEPT,
+  WEBSOCKET_KEY,
 } from '../support/proxy.ts';
 
 const cleanups: (() => Promise<void> | void)[] = [];
@@ -25,7 +27,9 @@ after(async () => {
 });
 
 const OK = 'HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok';
-const SWITCH = 'HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n';
+const SWITCH =
+  'HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n' +
+  `${WEBSOCKET_ACCEPT}\r\n\r\n`;
 
 type Line = Record<string, unknown>;
 
@@ -347,7 +351,7 @@ describe('HTTP/1.1', () => {
       });
     });
     const client = await ingress.connect();
-    client.send(request('GET /ws', 'Connection: Upgrade', 'Upgrade: websocket'));
+    client.send(request('GET /ws', 'Connection: Upgrade', 'Upgrade: websocket', WEBSOCKET_KEY));
     await client.until(/101[\s\S]*\r\n\r\n/);
     client.send(Buffer.from([0x81, 0x00]));
     await client.until(/(\x81\0){2}/);

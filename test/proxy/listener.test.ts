@@ -14,6 +14,7 @@ import {
   appCertificate,
   eventually,
   HOST,
+  type Ingress,
   makeCertificate,
   type RawClient,
   rawClient,
@@ -231,7 +232,12 @@ describe('a tls-alpn-01 challenge', async () => {
 describe('PROXY headers', async () => {
   const trusted = { proxyProtocol: true, trustedProxies: ['127.0.0.1'] };
 
-  async function connectBehind(port: number, header: string | Buffer, pieces = false): Promise<RawClient> {
+  async function connectBehind(
+    port: number,
+    header: string | Buffer,
+    pieces = false,
+    options: ConnectionOptions = {},
+  ): Promise<RawClient> {
     const socket = connectTcp(port, '127.0.0.1');
     await once(socket, 'connect');
     socket.setNoDelay(true);
@@ -241,7 +247,7 @@ describe('PROXY headers', async () => {
         await new Promise(setImmediate);
       }
     } else socket.write(header);
-    const secure = connectTls({ socket, servername: HOST, ca: appCertificate.chain });
+    const secure = connectTls({ socket, servername: HOST, ca: appCertificate.chain, ...options });
     await once(secure, 'secureConnect');
     return rawClient(secure);
   }
@@ -249,8 +255,10 @@ describe('PROXY headers', async () => {
   const version2 = (family: number, addresses: number[], command = 0x21) =>
     Buffer.concat([
       Buffer.from('\r\n\r\n\0\r\nQUIT\n', 'latin1'),
-      Buffer.from([command, family, 0, addresses.length, ...addresses]),
+      Buffer.from([command, family, addresses.length >> 8, addresses.length & 0xff, ...addresses]),
     ]);
+  const tcp4 = [192, 0, 2, 7, 192, 0, 2, 1, 4, 210, 32, 251];
+  const named = 'PROXY TCP4 192.0.2.7 192.0.2.1 1234 8443\r\n';
 
   for (const [what, header, client, port] of [
     ['version 1, IPv4', 'PROXY TCP4 192.0.2.7 192.0.2.1 1234 8443\r\n', '192.0.2.7', '8443'],
@@ -270,15 +278,23 @@ describe('PROXY headers', async () => {
       '8443',
     ],
     ['version 2, local', version2(0x00, [], 0x20), '127.0.0.1', undefined],
+    ['version 2, 600 bytes of TLVs', version2(0x11, [...tcp4, ...Array(600).fill(4)]), '192.0.2.7', '8443'],
+    [
+      'version 2, 1,500 bytes of TLVs',
+      version2(0x11, [...tcp4, ...Array(1_500).fill(4)]),
+      '192.0.2.7',
+      '8443',
+    ],
+    ['version 2, 4 KiB', version2(0x11, [...tcp4, ...Array(4_084).fill(4)]), '192.0.2.7', '8443'],
+    ['version 2, UDP over IPv4', version2(0x12, tcp4), '127.0.0.1', undefined],
+    ['version 2, UDP over IPv6', version2(0x22, Array(36).fill(1)), '127.0.0.1', undefined],
+    ['version 2, a UNIX stream', version2(0x31, Array(216).fill(47)), '127.0.0.1', undefined],
+    ['version 2, UNIX datagrams with TLVs', version2(0x32, Array(800).fill(47)), '127.0.0.1', undefined],
   ] as const) {
     it(`${what}: the client is who it says, coalesced with the handshake or byte by byte`, async () => {
       const { ingress, seen } = await setUp(trusted);
       for (const pieces of [false, true]) {
-        const connection = await connectBehind(
-          ingress.port,
-          typeof header === 'string' && pieces ? header : (header as Buffer),
-          typeof header === 'string' && pieces,
-        );
+        const connection = await connectBehind(ingress.port, header, pieces);
         await connection.request(request('GET /'));
         const head = seen.at(-1)!;
         assert.match(head, new RegExp(`\\r\\nx-forwarded-for: ${client.replaceAll('.', '\\.')}\\r\\n`));
@@ -298,6 +314,9 @@ describe('PROXY headers', async () => {
     ['another version', version2(0x11, [192, 0, 2, 7, 192, 0, 2, 1, 4, 210, 32, 251], 0x31)],
     ['an unknown command', version2(0x11, [192, 0, 2, 7, 192, 0, 2, 1, 4, 210, 32, 251], 0x22)],
     ['addresses that are too short', version2(0x11, [192, 0, 2, 7])],
+    ['an unknown family', version2(0x41, tcp4)],
+    ['an unknown transport', version2(0x13, tcp4)],
+    ['more than 4 KiB', version2(0x11, [...tcp4, ...Array(4_085).fill(4)])],
     [
       'a size beyond all sense',
       Buffer.concat([Buffer.from('\r\n\r\n\0\r\nQUIT\n', 'latin1'), Buffer.from([0x21, 0x11, 255, 255])]),
@@ -308,6 +327,54 @@ describe('PROXY headers', async () => {
       await closedAfter(connectTcp(ingress.port, '127.0.0.1'), bytes);
     });
   }
+
+  /** What the app is told, of a client that claims to be many, over each protocol. */
+  async function toldBehind(ingress: Ingress, seen: string[], header: string | Buffer) {
+    const claims = {
+      'x-real-ip': '192.0.2.66',
+      'x-forwarded-for': '192.0.2.66',
+      'x-forwarded-host': 'evil.example',
+      'x-forwarded-proto': 'gopher',
+      'x-forwarded-port': '6666',
+      forwarded: 'for=192.0.2.66;host=evil.example;proto=gopher',
+    };
+    const one = await connectBehind(ingress.port, header);
+    await one.request(request('GET /', ...Object.entries(claims).map((field) => field.join(': '))));
+    one.socket.destroy();
+    const two = await connectBehind(ingress.port, header, false, { ALPNProtocols: ['h2'] });
+    const session = connectHttp2(`https://${HOST}`, { createConnection: () => two.socket });
+    await once(session.request({ ':path': '/', ...claims }), 'response');
+    session.destroy();
+    return seen.slice(-2);
+  }
+
+  for (const header of [named, version2(0x11, tcp4), 'PROXY UNKNOWN\r\n', version2(0, [], 0x20)]) {
+    it(`${JSON.stringify(header.toString('latin1'))} vouches for the address, and for no field of a request`, async () => {
+      for (const trustedForwarders of [undefined, ['127.0.0.1']]) {
+        const { ingress, seen } = await setUp({
+          ...trusted,
+          ...(trustedForwarders && { trustedForwarders }),
+        });
+        const heads = await toldBehind(ingress, seen, header);
+        assert.equal(heads.length, 2);
+        for (const head of heads) {
+          assert.doesNotMatch(head, /192\.0\.2\.66|evil|gopher|6666/);
+          assert.match(head, /\r\nx-real-ip: (?:192\.0\.2\.7|127\.0\.0\.1)\r\n/);
+        }
+      }
+    });
+  }
+
+  it('that name a proxy which ends TLS before us: its fields are believed, and those of no other address', async () => {
+    const { ingress, seen } = await setUp({ ...trusted, trustedForwarders: ['192.0.2.7'] });
+    for (const head of await toldBehind(ingress, seen, named)) {
+      assert.match(head, /\r\nx-forwarded-for: 192\.0\.2\.66, 192\.0\.2\.7\r\n/);
+      assert.match(head, /\r\nx-forwarded-host: evil\.example\r\n/);
+      assert.match(head, /\r\nx-real-ip: 192\.0\.2\.66\r\n/);
+    }
+    const other = 'PROXY TCP4 192.0.2.8 192.0.2.1 1234 8443\r\n';
+    for (const head of await toldBehind(ingress, seen, other)) assert.doesNotMatch(head, /192\.0\.2\.66/);
+  });
 
   it('from an address that is not trusted: closed', async () => {
     const { ingress } = await setUp({ proxyProtocol: true, trustedProxies: ['192.0.2.0/24'] });

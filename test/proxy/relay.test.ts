@@ -156,8 +156,8 @@ describe('what the client says of connections and of itself stays here', async (
     ]);
   });
 
-  it('but a trusted proxy is believed, and its lists grow', async () => {
-    const { ingress: behind, seen: heads } = await recording(OK, { trustedProxies: ['127.0.0.0/8'] });
+  it('but a proxy that ends TLS before us is believed, and its lists grow', async () => {
+    const { ingress: behind, seen: heads } = await recording(OK, { trustedForwarders: ['127.0.0.0/8'] });
     const client = await behind.connect();
     await client.request(
       request('GET /', 'X-Forwarded-For: 1.2.3.4', 'X-Forwarded-Proto: http', 'Forwarded: for=1.2.3.4'),

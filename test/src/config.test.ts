@@ -788,6 +788,18 @@ test('the PROXY header is believed of private networks unless said otherwise, an
   assert.match(warningsOf({ TRUSTED_PROXIES: 'any' })[0]!, /does nothing/);
 });
 
+test('fields about other clients are believed of nobody, whatever is said of PROXY headers, unless it is said', () => {
+  for (const values of [{}, { PROXY_PROTOCOL: 'on' }, { PROXY_PROTOCOL: 'on', TRUSTED_PROXIES: 'any' }]) {
+    assert.deepEqual(configOf(values).listen.trustedForwarders, []);
+  }
+  assert.deepEqual(configOf({ TRUSTED_FORWARDERS: '192.0.2.10 2001:DB8::/32' }).listen.trustedForwarders, [
+    '192.0.2.10/32',
+    '2001:db8::/32',
+  ]);
+  assert.equal(mistakesOf({ TRUSTED_FORWARDERS: 'proxy' }).length, 1);
+  assert.match(warningsOf({ TRUSTED_FORWARDERS: 'any' })[0]!, /every address/);
+});
+
 test('the port in the TXT record is the port listened on unless a mapping moves it', () => {
   assert.equal(configOf({ PORT: '8443' }).dns.publicPort, 8443);
   assert.equal(configOf({ PORT: '8443', PUBLIC_PORT: '443' }).dns.publicPort, 443);

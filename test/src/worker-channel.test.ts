@@ -26,6 +26,7 @@ const settings: WorkerSettings = {
   alpn: ['http/1.1'],
   proxyProtocol: false,
   trustedProxies: [],
+  trustedForwarders: [],
   limits: {},
   upstreamCa: undefined,
   evidence: false,

@@ -65,6 +65,7 @@ const settings: WorkerSettings = {
   alpn: ['h2', 'http/1.1'],
   proxyProtocol: false,
   trustedProxies: [],
+  trustedForwarders: [],
   limits: {},
   upstreamCa: undefined,
   evidence: true,

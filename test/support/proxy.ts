@@ -252,6 +252,10 @@ export function request(start: string, ...fields: string[]): string {
   return [`${start} HTTP/1.1`, `Host: ${HOST}`, ...fields, '', ''].join('\r\n');
 }
 
+/** RFC 6455 §1.3: a key, and what a server says to it. */
+export const WEBSOCKET_KEY = 'Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==';
+export const WEBSOCKET_ACCEPT = 'Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=';
+
 /** Waits until `holds`, which something else will bring about. */
 export async function eventually(holds: () => boolean): Promise<void> {
   while (!holds()) await new Promise((resolve) => setTimeout(resolve, 5));
