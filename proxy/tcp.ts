@@ -7,6 +7,7 @@ import type { Deadline } from './deadlines.ts';
 import type { Fault } from './errors.ts';
 import { onData } from './reads.ts';
 import type { UpstreamSettings } from './routes.ts';
+import { destroyOnError } from './socket-errors.ts';
 import type { Acquisition, UpstreamLink, UpstreamUser } from './upstream.ts';
 import { createFrameTracker, type FrameTracker, goingAwayFrame, trackFrames } from './websocket-frames.ts';
 import { flush, gather, isFull, writeLent } from './writes.ts';
@@ -260,8 +261,7 @@ function joinClient(socket: TLSSocket, tunnel: Tunnel) {
   onData(socket, tunnel.clientData);
   socket.on('drain', tunnel.clientDrained);
   socket.on('end', tunnel.clientEnded);
-  // 'close' follows, and says all that matters.
-  socket.on('error', () => {});
+  destroyOnError(socket);
   socket.once('close', tunnel.clientClosed);
 }
 
@@ -316,7 +316,6 @@ export function acceptAuto(
     socket.off('data', look);
     socket.off('drain', onDrain);
     socket.off('end', onEnd);
-    socket.off('error', onError);
     socket.off('close', onClose);
   };
   const splice = () => {
@@ -343,7 +342,6 @@ export function acceptAuto(
     splice();
     tunnel!.clientEnded();
   };
-  const onError = () => {};
   const onClose = () => {
     clearTimeout(silence);
     if (tunnel === undefined) return;
@@ -356,7 +354,7 @@ export function acceptAuto(
   socket.on('data', look);
   socket.on('drain', onDrain);
   socket.on('end', onEnd);
-  socket.on('error', onError);
+  destroyOnError(socket);
   socket.on('close', onClose);
 }
 

@@ -9,6 +9,7 @@ import { Fault } from './errors.ts';
 import { createHealthChecks } from './health.ts';
 import { createNames, type Names } from './names.ts';
 import { type Address, speaksTls, type UpstreamSettings } from './routes.ts';
+import { destroyOnError } from './socket-errors.ts';
 
 /** Who is using a link. The calls come from the socket itself: none may throw. */
 export interface UpstreamUser {
@@ -278,7 +279,7 @@ export function createUpstreams(options: UpstreamsOptions): Upstreams {
       noteSilentEnd(link, pool);
       link.user.upstreamEnded();
     });
-    socket.on('error', (cause) => {
+    destroyOnError(socket, (cause) => {
       error = cause;
     });
     socket.once('close', () => {
