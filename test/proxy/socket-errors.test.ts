@@ -103,7 +103,7 @@ describe('a client that renegotiates (RFC 9113 §9.2.1)', async () => {
     ]);
     cleanups.push(ingress.close);
     const other = await ingress.connect({ servername: 'other.example.com' });
-    const tunnel = await ingress.connect({ maxVersion: 'TLSv1.2' });
+    const tunnel = await ingress.connect({ maxVersion: 'TLSv1.2', ...{ allowHalfOpen: false } });
     tunnel.send('hello');
     await tunnel.until(/hello/);
     assert.equal(await renegotiate(tunnel.socket, 200), 0);
