@@ -32,6 +32,7 @@ import {
 } from './http2-frames.ts';
 import { createOutbox, giveBack, type Outbox, reserve, takeOut } from './outbox.ts';
 import { createStreamTable } from './roster.ts';
+import { destroyOnError, isRenegotiation } from './socket-errors.ts';
 
 /** How a stream came to its end. */
 export type StreamEnd =
@@ -395,9 +396,7 @@ class Connection implements Http2Connection {
     this.linger = { at: Number.POSITIVE_INFINITY, expired: () => this.destroy() };
     this.written = (error) => this.onWritten(error);
     socket.on('end', () => this.onEnd());
-    socket.on('error', (error: Error) => {
-      this.error ??= error;
-    });
+    destroyOnError(socket, (error) => this.onError(error));
     socket.once('close', () => this.onClose());
     this.greet();
   }
@@ -1198,6 +1197,12 @@ class Connection implements Http2Connection {
   /** Whoever will not hear or say any more has left, whatever was under way. */
   private onEnd(): void {
     this.finish();
+  }
+
+  private onError(error: Error): void {
+    this.error ??= error;
+    // RFC 9113 §9.2.1: the peer is told, as far as it can be at once; not from within OpenSSL's reading.
+    if (isRenegotiation(error)) setImmediate(() => this.fail(errorCode.protocolError, error.message));
   }
 
   private onClose(): void {

@@ -14,6 +14,7 @@ import {
 } from './http2-connection.ts';
 import { hearLastWords } from './last-words.ts';
 import { type Address, speaksTls, type UpstreamSettings } from './routes.ts';
+import { destroyOnError } from './socket-errors.ts';
 import { asFault, type Upstreams } from './upstream.ts';
 
 export interface UpstreamSession {
@@ -220,7 +221,7 @@ export function createHttp2Upstreams(options: Http2UpstreamsOptions): Http2Upstr
     deadlines.watch(clock);
     pool.members.push(member);
     socket.once(pool.tls ? 'secureConnect' : 'connect', onConnect);
-    socket.on('error', (error) => {
+    destroyOnError(socket, (error) => {
       failure ??= error;
     });
     socket.once('close', onGone);

@@ -22,6 +22,7 @@ import {
   type SecureContextsOptions,
   type ServedCertificate,
 } from './secure-contexts.ts';
+import { forbidRenegotiation } from './socket-errors.ts';
 import { acceptTcp } from './tcp.ts';
 import { acceptUnnamed } from './tunnel/unnamed.ts';
 import { createUpstreams } from './upstream.ts';
@@ -260,6 +261,7 @@ export function createListener(options: ListenerOptions): Listener {
 
   function secured(socket: TLSSocket) {
     const serverName = (socket.servername || '').toString().toLowerCase();
+    forbidRenegotiation(socket);
     // Half-closes of tunnels are passed on, so none may be answered unasked; before the handshake the end is the end.
     socket.allowHalfOpen = true;
     if (socket.alpnProtocol === ACME_TLS) {

@@ -41,6 +41,7 @@ import { createPacer, type Pacer } from './pacing.ts';
 import { onData } from './reads.ts';
 import { createRoster, type Roster, type RosterMember } from './roster.ts';
 import { coveredBy, speaksHttp2, type UpstreamSettings } from './routes.ts';
+import { destroyOnError } from './socket-errors.ts';
 import type { Tunnel } from './tcp.ts';
 import { type SwitchAsked, switchAskedBy, switchesAsAsked } from './tunnel/switch.ts';
 import { asksForUpgrade, beginTunnel } from './upgrade.ts';
@@ -196,14 +197,11 @@ function acceptConnection(shared: Shared, connection: Connection, first: Buffer 
   onData(socket, (bytes) => clientData(relay, bytes));
   socket.on('drain', () => clientDrained(relay));
   socket.on('end', () => clientEnded(relay));
-  // 'close' follows, and says all that matters.
-  socket.on('error', ignore);
+  destroyOnError(socket);
   socket.on('close', () => clientClosed(relay));
   if (socket.destroyed) return clientClosed(relay);
   if (first !== undefined) clientData(relay, first);
 }
-
-function ignore() {}
 
 function createRelay(shared: Shared, connection: Connection): Relay {
   const relay: Relay = {

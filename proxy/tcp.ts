@@ -8,6 +8,7 @@ import type { Fault } from './errors.ts';
 import { endedByReset, hearLastWords, type LastWords, wasFoundByWriting } from './last-words.ts';
 import { onData } from './reads.ts';
 import type { UpstreamSettings } from './routes.ts';
+import { destroyOnError } from './socket-errors.ts';
 import type { UpstreamLink, UpstreamUser } from './upstream.ts';
 import { createFrameTracker, type FrameTracker, goingAwayFrame, trackFrames } from './websocket-frames.ts';
 import { flush, gather, isFull, writeLent } from './writes.ts';
@@ -279,8 +280,7 @@ export function joinClient(
   onData(socket, take);
   socket.on('drain', tunnel.clientDrained);
   socket.on('end', tunnel.clientEnded);
-  // 'close' follows, and says all that matters.
-  socket.on('error', () => {});
+  destroyOnError(socket);
   socket.once('close', tunnel.clientClosed);
 }
 

@@ -10,6 +10,7 @@ import { createHealthChecks } from './health.ts';
 import { endedByReset, hearLastWords, type LastWords } from './last-words.ts';
 import { createNames, type Names } from './names.ts';
 import { type Address, speaksTls, type UpstreamSettings } from './routes.ts';
+import { destroyOnError } from './socket-errors.ts';
 
 /** What became of a request whose reply never came. */
 export type Loss =
@@ -295,7 +296,7 @@ export function createUpstreams(options: UpstreamsOptions): Upstreams {
       // It takes nothing any more either.
       if (lastWords.error !== undefined) socket.destroy();
     });
-    socket.on('error', (cause) => {
+    destroyOnError(socket, (cause) => {
       error = cause;
     });
     socket.once('close', () => {

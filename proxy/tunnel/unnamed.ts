@@ -5,6 +5,7 @@ import type { Connection, ProxyContext } from '../connection.ts';
 import type { Deadline } from '../deadlines.ts';
 import { type Fault, lastReply } from '../errors.ts';
 import type { UpstreamSettings } from '../routes.ts';
+import { destroyOnError } from '../socket-errors.ts';
 import {
   beginAccess,
   createTunnel,
@@ -95,7 +96,7 @@ class Unnamed implements UpstreamUser, Deadline {
     const { socket } = this.connection;
     socket.on('data', this.look);
     socket.on('end', this.ended);
-    socket.on('error', ignore);
+    destroyOnError(socket);
     socket.on('close', this.closed);
     this.context.deadlines.watch(this);
     if (this.mayBeRaw) this.silence = setTimeout(() => this.invite(), SILENCE_MS);
@@ -153,7 +154,6 @@ class Unnamed implements UpstreamUser, Deadline {
     this.at = deadlines.now() + LINGER_MS;
     deadlines.watch(this);
     socket.once('close', () => deadlines.forget(this));
-    socket.on('error', ignore);
     if (reply === undefined) socket.end();
     else socket.end(reply, 'latin1');
     // RFC 9112 §9.6: closing with bytes unread would reset the connection, and the reply with it.
@@ -183,7 +183,6 @@ class Unnamed implements UpstreamUser, Deadline {
     this.context.deadlines.forget(this);
     socket.off('data', this.look);
     socket.off('end', this.ended);
-    socket.off('error', ignore);
     socket.off('close', this.closed);
   }
 
@@ -290,5 +289,3 @@ class Unnamed implements UpstreamUser, Deadline {
     context.accessLog?.write(access, context.deadlines.now());
   }
 }
-
-function ignore() {}
