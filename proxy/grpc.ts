@@ -1,5 +1,6 @@
 // One HTTP/2 stream to one HTTP/2 stream of an upstream: gRPC above all, trailers, resets and cancellation included.
 
+import { type ByteQueue, createByteQueue } from './byte-queue.ts';
 import type { Deadline } from './deadlines.ts';
 import { Fault, type FaultCode, faultTrailers } from './errors.ts';
 import { createField, type HeaderField } from './hpack.ts';
@@ -40,6 +41,7 @@ class Relay implements StreamUser, Deadline {
   /** The reply is whole. */
   replied = false;
   requestEnded: boolean;
+  readonly headBytes: number;
   /** The upstream's stream was given up for what the upstream did or did not do. */
   upFailed = false;
 
@@ -48,8 +50,8 @@ class Relay implements StreamUser, Deadline {
   private retried = false;
   private received = 0;
   /** What has arrived of the body while there was no stream to send it on. */
-  private early: Buffer[] | undefined;
-  private replay: Buffer[] | undefined;
+  private early: ByteQueue | undefined;
+  private replay: ByteQueue | undefined;
   private trailers: readonly HeaderField[] | undefined;
 
   constructor(exchange: Http2Exchange) {
@@ -57,7 +59,8 @@ class Relay implements StreamUser, Deadline {
     this.exchange = exchange;
     this.stream = stream;
     this.requestEnded = request.endStream;
-    this.replay = request.endStream ? undefined : [];
+    this.headBytes = headBytesOf(exchange);
+    this.replay = request.endStream ? undefined : createByteQueue(false);
     const { totalTimeoutMs } = upstream;
     this.endsAt =
       totalTimeoutMs === undefined ? Number.POSITIVE_INFINITY : context.deadlines.after(totalTimeoutMs);
@@ -76,25 +79,33 @@ class Relay implements StreamUser, Deadline {
       upstream,
       (session) => this.start(session),
       (fault) => this.fail(fault),
+      this,
     );
   }
 
-  private start(session: UpstreamSession): void {
+  get restless(): boolean {
+    return this.stream.restless;
+  }
+
+  private start(session: UpstreamSession) {
     if (this.finished || this.failed) return;
+    if (!session.takesHead(this.headBytes)) return this.fail(new Fault('headers-too-large'));
     const { request, access } = this.exchange;
     this.session = session;
     if (access !== undefined) access.upstream = session.address;
     const side = new UpstreamSide(this, session);
-    const up = session.openStream(side);
+    const up = session.openStream(side, this.headBytes);
     side.stream = up;
     this.up = up;
     sendRequestHead(up, this.exchange, session.scheme);
     this.alive();
     if (request.endStream) return;
-    const chunks = (this.retried ? this.replay : this.early) ?? [];
+    const before = this.retried ? this.replay : this.early;
     this.early = undefined;
     let free = true;
-    for (const chunk of chunks) free = up.sendData(chunk, 0, chunk.length, false);
+    before?.each((bytes) => {
+      free = up.sendData(bytes, 0, bytes.length, false);
+    });
     if (this.requestEnded) this.endRequest(up);
     else if (free) this.stream.resume();
   }
@@ -114,12 +125,12 @@ class Relay implements StreamUser, Deadline {
     if (access !== undefined) access.received = this.received;
     if (maxBodyBytes > 0 && this.received > maxBodyBytes) return this.fail(new Fault('body-too-large'));
     if (this.responded || this.received > REPLAY_BYTES) this.replay = undefined;
-    else this.replay?.push(bytes.subarray(start, end));
+    else this.replay?.append(bytes, start, end);
     this.requestEnded = last;
     this.alive();
     if (this.up === undefined) {
-      this.early ??= [];
-      this.early.push(bytes.subarray(start, end));
+      this.early ??= createByteQueue(true);
+      this.early.append(bytes, start, end);
     } else if (!this.up.sendData(bytes, start, end, last)) this.stream.pause();
   }
 
@@ -331,7 +342,7 @@ class UpstreamSide implements StreamUser {
 
   streamClosed(up: Http2Stream): void {
     const { relay } = this;
-    this.session.release(relay.responded, relay.upFailed);
+    this.session.release(relay.responded, relay.upFailed, relay.headBytes);
     relay.upstreamClosed(up);
   }
 }
@@ -348,6 +359,14 @@ function sendRequestHead(up: Http2Stream, { request, forwarded }: Http2Exchange,
   if (request.contentLength >= 0) up.addField('content-length', String(request.contentLength));
   for (const { name, value } of forwarded.fields) up.addField(name, value);
   up.endHead(request.endStream ? 'last' : 'open');
+}
+
+/** RFC 9113 §6.5.2: what sendRequestHead() sends, its pseudo-header fields and `te` included. */
+function headBytesOf({ request, forwarded }: Http2Exchange): number {
+  let bytes = request.method.length + request.path.length + request.authority.length + 240;
+  for (const { name, value } of request.fields) bytes += name.length + value.length + 32;
+  for (const { name, value } of forwarded.fields) bytes += name.length + value.length + 32;
+  return bytes;
 }
 
 /** The fields of an upstream's reply, its status among them; what belongs to its connection stays behind. */

@@ -91,6 +91,8 @@ export interface Http2Stream {
   /** Bytes that wait for the peer's windows or for the socket. */
   readonly queued: number;
   readonly paused: boolean;
+  /** Whether the peer has made many resets lately, by the count of its connection. */
+  readonly restless: boolean;
   /** Of whoever has the connection; not looked at here. */
   note: unknown;
   /** A header block: beginHead(), addField() for each field with its name in lower case, endHead(). */
@@ -148,6 +150,10 @@ export interface Http2Connection {
   readonly openStreams: number;
   /** Streams that may be open at once, by the peer's leave. */
   readonly peerMaxStreams: number;
+  /** Of a head, each field counted as RFC 9113 §6.5.2 does: what the peer has announced that it takes. */
+  readonly peerMaxHeadBytes: number;
+  /** The code of the peer's GOAWAY, once there was one that blamed us. */
+  readonly blame: number;
   /** No stream can be begun any more. */
   readonly leaving: boolean;
   /** It is over; what was last said may still be on its way. */
@@ -205,9 +211,17 @@ const STRIKE_WINDOW_MS = 10_000;
  */
 const EXCESS_OF_CLIENT = 1024 * 1024;
 const EXCESS_OF_UPSTREAM = 16 * EXCESS_OF_CLIENT;
+/** Pages that are left and calls that run out of time bring no connection this far. */
+const RESTLESS = 16;
 /** Browsers cancel whole pages of requests at once; more than this is rapid reset (CVE-2023-44487). */
 const RESET_BURST = 500;
 const RESETS_PER_S = 33;
+/**
+ * Upstreams count our resets as we count those of clients, and ours are those of many clients: a session that has sent
+ * this many takes no new streams, long before it is cut with all that are in it. They count for less with time.
+ */
+const RESETS_OF_SESSION = 64;
+const RESETS_FORGOTTEN_PER_S = 10;
 
 const NO_USER: StreamUser = {
   streamData() {},
@@ -254,6 +268,10 @@ class Stream implements Http2Stream {
     this.connection = connection;
     this.sendWindow = connection.peerWindow;
     this.receiveWindow = connection.streamWindow;
+  }
+
+  get restless(): boolean {
+    return this.connection.resets >= RESTLESS;
   }
 
   // What is not sent must not be encoded either: the peer's table would no longer be ours.
@@ -335,6 +353,9 @@ class Connection implements Http2Connection {
   readonly out: Outbox = createOutbox();
   peerWindow = DEFAULT_WINDOW;
   peerMaxStreams: number;
+  peerMaxHeadBytes = Number.POSITIVE_INFINITY;
+  blame: number = errorCode.noError;
+  resets = 0;
   leaving = false;
   closed = false;
   dirty = false;
@@ -398,7 +419,6 @@ class Connection implements Http2Connection {
   private strikesSince: number;
   private excess = 0;
   private excessSince: number;
-  private resets = 0;
   private resetsAt: number;
 
   constructor(options: Http2ConnectionOptions) {
@@ -900,6 +920,9 @@ class Connection implements Http2Connection {
       case setting.initialWindowSize:
         if (value > LARGEST_WINDOW) return errorCode.flowControlError;
         break;
+      case setting.maxHeaderListSize:
+        this.peerMaxHeadBytes = value;
+        break;
       case setting.maxFrameSize:
         if (value < MAX_FRAME_BYTES || value >= 2 ** 24) return errorCode.protocolError;
         break;
@@ -934,6 +957,7 @@ class Connection implements Http2Connection {
     if (id !== 0) return this.fail(errorCode.protocolError, 'GOAWAY of a stream');
     if (end - start < 8) return this.fail(errorCode.frameSizeError, 'GOAWAY of the wrong size');
     this.leaving = true;
+    this.blame = readUint32(bytes, start + 4);
     this.strike();
     if (this.closed) return;
     this.user.goingAway?.();
@@ -993,10 +1017,19 @@ class Connection implements Http2Connection {
 
   /** Resets by the peer, and those that it made us send. */
   private countReset(): void {
+    if (this.addReset(RESETS_PER_S) > RESET_BURST) this.fail(errorCode.enhanceYourCalm, 'too many resets');
+  }
+
+  /** A session that has reset enough is left to end with its streams. */
+  private countOwnReset(): void {
+    if (this.addReset(RESETS_FORGOTTEN_PER_S) >= RESETS_OF_SESSION) this.end();
+  }
+
+  private addReset(forgottenPerS: number): number {
     const now = this.deadlines.now();
-    this.resets = Math.max(0, this.resets - ((now - this.resetsAt) / 1_000) * RESETS_PER_S);
+    this.resets = Math.max(0, this.resets - ((now - this.resetsAt) / 1_000) * forgottenPerS) + 1;
     this.resetsAt = now;
-    if (++this.resets > RESET_BURST) this.fail(errorCode.enhanceYourCalm, 'too many resets');
+    return this.resets;
   }
 
   // --- What was taken ---
@@ -1044,7 +1077,8 @@ class Connection implements Http2Connection {
     this.schedule();
     this.noteReset(stream.id);
     this.closeStream(stream, end, code);
-    if (end === 'malformed' && this.isServer) this.countReset();
+    if (!this.isServer) this.countOwnReset();
+    else if (end === 'malformed') this.countReset();
   }
 
   private closeStream(stream: Stream, end: StreamEnd, code: number): void {

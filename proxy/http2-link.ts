@@ -65,12 +65,13 @@ const END_MS = 5_000;
 /** Filled by each parse, and used up before the next. */
 const requestHead = createMessageHead();
 
-/** As Upstreams.acquire(), for upstreams that speak HTTP/2. */
+/** As Upstreams.acquire(), for upstreams that speak HTTP/2. `headBytes`: of the request, more or less. */
 export function acquireHttp2Link(
   upstreams: Http2Upstreams,
   deadlines: Deadlines,
   settings: UpstreamSettings,
   user: Http2LinkUser,
+  headBytes = 0,
 ): Acquisition {
   let abandoned = false;
   upstreams.acquire(
@@ -81,6 +82,7 @@ export function acquireHttp2Link(
     (fault) => {
       if (!abandoned) user.upstreamFailed(fault);
     },
+    { headBytes, restless: false },
   );
   return {
     abandon() {
@@ -125,6 +127,7 @@ class StreamLink implements Http2Link, StreamUser, Deadline {
   private readonly deadlines: Deadlines;
   private user: Http2LinkUser | undefined;
   private method = '';
+  private headBytes = 0;
   private readonly body = createBodyReader();
   /** Told when the stream has room again. */
   private taken: (() => void) | undefined;
@@ -189,9 +192,14 @@ class StreamLink implements Http2Link, StreamUser, Deadline {
       this.close(new Error('what was written is not a request'));
       return REFUSED;
     }
+    this.headBytes = headBytesOf(requestHead);
+    if (!this.session.takesHead(this.headBytes)) {
+      this.close(new Fault('headers-too-large'));
+      return REFUSED;
+    }
     this.method = requestHead.method;
     beginRequestBody(this.body, requestHead);
-    this.stream = this.session.openStream(this);
+    this.stream = this.session.openStream(this, this.headBytes);
     sendRequestHead(this.stream, requestHead, this.session.scheme, this.body.done);
     return size;
   }
@@ -273,7 +281,7 @@ class StreamLink implements Http2Link, StreamUser, Deadline {
 
   streamClosed(stream: Http2Stream): void {
     this.deadlines.forget(this);
-    this.session.release(this.heard, this.failed);
+    this.session.release(this.heard, this.failed, this.headBytes);
     this.close(lossOf(stream));
   }
 
@@ -314,6 +322,15 @@ function sendRequestHead(stream: Http2Stream, head: MessageHead, scheme: string,
   // RFC 9110 §10.1.4: trailers are passed on to those who take them, and without it gRPC servers refuse a call.
   stream.addField('te', 'trailers');
   stream.endHead(ended ? 'last' : 'open');
+}
+
+/** RFC 9113 §6.5.2: what sendRequestHead() sends, its pseudo-header fields and `te` included. */
+function headBytesOf({ lines, count, method, target }: MessageHead): number {
+  let bytes = method.length + target.length + 240;
+  for (let at = 0; at < count * LINE; at += LINE) {
+    bytes += lines[at + 1]! - lines[at]! + lines[at + 3]! - lines[at + 2]! + 32;
+  }
+  return bytes;
 }
 
 /** The start line and the fields, without the empty line. */

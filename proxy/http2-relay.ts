@@ -1,5 +1,6 @@
 // One HTTP/2 stream as one HTTP/1.1 exchange with an upstream, a WebSocket's tunnel included.
 
+import { type ByteQueue, createByteQueue } from './byte-queue.ts';
 import type { Deadline } from './deadlines.ts';
 import { Fault } from './errors.ts';
 import type { HeaderField } from './hpack.ts';
@@ -39,7 +40,7 @@ const MAX_INTERIMS = 32;
 const FRESH = { fresh: true };
 const NO_TRAILERS: readonly HeaderField[] = [];
 /** Of a request without a body; never added to. */
-const NO_CHUNKS: Buffer[] = [];
+const NO_BODY = createByteQueue(false);
 
 /** Parsing a head and using it happen in one go: one object serves every exchange. */
 const head = createMessageHead();
@@ -69,8 +70,8 @@ class Relay implements StreamUser, UpstreamUser, Deadline {
   private link: UpstreamLink | undefined;
 
   /** What has arrived of the body while there was no connection to send it on. */
-  private early: Buffer[] | undefined;
-  private replay: Buffer[] | undefined;
+  private early: ByteQueue | undefined;
+  private replay: ByteQueue | undefined;
   private received = 0;
   private requestTrailers = NO_TRAILERS;
   private requestEnded: boolean;
@@ -97,7 +98,7 @@ class Relay implements StreamUser, UpstreamUser, Deadline {
     this.endsAt =
       totalTimeoutMs === undefined ? Number.POSITIVE_INFINITY : context.deadlines.after(totalTimeoutMs);
     this.at = this.endsAt;
-    this.replay = request.endStream ? NO_CHUNKS : [];
+    this.replay = request.endStream ? NO_BODY : createByteQueue(false);
     this.requestEnded = request.endStream;
   }
 
@@ -132,10 +133,12 @@ class Relay implements StreamUser, UpstreamUser, Deadline {
 
   /** What is to be sent before what is still to come; a second attempt begins with all of it. */
   private sendEarly(): boolean {
-    const chunks = (this.retried ? this.replay : this.early) ?? [];
+    const before = this.retried ? this.replay : this.early;
     this.early = undefined;
     let free = true;
-    for (const chunk of chunks) free = this.sendChunk(chunk, 0, chunk.length);
+    before?.each((bytes) => {
+      free = this.sendChunk(bytes, 0, bytes.length);
+    });
     if (this.requestEnded) this.endBody();
     return free;
   }
@@ -159,10 +162,10 @@ class Relay implements StreamUser, UpstreamUser, Deadline {
       return this.fail(new Fault('body-too-large'));
     }
     if (this.heard || this.received > REPLAY_BYTES) this.replay = undefined;
-    else this.replay?.push(bytes.subarray(start, end));
+    else this.replay?.append(bytes, start, end);
     if (this.link === undefined || this.websocket !== undefined) {
-      this.early ??= [];
-      this.early.push(bytes.subarray(start, end));
+      this.early ??= createByteQueue(true);
+      this.early.append(bytes, start, end);
       return;
     }
     this.alive();
@@ -316,7 +319,7 @@ class Relay implements StreamUser, UpstreamUser, Deadline {
     this.finished = true;
     this.link = undefined;
     context.deadlines.forget(this);
-    const early = this.early ?? [];
+    const { early } = this;
     const tunnel = createTunnel(
       {
         context,
@@ -338,7 +341,7 @@ class Relay implements StreamUser, UpstreamUser, Deadline {
       },
     };
     link!.handTo(tunnel);
-    for (const chunk of early) tunnel.clientData(chunk);
+    early?.each((bytes) => tunnel.clientData(bytes));
     if (this.requestEnded) tunnel.clientEnded();
     stream.resume();
     if (pos < end) tunnel.upstreamData(bytes.subarray(pos, end), end - pos);
