@@ -10,8 +10,6 @@ export interface ByteQueue {
   append(bytes: Buffer, start: number, end: number): void;
   /** Takes up to headLength bytes away from its head. */
   drop(size: number): void;
-  /** Each stretch of bytes that lie together, from head to end. Lent: valid during the call. */
-  each(look: (bytes: Buffer) => void): void;
 }
 
 const NO_BYTES = Buffer.alloc(0);
@@ -20,25 +18,16 @@ const OWN_BLOCK = 4 * 1024;
 /** Nothing is added to many a short message. */
 const FIRST_BLOCK = 64;
 
-/**
- * `lasting`: its blocks are its own, since a slice of Node's pool keeps all 64 KiB of it. What goes within a moment is
- * cheaper from the pool.
- */
-export function createByteQueue(lasting: boolean): ByteQueue {
-  return new Blocks(lasting);
+export function createByteQueue(): ByteQueue {
+  return new Blocks();
 }
 
 class Blocks implements ByteQueue {
   length = 0;
   headStart = 0;
-  private readonly lasting: boolean;
   private readonly blocks: Buffer[] = [];
   /** What of the last block is in use. */
   private tailEnd = 0;
-
-  constructor(lasting: boolean) {
-    this.lasting = lasting;
-  }
 
   get head(): Buffer {
     return this.blocks[0] ?? NO_BYTES;
@@ -78,18 +67,9 @@ class Blocks implements ByteQueue {
     this.headStart = 0;
   }
 
-  each(look: (bytes: Buffer) => void): void {
-    const { blocks } = this;
-    for (let i = 0; i < blocks.length; i++) {
-      const block = blocks[i]!;
-      const start = i === 0 ? this.headStart : 0;
-      look(block.subarray(start, i === blocks.length - 1 ? this.tailEnd : block.length));
-    }
-  }
-
+  /** Not from Node's pool, of which a single slice keeps all 64 KiB. */
   private allocate(size: number): Buffer {
-    const most =
-      size >= OWN_BLOCK ? size : Math.max(size, Math.min(OWN_BLOCK, Math.max(FIRST_BLOCK, 2 * this.length)));
-    return this.lasting ? Buffer.allocUnsafeSlow(most) : Buffer.allocUnsafe(most);
+    if (size >= OWN_BLOCK) return Buffer.allocUnsafeSlow(size);
+    return Buffer.allocUnsafeSlow(Math.max(size, FIRST_BLOCK, Math.min(OWN_BLOCK, 2 * this.length)));
   }
 }

@@ -1,6 +1,5 @@
 // One HTTP/2 stream to one HTTP/2 stream of an upstream: gRPC above all, trailers, resets and cancellation included.
 
-import { type ByteQueue, createByteQueue } from './byte-queue.ts';
 import type { Deadline } from './deadlines.ts';
 import { Fault, type FaultCode, faultTrailers } from './errors.ts';
 import { createField, type HeaderField } from './hpack.ts';
@@ -50,8 +49,8 @@ class Relay implements StreamUser, Deadline {
   private retried = false;
   private received = 0;
   /** What has arrived of the body while there was no stream to send it on. */
-  private early: ByteQueue | undefined;
-  private replay: ByteQueue | undefined;
+  private early: Buffer[] | undefined;
+  private replay: Buffer[] | undefined;
   private trailers: readonly HeaderField[] | undefined;
 
   constructor(exchange: Http2Exchange) {
@@ -60,7 +59,7 @@ class Relay implements StreamUser, Deadline {
     this.stream = stream;
     this.requestEnded = request.endStream;
     this.headBytes = headBytesOf(exchange);
-    this.replay = request.endStream ? undefined : createByteQueue(false);
+    this.replay = request.endStream ? undefined : [];
     const { totalTimeoutMs } = upstream;
     this.endsAt =
       totalTimeoutMs === undefined ? Number.POSITIVE_INFINITY : context.deadlines.after(totalTimeoutMs);
@@ -100,12 +99,10 @@ class Relay implements StreamUser, Deadline {
     sendRequestHead(up, this.exchange, session.scheme);
     this.alive();
     if (request.endStream) return;
-    const before = this.retried ? this.replay : this.early;
+    const chunks = (this.retried ? this.replay : this.early) ?? [];
     this.early = undefined;
     let free = true;
-    before?.each((bytes) => {
-      free = up.sendData(bytes, 0, bytes.length, false);
-    });
+    for (const chunk of chunks) free = up.sendData(chunk, 0, chunk.length, false);
     if (this.requestEnded) this.endRequest(up);
     else if (free) this.stream.resume();
   }
@@ -125,12 +122,12 @@ class Relay implements StreamUser, Deadline {
     if (access !== undefined) access.received = this.received;
     if (maxBodyBytes > 0 && this.received > maxBodyBytes) return this.fail(new Fault('body-too-large'));
     if (this.responded || this.received > REPLAY_BYTES) this.replay = undefined;
-    else this.replay?.append(bytes, start, end);
+    else this.replay?.push(bytes.subarray(start, end));
     this.requestEnded = last;
     this.alive();
     if (this.up === undefined) {
-      this.early ??= createByteQueue(true);
-      this.early.append(bytes, start, end);
+      this.early ??= [];
+      this.early.push(bytes.subarray(start, end));
     } else if (!this.up.sendData(bytes, start, end, last)) this.stream.pause();
   }
 

@@ -91,6 +91,8 @@ export interface Http2Stream {
   /** Bytes that wait for the peer's windows or for the socket. */
   readonly queued: number;
   readonly paused: boolean;
+  /** What the peer's windows would take of it now; 0 while its connection has anything queued. */
+  readonly room: number;
   /** Whether the peer has made many resets lately, by the count of its connection. */
   readonly restless: boolean;
   /** Of whoever has the connection; not looked at here. */
@@ -270,6 +272,11 @@ class Stream implements Http2Stream {
     this.receiveWindow = connection.streamWindow;
   }
 
+  get room(): number {
+    const { connection } = this;
+    return connection.held > 0 ? 0 : Math.min(this.sendWindow, connection.sendWindow);
+  }
+
   get restless(): boolean {
     return this.connection.resets >= RESTLESS;
   }
@@ -403,7 +410,7 @@ class Connection implements Http2Connection {
   private blockParts: Buffer[] = [];
   private blockBytes = 0;
 
-  private sendWindow = DEFAULT_WINDOW;
+  sendWindow = DEFAULT_WINDOW;
   private receiveWindow: number;
   private credit = 0;
   private headAt = 0;
@@ -1184,7 +1191,7 @@ class Connection implements Http2Connection {
 
   /** Copies the bytes. */
   enqueue(stream: Stream, bytes: Buffer, start: number, end: number): void {
-    stream.queue ??= createByteQueue(true);
+    stream.queue ??= createByteQueue();
     stream.queue.append(bytes, start, end);
     stream.queued += end - start;
     this.hold(end - start);

@@ -59,25 +59,30 @@ export interface Http2Link {
 
 /** A request that was read once is not measured again. */
 const NO_LIMITS: HeadLimits = { maxHeaderBytes: Number.MAX_SAFE_INTEGER, maxHeaderCount: 10_000 };
+const SHORT_HEAD = 1_024;
 /** For an upstream that has sent a whole reply to say that it was all. */
 const END_MS = 5_000;
 
 /** Filled by each parse, and used up before the next. */
 const requestHead = createMessageHead();
 
-/** As Upstreams.acquire(), for upstreams that speak HTTP/2. `headBytes`: of the request, more or less. */
+/** As Upstreams.acquire(), for upstreams that speak HTTP/2. `headText`: what will be written first. */
 export function acquireHttp2Link(
   upstreams: Http2Upstreams,
   deadlines: Deadlines,
   settings: UpstreamSettings,
   user: Http2LinkUser,
-  headBytes = 0,
+  headText = '',
 ): Acquisition {
+  const headBytes = headBytesOf(headText);
   let abandoned = false;
   upstreams.acquire(
     settings,
     (session) => {
-      if (!abandoned) user.upstreamReady(new StreamLink(session, deadlines, user));
+      if (abandoned) return;
+      if (session.takesHead(headBytes)) {
+        user.upstreamReady(new StreamLink(session, headBytes, deadlines, user));
+      } else user.upstreamFailed(new Fault('headers-too-large'));
     },
     (fault) => {
       if (!abandoned) user.upstreamFailed(fault);
@@ -124,10 +129,10 @@ class StreamLink implements Http2Link, StreamUser, Deadline {
   stream: Http2Stream | undefined;
 
   private readonly session: UpstreamSession;
+  private readonly headBytes: number;
   private readonly deadlines: Deadlines;
   private user: Http2LinkUser | undefined;
   private method = '';
-  private headBytes = 0;
   private readonly body = createBodyReader();
   /** Told when the stream has room again. */
   private taken: (() => void) | undefined;
@@ -137,8 +142,9 @@ class StreamLink implements Http2Link, StreamUser, Deadline {
   private chunked = false;
   private trailers = '';
 
-  constructor(session: UpstreamSession, deadlines: Deadlines, user: Http2LinkUser) {
+  constructor(session: UpstreamSession, headBytes: number, deadlines: Deadlines, user: Http2LinkUser) {
     this.session = session;
+    this.headBytes = headBytes;
     this.deadlines = deadlines;
     this.user = user;
     this.socket = new RequestWriter(this);
@@ -190,11 +196,6 @@ class StreamLink implements Http2Link, StreamUser, Deadline {
     const size = parseRequestHead(requestHead, bytes, 0, bytes.length, NO_LIMITS);
     if (size === REFUSED || size === INCOMPLETE) {
       this.close(new Error('what was written is not a request'));
-      return REFUSED;
-    }
-    this.headBytes = headBytesOf(requestHead);
-    if (!this.session.takesHead(this.headBytes)) {
-      this.close(new Fault('headers-too-large'));
       return REFUSED;
     }
     this.method = requestHead.method;
@@ -324,12 +325,14 @@ function sendRequestHead(stream: Http2Stream, head: MessageHead, scheme: string,
   stream.endHead(ended ? 'last' : 'open');
 }
 
-/** RFC 9113 §6.5.2: what sendRequestHead() sends, its pseudo-header fields and `te` included. */
-function headBytesOf({ lines, count, method, target }: MessageHead): number {
-  let bytes = method.length + target.length + 240;
-  for (let at = 0; at < count * LINE; at += LINE) {
-    bytes += lines[at + 1]! - lines[at]! + lines[at + 3]! - lines[at + 2]! + 32;
-  }
+/**
+ * As RFC 9113 §6.5.2 counts: 32 for each field where the text has four, and for what sendRequestHead() adds. The lines of
+ * a short head are not counted: every server takes as much.
+ */
+function headBytesOf(text: string): number {
+  if (text.length < SHORT_HEAD) return text.length;
+  let bytes = text.length + 152;
+  for (let at = text.indexOf('\n'); at !== -1; at = text.indexOf('\n', at + 1)) bytes += 28;
   return bytes;
 }
 

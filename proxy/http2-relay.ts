@@ -1,6 +1,5 @@
 // One HTTP/2 stream as one HTTP/1.1 exchange with an upstream, a WebSocket's tunnel included.
 
-import { type ByteQueue, createByteQueue } from './byte-queue.ts';
 import type { Deadline } from './deadlines.ts';
 import { Fault } from './errors.ts';
 import type { HeaderField } from './hpack.ts';
@@ -37,10 +36,12 @@ import { gather } from './writes.ts';
 const REPLAY_BYTES = 64 * 1024;
 /** Interim replies to one request: they are written without waiting for the client to take them. */
 const MAX_INTERIMS = 32;
+/** What an upstream's connection is read in when its reader keeps up. */
+const LONG_READ = 256 * 1024;
 const FRESH = { fresh: true };
 const NO_TRAILERS: readonly HeaderField[] = [];
 /** Of a request without a body; never added to. */
-const NO_BODY = createByteQueue(false);
+const NO_CHUNKS: Buffer[] = [];
 
 /** Parsing a head and using it happen in one go: one object serves every exchange. */
 const head = createMessageHead();
@@ -70,8 +71,8 @@ class Relay implements StreamUser, UpstreamUser, Deadline {
   private link: UpstreamLink | undefined;
 
   /** What has arrived of the body while there was no connection to send it on. */
-  private early: ByteQueue | undefined;
-  private replay: ByteQueue | undefined;
+  private early: Buffer[] | undefined;
+  private replay: Buffer[] | undefined;
   private received = 0;
   private requestTrailers = NO_TRAILERS;
   private requestEnded: boolean;
@@ -98,7 +99,7 @@ class Relay implements StreamUser, UpstreamUser, Deadline {
     this.endsAt =
       totalTimeoutMs === undefined ? Number.POSITIVE_INFINITY : context.deadlines.after(totalTimeoutMs);
     this.at = this.endsAt;
-    this.replay = request.endStream ? NO_BODY : createByteQueue(false);
+    this.replay = request.endStream ? NO_CHUNKS : [];
     this.requestEnded = request.endStream;
   }
 
@@ -133,12 +134,10 @@ class Relay implements StreamUser, UpstreamUser, Deadline {
 
   /** What is to be sent before what is still to come; a second attempt begins with all of it. */
   private sendEarly(): boolean {
-    const before = this.retried ? this.replay : this.early;
+    const chunks = (this.retried ? this.replay : this.early) ?? [];
     this.early = undefined;
     let free = true;
-    before?.each((bytes) => {
-      free = this.sendChunk(bytes, 0, bytes.length);
-    });
+    for (const chunk of chunks) free = this.sendChunk(chunk, 0, chunk.length);
     if (this.requestEnded) this.endBody();
     return free;
   }
@@ -162,10 +161,10 @@ class Relay implements StreamUser, UpstreamUser, Deadline {
       return this.fail(new Fault('body-too-large'));
     }
     if (this.heard || this.received > REPLAY_BYTES) this.replay = undefined;
-    else this.replay?.append(bytes, start, end);
+    else this.replay?.push(bytes.subarray(start, end));
     if (this.link === undefined || this.websocket !== undefined) {
-      this.early ??= createByteQueue(true);
-      this.early.append(bytes, start, end);
+      this.early ??= [];
+      this.early.push(bytes.subarray(start, end));
       return;
     }
     this.alive();
@@ -200,6 +199,10 @@ class Relay implements StreamUser, UpstreamUser, Deadline {
   }
 
   // --- The reply ---
+
+  takesLongReads(): boolean {
+    return !this.upstreamPaused && this.stream.room >= LONG_READ;
+  }
 
   upstreamData(bytes: Buffer, end: number): void {
     if (this.responded) this.replyBytes(bytes, 0, end);
@@ -319,7 +322,7 @@ class Relay implements StreamUser, UpstreamUser, Deadline {
     this.finished = true;
     this.link = undefined;
     context.deadlines.forget(this);
-    const { early } = this;
+    const early = this.early ?? [];
     const tunnel = createTunnel(
       {
         context,
@@ -341,7 +344,7 @@ class Relay implements StreamUser, UpstreamUser, Deadline {
       },
     };
     link!.handTo(tunnel);
-    early?.each((bytes) => tunnel.clientData(bytes));
+    for (const chunk of early) tunnel.clientData(chunk);
     if (this.requestEnded) tunnel.clientEnded();
     stream.resume();
     if (pos < end) tunnel.upstreamData(bytes.subarray(pos, end), end - pos);
