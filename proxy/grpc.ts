@@ -38,6 +38,7 @@ class Relay implements StreamUser, Deadline, Tries {
   /** The reply is whole. */
   replied = false;
   requestEnded: boolean;
+  readonly headBytes: number;
   /** The upstream's stream was given up for what the upstream did or did not do. */
   upFailed = false;
 
@@ -57,6 +58,7 @@ class Relay implements StreamUser, Deadline, Tries {
     this.exchange = exchange;
     this.stream = stream;
     this.requestEnded = request.endStream;
+    this.headBytes = headBytesOf(exchange);
     const { totalTimeoutMs } = upstream;
     this.endsAt =
       totalTimeoutMs === undefined ? Number.POSITIVE_INFINITY : context.deadlines.after(totalTimeoutMs);
@@ -75,16 +77,22 @@ class Relay implements StreamUser, Deadline, Tries {
       upstream,
       (session) => this.start(session),
       (fault) => this.fail(fault),
+      this,
     );
   }
 
-  private start(session: UpstreamSession): void {
+  get restless(): boolean {
+    return this.stream.restless;
+  }
+
+  private start(session: UpstreamSession) {
     if (this.finished || this.failed) return;
+    if (!session.takesHead(this.headBytes)) return this.fail(new Fault('headers-too-large'));
     const { request, access } = this.exchange;
     this.session = session;
     if (access !== undefined) access.upstream = session.address;
     const side = new UpstreamSide(this, session);
-    const up = session.openStream(side);
+    const up = session.openStream(side, this.headBytes);
     side.stream = up;
     this.up = up;
     sendRequestHead(up, this.exchange, session.scheme);
@@ -349,7 +357,7 @@ class UpstreamSide implements StreamUser {
 
   streamClosed(up: Http2Stream): void {
     const { relay } = this;
-    this.session.release(relay.responded, relay.upFailed);
+    this.session.release(relay.responded, relay.upFailed, relay.headBytes);
     relay.upstreamClosed(up);
   }
 }
@@ -366,6 +374,14 @@ function sendRequestHead(up: Http2Stream, { request, forwarded }: Http2Exchange,
   if (request.contentLength >= 0) up.addField('content-length', String(request.contentLength));
   for (const { name, value } of forwarded.fields) up.addField(name, value);
   up.endHead(request.endStream ? 'last' : 'open');
+}
+
+/** RFC 9113 §6.5.2: what sendRequestHead() sends, its pseudo-header fields and `te` included. */
+function headBytesOf({ request, forwarded }: Http2Exchange): number {
+  let bytes = request.method.length + request.path.length + request.authority.length + 240;
+  for (const { name, value } of request.fields) bytes += name.length + value.length + 32;
+  for (const { name, value } of forwarded.fields) bytes += name.length + value.length + 32;
+  return bytes;
 }
 
 /** The fields of an upstream's reply, its status among them; what belongs to its connection stays behind. */

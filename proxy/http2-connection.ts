@@ -1,6 +1,7 @@
 // One HTTP/2 connection, of a client or to an upstream: frames, streams, windows and limits (RFC 9113).
 
 import type { Socket } from 'node:net';
+import { type ByteQueue, createByteQueue } from './byte-queue.ts';
 import type { Deadline, Deadlines } from './deadlines.ts';
 import {
   type BlockLimits,
@@ -31,7 +32,7 @@ import {
   writeSettings,
 } from './http2-frames.ts';
 import { createOutbox, giveBack, type Outbox, reserve, takeOut } from './outbox.ts';
-import { createStreamTable } from './roster.ts';
+import { createRoster, createStreamTable } from './roster.ts';
 import { destroyOnError, isRenegotiation } from './socket-errors.ts';
 
 /** How a stream came to its end. */
@@ -59,8 +60,8 @@ export interface StreamUser {
   /** The reply begins; `fields` hold the status as well. Of our requests only. */
   streamReplied?(status: number, fields: readonly HeaderField[], ended: boolean): void;
   /**
-   * `bytes[start, end)`: lent if the connection's reader lends them. They count as taken unless the stream is paused.
-   * `last`: the peer has said all; streamEnded() follows.
+   * `bytes[start, end)`: lent if the connection's reader lends them. They count as taken unless the stream is paused
+   * when this returns. `last`: the peer has said all; streamEnded() follows.
    */
   streamData(bytes: Buffer, start: number, end: number, last: boolean): void;
   /** Proven to be well-formed and free of pseudo-header fields; streamEnded() follows. */
@@ -91,6 +92,10 @@ export interface Http2Stream {
   /** Bytes that wait for the peer's windows or for the socket. */
   readonly queued: number;
   readonly paused: boolean;
+  /** What the peer's windows would take of it now; 0 while its connection has anything queued. */
+  readonly room: number;
+  /** Whether the peer has made many resets lately, by the count of its connection. */
+  readonly restless: boolean;
   /** Of whoever has the connection; not looked at here. */
   note: unknown;
   /** A header block: beginHead(), addField() for each field with its name in lower case, endHead(). */
@@ -148,6 +153,10 @@ export interface Http2Connection {
   readonly openStreams: number;
   /** Streams that may be open at once, by the peer's leave. */
   readonly peerMaxStreams: number;
+  /** Of a head, each field counted as RFC 9113 §6.5.2 does: what the peer has announced that it takes. */
+  readonly peerMaxHeadBytes: number;
+  /** The code of the peer's GOAWAY, once there was one that blamed us. */
+  readonly blame: number;
   /** No stream can be begun any more. */
   readonly leaving: boolean;
   /** It is over; what was last said may still be on its way. */
@@ -172,9 +181,17 @@ export function openHttp2Connection(options: Http2ConnectionOptions): Http2Conne
   return new Connection(options);
 }
 
-/** What a stream may have queued before its source is asked to pause, and after which it may go on. */
+/** What a stream may have queued before its source is asked to pause, while its peer takes what it is sent. */
 const HIGH_WATER = 64 * 1024;
-const LOW_WATER = 16 * 1024;
+/** What the streams of a connection may have queued together before each pauses at its first byte. */
+const HIGH_WATER_IN_ALL = 256 * 1024;
+/**
+ * What clients, all together, make us hold: of replies that they do not read, and of requests that are not read where they
+ * go. Beyond it, the connection that makes us hold most is ended.
+ */
+const MOST_HELD = 256 * 1024 * 1024;
+/** DATA frames up to this are put together with their neighbours before they go on. */
+const SMALL_PIECE = 2 * 1024;
 /** Gathered for one write to the socket. */
 const WRITE_BYTES = 64 * 1024;
 /** Answers to a peer that takes none of them: no more than this is kept. */
@@ -191,9 +208,23 @@ const MOST_PASSED_OVER = 32;
 /** Frames that make us work and bring nothing: that many in each window of time. */
 const STRIKES = 500;
 const STRIKE_WINDOW_MS = 10_000;
+/**
+ * Octets of framing that bring next to nothing: that many in the same time, beyond twice what they bring. A session to an
+ * upstream has many visitors, and no visitor makes its frames.
+ */
+const EXCESS_OF_CLIENT = 1024 * 1024;
+const EXCESS_OF_UPSTREAM = 16 * EXCESS_OF_CLIENT;
+/** Pages that are left and calls that run out of time bring no connection this far. */
+const RESTLESS = 16;
 /** Browsers cancel whole pages of requests at once; more than this is rapid reset (CVE-2023-44487). */
 const RESET_BURST = 500;
 const RESETS_PER_S = 33;
+/**
+ * Upstreams count our resets as we count those of clients, and ours are those of many clients: a session that has sent
+ * this many takes no new streams, long before it is cut with all that are in it. They count for less with time.
+ */
+const RESETS_OF_SESSION = 64;
+const RESETS_FORGOTTEN_PER_S = 10;
 
 const NO_USER: StreamUser = {
   streamData() {},
@@ -229,7 +260,7 @@ class Stream implements Http2Stream {
   /** END_STREAM has been written. */
   localEnded = false;
   replied = false;
-  queue: Buffer[] | undefined;
+  queue: ByteQueue | undefined;
   trailers: readonly HeaderField[] | undefined;
   wantsDrain = false;
   refusesRest = false;
@@ -240,6 +271,15 @@ class Stream implements Http2Stream {
     this.connection = connection;
     this.sendWindow = connection.peerWindow;
     this.receiveWindow = connection.streamWindow;
+  }
+
+  get room(): number {
+    const { connection } = this;
+    return connection.held > 0 ? 0 : Math.min(this.sendWindow, connection.sendWindow);
+  }
+
+  get restless(): boolean {
+    return this.connection.resets >= RESTLESS;
   }
 
   // What is not sent must not be encoded either: the peer's table would no longer be ours.
@@ -267,9 +307,9 @@ class Stream implements Http2Stream {
     const { connection } = this;
     let pos = start;
     if (this.queue === undefined) pos = connection.writeData(this, bytes, start, end, last);
-    if (pos < end) connection.enqueue(this, Buffer.from(bytes.subarray(pos, end)));
+    if (pos < end) connection.enqueue(this, bytes, pos, end);
     else if (last && !this.localEnded) connection.wait(this);
-    if (this.queued < HIGH_WATER) return true;
+    if (this.queued === 0 || (this.queued < HIGH_WATER && connection.isMoving(this))) return true;
     this.wantsDrain = true;
     return false;
   }
@@ -295,7 +335,7 @@ class Stream implements Http2Stream {
     this.paused = false;
     const { withheld } = this;
     this.withheld = 0;
-    if (withheld > 0) this.connection.take(this, withheld);
+    if (withheld > 0) this.connection.release(this, withheld);
   }
 
   reset(code: number): void {
@@ -321,9 +361,16 @@ class Connection implements Http2Connection {
   readonly out: Outbox = createOutbox();
   peerWindow = DEFAULT_WINDOW;
   peerMaxStreams: number;
+  peerMaxHeadBytes = Number.POSITIVE_INFINITY;
+  blame: number = errorCode.noError;
+  resets = 0;
   leaving = false;
   closed = false;
   dirty = false;
+  /** Of the roster of those who make us hold something. */
+  place = -1;
+  /** Bytes queued, and bytes withheld, of all its streams. */
+  held = 0;
 
   private readonly user: ConnectionUser;
   private readonly deadlines: Deadlines;
@@ -355,6 +402,10 @@ class Connection implements Http2Connection {
   private dataLeft = 0;
   private paddingLeft = 0;
   private dataEnds = false;
+  /** Small DATA of one stream that lies together now: `bytes[gatheredStart, gatheredEnd)` of those that are being read. */
+  private gatheredFor: Stream | undefined;
+  private gatheredStart = 0;
+  private gatheredEnd = 0;
 
   /** The header block that is being read, if it comes in several frames. */
   private blockStream = 0;
@@ -362,19 +413,22 @@ class Connection implements Http2Connection {
   private blockParts: Buffer[] = [];
   private blockBytes = 0;
 
-  private sendWindow = DEFAULT_WINDOW;
+  sendWindow = DEFAULT_WINDOW;
   private receiveWindow: number;
   private credit = 0;
   private headAt = 0;
   /** Streams with something queued, in the order of their turns. */
   private waiting: Stream[] = [];
+  /** What was read has opened windows. */
+  private opened = false;
   private inFlight: Buffer | undefined;
   private readonly written: (error?: Error | null) => void;
 
   private pinged: (() => void) | undefined;
   private strikes = 0;
   private strikesSince: number;
-  private resets = 0;
+  private excess = 0;
+  private excessSince: number;
   private resetsAt: number;
 
   constructor(options: Http2ConnectionOptions) {
@@ -392,6 +446,7 @@ class Connection implements Http2Connection {
     this.peerMaxStreams = 100;
     this.prefaceLeft = this.isServer ? PREFACE.length : 0;
     this.strikesSince = deadlines.now();
+    this.excessSince = this.strikesSince;
     this.resetsAt = this.strikesSince;
     this.linger = { at: Number.POSITIVE_INFINITY, expired: () => this.destroy() };
     this.written = (error) => this.onWritten(error);
@@ -432,10 +487,16 @@ class Connection implements Http2Connection {
     if (this.closed) return;
     if (this.out.length > MOST_UNTAKEN) return this.destroy(new Error('the peer takes none of our answers'));
     const { partial } = this;
-    if (partial === undefined) return this.read(bytes, end);
-    this.partial = undefined;
-    const joined = Buffer.concat([partial, bytes.subarray(0, end)]);
-    this.read(joined, joined.length);
+    if (partial === undefined) this.read(bytes, end);
+    else {
+      this.partial = undefined;
+      const joined = Buffer.concat([partial, bytes.subarray(0, end)]);
+      this.read(joined, joined.length);
+    }
+    // Once for all that has come: any number of small updates costs one look at those who wait.
+    if (!this.opened) return;
+    this.opened = false;
+    if (!this.closed) this.pump();
   }
 
   private read(bytes: Buffer, end: number): void {
@@ -449,10 +510,11 @@ class Connection implements Http2Connection {
       if (next === pos) {
         // Bytes may be lent, and those that wait must not be overwritten.
         this.partial = Buffer.from(bytes.subarray(pos, end));
-        return;
+        break;
       }
       pos = next;
     }
+    this.handOver(bytes);
   }
 
   private readPreface(bytes: Buffer, end: number): number {
@@ -490,10 +552,14 @@ class Connection implements Http2Connection {
     if (type === frameType.data) {
       const padded = (flags & flag.padded) !== 0;
       if (padded && length > 0 && left === FRAME_HEADER_BYTES) return pos;
+      if (streamId !== this.gatheredFor?.id || (flags & flag.endStream) !== 0) this.handOver(bytes);
+      if (this.closed) return end;
       this.beginData(streamId, flags, length, padded && length > 0 ? bytes[from]! : padded ? -1 : 0);
       return padded && length > 0 ? from + 1 : from;
     }
     if (left < FRAME_HEADER_BYTES + length) return pos;
+    this.handOver(bytes);
+    if (this.closed) return end;
     this.dispatch(type, flags, streamId, bytes, from, from + length);
     return from + length;
   }
@@ -518,12 +584,12 @@ class Connection implements Http2Connection {
         // RFC 9113 §5.3.2: of no further use.
         if (id === 0) return this.fail(errorCode.protocolError, 'PRIORITY of no stream');
         if (end - start !== 5) return this.fail(errorCode.frameSizeError, 'PRIORITY of the wrong size');
-        return;
+        return this.countExcess(FRAME_HEADER_BYTES + 5);
       case frameType.pushPromise:
         return this.fail(errorCode.protocolError, 'PUSH_PROMISE');
       default:
         // RFC 9113 §5.5: what is unknown is ignored.
-        return;
+        return this.countExcess(FRAME_HEADER_BYTES);
     }
   }
 
@@ -539,6 +605,8 @@ class Connection implements Http2Connection {
     this.dataLeft = content;
     this.paddingLeft = Math.max(0, padding);
     this.dataEnds = (flags & flag.endStream) !== 0;
+    if (!this.dataEnds) this.countExcess(FRAME_HEADER_BYTES + length - 3 * content);
+    if (this.closed) return;
     if (stream === undefined) {
       if (this.isIdle(id)) return this.fail(errorCode.protocolError, 'DATA of an idle stream');
       if (!this.mayLagBehind(id)) return this.fail(errorCode.streamClosed, 'DATA of a closed stream');
@@ -563,7 +631,10 @@ class Connection implements Http2Connection {
     }
     stream.received += content;
     this.dataStream = stream;
-    if (length > content) this.take(stream, length - content);
+    if (length > content) {
+      if (!this.isServer) this.refund(length - content);
+      this.take(stream, length - content);
+    }
     if (content === 0) {
       if (!this.dataEnds) this.strike();
       if (this.paddingLeft === 0) this.finishData();
@@ -576,17 +647,58 @@ class Connection implements Http2Connection {
     if (this.dataLeft > 0) {
       const size = Math.min(end - at, this.dataLeft);
       this.dataLeft -= size;
-      if (stream !== undefined && !stream.closed) {
-        if (stream.paused) stream.withheld += size;
-        else this.take(stream, size);
-        stream.user.streamData(bytes, at, at + size, this.isLastPiece(stream));
-      } else if (stream !== undefined) this.refund(size);
+      if (stream !== undefined) this.gather(stream, bytes, at, at + size, end);
       at += size;
     }
     const skipped = Math.min(end - at, this.paddingLeft);
     this.paddingLeft -= skipped;
     if (this.dataLeft === 0 && this.paddingLeft === 0) this.finishData();
     return at + skipped;
+  }
+
+  /**
+   * DATA goes on as it comes if the pieces are large. Small ones are moved together, in the memory that they came in, and
+   * go on as one: as many frames as there are octets must not become as many writes to whoever is behind us.
+   */
+  private gather(stream: Stream, bytes: Buffer, start: number, end: number, stop: number) {
+    const size = end - start;
+    if (this.gatheredFor === undefined) {
+      const more = end < stop && size <= SMALL_PIECE && !this.dataEnds;
+      if (!more) return this.hand(stream, bytes, start, end, this.isLastPiece(stream));
+      this.gatheredFor = stream;
+      this.gatheredStart = start;
+      this.gatheredEnd = end;
+      return;
+    }
+    if (size > SMALL_PIECE) {
+      this.handOver(bytes);
+      return this.hand(stream, bytes, start, end, false);
+    }
+    if (size === 1) bytes[this.gatheredEnd] = bytes[start]!;
+    else bytes.copyWithin(this.gatheredEnd, start, end);
+    this.gatheredEnd += size;
+  }
+
+  /** What was gathered goes to its stream. */
+  private handOver(bytes: Buffer): void {
+    const stream = this.gatheredFor;
+    if (stream === undefined) return;
+    this.gatheredFor = undefined;
+    this.hand(stream, bytes, this.gatheredStart, this.gatheredEnd, false);
+  }
+
+  private hand(stream: Stream, bytes: Buffer, start: number, end: number, last: boolean): void {
+    const size = end - start;
+    // Others' streams are in a session to an upstream: what one of them holds back must not close it for all. The window
+    // of the stream bounds what can come of it.
+    if (!this.isServer) this.refund(size);
+    if (!stream.closed) stream.user.streamData(bytes, start, end, last);
+    if (stream.closed) {
+      if (this.isServer) this.refund(size);
+    } else if (stream.paused) {
+      stream.withheld += size;
+      this.hold(size);
+    } else this.take(stream, size);
   }
 
   private isLastPiece({ expects, received }: Stream): boolean {
@@ -659,7 +771,8 @@ class Connection implements Http2Connection {
     if (this.isIdle(id) || this.wasPassedOver(id)) {
       return this.fail(errorCode.protocolError, 'HEADERS of a stream that cannot begin');
     }
-    if (!this.mayLagBehind(id)) this.fail(errorCode.streamClosed, 'HEADERS of a closed stream');
+    if (!this.mayLagBehind(id)) return this.fail(errorCode.streamClosed, 'HEADERS of a closed stream');
+    this.strike();
   }
 
   /** RFC 9113 §5.1.1: numbers only rise. */
@@ -733,12 +846,14 @@ class Connection implements Http2Connection {
   private onWindowUpdate(id: number, bytes: Buffer, start: number, end: number) {
     if (end - start !== 4) return this.fail(errorCode.frameSizeError, 'WINDOW_UPDATE of the wrong size');
     const increment = readUint32(bytes, start) & LARGEST_WINDOW;
+    this.countExcess(FRAME_HEADER_BYTES + 4 - 2 * increment);
     if (id === 0) {
       if (increment === 0) return this.fail(errorCode.protocolError, 'WINDOW_UPDATE of nothing');
       this.sendWindow += increment;
       if (this.sendWindow > LARGEST_WINDOW)
         return this.fail(errorCode.flowControlError, 'a window too large');
-      return this.pump();
+      this.opened = true;
+      return;
     }
     const stream = this.streams.get(id);
     if (stream === undefined) {
@@ -750,7 +865,7 @@ class Connection implements Http2Connection {
     if (stream.sendWindow > LARGEST_WINDOW) {
       return this.resetStream(stream, errorCode.flowControlError, 'malformed');
     }
-    if (stream.waiting) this.pump();
+    if (stream.waiting) this.opened = true;
   }
 
   private onSettings(id: number, flags: number, bytes: Buffer, start: number, end: number) {
@@ -758,16 +873,21 @@ class Connection implements Http2Connection {
     if (id !== 0) return this.fail(errorCode.protocolError, 'SETTINGS of a stream');
     if ((flags & flag.ack) !== 0) {
       if (size !== 0) return this.fail(errorCode.frameSizeError, 'an acknowledgement with settings');
-      if (!this.greeted) this.fail(errorCode.protocolError, 'no SETTINGS at the beginning');
-      return;
+      if (!this.greeted) return this.fail(errorCode.protocolError, 'no SETTINGS at the beginning');
+      return this.countExcess(FRAME_HEADER_BYTES);
     }
     if (size % 6 !== 0) return this.fail(errorCode.frameSizeError, 'SETTINGS of the wrong size');
     // RFC 9113 §6.5.2: without a limit of its own it has none.
     if (!this.greeted) this.peerMaxStreams = Number.POSITIVE_INFINITY;
+    let window = this.peerWindow;
     for (let at = start; at < end; at += 6) {
-      const refusal = this.applySetting((bytes[at]! << 8) | bytes[at + 1]!, readUint32(bytes, at + 2));
+      const id = (bytes[at]! << 8) | bytes[at + 1]!;
+      const value = readUint32(bytes, at + 2);
+      const refusal = this.applySetting(id, value);
       if (refusal !== errorCode.noError) return this.fail(refusal, 'a setting that cannot be');
+      if (id === setting.initialWindowSize) window = value;
     }
+    if (!this.moveWindows(window)) return this.fail(errorCode.flowControlError, 'a window too large');
     reserve(this.out, FRAME_HEADER_BYTES);
     putFrameHeader(this.out.bytes, this.out.length, 0, frameType.settings, flag.ack, 0);
     this.out.length += FRAME_HEADER_BYTES;
@@ -777,7 +897,19 @@ class Connection implements Http2Connection {
       this.user.greeted?.();
     }
     this.strike();
-    this.pump();
+    this.opened = true;
+  }
+
+  /** RFC 9113 §6.9.2. The last of several in a frame counts: no stream can have seen the others. */
+  private moveWindows(size: number): boolean {
+    const difference = size - this.peerWindow;
+    this.peerWindow = size;
+    if (difference === 0) return true;
+    for (const stream of this.streams.list()) {
+      stream.sendWindow += difference;
+      if (stream.sendWindow > LARGEST_WINDOW) return false;
+    }
+    return true;
   }
 
   /** Returns the error that it is; RFC 9113 §6.5.2. */
@@ -793,16 +925,12 @@ class Connection implements Http2Connection {
       case setting.maxConcurrentStreams:
         this.peerMaxStreams = value;
         break;
-      case setting.initialWindowSize: {
+      case setting.initialWindowSize:
         if (value > LARGEST_WINDOW) return errorCode.flowControlError;
-        const difference = value - this.peerWindow;
-        this.peerWindow = value;
-        for (const stream of this.streams.list()) {
-          stream.sendWindow += difference;
-          if (stream.sendWindow > LARGEST_WINDOW) return errorCode.flowControlError;
-        }
         break;
-      }
+      case setting.maxHeaderListSize:
+        this.peerMaxHeadBytes = value;
+        break;
       case setting.maxFrameSize:
         if (value < MAX_FRAME_BYTES || value >= 2 ** 24) return errorCode.protocolError;
         break;
@@ -818,7 +946,8 @@ class Connection implements Http2Connection {
     if ((flags & flag.ack) !== 0) {
       const { pinged } = this;
       this.pinged = undefined;
-      return pinged?.();
+      if (pinged === undefined) return this.countExcess(FRAME_HEADER_BYTES + 8);
+      return pinged();
     }
     writeNumbers(
       this.out,
@@ -836,6 +965,9 @@ class Connection implements Http2Connection {
     if (id !== 0) return this.fail(errorCode.protocolError, 'GOAWAY of a stream');
     if (end - start < 8) return this.fail(errorCode.frameSizeError, 'GOAWAY of the wrong size');
     this.leaving = true;
+    this.blame = readUint32(bytes, start + 4);
+    this.strike();
+    if (this.closed) return;
     this.user.goingAway?.();
     if (this.isServer) return this.end();
     const last = readUint32(bytes, start) & LARGEST_STREAM_ID;
@@ -878,19 +1010,47 @@ class Connection implements Http2Connection {
     if (++this.strikes > STRIKES) this.fail(errorCode.enhanceYourCalm, 'too many frames for nothing');
   }
 
+  /** Octets that brought nothing, or almost; less than none if they brought enough. Looks at the clock now and then. */
+  private countExcess(octets: number): void {
+    if (octets <= 0) return;
+    this.excess += octets;
+    if (this.excess <= (this.isServer ? EXCESS_OF_CLIENT : EXCESS_OF_UPSTREAM)) return;
+    const now = this.deadlines.now();
+    const period = now - this.excessSince;
+    this.excess = 0;
+    this.excessSince = now;
+    if (period < STRIKE_WINDOW_MS)
+      this.fail(errorCode.enhanceYourCalm, 'frames with next to nothing in them');
+  }
+
   /** Resets by the peer, and those that it made us send. */
   private countReset(): void {
+    if (this.addReset(RESETS_PER_S) > RESET_BURST) this.fail(errorCode.enhanceYourCalm, 'too many resets');
+  }
+
+  /** A session that has reset enough is left to end with its streams. */
+  private countOwnReset(): void {
+    if (this.addReset(RESETS_FORGOTTEN_PER_S) >= RESETS_OF_SESSION) this.end();
+  }
+
+  private addReset(forgottenPerS: number): number {
     const now = this.deadlines.now();
-    this.resets = Math.max(0, this.resets - ((now - this.resetsAt) / 1_000) * RESETS_PER_S);
+    this.resets = Math.max(0, this.resets - ((now - this.resetsAt) / 1_000) * forgottenPerS) + 1;
     this.resetsAt = now;
-    if (++this.resets > RESET_BURST) this.fail(errorCode.enhanceYourCalm, 'too many resets');
+    return this.resets;
   }
 
   // --- What was taken ---
 
-  /** `size` bytes of the stream need no room any more. */
-  take(stream: Stream, size: number): void {
-    this.refund(size);
+  /** What was withheld of the stream is taken after all. */
+  release(stream: Stream, size: number): void {
+    this.letGo(size);
+    this.take(stream, size);
+  }
+
+  /** `size` bytes of the stream need no room any more. What an upstream's session lends to all was given back on receipt. */
+  private take(stream: Stream, size: number): void {
+    if (this.isServer) this.refund(size);
     stream.credit += size;
     if (stream.credit < this.streamWindow / 2 || stream.remoteEnded || stream.closed) return;
     writeNumbers(this.out, frameType.windowUpdate, 0, stream.id, stream.credit);
@@ -925,7 +1085,8 @@ class Connection implements Http2Connection {
     this.schedule();
     this.noteReset(stream.id);
     this.closeStream(stream, end, code);
-    if (end === 'malformed' && this.isServer) this.countReset();
+    if (!this.isServer) this.countOwnReset();
+    else if (end === 'malformed') this.countReset();
   }
 
   private closeStream(stream: Stream, end: StreamEnd, code: number): void {
@@ -934,9 +1095,10 @@ class Connection implements Http2Connection {
     stream.closed = true;
     stream.end = end;
     stream.code = code;
+    this.letGo(stream.queued + stream.withheld);
     stream.queue = undefined;
     stream.queued = 0;
-    if (stream.withheld > 0) this.refund(stream.withheld);
+    if (this.isServer && stream.withheld > 0) this.refund(stream.withheld);
     stream.user.streamClosed(stream);
     stream.user = NO_USER;
     this.user.streamClosed?.(stream);
@@ -1023,12 +1185,33 @@ class Connection implements Http2Connection {
     else if (stream.refusesRest) this.resetStream(stream, errorCode.noError, 'complete');
   }
 
-  /** `bytes` are the stream's own from now on. */
-  enqueue(stream: Stream, bytes: Buffer): void {
-    stream.queue ??= [];
-    stream.queue.push(bytes);
-    stream.queued += bytes.length;
+  /** Whether what the stream has queued is on its way, and not kept by a peer that takes nothing. */
+  isMoving(stream: Stream): boolean {
+    return stream.sendWindow > 0 && this.sendWindow > 0 && this.held < HIGH_WATER_IN_ALL;
+  }
+
+  /** Copies the bytes. */
+  enqueue(stream: Stream, bytes: Buffer, start: number, end: number): void {
+    stream.queue ??= createByteQueue();
+    stream.queue.append(bytes, start, end);
+    stream.queued += end - start;
+    this.hold(end - start);
     this.wait(stream);
+  }
+
+  private hold(size: number): void {
+    this.held += size;
+    if (!this.isServer) return;
+    holders.add(this);
+    heldInAll += size;
+    if (heldInAll > MOST_HELD) relieveSoon();
+  }
+
+  private letGo(size: number): void {
+    this.held -= size;
+    if (!this.isServer) return;
+    heldInAll -= size;
+    if (this.held === 0) holders.remove(this);
   }
 
   wait(stream: Stream): void {
@@ -1059,23 +1242,22 @@ class Connection implements Http2Connection {
 
   /** One frame of what the stream has queued, or its end. Returns whether there was anything that could go. */
   private writeQueued(stream: Stream): boolean {
-    const first = stream.queue?.[0];
-    if (first === undefined) {
+    const { queue } = stream;
+    if (queue === undefined) {
       this.writeEnd(stream);
       return true;
     }
-    const size = Math.min(stream.sendWindow, this.sendWindow, MAX_FRAME_BYTES, first.length);
+    const size = Math.min(stream.sendWindow, this.sendWindow, MAX_FRAME_BYTES, queue.headLength);
     if (size <= 0) return false;
-    const queue = stream.queue!;
-    const ends =
-      queue.length === 1 && size === first.length && stream.ending && stream.trailers === undefined;
-    this.writeDataFrame(stream, first, 0, size, ends);
-    if (size < first.length) queue[0] = first.subarray(size);
-    else if (queue.length > 1) queue.shift();
-    else stream.queue = undefined;
+    const ends = size === queue.length && stream.ending && stream.trailers === undefined;
+    this.writeDataFrame(stream, queue.head, queue.headStart, size, ends);
+    queue.drop(size);
+    if (queue.length === 0) stream.queue = undefined;
     stream.queued -= size;
+    this.letGo(size);
     if (ends) this.endLocal(stream);
-    else if (stream.wantsDrain && stream.queued <= LOW_WATER) {
+    // Not before all of it has gone: what comes next may be a whole read of an upstream.
+    else if (stream.wantsDrain && stream.queued === 0) {
       stream.wantsDrain = false;
       stream.user.streamDrained();
     }
@@ -1214,6 +1396,24 @@ class Connection implements Http2Connection {
 /** Of the block that was read last. */
 const fields: HeaderField[] = [];
 const dirtyConnections: Connection[] = [];
+
+/** Connections of clients for whose streams something is held. */
+const holders = createRoster<Connection>();
+let heldInAll = 0;
+let relieving = false;
+
+/** Not from within the reading of a connection, which may be the one that has to go. */
+function relieveSoon(): void {
+  if (relieving) return;
+  relieving = true;
+  setImmediate(() => {
+    relieving = false;
+    while (heldInAll > MOST_HELD && holders.size > 0) {
+      const most = holders.list().reduce((a, b) => (b.held > a.held ? b : a));
+      most.fail(errorCode.enhanceYourCalm, 'it makes us hold more than all others do');
+    }
+  });
+}
 
 function flushAll(): void {
   // A write may make others dirty, who then wait for the next turn.

@@ -59,28 +59,35 @@ export interface Http2Link {
 
 /** A request that was read once is not measured again. */
 const NO_LIMITS: HeadLimits = { maxHeaderBytes: Number.MAX_SAFE_INTEGER, maxHeaderCount: 10_000 };
+const SHORT_HEAD = 1_024;
 /** For an upstream that has sent a whole reply to say that it was all. */
 const END_MS = 5_000;
 
 /** Filled by each parse, and used up before the next. */
 const requestHead = createMessageHead();
 
-/** As Upstreams.acquire(), for upstreams that speak HTTP/2. */
+/** As Upstreams.acquire(), for upstreams that speak HTTP/2. `headText`: what will be written first. */
 export function acquireHttp2Link(
   upstreams: Http2Upstreams,
   deadlines: Deadlines,
   settings: UpstreamSettings,
   user: Http2LinkUser,
+  headText = '',
 ): Acquisition {
+  const headBytes = headBytesOf(headText);
   let abandoned = false;
   upstreams.acquire(
     settings,
     (session) => {
-      if (!abandoned) user.upstreamReady(new StreamLink(session, deadlines, user));
+      if (abandoned) return;
+      if (session.takesHead(headBytes)) {
+        user.upstreamReady(new StreamLink(session, headBytes, deadlines, user));
+      } else user.upstreamFailed(new Fault('headers-too-large'));
     },
     (fault) => {
       if (!abandoned) user.upstreamFailed(fault);
     },
+    { headBytes, restless: false },
   );
   return {
     abandon() {
@@ -122,6 +129,7 @@ class StreamLink implements Http2Link, StreamUser, Deadline {
   stream: Http2Stream | undefined;
 
   private readonly session: UpstreamSession;
+  private readonly headBytes: number;
   private readonly deadlines: Deadlines;
   private user: Http2LinkUser | undefined;
   private method = '';
@@ -134,8 +142,9 @@ class StreamLink implements Http2Link, StreamUser, Deadline {
   private chunked = false;
   private trailers = '';
 
-  constructor(session: UpstreamSession, deadlines: Deadlines, user: Http2LinkUser) {
+  constructor(session: UpstreamSession, headBytes: number, deadlines: Deadlines, user: Http2LinkUser) {
     this.session = session;
+    this.headBytes = headBytes;
     this.deadlines = deadlines;
     this.user = user;
     this.socket = new RequestWriter(this);
@@ -191,7 +200,7 @@ class StreamLink implements Http2Link, StreamUser, Deadline {
     }
     this.method = requestHead.method;
     beginRequestBody(this.body, requestHead);
-    this.stream = this.session.openStream(this);
+    this.stream = this.session.openStream(this, this.headBytes);
     sendRequestHead(this.stream, requestHead, this.session.scheme, this.body.done);
     return size;
   }
@@ -273,7 +282,7 @@ class StreamLink implements Http2Link, StreamUser, Deadline {
 
   streamClosed(stream: Http2Stream): void {
     this.deadlines.forget(this);
-    this.session.release(this.heard, this.failed);
+    this.session.release(this.heard, this.failed, this.headBytes);
     this.close(reasonOf(stream), lossOf(stream));
   }
 
@@ -312,6 +321,17 @@ function sendRequestHead(stream: Http2Stream, head: MessageHead, scheme: string,
   // RFC 9110 §10.1.4: trailers are passed on to those who take them, and without it gRPC servers refuse a call.
   stream.addField('te', 'trailers');
   stream.endHead(ended ? 'last' : 'open');
+}
+
+/**
+ * As RFC 9113 §6.5.2 counts: 32 for each field where the text has four, and for what sendRequestHead() adds. The lines of
+ * a short head are not counted: every server takes as much.
+ */
+function headBytesOf(text: string): number {
+  if (text.length < SHORT_HEAD) return text.length;
+  let bytes = text.length + 152;
+  for (let at = text.indexOf('\n'); at !== -1; at = text.indexOf('\n', at + 1)) bytes += 28;
+  return bytes;
 }
 
 /** The start line and the fields, without the empty line. */

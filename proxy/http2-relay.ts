@@ -34,6 +34,8 @@ import { gather } from './writes.ts';
 
 /** Interim replies to one request: they are written without waiting for the client to take them. */
 const MAX_INTERIMS = 32;
+/** What an upstream's connection is read in when its reader keeps up. */
+const LONG_READ = 256 * 1024;
 const FRESH = { fresh: true };
 const NO_TRAILERS: readonly HeaderField[] = [];
 
@@ -209,6 +211,10 @@ class Relay implements StreamUser, UpstreamUser, Deadline, Tries {
   }
 
   // --- The reply ---
+
+  takesLongReads(): boolean {
+    return !this.upstreamPaused && this.stream.room >= LONG_READ;
+  }
 
   upstreamData(bytes: Buffer, end: number): void {
     if (this.responded) this.replyBytes(bytes, 0, end);

@@ -5,6 +5,7 @@ import { type ConnectionOptions, connect as connectTls, type TLSSocket } from 'n
 import type { Endpoint } from './balance.ts';
 import type { Deadline, Deadlines } from './deadlines.ts';
 import { Fault } from './errors.ts';
+import { createHeadMemory, type HeadMemory } from './head-memory.ts';
 import type { BlockLimits } from './hpack.ts';
 import {
   type Http2Connection,
@@ -12,6 +13,7 @@ import {
   openHttp2Connection,
   type StreamUser,
 } from './http2-connection.ts';
+import { errorCode } from './http2-frames.ts';
 import { hearLastWords } from './last-words.ts';
 import { type Address, speaksTls, type UpstreamSettings } from './routes.ts';
 import { destroyOnError } from './socket-errors.ts';
@@ -22,24 +24,36 @@ export interface UpstreamSession {
   readonly address: Address;
   /** Whether its connection is gone, and all its streams with it. */
   readonly lost: boolean;
-  /** Begins a stream; the caller sends its head at once. */
-  openStream(user: StreamUser): Http2Stream;
+  /** Whether the upstream takes a head of this size, by what it has announced and by what it has done. */
+  takesHead(bytes: number): boolean;
+  /** Begins a stream; the caller sends its head, of about `headBytes`, at once. */
+  openStream(user: StreamUser, headBytes?: number): Http2Stream;
   /**
    * To be called once for each stream, when it has closed; `heard` if the upstream spoke on it, `failed` if it
-   * was given up for what the upstream did or did not do.
+   * was given up for what the upstream did or did not do. `headBytes`: as openStream() was told.
    */
-  release(heard: boolean, failed?: boolean): void;
+  release(heard: boolean, failed?: boolean, headBytes?: number): void;
+}
+
+/** What of a request decides whose company it is in. */
+export interface Company {
+  /** Of its head, more or less. */
+  readonly headBytes: number;
+  /** Of its client: Http2Stream.restless. */
+  readonly restless: boolean;
 }
 
 export interface Http2Upstreams {
   /**
    * Hands over a session to the address that is next, with room for one more stream, at once if one is open. Addresses
-   * that do not answer are passed over; `failed` gets the fault of the last one.
+   * that do not answer are passed over; `failed` gets the fault of the last one. What has been known to end sessions, with
+   * all that was in them, gets sessions apart from others.
    */
   acquire(
     upstream: UpstreamSettings,
     taken: (session: UpstreamSession) => void,
     failed: (fault: Fault) => void,
+    company?: Company,
   ): void;
   /** Lets open streams finish. */
   drain(): void;
@@ -70,10 +84,12 @@ interface Pool {
   readonly endpoint: Endpoint;
   readonly tls: boolean;
   readonly members: Member[];
+  readonly heads: HeadMemory;
 }
 
 interface Member extends UpstreamSession {
   readonly socket: Socket;
+  readonly apart: boolean;
   /** Once the socket is connected. */
   http2: Http2Connection | undefined;
   readonly waiting: Waiter[];
@@ -85,8 +101,17 @@ interface Member extends UpstreamSession {
 }
 
 /** Per stream, and what one stalled client can make us hold of one reply. */
-const STREAM_WINDOW = 256 * 1024;
+const STREAM_WINDOW = 64 * 1024;
+/** Given back on receipt: what all streams together may have on their way. */
 const CONNECTION_WINDOW = 16 * 1024 * 1024;
+/**
+ * However many an upstream allows: what a session may lose at once, and its visitors may reset at once. nghttp2 and with it
+ * Node ends a session over 1,000 resets, nginx over twice its 128 streams begun in one turn.
+ */
+const MOST_STREAMS = 256;
+/** Nobody's browser sends more without cookies of an unusual size, and every server takes as much. */
+const LARGE_HEAD = 4 * 1024;
+const ORDINARY: Company = { headBytes: 0, restless: false };
 /** Who waits for one connection: what RFC 9113 §6.5.2 asks every peer to allow at least; its SETTINGS will say more. */
 const MOST_WAITING = 100;
 const NEVER = Number.POSITIVE_INFINITY;
@@ -117,10 +142,15 @@ export function createHttp2Upstreams(options: Http2UpstreamsOptions): Http2Upstr
     destroyAll: () => forEachMember((member) => member.socket.destroy()),
   };
 
-  function acquire(upstream: UpstreamSettings, taken: Waiter['taken'], failed: Waiter['failed']): void {
+  function acquire(
+    upstream: UpstreamSettings,
+    taken: Waiter['taken'],
+    failed: Waiter['failed'],
+    company = ORDINARY,
+  ): void {
     if (!balance.isResolved(upstream)) {
       balance.resolve(upstream, () => {
-        if (balance.isResolved(upstream)) acquire(upstream, taken, failed);
+        if (balance.isResolved(upstream)) acquire(upstream, taken, failed, company);
         else failed(balance.noneFault(upstream));
       });
       return;
@@ -130,9 +160,10 @@ export function createHttp2Upstreams(options: Http2UpstreamsOptions): Http2Upstr
       failed(balance.noneFault(upstream));
       return;
     }
-    const member = memberWithRoom(poolOf(endpoint));
+    const apart = company.restless || company.headBytes > LARGE_HEAD;
+    const member = memberWithRoom(poolOf(endpoint), apart);
     if (member !== undefined) taken(member);
-    else connectInTurn(upstream, endpoint, taken, failed);
+    else connectInTurn(upstream, endpoint, taken, failed, apart);
   }
 
   function forEachMember(act: (member: Member) => void): void {
@@ -142,7 +173,12 @@ export function createHttp2Upstreams(options: Http2UpstreamsOptions): Http2Upstr
   function poolOf(endpoint: Endpoint): Pool {
     const known = pools.get(endpoint);
     if (known !== undefined) return known;
-    const pool: Pool = { endpoint, tls: speaksTls(endpoint.protocol), members: [] };
+    const pool: Pool = {
+      endpoint,
+      tls: speaksTls(endpoint.protocol),
+      members: [],
+      heads: createHeadMemory(deadlines.now),
+    };
     if (!endpoint.retired) pools.set(endpoint, pool);
     return pool;
   }
@@ -152,6 +188,7 @@ export function createHttp2Upstreams(options: Http2UpstreamsOptions): Http2Upstr
     first: Endpoint,
     taken: Waiter['taken'],
     failed: Waiter['failed'],
+    apart: boolean,
   ) {
     const tried = new Set<Endpoint>();
     const lastStart = deadlines.now() + 2 * upstream.connectTimeoutMs;
@@ -159,9 +196,9 @@ export function createHttp2Upstreams(options: Http2UpstreamsOptions): Http2Upstr
     const tryOne = (endpoint: Endpoint) => {
       tried.add(endpoint);
       const pool = poolOf(endpoint);
-      const member = memberWithRoom(pool);
+      const member = memberWithRoom(pool, apart);
       if (member !== undefined) return taken(member);
-      joinQueue(pool, upstream.connectTimeoutMs, { taken, failed: tryNext });
+      joinQueue(pool, upstream.connectTimeoutMs, { taken, failed: tryNext }, apart);
     };
     const tryNext = (fault: Fault) => {
       const inTime = deadlines.now() < lastStart;
@@ -176,18 +213,21 @@ export function createHttp2Upstreams(options: Http2UpstreamsOptions): Http2Upstr
     tryOne(first);
   }
 
-  function joinQueue(pool: Pool, connectTimeoutMs: number, waiter: Waiter): void {
-    const connecting = pool.members.find((member) => !member.ready && member.waiting.length < MOST_WAITING);
-    const member = connecting ?? openMember(pool, connectTimeoutMs);
+  function joinQueue(pool: Pool, connectTimeoutMs: number, waiter: Waiter, apart: boolean): void {
+    const connecting = pool.members.find(
+      (member) => member.apart === apart && !member.ready && member.waiting.length < MOST_WAITING,
+    );
+    const member = connecting ?? openMember(pool, connectTimeoutMs, apart);
     member.waiting.push(waiter);
     pool.endpoint.active++;
   }
 
-  function openMember(pool: Pool, connectTimeoutMs: number): Member {
+  function openMember(pool: Pool, connectTimeoutMs: number, apart: boolean): Member {
     const { endpoint } = pool;
     const socket = openSocket(pool, options.upstreams, (bytes, end) => member.http2?.receive(bytes, end));
     const member: Member = {
       socket,
+      apart,
       http2: undefined,
       scheme: pool.tls ? 'https' : 'http',
       address: endpoint.address,
@@ -199,13 +239,16 @@ export function createHttp2Upstreams(options: Http2UpstreamsOptions): Http2Upstr
       get lost() {
         return socket.destroyed || member.http2?.closed === true;
       },
-      openStream(user) {
+      takesHead: (bytes) => bytes <= member.http2!.peerMaxHeadBytes && !pool.heads.refuses(bytes),
+      openStream(user, headBytes = 0) {
+        if (headBytes > LARGE_HEAD) largeHeads.push(headBytes);
         endpoint.active++;
         if (member.streams++ === 0) watch(silenceMs);
         if (deadlines.now() - member.heardAt > quietMs) ping();
         return member.http2!.openStream(user);
       },
-      release(heard, failed = false) {
+      release(heard, failed = false, headBytes = 0) {
+        if (headBytes > LARGE_HEAD) judgeHead(heard, headBytes);
         member.streams--;
         endpoint.active--;
         if (heard) member.heardAt = deadlines.now();
@@ -216,6 +259,9 @@ export function createHttp2Upstreams(options: Http2UpstreamsOptions): Http2Upstr
     };
     let failure: Error | undefined;
     let gone = false;
+    /** Of the streams that are open. */
+    const largeHeads: number[] = [];
+    let judged = false;
     const clock: Deadline = { at: deadlines.now() + connectTimeoutMs, expired: onClock };
     const pong: Deadline = { at: NEVER, expired: () => fail(new Error('the upstream does not answer PING')) };
     deadlines.watch(clock);
@@ -251,9 +297,22 @@ export function createHttp2Upstreams(options: Http2UpstreamsOptions): Http2Upstr
         if (hasRoom(member)) waiter.taken(member);
         else if (http2.peerMaxStreams < 1)
           waiter.failed(new Fault('upstream-unavailable', 'it allows no streams'));
-        else joinQueue(pool, connectTimeoutMs, waiter);
+        else joinQueue(pool, connectTimeoutMs, waiter, apart);
       }
       if (endpoint.retired) http2.end();
+    }
+
+    /** A session that has ended has ended over the largest head that was unanswered, if over a head at all. */
+    function judgeHead(heard: boolean, bytes: number): void {
+      const { heads } = pool;
+      const { blame } = member.http2!;
+      if (heard) heads.taken();
+      else if (!judged && (blame !== errorCode.noError || member.lost) && bytes === Math.max(...largeHeads)) {
+        judged = true;
+        if (blame !== errorCode.noError) heads.refused(bytes);
+        else heads.suspected(bytes);
+      }
+      largeHeads.splice(largeHeads.indexOf(bytes), 1);
     }
 
     function leaveQueue(): Waiter[] {
@@ -342,15 +401,15 @@ function heard<S extends Socket>(socket: S): S {
   return socket;
 }
 
-function memberWithRoom(pool: Pool): Member | undefined {
+function memberWithRoom(pool: Pool, apart: boolean): Member | undefined {
   const { members } = pool;
   for (let i = 0; i < members.length; i++) {
     const member = members[i]!;
-    if (member.ready && hasRoom(member)) return member;
+    if (member.apart === apart && member.ready && hasRoom(member)) return member;
   }
   return undefined;
 }
 
 function hasRoom({ streams, http2 }: Member): boolean {
-  return http2 !== undefined && streams < http2.peerMaxStreams && !http2.leaving;
+  return http2 !== undefined && streams < MOST_STREAMS && streams < http2.peerMaxStreams && !http2.leaving;
 }

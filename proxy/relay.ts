@@ -470,7 +470,7 @@ function forward(relay: Relay, head: MessageHead, target: string, settings: Upst
 function acquire(relay: Relay, settings: UpstreamSettings, how?: AcquireOptions): Acquisition {
   const { upstreams, http2Upstreams, deadlines } = relay.shared.context;
   if (!speaksHttp2(settings.protocol)) return upstreams.acquire(settings, relay, how);
-  return acquireHttp2Link(http2Upstreams, deadlines, settings, relay);
+  return acquireHttp2Link(http2Upstreams, deadlines, settings, relay, relay.requestText);
 }
 
 function passRequestBody(relay: Relay, prefix: string, bytes: Buffer) {

@@ -29,6 +29,8 @@ export interface UpstreamUser {
   upstreamFailed(fault: Fault): void;
   /** `bytes[0, end)` are lent: they are overwritten after the call. Copy what is kept. */
   upstreamData(bytes: Buffer, end: number): void;
+  /** Whether a long read may come next; without it, always. A reader that is stalled holds what is read. */
+  takesLongReads?(): boolean;
   /** All that was written has left; after socket.write() gave false. */
   upstreamDrained(): void;
   /** The upstream has sent its last byte; its receiving half may still be open. */
@@ -102,6 +104,8 @@ const TCP_KEEPALIVE_MS = 60_000;
  * paused after each read until its client has taken it: the larger, the rarer, and the more one stalled client holds.
  */
 const arrivals = Buffer.allocUnsafeSlow(256 * 1024);
+/** Where reads land until one has filled it, which a small reply never does. */
+const shortArrivals = arrivals.subarray(0, 64 * 1024);
 
 interface Pool {
   readonly endpoint: Endpoint;
@@ -256,9 +260,20 @@ export function createUpstreams(options: UpstreamsOptions): Upstreams {
     const secure = speaksTls(settings.protocol);
     let error: Error | undefined;
     let ready = false;
+    let room = shortArrivals;
+    let filled = false;
+    let started = false;
     const onread = {
-      buffer: arrivals,
+      /** Asked before the first read and after each; undefined: the same again. */
+      buffer(): Buffer {
+        const next = filled && link.user?.takesLongReads?.() !== false ? arrivals : shortArrivals;
+        if (next === room && started) return undefined as unknown as Buffer;
+        started = true;
+        room = next;
+        return next;
+      },
       callback(size: number, bytes: Uint8Array): boolean {
+        filled = size >= shortArrivals.length && link.user !== undefined;
         // A byte that nobody asked for would be taken for the next reply: the connection is not to be used again.
         if (link.user === undefined) link.socket.destroy();
         else link.user.upstreamData(bytes as Buffer, size);

@@ -604,6 +604,7 @@ describe('a relay that writes what is no request', () => {
     scheme: 'http',
     address: { host: '127.0.0.1', port: 1 },
     lost: false,
+    takesHead: () => true,
     openStream: () => assert.fail('a stream was opened'),
     release: () => {},
   };
