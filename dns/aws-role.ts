@@ -1,6 +1,6 @@
-// A role of Amazon's, assumed with an access key: one call to its token service, signed as its Signature Version 4 says.
+// A role of Amazon's, assumed with an access key: one call to its token service, signed by Amazon's own package.
 
-import { createHash, createHmac } from 'node:crypto';
+import { createHash, createHmac, type Hash, type Hmac } from 'node:crypto';
 import type { Api } from './api.ts';
 import { elementsNamed, parseXml } from './xml.ts';
 
@@ -30,7 +30,8 @@ export async function assumeRole(options: AssumeRoleOptions): Promise<AwsKeys & 
     RoleSessionName: 'dstack-ingress',
   }).toString();
   const subject = `assuming the role ${roleArn}`;
-  const reply = await api.send({ method: 'POST', url: `${url}/`, headers: sign(body, options), body });
+  const headers = await sign(body, options);
+  const reply = await api.send({ method: 'POST', url: `${url}/`, headers, body });
   const root = parseXml(reply.body.toString('utf8'));
   const text = (name: string) => (root === undefined ? undefined : elementsNamed(root, name)[0]?.text.trim());
   if (reply.status < 200 || reply.status > 299) {
@@ -46,45 +47,37 @@ export async function assumeRole(options: AssumeRoleOptions): Promise<AwsKeys & 
   return { accessKeyId, secretAccessKey, sessionToken, expiration };
 }
 
-const FORM = 'application/x-www-form-urlencoded';
-
-/** AWS Signature Version 4 over a POST to the root path without a query. */
-function sign(body: string, { url, region, keys, now }: AssumeRoleOptions): Record<string, string> {
-  const time = now()
-    .toISOString()
-    .replace(/[-:]|\.\d{3}/g, '');
-  const token: Record<string, string> =
-    keys.sessionToken === undefined ? {} : { 'x-amz-security-token': keys.sessionToken };
-  const headers: Record<string, string> = {
-    'content-type': FORM,
-    host: new URL(url).host,
-    'x-amz-date': time,
-    ...token,
-  };
-  const names = Object.keys(headers).sort();
-  const canonical = [
-    'POST',
-    '/',
-    '',
-    ...names.map((name) => `${name}:${headers[name]}`),
-    '',
-    names.join(';'),
-    createHash('sha256').update(body).digest('hex'),
-  ].join('\n');
-  const scope = `${time.slice(0, 8)}/${region}/sts/aws4_request`;
-  const digest = createHash('sha256').update(canonical).digest('hex');
-  const toSign = ['AWS4-HMAC-SHA256', time, scope, digest].join('\n');
-  const key = scope
-    .split('/')
-    .reduce<string | Buffer>((secret, part) => hmac(secret, part), `AWS4${keys.secretAccessKey}`);
-  const credential = `Credential=${keys.accessKeyId}/${scope}`;
-  const signature = hmac(key, toSign).toString('hex');
-  return {
-    ...headers,
-    authorization: `AWS4-HMAC-SHA256 ${credential}, SignedHeaders=${names.join(';')}, Signature=${signature}`,
-  };
+async function sign(body: string, options: AssumeRoleOptions): Promise<Record<string, string>> {
+  const { region, keys, now } = options;
+  const { protocol, hostname, host, pathname } = new URL(`${options.url}/`);
+  const { SignatureV4 } = await import('./aws-packages.ts');
+  const signer = new SignatureV4({ service: 'sts', region, credentials: keys, sha256: Sha256 });
+  const headers = { host, 'content-type': 'application/x-www-form-urlencoded' };
+  const request = { method: 'POST', protocol, hostname, path: pathname, headers, body };
+  return (await signer.sign(request, { signingDate: now() })).headers;
 }
 
-function hmac(key: string | Buffer, text: string): Buffer {
-  return createHmac('sha256', key).update(text).digest();
+/** With a secret an HMAC, without one a hash: the form in which the package takes them. */
+class Sha256 {
+  readonly #hash: Hash | Hmac;
+
+  constructor(secret?: SourceData) {
+    this.#hash = secret === undefined ? createHash('sha256') : createHmac('sha256', bytesOf(secret));
+  }
+
+  update(data: SourceData): void {
+    this.#hash.update(bytesOf(data));
+  }
+
+  async digest(): Promise<Uint8Array> {
+    return this.#hash.digest();
+  }
+}
+
+type SourceData = string | ArrayBuffer | ArrayBufferView;
+
+function bytesOf(data: SourceData): Buffer {
+  if (typeof data === 'string') return Buffer.from(data);
+  if (data instanceof ArrayBuffer) return Buffer.from(data);
+  return Buffer.from(data.buffer, data.byteOffset, data.byteLength);
 }

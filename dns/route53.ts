@@ -223,7 +223,7 @@ type Client = Awaited<ReturnType<typeof openClient>>;
 
 /** Loads the package, which is large: a start that writes no records serves sooner without it. */
 async function openClient({ api, endpoint, region, identity }: ClientOptions) {
-  const aws = await import('./route53-package.ts');
+  const aws = await import('./aws-packages.ts');
   const client: Route53Client = new aws.Route53Client({
     endpoint,
     region,

@@ -7,7 +7,9 @@ import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test } from 'node:test';
-import { startIngressProcess } from '../support/ingress-process.ts';
+import manifest from '../../package.json' with { type: 'json' };
+import { TESTED_REVISION } from '../support/bundle.ts';
+import { runProgram, startIngressProcess } from '../support/ingress-process.ts';
 import { freePort } from '../support/ports.ts';
 
 test('five mistakes are printed together with what each setting wants, and nothing is contacted', async () => {
@@ -117,6 +119,17 @@ test('an unknown command is refused with a hint and the usage code', async () =>
   const ingress = startIngressProcess({}, ['serf']);
   assert.equal((await ingress.exited).code, 2);
   assert.match(ingress.stderr(), /unknown command: serf\nhint: /);
+});
+
+test('help and version are printed to standard output, by the bundle as by the source', async () => {
+  for (const flag of ['--help', '-h']) {
+    const { code, stdout, stderr } = await runProgram([flag]);
+    assert.deepEqual([code, stderr], [0, '']);
+    assert.match(stdout, /^usage: dstack-ingress \[command\]\n/);
+  }
+  const { code, stdout, stderr } = await runProgram(['--version']);
+  assert.deepEqual([code, stderr], [0, '']);
+  assert.equal(stdout, `dstack-ingress ${manifest.version} (${TESTED_REVISION})\n`);
 });
 
 test('a port that is taken ends the start with the failure code and says which', async () => {

@@ -1,4 +1,4 @@
-// What is used of Amazon's own package: large, and so a module of its own that is loaded on demand.
+// What is used of Amazon's own packages: large, and so a module of its own that is loaded on demand.
 
 export {
   ChangeResourceRecordSetsCommand,
@@ -7,3 +7,4 @@ export {
   ListResourceRecordSetsCommand,
   Route53Client,
 } from '@aws-sdk/client-route-53';
+export { SignatureV4 } from '@smithy/signature-v4';
