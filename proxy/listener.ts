@@ -38,6 +38,8 @@ export interface ListenerOptions {
   readonly port: number;
   /** Several processes listen on one port, and the kernel spreads the connections. */
   readonly reusePort?: boolean;
+  /** The descriptor of a socket that is bound already, in place of host and port. */
+  readonly fd?: number;
   /** In order of preference; default: both. */
   readonly alpn?: readonly ('h2' | 'http/1.1')[];
   readonly limits?: Partial<ListenerLimits>;
@@ -80,6 +82,8 @@ export interface Listener {
   drain(timeoutMs: number): Promise<void>;
 }
 
+/** The kernel takes no more than net.core.somaxconn, which is 4096 as a rule. */
+const BACKLOG = 4096;
 const TCP_KEEPALIVE_MS = 60_000;
 /** Before the deadline of a drain: what is left of it when tunnels are ended. */
 const LAST_WORDS_MS = 1_000;
@@ -186,12 +190,14 @@ export function createListener(options: ListenerOptions): Listener {
     const { promise, resolve, reject } = Promise.withResolvers<{ address: string; port: number }>();
     server.once('error', reject);
     server.listen(
-      {
-        port: options.port,
-        backlog: 4096,
-        ...(options.host === undefined ? {} : { host: options.host }),
-        ...(options.reusePort === true ? { reusePort: true } : {}),
-      },
+      options.fd !== undefined
+        ? { fd: options.fd, backlog: BACKLOG }
+        : {
+            port: options.port,
+            backlog: BACKLOG,
+            ...(options.host === undefined ? {} : { host: options.host }),
+            ...(options.reusePort === true ? { reusePort: true } : {}),
+          },
       () => {
         server.off('error', reject);
         const bound = server.address() as { address: string; port: number };

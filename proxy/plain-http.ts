@@ -12,6 +12,8 @@ export interface PlainHttpOptions {
   readonly port: number;
   /** Several processes listen on one port, and the kernel spreads the connections. */
   readonly reusePort?: boolean;
+  /** The descriptor of a socket that is bound already, in place of host and port. */
+  readonly fd?: number;
   /** Where visitors find the TLS listener. */
   readonly httpsPort: number;
   readonly maxConnections: number;
@@ -110,11 +112,13 @@ export function createPlainHttp(options: PlainHttpOptions): PlainHttp {
       const { promise, resolve, reject } = Promise.withResolvers<{ address: string; port: number }>();
       server.once('error', reject);
       server.listen(
-        {
-          port: options.port,
-          ...(options.host !== undefined && { host: options.host }),
-          ...(options.reusePort === true && { reusePort: true }),
-        },
+        options.fd !== undefined
+          ? { fd: options.fd }
+          : {
+              port: options.port,
+              ...(options.host !== undefined && { host: options.host }),
+              ...(options.reusePort === true && { reusePort: true }),
+            },
         () => {
           server.off('error', reject);
           const { address, port } = server.address() as { address: string; port: number };

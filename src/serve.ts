@@ -1,11 +1,14 @@
 // The serve command: configuration in, signals handled, the ingress run until it is told to stop.
 
 import type { ChildProcess } from 'node:child_process';
+import { defaultSocketPaths } from '../evidence/agent.ts';
 import { describeMistake } from './config/mistake.ts';
-import { ConfigError, readConfig } from './config.ts';
+import { type Config, ConfigError, readConfig } from './config.ts';
 import { type Ingress, startIngress } from './ingress.ts';
 import { systemClock } from './lib/clock.ts';
 import { createLog, type Log } from './lib/log.ts';
+import { hideSockets } from './worker-fence.ts';
+import { fenceOfWorkers } from './worker-process.ts';
 
 interface ExitCodes {
   readonly ok: number;
@@ -34,6 +37,7 @@ export async function serve(
   const log = createLog({ level: config.logLevel });
   for (const { variable, warning } of config.warnings)
     log.warn({ variable, warning }, 'setting needs attention');
+  tellFence(config, log);
   const wishes = stopWishes(log);
   let ingress: Ingress | undefined;
   try {
@@ -58,6 +62,18 @@ export async function serve(
   }
   log.info('stopped');
   return exits.ok;
+}
+
+/** What visitors' bytes meet, and how far it is from what is secret: see SECURITY.md. */
+function tellFence({ evidence: { agentEndpoint } }: Config, log: Log): void {
+  const fence = fenceOfWorkers();
+  if (fence === undefined) return;
+  if (!fence.raised) {
+    log.warn({ why: fence.why }, 'workers run as the user of the supervisor: no fence between them');
+    return;
+  }
+  const open = hideSockets(agentEndpoint === undefined ? defaultSocketPaths : [agentEndpoint]);
+  if (open.length > 0) log.warn({ sockets: open }, 'workers can reach the guest agent');
 }
 
 interface StopWishes {

@@ -6,6 +6,8 @@ import type { FromWorker, ToWorker } from './worker-messages.ts';
 
 /** Where a worker finds its end of the pipe. */
 export const CHANNEL_FD = 3;
+/** Where it finds sockets that its supervisor has bound for it, if any: that of TLS, then that of plain HTTP. */
+export const FIRST_SOCKET_FD = 4;
 
 /**
  * What a worker says is short. Node's own channel would take 4 GiB in one message, and hands the bytes to V8's

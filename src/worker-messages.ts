@@ -48,7 +48,13 @@ export interface WorkerSettings {
 }
 
 export type Order =
-  | { readonly type: 'start'; readonly settings: WorkerSettings; readonly serving: Serving }
+  | {
+      readonly type: 'start';
+      readonly settings: WorkerSettings;
+      readonly serving: Serving;
+      /** Whether sockets that listen were handed over, from FIRST_SOCKET_FD on, where the worker may not bind the ports. */
+      readonly bound?: boolean;
+    }
   | { readonly type: 'certificates'; readonly certificates: readonly ServedCertificate[] }
   | { readonly type: 'routes'; readonly routes: readonly Route[] }
   | {

@@ -1,8 +1,10 @@
 // Starts a worker process: it gets a pipe to its supervisor and the standard output, and nothing of our environment.
 
 import { type ChildProcess, spawn } from 'node:child_process';
+import { dirname } from 'node:path';
 import type { Duplex } from 'node:stream';
 import { fileURLToPath } from 'node:url';
+import { type Fence, judgeFence, WORKER_ID } from './worker-fence.ts';
 
 /**
  * What a request allocates, some 2.4 KiB, lives as long as the request: with thousands of them open a young generation
@@ -24,16 +26,58 @@ process.on('exit', () => {
   for (const child of living) child.kill('SIGKILL');
 });
 
-export function forkWorker(): ChildProcess {
-  const child = spawn(process.execPath, [...process.execArgv, ...WORKER_FLAGS, workerProgram()], {
+/** Judged when the first worker is started, and not lowered afterwards: a worker could bring that about. */
+let fence: Fence | undefined;
+
+/** `sockets` are descriptors that listen; the worker finds them from FIRST_SOCKET_FD on. */
+export function forkWorker(sockets: readonly number[] = []): ChildProcess {
+  const first = fence === undefined;
+  fence ??= judgeFence([process.execPath, workerProgram()]);
+  try {
+    return track(start(sockets, fence.raised));
+  } catch (error) {
+    if (!first || !fence.raised) throw error;
+    // Where the namespace has no such user, or a filter of system calls is in the way.
+    fence = { raised: false, why: (error as Error).message };
+    return track(start(sockets, false));
+  }
+}
+
+/** Undefined before the first worker. */
+export function fenceOfWorkers(): Fence | undefined {
+  return fence;
+}
+
+function start(sockets: readonly number[], fenced: boolean): ChildProcess {
+  const program = workerProgram();
+  return spawn(process.execPath, [...process.execArgv, ...WORKER_FLAGS, ...permissions(program), program], {
     // The environment holds tokens: none of it reaches a worker.
     env: {},
+    // libuv drops the supplementary groups with these.
+    ...(fenced && { uid: WORKER_ID, gid: WORKER_ID }),
+    cwd: '/',
     // The pipe is CHANNEL_FD in the worker.
-    stdio: ['ignore', 'inherit', 'inherit', 'pipe'],
+    stdio: ['ignore', 'inherit', 'inherit', 'pipe', ...sockets],
   });
+}
+
+function track(child: ChildProcess): ChildProcess {
   living.add(child);
   child.once('exit', () => living.delete(child));
   return child;
+}
+
+/**
+ * Node's permission model: a worker opens no file but its program's, writes none and starts no process. It keeps out code
+ * that was tricked, not code that has the process (Node says so itself): the user of their own is the fence.
+ */
+function permissions(program: string): string[] {
+  // From source, packages may lie anywhere.
+  const readable = isSource ? '*' : dirname(program);
+  // Older ones have no such flag, and leave the network open.
+  const network = process.allowedNodeEnvironmentFlags.has('--allow-net') ? ['--allow-net'] : [];
+  // Of each flag that is experimental it is said once a worker, on stderr.
+  return ['--permission', `--allow-fs-read=${readable}`, ...network, '--disable-warning=ExperimentalWarning'];
 }
 
 /** Undefined if the process could not be started at all. */
@@ -41,8 +85,9 @@ export function channelOf(child: ChildProcess): Duplex | undefined {
   return (child.stdio?.[3] ?? undefined) as Duplex | undefined;
 }
 
+const isSource = import.meta.url.endsWith('.ts');
+
 /** The worker's own program: from source beside this file, or beside the bundle in the image. */
 function workerProgram(): string {
-  const name = import.meta.url.endsWith('.ts') ? './worker.ts' : './worker.mjs';
-  return fileURLToPath(new URL(name, import.meta.url));
+  return fileURLToPath(new URL(isSource ? './worker.ts' : './worker.mjs', import.meta.url));
 }

@@ -5,7 +5,7 @@ import { createEvidenceEndpoint } from '../evidence/endpoint.ts';
 import { createAccessLog, createListener, defaultLimits, type Listener } from '../proxy/listener.ts';
 import { createPlainHttp, type PlainHttp } from '../proxy/plain-http.ts';
 import { createLog, type Log } from './lib/log.ts';
-import { CHANNEL_FD, MOST_QUESTIONS, readOrders, writeMessage } from './worker-channel.ts';
+import { CHANNEL_FD, FIRST_SOCKET_FD, MOST_QUESTIONS, readOrders, writeMessage } from './worker-channel.ts';
 import type { ChallengeCertificate, FromWorker, Order, Serving, WorkerSettings } from './worker-messages.ts';
 
 /** How long an orphan lets its open requests finish after the supervisor is gone. */
@@ -63,7 +63,7 @@ process.on('SIGTERM', () => {});
 async function obey(order: Order): Promise<{ address: string; port: number } | undefined> {
   switch (order.type) {
     case 'start':
-      return start(order.settings, order.serving);
+      return start(order.settings, order.serving, order.bound === true);
     case 'certificates':
       started().setCertificates(order.certificates);
       return;
@@ -109,7 +109,7 @@ function findChallenge(domain: string): Promise<ChallengeCertificate | undefined
   return question.promise;
 }
 
-async function start(settings: WorkerSettings, serving: Serving) {
+async function start(settings: WorkerSettings, serving: Serving, bound: boolean) {
   const accessLog = settings.accessLog
     ? createAccessLog((lines) => void process.stdout.write(lines))
     : undefined;
@@ -119,6 +119,7 @@ async function start(settings: WorkerSettings, serving: Serving) {
     ...(settings.host !== undefined && { host: settings.host }),
     port: settings.port,
     reusePort: true,
+    ...(bound && { fd: FIRST_SOCKET_FD }),
     alpn: settings.alpn,
     limits: settings.limits,
     localHandlers: settings.evidence ? [evidence] : [],
@@ -136,13 +137,14 @@ async function start(settings: WorkerSettings, serving: Serving) {
   for (const [domain, certificate] of serving.challenges) listener.setChallenge(domain, certificate);
   evidence.setBundle(serving.evidence);
   const address = await listener.listen();
-  plainHttp = await startPlainHttp(settings, serving, log);
+  plainHttp = await startPlainHttp(settings, serving, bound, log);
   return address;
 }
 
 async function startPlainHttp(
   { plainHttp: wanted, host, limits }: WorkerSettings,
   serving: Serving,
+  bound: boolean,
   log: Log,
 ) {
   if (wanted === undefined) return undefined;
@@ -150,6 +152,7 @@ async function startPlainHttp(
     ...wanted,
     ...(host !== undefined && { host }),
     reusePort: true,
+    ...(bound && { fd: FIRST_SOCKET_FD + 1 }),
     maxConnections: limits.maxConnections ?? defaultLimits.maxConnections,
     log,
   });

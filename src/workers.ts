@@ -2,7 +2,7 @@
 
 import type { ChildProcess } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
-import { createServer } from 'node:net';
+import { createServer, type Server } from 'node:net';
 import type { Duplex } from 'node:stream';
 import { createSecureContext } from 'node:tls';
 import type { Bundle } from '../evidence/bundle.ts';
@@ -12,6 +12,7 @@ import { type Clock, monotonicMs, systemClock } from './lib/clock.ts';
 import { CodedError } from './lib/coded-error.ts';
 import type { Log } from './lib/log.ts';
 import { MOST_QUESTIONS, readMessages, writeOrder } from './worker-channel.ts';
+import { firstUnprivilegedPort } from './worker-fence.ts';
 import {
   type ChallengeCertificate,
   FromWorkerSchema,
@@ -20,7 +21,7 @@ import {
   type Serving,
   type WorkerSettings,
 } from './worker-messages.ts';
-import { channelOf, forkWorker } from './worker-process.ts';
+import { channelOf, fenceOfWorkers, forkWorker } from './worker-process.ts';
 
 export interface WorkersOptions {
   readonly count: number;
@@ -66,6 +67,8 @@ const DRAIN_GRACE_MS = 1_000;
 /** A worker that does not answer for so long serves nobody either, and all the others wait for it. */
 const ANSWER_MS = 60_000;
 const LAST_WORDS_MS = 1_000;
+/** As the listener's own. */
+const BACKLOG = 4096;
 
 interface Worker {
   readonly process: ChildProcess;
@@ -94,6 +97,11 @@ export function createWorkers(options: WorkersOptions): Workers {
     ticketKeys: randomBytes(TICKET_KEY_BYTES),
   };
 
+  /** A worker of another user may not bind them: it is handed sockets that we have bound. */
+  const bindsForWorkers = () =>
+    fenceOfWorkers()?.raised === true &&
+    [boundPort, settings.plainHttp?.port ?? 0].some((port) => port > 0 && port < firstUnprivilegedPort());
+
   let ahead = options.forkedAhead;
   function takeFirst(): ChildProcess | undefined {
     const child = ahead;
@@ -101,10 +109,10 @@ export function createWorkers(options: WorkersOptions): Workers {
     return child !== undefined && isAlive(child) ? child : undefined;
   }
 
-  function spawn(): Worker {
+  function spawn(sockets: readonly number[] | undefined): Worker {
     // Nobody would end what is started after the drain has counted the living.
     stopping.signal.throwIfAborted();
-    const child = takeFirst() ?? forkWorker();
+    const child = (sockets === undefined ? takeFirst() : undefined) ?? forkWorker(sockets);
     const channel = channelOf(child);
     const worker: Worker = {
       process: child,
@@ -227,17 +235,27 @@ export function createWorkers(options: WorkersOptions): Workers {
 
   /** Starts a worker and brings it up to what is served now, even if that changed while it started. */
   async function startWorker(): Promise<{ worker: Worker; address: { address: string; port: number } }> {
-    const worker = spawn();
+    const isBound = bindsForWorkers();
+    const worker = isBound ? await spawnWithSockets() : spawn(undefined);
     const given = serving;
     const reply = await tell(worker, {
       type: 'start',
       settings: { ...settings, port: boundPort },
       serving: given,
+      bound: isBound,
     });
     if (reply.address === undefined) throw new Error('a worker did not say where it listens');
     worker.ready = true;
     if (serving !== given) await catchUp(worker, given);
     return { worker, address: reply.address };
+  }
+
+  async function spawnWithSockets(): Promise<Worker> {
+    // It was started without them.
+    takeFirst()?.kill('SIGKILL');
+    const { host, plainHttp } = settings;
+    const ports = [boundPort, ...(plainHttp === undefined ? [] : [plainHttp.port])];
+    return withBoundSockets(host, ports, spawn);
   }
 
   /** Each part is read as it is sent, so that nothing older follows something newer down the channel. */
@@ -377,6 +395,43 @@ export function createWorkers(options: WorkersOptions): Workers {
     await end;
     clearTimeout(killer);
   }
+}
+
+/**
+ * Runs `use` with descriptors of sockets that listen on these ports, and closes ours: whoever `use` has started holds the
+ * others. Addresses are no names, so all of it happens before this process looks for connections, and none of them is
+ * accepted here; they wait for the worker.
+ */
+async function withBoundSockets<T>(
+  host: string | undefined,
+  ports: readonly number[],
+  use: (descriptors: readonly number[]) => T,
+): Promise<T> {
+  const servers = ports.map((port) => {
+    const server = createServer((socket) => void socket.destroy());
+    return { server, listening: listening(server, host, port) };
+  });
+  try {
+    await Promise.all(servers.map(({ listening }) => listening));
+    return use(servers.map(({ server }) => descriptorOf(server)));
+  } finally {
+    for (const { server } of servers) server.close();
+  }
+}
+
+async function listening(server: Server, host: string | undefined, port: number): Promise<void> {
+  const address = host !== undefined && { host };
+  await new Promise<void>((resolve, reject) => {
+    server.once('error', reject);
+    server.listen({ ...address, port, exclusive: true, reusePort: true, backlog: BACKLOG }, resolve);
+  });
+}
+
+/** Node has no name for it: this is what it hands over itself when a server is sent to a child. */
+function descriptorOf(server: Server): number {
+  const fd = (server as unknown as { _handle?: { fd?: number } })._handle?.fd;
+  if (fd === undefined || fd < 0) throw new Error('this Node does not tell the descriptor of a server');
+  return fd;
 }
 
 /** Workers share the port by SO_REUSEPORT, which would also share it, silently, with a second ingress. */
