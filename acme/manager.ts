@@ -17,6 +17,7 @@ import {
 } from './renewal.ts';
 import { pick } from './selection.ts';
 import type { Ledger, LedgerEntry, Store, StoredWindow } from './store.ts';
+import { servesOn, urgencyOfOrder, urgencyOfPreparation } from './urgency.ts';
 
 export interface Connection {
   readonly account: Account;
@@ -182,7 +183,11 @@ export function createManager(options: ManagerOptions): Manager {
       } catch (err) {
         signal.throwIfAborted();
         await noteUnprepared(entry, err);
-        log.warn({ domain: entry.names[0], err }, 'certificate cannot be ordered yet');
+        const serves = servesOn(entry.certificate, clock.now());
+        log[urgencyOfPreparation(err, serves)](
+          { domain: entry.names[0], err },
+          'certificate cannot be ordered yet',
+        );
         failures.push(err);
         return;
       }
@@ -279,8 +284,8 @@ export function createManager(options: ManagerOptions): Manager {
     if (entry.asked !== undefined) entry.asked = 'again';
     entry.next = plan(entry);
     const fields = { domain: entry.names[0], err, failures: held.failures, next: held.notBefore };
-    if (held.failures > 1) log.error(fields, 'certificate not obtained');
-    else log.warn(fields, 'certificate not obtained');
+    const serves = servesOn(entry.certificate, clock.now());
+    log[urgencyOfOrder(err, held.failures, serves)](fields, 'certificate not obtained');
   }
 
   function adopt(entry: Entry, fresh: Certificate): void {

@@ -89,6 +89,10 @@ const VerdictSchema = z.object({
   /** Those that the records were compared with. */
   identities: z.array(z.string()),
   checkedAt: TimeSchema,
+  /** Why what was seen need not be what the CA sees. */
+  unsure: z.string().optional(),
+  /** What to do about it, unless the account is pinned. */
+  cure: z.string().optional(),
 });
 /** What CAA said about a domain when it was looked at last. */
 export type StoredVerdict = z.infer<typeof VerdictSchema>;

@@ -3,7 +3,8 @@
 import type { z } from 'zod';
 import { type Clock, systemClock } from '../src/lib/clock.ts';
 import { HttpError, type HttpReply, type HttpRequest, httpRequest } from '../src/lib/fetch.ts';
-import { DnsError, type DnsErrorCode } from './error.ts';
+import { cureOf } from './cures.ts';
+import { DnsError, type DnsErrorCode, type DnsErrorOptions } from './error.ts';
 import { readRetryAfter } from './patience.ts';
 
 export interface ApiOptions {
@@ -20,13 +21,14 @@ export interface Api {
   send(request: Omit<HttpRequest, 'timeoutMs' | 'maxBytes'>): Promise<HttpReply>;
   /** The reply's JSON, or DnsError `unintelligible`. */
   json(reply: HttpReply): unknown;
-  /** The error for a reply whose status is a refusal. `said` is what the API gave as its reason. */
-  refusal(reply: HttpReply, subject: string, said: string): DnsError;
+  /** The error for a reply that is a refusal. `said` is what the API gave as its reason; `code` if that tells more than the status. */
+  refusal(reply: HttpReply, subject: string, said: string, code?: DnsErrorCode): DnsError;
   /** `value` in the shape of the schema, or DnsError `unintelligible`: an answer is believed only when it fits. */
   expect<T>(schema: z.ZodType<T>, value: unknown, subject: string): T;
   /** Text from outside made fit for an error: one line, not long, without secrets. */
   clean(text: string): string;
-  error(code: DnsErrorCode, message: string, options?: ErrorOptions): DnsError;
+  /** With the provider's cure, where an operator can do something. */
+  error(code: DnsErrorCode, message: string, options?: DnsErrorOptions): DnsError;
 }
 
 export function createApi(options: ApiOptions): Api {
@@ -40,8 +42,8 @@ export function createApi(options: ApiOptions): Api {
       .trim()
       .slice(0, 300);
   };
-  const error = (code: DnsErrorCode, message: string, more?: ErrorOptions) =>
-    new DnsError(code, `${provider}: ${clean(message)}`, more);
+  const error = (code: DnsErrorCode, message: string, more?: DnsErrorOptions) =>
+    new DnsError(code, `${provider}: ${clean(message)}`, { provider, ...cureOf(provider, code), ...more });
   return {
     clean,
     error,
@@ -61,11 +63,11 @@ export function createApi(options: ApiOptions): Api {
         throw error('unintelligible', `the API answered with what is not JSON (HTTP status ${reply.status})`);
       }
     },
-    refusal(reply, subject, said) {
+    refusal(reply, subject, said, code = refusalCode(reply.status)) {
       const retryAfterMs = readRetryAfter(reply.headers['retry-after'], clock.now());
       const words = clean(said);
-      const message = `${provider}: ${subject}: HTTP status ${reply.status}${words === '' ? '' : `: ${words}`}`;
-      return new DnsError(refusalCode(reply.status), message, { retryAfterMs });
+      const message = `${subject}: HTTP status ${reply.status}${words === '' ? '' : `: ${words}`}`;
+      return error(code, message, { retryAfterMs });
     },
     expect(schema, value, subject) {
       const parsed = schema.safeParse(value);
@@ -91,7 +93,10 @@ export function readBaseUrl(variable: string, text: string): string {
     url.username !== '' ||
     url.search !== ''
   ) {
-    throw new DnsError('unsupported', `${variable} is not the address of an API: give an https:// URL`);
+    throw new DnsError('unsupported', 'is not the address of an API', {
+      variable,
+      cure: 'give an https:// URL',
+    });
   }
   return url.href.replace(/\/+$/, '');
 }
@@ -106,9 +111,12 @@ export interface JsonCallOptions {
   readonly authorization: string;
   /** The API's own words in a refusal; empty if it has none. */
   readonly said: (reply: HttpReply) => string;
+  /** What its words mean, where the status does not say. */
+  readonly codeOf?: (reply: HttpReply, said: string) => DnsErrorCode | undefined;
 }
 
-export function createJsonCall(api: Api, { base, authorization, said }: JsonCallOptions): JsonCall {
+export function createJsonCall(api: Api, options: JsonCallOptions): JsonCall {
+  const { base, authorization, said, codeOf } = options;
   return async (method, path, body) => {
     const reply = await api.send({
       method,
@@ -117,7 +125,8 @@ export function createJsonCall(api: Api, { base, authorization, said }: JsonCall
       ...(body === undefined ? {} : { body: JSON.stringify(body) }),
     });
     if (reply.status >= 200 && reply.status <= 299) return reply;
-    throw api.refusal(reply, `${method} ${path.split('?')[0]}`, said(reply));
+    const words = said(reply);
+    throw api.refusal(reply, `${method} ${path.split('?')[0]}`, words, codeOf?.(reply, words));
   };
 }
 

@@ -20,7 +20,7 @@ export interface AssumeRoleOptions {
   readonly now: () => Date;
 }
 
-/** Keys that lapse at `expiration`. Rejects with DnsError, `credentials-refused` if the role may not be assumed. */
+/** Keys that lapse at `expiration`. Rejects with DnsError, `permission-missing` if the role may not be assumed. */
 export async function assumeRole(options: AssumeRoleOptions): Promise<AwsKeys & { expiration: Date }> {
   const { api, url, roleArn } = options;
   const body = new URLSearchParams({
@@ -35,7 +35,13 @@ export async function assumeRole(options: AssumeRoleOptions): Promise<AwsKeys & 
   const root = parseXml(reply.body.toString('utf8'));
   const text = (name: string) => (root === undefined ? undefined : elementsNamed(root, name)[0]?.text.trim());
   if (reply.status < 200 || reply.status > 299) {
-    throw api.refusal(reply, subject, [text('Code'), text('Message')].filter(Boolean).join(': '));
+    const code = text('Code') ?? '';
+    const said = [code, text('Message')].filter(Boolean).join(': ');
+    // Both come with status 403: a key that is not known, and one that may not.
+    const unknown = /^(InvalidClientTokenId|ExpiredToken|SignatureDoesNotMatch|IncompleteSignature)/.test(
+      code,
+    );
+    throw api.refusal(reply, subject, said, unknown ? 'credentials-refused' : undefined);
   }
   const [accessKeyId, secretAccessKey, sessionToken] = ['AccessKeyId', 'SecretAccessKey', 'SessionToken'].map(
     text,

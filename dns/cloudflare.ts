@@ -37,8 +37,13 @@ export const cloudflareKind: ProviderKind = {
 const SHORTEST_TTL_SECONDS = 60;
 /** "An identical record already exists", in two wordings. */
 const ALREADY_THERE = [81057, 81058];
-/** Bad or missing credentials come as status 400 as well. */
-const BAD_CREDENTIALS = [6003, 6111, 9109, 10000, 10001];
+/** No token at all to its eyes, or one that it does not know; with status 400 as well. */
+const BAD_CREDENTIALS = [1000, 1001, 6003, 6111, 6112, 9103, 9106, 9109, 10001];
+/**
+ * "Authentication error" is said of tokens that are known and may not do this, and of unknown ones; "Unauthorized to access
+ * requested resource" of the former alone.
+ */
+const AUTHENTICATION_ERROR = 10000;
 const CONFLICTING_RECORD = [81053, 81054, 81056];
 
 const answerSchema = z.object({ success: z.literal(true), result: z.unknown() });
@@ -133,15 +138,20 @@ async function carry(api: Api, url: string, init: RequestInit = {}): Promise<Res
 
 class Refusal extends DnsError {
   readonly codes: readonly number[];
-  constructor(error: DnsError, codes: readonly number[]) {
-    const code = codes.some((one) => BAD_CREDENTIALS.includes(one))
-      ? 'credentials-refused'
-      : codes.some((one) => CONFLICTING_RECORD.includes(one))
-        ? 'conflict'
-        : error.code;
-    super(code, error.message, { retryAfterMs: error.retryAfterMs });
+  constructor({ code, subject, ...more }: DnsError, codes: readonly number[]) {
+    super(code, subject, more);
     this.codes = codes;
   }
+}
+
+function codeOf(status: number, errors: readonly { code: number; message: string }[]) {
+  const told = (codes: readonly number[]) => errors.some(({ code }) => codes.includes(code));
+  const words = errors.map(({ message }) => message).join(' ');
+  // A token that is good, but not from here, or not for this.
+  if (told([9109]) && /location|unauthorized to access/i.test(words)) return 'permission-missing';
+  if (told(BAD_CREDENTIALS)) return 'credentials-refused';
+  if (told([AUTHENTICATION_ERROR])) return status === 403 ? 'permission-missing' : 'credentials-refused';
+  return told(CONFLICTING_RECORD) ? 'conflict' : undefined;
 }
 
 function refused(api: Api, reply: HttpReply, subject: string): Refusal {
@@ -149,7 +159,7 @@ function refused(api: Api, reply: HttpReply, subject: string): Refusal {
   const errors = parsed.success ? parsed.data.errors : [];
   const said = errors.map((error) => `${error.message} (${error.code})`).join('; ');
   return new Refusal(
-    api.refusal(reply, subject, said),
+    api.refusal(reply, subject, said, codeOf(reply.status, errors)),
     errors.map((error) => error.code),
   );
 }
@@ -200,10 +210,7 @@ function createCalls(api: Api, open: () => Promise<Client>) {
         const zone = named.find(({ status }) => status === 'active') ?? named[0];
         if (zone !== undefined) return zone;
       }
-      throw api.error(
-        'zone-not-found',
-        `no zone of this token holds ${name}; it needs Zone: Read and DNS: Edit on one`,
-      );
+      throw api.error('zone-not-found', `no zone of this token holds ${name}`);
     },
     async create(zone: Zone, record: DnsRecord, ttl: number): Promise<void> {
       const subject = `adding ${record.type} ${record.name}`;

@@ -48,7 +48,22 @@ export class DnsError extends Error {
   }
 }
 
-/** Whether it stays so until an operator changes a setting or something at the provider. */
-export function needsOperator(error: unknown): error is DnsError {
-  return error instanceof DnsError && OPERATORS.includes(error.code);
+/** Whether it, or what caused it, stays so until an operator changes a setting or something at the provider. */
+export function needsOperator(error: unknown): boolean {
+  return refusalIn(error, OPERATORS);
+}
+
+/** Whether it is likely to pass by itself. */
+export function isPassing(error: unknown): boolean {
+  return refusalIn(error, ['unreachable', 'rate-limited']);
+}
+
+function refusalIn(error: unknown, codes: readonly DnsErrorCode[]): boolean {
+  let cause = error;
+  // Bounded, because an error can be its own cause.
+  for (let depth = 0; depth < 8 && cause instanceof Error; depth++) {
+    if (cause instanceof DnsError) return codes.includes(cause.code);
+    cause = cause.cause;
+  }
+  return false;
 }

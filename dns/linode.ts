@@ -126,7 +126,9 @@ async function carry({ api, baseUrl, token }: Session, request: CarriedRequest):
     const said = errors
       .map(({ field, reason }) => (field === undefined ? reason : `${field}: ${reason}`))
       .join('; ');
-    throw api.refusal(reply, `${method} ${path}`, said);
+    // A scope that is missing comes as 401 too, with words of its own.
+    const known = reply.status === 401 && /not authorized/i.test(said);
+    throw api.refusal(reply, `${method} ${path}`, said, known ? 'permission-missing' : undefined);
   }
   return {
     data: api.json(reply),

@@ -133,10 +133,18 @@ async function callApi(api: Api, url: string, fields: Readonly<Record<string, st
   throw refused(api, command, elementsNamed(root, 'Error'));
 }
 
+const NOT_LISTED = {
+  variable: 'NAMECHEAP_CLIENT_IP',
+  cure: 'NAMECHEAP_CLIENT_IP must be the IPv4 address that this machine is seen with, and in the whitelist at https://ap.www.namecheap.com/settings/tools/apiaccess (Profile, Tools, API Access)',
+};
+
 /** Refusals come with status 200 and a number: 10xxxxx for credentials, 500000 for too many requests. */
 function refused(api: Api, command: string, errors: readonly Element[]) {
   const numbers = errors.map(({ attributes }) => attributes.Number ?? '');
   const said = errors.map(({ text }, index) => `${text.trim()} (${numbers[index]})`).join('; ');
+  // RequestIP is not in the whitelist, or is locked.
+  if (numbers.some((number) => ['1011150', '1017150'].includes(number)))
+    return api.error('permission-missing', `${command}: ${said}`, NOT_LISTED);
   if (numbers.some((number) => /^10\d{5}$/.test(number)))
     return api.error('credentials-refused', `${command}: ${said}`);
   if (numbers.includes('500000')) return api.error('rate-limited', `${command}: ${said}`);

@@ -4,7 +4,7 @@ import { z } from 'zod';
 import type { HttpReply } from '../src/lib/fetch.ts';
 import { type Api, createApi, readBaseUrl } from './api.ts';
 import { createByRecord, type Held, type RecordCalls } from './by-record.ts';
-import { DnsError } from './error.ts';
+import { DnsError, type DnsErrorCode } from './error.ts';
 import { normalizeName, normalizeValue, unquoteTxt } from './presentation.ts';
 import type { DnsProvider, ProviderKind, ProviderOptions, RecordType } from './provider.ts';
 import { longestZone, nameInZone } from './zone.ts';
@@ -90,12 +90,15 @@ function createCall(api: Api, base: string, keys: Readonly<Record<string, string
     });
     if (reply.status >= 200 && reply.status <= 299) return reply;
     const words = said(reply);
-    const refusal = api.refusal(reply, `POST ${path}`, words);
-    // Bad keys and foreign domains come as status 400, told apart by their words alone.
-    if (/invalid (secret )?api ?key/i.test(words)) throw new DnsError('credentials-refused', refusal.message);
-    if (/invalid domain/i.test(words)) throw new DnsError('zone-not-found', refusal.message);
-    throw refusal;
+    throw api.refusal(reply, `POST ${path}`, words, codeOf(words));
   };
+}
+
+/** Bad keys and foreign domains come as status 400, told apart by their words alone. */
+function codeOf(words: string): DnsErrorCode | undefined {
+  if (/invalid (secret )?api ?key/i.test(words)) return 'credentials-refused';
+  if (/not opted in to api access/i.test(words)) return 'permission-missing';
+  return /invalid domain/i.test(words) ? 'zone-not-found' : undefined;
 }
 
 function said(reply: HttpReply): string {

@@ -3,7 +3,6 @@
 import { z } from 'zod';
 import type { HttpReply } from '../src/lib/fetch.ts';
 import { type Api, createApi, readBaseUrl } from './api.ts';
-import { DnsError } from './error.ts';
 import { patiently } from './patience.ts';
 import { fromZoneFile, normalizeName, sameRecord, zoneFileValue } from './presentation.ts';
 import type { DnsProvider, DnsRecord, ProviderKind, ProviderOptions, RecordType } from './provider.ts';
@@ -103,11 +102,10 @@ function createCall(api: Api, base: string, key: string): Call {
     });
     if (reply.status >= 200 && reply.status <= 299) return reply;
     const said = refusalSchema.safeParse(jsonOrNothing(reply));
-    const refusal = api.refusal(reply, `${method} ${path}`, said.success ? said.data.error : '');
+    const words = said.success ? said.data.error : '';
     // 422 is the answer to records that cannot stand together, among other things that no repetition cures.
-    if (reply.status === 422 && /conflict/i.test(refusal.message))
-      throw new DnsError('conflict', refusal.message);
-    throw refusal;
+    const conflict = reply.status === 422 && /conflict/i.test(words);
+    throw api.refusal(reply, `${method} ${path}`, words, conflict ? 'conflict' : undefined);
   };
 }
 

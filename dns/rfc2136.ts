@@ -2,7 +2,9 @@
 
 import { randomInt } from 'node:crypto';
 import { type Clock, systemClock } from '../src/lib/clock.ts';
-import { DnsError } from './error.ts';
+import { meantIn } from '../src/lib/spelling.ts';
+import { cureOf } from './cures.ts';
+import { DnsError, type DnsErrorCode } from './error.ts';
 import { askByStream, type ServerAddress } from './exchange.ts';
 import {
   CLASS_IN,
@@ -89,10 +91,10 @@ function readServer(text: string): ServerAddress {
   const match = /^(?:\[([0-9a-f:.]+)\]|([^:\s[\]]+))(?::(\d{1,5}))?$/i.exec(text.trim());
   const port = Number(match?.[3] ?? 53);
   if (match === null || port < 1 || port > 65_535) {
-    throw new DnsError(
-      'unsupported',
-      `RFC2136_NAMESERVER: ${JSON.stringify(text)} is not a server: give host or host:port`,
-    );
+    throw new DnsError('unsupported', `${JSON.stringify(text)} is not a server`, {
+      variable: 'RFC2136_NAMESERVER',
+      cure: 'give host or host:port',
+    });
   }
   return { host: match[1] ?? match[2]!, port, text };
 }
@@ -102,14 +104,17 @@ function readKey(credentials: Readonly<Record<string, string>>): TsigKey {
   const algorithm = normalizeName(credentials.RFC2136_TSIG_ALGORITHM ?? 'hmac-sha256');
   if (tsigAlgorithms[algorithm] === undefined) {
     const known = Object.keys(tsigAlgorithms).join(', ');
-    throw new DnsError(
-      'unsupported',
-      `RFC2136_TSIG_ALGORITHM: ${JSON.stringify(algorithm)} is not one of ${known}`,
-    );
+    throw new DnsError('unsupported', `${JSON.stringify(algorithm)} is not one of ${known}`, {
+      variable: 'RFC2136_TSIG_ALGORITHM',
+      cure: `wants one of them${meantIn(algorithm, Object.keys(tsigAlgorithms))}`,
+    });
   }
   const text = (credentials.RFC2136_TSIG_SECRET ?? '').trim();
   if (text === '' || !/^[A-Za-z0-9+/]+={0,2}$/.test(text)) {
-    throw new DnsError('unsupported', 'RFC2136_TSIG_SECRET is not base64');
+    throw new DnsError('unsupported', 'is not base64', {
+      variable: 'RFC2136_TSIG_SECRET',
+      cure: 'give the key as the server has it, without quotes',
+    });
   }
   return {
     name: normalizeName(credentials.RFC2136_TSIG_KEY ?? ''),
@@ -142,7 +147,10 @@ function createCalls(context: { server: ServerAddress; key: TsigKey; timeoutMs: 
     const code = responseCode(message);
     if (code !== 0 && code !== 3) throw refusal(server, code, `reading ${type} of ${name}`);
     if ((message.flags & FLAG_AUTHORITATIVE) === 0) {
-      throw new DnsError('zone-not-found', `${server.text} does not hold the zone of ${name}`);
+      throw new DnsError('zone-not-found', `${server.text} does not hold the zone of ${name}`, {
+        variable: 'RFC2136_NAMESERVER',
+        cure: 'RFC2136_NAMESERVER must be the primary server of the zone',
+      });
     }
     const here = message.answers.filter(
       (record) => record.name === name && record.type === typeNumbers[type],
@@ -162,7 +170,10 @@ function createCalls(context: { server: ServerAddress; key: TsigKey; timeoutMs: 
         if (owns && (message.flags & FLAG_AUTHORITATIVE) !== 0) return { name: candidate };
         if (responseCode(message) === 2) throw refusal(server, 2, `looking for the zone of ${name}`);
       }
-      throw new DnsError('zone-not-found', `${server.text} holds no zone of ${name}`);
+      throw new DnsError('zone-not-found', `${server.text} holds no zone of ${name}`, {
+        variable: 'RFC2136_NAMESERVER',
+        cure: 'RFC2136_NAMESERVER must be the primary server of the zone',
+      });
     },
     async update(zone: Zone, change: ResourceRecord): Promise<void> {
       const now = clock.now();
@@ -185,13 +196,14 @@ function createCalls(context: { server: ServerAddress; key: TsigKey; timeoutMs: 
 }
 
 function refusal(server: ServerAddress, code: number, subject: string): DnsError {
-  const kind =
-    code === 2
-      ? 'unreachable'
-      : code === 5
-        ? 'credentials-refused'
-        : code === 9 || code === 10
-          ? 'zone-not-found'
-          : 'refused';
-  return new DnsError(kind, `${server.text}: ${subject}: ${responseCodes[code] ?? `code ${code}`}`);
+  // The answer is signed, so the key is known: REFUSED is about what it may do.
+  const kinds: Readonly<Record<number, DnsErrorCode>> = {
+    2: 'unreachable',
+    5: 'permission-missing',
+    9: 'zone-not-found',
+    10: 'zone-not-found',
+  };
+  const kind = kinds[code] ?? 'refused';
+  const said = `${server.text}: ${subject}: ${responseCodes[code] ?? `code ${code}`}`;
+  return new DnsError(kind, said, cureOf('rfc2136', kind));
 }

@@ -285,8 +285,8 @@ function encode(text: string): string {
 /** With the API's own word for the reason. */
 class Refusal extends DnsError {
   readonly reason: string;
-  constructor(code: DnsErrorCode, error: DnsError, reason: string) {
-    super(code, error.message, { retryAfterMs: error.retryAfterMs });
+  constructor({ code, subject, ...more }: DnsError, reason: string) {
+    super(code, subject, more);
     this.reason = reason;
   }
 }
@@ -298,16 +298,16 @@ function refused(api: Api, reply: HttpReply, subject: string): Refusal {
   const batch = root?.name === 'InvalidChangeBatch';
   const reason = batch ? 'InvalidChangeBatch' : (text('Code') ?? '');
   const said = [reason, text('Message') ?? ''].filter((part) => part !== '').join(': ');
-  const error = api.refusal(reply, subject, said);
-  return new Refusal(codeOf(reason, said) ?? error.code, error, reason);
+  return new Refusal(api.refusal(reply, subject, said, codeOf(reason, said)), reason);
 }
 
 function codeOf(reason: string, said: string): DnsErrorCode | undefined {
   if (['Throttling', 'ThrottlingException', 'PriorRequestNotComplete'].includes(reason))
     return 'rate-limited';
   const credentials =
-    /^(InvalidClientTokenId|ExpiredToken|SignatureDoesNotMatch|AccessDenied|UnrecognizedClient)/;
+    /^(InvalidClientTokenId|ExpiredToken|SignatureDoesNotMatch|UnrecognizedClient|MissingAuthenticationToken|IncompleteSignature)/;
   if (credentials.test(reason)) return 'credentials-refused';
+  if (/^(AccessDenied|NotAuthorized|OptInRequired)/.test(reason)) return 'permission-missing';
   return reason === 'InvalidChangeBatch' && /conflict/i.test(said) ? 'conflict' : undefined;
 }
 
@@ -394,7 +394,8 @@ function createCalls(api: Api, open: () => Promise<Client>) {
           if (ChangeInfo.Status === 'INSYNC') return;
         } catch (error) {
           // The change is made; a key that may not ask after it, or an API in trouble, does not undo that.
-          if (error instanceof DnsError && error.code === 'credentials-refused') return;
+          if (error instanceof DnsError && ['credentials-refused', 'permission-missing'].includes(error.code))
+            return;
           if (!(error instanceof DnsError)) throw error;
         }
         await sleep(Math.min(firstPauseMs * 2 ** Math.min(attempt, 10), LONGEST_SYNC_PAUSE_MS));

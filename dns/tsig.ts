@@ -1,6 +1,7 @@
 // Signed DNS messages (RFC 8945): a shared key proves to each side that the other one wrote what it reads.
 
 import { createHmac, timingSafeEqual } from 'node:crypto';
+import { cureOf } from './cures.ts';
 import { DnsError } from './error.ts';
 import {
   decodeMessage,
@@ -59,6 +60,10 @@ export function signMessage(message: Message, key: TsigKey, now: Date): SignedMe
   return { bytes: encodeMessage({ ...message, additional: [...message.additional, record] }), mac };
 }
 
+function refused(subject: string): DnsError {
+  return new DnsError('credentials-refused', subject, cureOf('rfc2136', 'credentials-refused'));
+}
+
 /**
  * The answer to a message signed with `requestMac`, with its signature checked and taken off. Throws DnsError
  * `credentials-refused` when the server refuses the key, `unintelligible` when the answer is not signed with it.
@@ -69,16 +74,11 @@ export function verifyAnswer(bytes: Buffer, requestMac: Buffer, key: TsigKey, no
   if (signature?.type !== typeNumbers.TSIG) {
     const code = message.flags & 0x0f;
     // An unsigned refusal proves nothing, but there is nothing in it that could be believed wrongly.
-    if (code === 9 || code === 5)
-      throw new DnsError('credentials-refused', `the server does not accept the key ${key.name}`);
+    if (code === 9 || code === 5) throw refused(`the server does not accept the key ${key.name}`);
     throw new DnsError('unintelligible', 'the answer is not signed');
   }
   const read = readSignature(signature.data);
-  if (read.error !== 0)
-    throw new DnsError(
-      'credentials-refused',
-      `the server refuses the key ${key.name}: ${tsigError(read.error)}`,
-    );
+  if (read.error !== 0) throw refused(`the server refuses the key ${key.name}: ${tsigError(read.error)}`);
   // RFC 8945 §5.3.1: over the request's MAC, the answer as it was before signing, and the variables.
   const withoutIt = Buffer.from(bytes.subarray(0, startOfLastRecord(bytes)));
   withoutIt.writeUInt16BE(message.additional.length - 1, 10);

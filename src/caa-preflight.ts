@@ -1,11 +1,11 @@
 // Before an order: does CAA let this account have it? A refusal that is sure stops the order and says what to change.
 
-import { type CaaQuestion, type CaaVerdict, checkCaa } from '../acme/caa.ts';
+import type { CaaQuestion } from '../acme/caa.ts';
 import type { Store } from '../acme/store.ts';
-import { formatCaa } from '../dns/presentation.ts';
 import type { Resolver } from '../dns/resolver.ts';
+import { type CaaSight, seeCaa } from './caa-sight.ts';
 import { type Clock, systemClock } from './lib/clock.ts';
-import { baseOf, type Domain, isWildcard } from './lib/domain.ts';
+import type { Domain } from './lib/domain.ts';
 import type { Log } from './lib/log.ts';
 
 const WATCH_INTERVAL_MS = 86_400_000;
@@ -13,6 +13,8 @@ const WATCH_INTERVAL_MS = 86_400_000;
 export interface CaaPreflightOptions {
   readonly resolver: Resolver;
   readonly challenge: CaaQuestion['method'];
+  /** Whether a record for this account should be there: SET_CAA. */
+  readonly pins?: boolean;
   /** By which names the CA goes in CAA; empty where that cannot be known, and then nothing can be judged. */
   identities(signal: AbortSignal): Promise<readonly string[]>;
   /** Where the verdicts are kept for those who want to know later. */
@@ -43,30 +45,41 @@ export class CaaError extends Error {
  * waited out. The same goes for a refusal seen through an alias, beside which a record of ours may stand unseen.
  */
 export function createCaaPreflight(options: CaaPreflightOptions): CaaPreflight {
-  const { challenge: method, log, store, clock = systemClock } = options;
+  const { challenge: method, pins = false, log, store, clock = systemClock } = options;
 
   async function judge(question: CaaQuestion): Promise<string | undefined> {
     const { domain } = question;
-    const view = closestView(options.resolver);
-    let verdict: CaaVerdict;
+    let sight: CaaSight;
     try {
-      verdict = await checkCaa(view, question);
+      sight = await seeCaa(options.resolver, question, pins);
     } catch (err) {
       log.warn({ domain, err }, 'CAA cannot be looked up, the CA will see for itself');
       return undefined;
     }
-    await remember(question, verdict);
-    const { allowed, pinned, decidedBy, findings } = verdict;
-    if (allowed && (pinned || decidedBy === undefined)) return undefined;
-    const about = { domain, name: decidedBy, findings };
-    if (allowed) log.warn(about, 'CAA lets others issue as well');
-    else if (view.throughAlias())
-      log.warn(about, 'CAA seen through an alias forbids the order, trying it all the same');
-    else return explain(question, verdict);
-    return undefined;
+    await remember(question, sight);
+    const { state, verdict, cause, cure } = sight;
+    const about = { domain, name: verdict.decidedBy, findings: verdict.findings, cause, cure };
+    switch (state) {
+      case 'pinned':
+        return undefined;
+      case 'open':
+        // Nobody asked for a pin, and nothing is there that could be mistaken for one.
+        if (!pins && verdict.decidedBy === undefined) return undefined;
+        log.warn(about, 'CAA lets others issue as well');
+        return undefined;
+      case 'hidden':
+        if (verdict.allowed) log.warn(about, 'CAA cannot be seen through an alias');
+        else log.warn(about, 'CAA seen through an alias forbids the order, trying it all the same');
+        return undefined;
+      case 'forbids':
+        return `CAA at ${verdict.decidedBy} forbids a certificate for ${domain}: ${verdict.findings.join(', ')}; ${cure}`;
+    }
   }
 
-  async function remember({ domain, identities }: CaaQuestion, verdict: CaaVerdict): Promise<void> {
+  async function remember(
+    { domain, identities }: CaaQuestion,
+    { state, verdict, cause, cure }: CaaSight,
+  ): Promise<void> {
     try {
       const checkedAt = clock.now().toISOString();
       const { allowed, pinned, decidedBy, findings } = verdict;
@@ -74,7 +87,12 @@ export function createCaaPreflight(options: CaaPreflightOptions): CaaPreflight {
       const verdicts = await store.readVerdicts();
       await store.writeVerdicts({
         ...verdicts,
-        [domain]: { ...fresh, ...(decidedBy !== undefined && { decidedBy }) },
+        [domain]: {
+          ...fresh,
+          ...(decidedBy !== undefined && { decidedBy }),
+          ...(state === 'hidden' && { unsure: cause }),
+          ...(cure !== undefined && { cure }),
+        },
       });
     } catch (err) {
       log.warn({ domain, err }, 'CAA verdict not stored');
@@ -109,45 +127,4 @@ export function createCaaPreflight(options: CaaPreflightOptions): CaaPreflight {
       }
     },
   };
-}
-
-function explain(
-  { domain, identities, accountUrl, method }: CaaQuestion,
-  { decidedBy, findings }: CaaVerdict,
-) {
-  const allowing = formatCaa({
-    flags: 0,
-    tag: isWildcard(domain) ? 'issuewild' : 'issue',
-    value: `${identities[0]};accounturi=${accountUrl};validationmethods=${method}`,
-  });
-  return (
-    `CAA at ${decidedBy} forbids a certificate for ${domain}: ${findings.join(', ')}; ` +
-    `correct or remove that, or let this account issue with: ${baseOf(domain)} CAA ${allowing}`
-  );
-}
-
-/** The zones' own servers where they answer, or else the resolvers, which may remember an alias and see nothing beside it. */
-export function closestView(resolver: Resolver): Resolver & { throughAlias(): boolean } {
-  let aliased = false;
-  return {
-    throughAlias: () => aliased,
-    async resolve(name, type) {
-      const own = await askZone(resolver, name, type);
-      if (own !== undefined) return own;
-      if ((await resolver.resolve(name, 'CNAME')).length > 0) aliased = true;
-      return resolver.resolve(name, type);
-    },
-  };
-}
-
-async function askZone(
-  { authority }: Resolver,
-  ...[name, type]: Parameters<Resolver['resolve']>
-): Promise<string[] | undefined> {
-  try {
-    const views = (await authority?.viewsOf(name)) ?? [];
-    return await Promise.any(views.map((view) => view.resolve(name, type)));
-  } catch {
-    return undefined;
-  }
 }

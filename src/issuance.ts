@@ -9,6 +9,8 @@ import type { Solver } from '../acme/issuer.ts';
 import { createManager, type Manager, type ManagerOptions } from '../acme/manager.ts';
 import type { Store } from '../acme/store.ts';
 import { createTlsAlpn01Solver } from '../acme/tls-alpn01.ts';
+import { servesOn } from '../acme/urgency.ts';
+import { needsOperator } from '../dns/error.ts';
 import type { DnsProvider } from '../dns/provider.ts';
 import { createResolver, type Resolver, waitForRecords } from '../dns/resolver.ts';
 import type { Agent } from '../evidence/agent.ts';
@@ -83,6 +85,7 @@ export function createIssuance(options: IssuanceOptions): Issuance {
   const caa = createCaaPreflight({
     resolver: parts.resolver,
     challenge: config.acme.challenge,
+    pins: config.dns.setCaa,
     identities: async (signal) => {
       const { meta } = await acme.transport.directory(signal);
       // A CA that does not say its names is judged by the one that we wrote, if we wrote any.
@@ -106,7 +109,10 @@ export function createIssuance(options: IssuanceOptions): Issuance {
           } catch (err) {
             // What visitors need can be mended at any time, a certificate that has lapsed cannot: the CA decides.
             if (abort.aborted || !(await haveCertificates(names, store))) throw err;
-            log.error({ err, domains: names }, 'DNS records are not in place, renewing all the same');
+            log[needsOperator(err) ? 'warn' : 'error'](
+              { err, domains: names },
+              'DNS records are not in place, renewing all the same',
+            );
           }
           await caa.check(names, account.url, abort);
         },
@@ -125,9 +131,13 @@ export function createIssuance(options: IssuanceOptions): Issuance {
   };
 }
 
-async function haveCertificates(names: readonly Domain[], store: Store): Promise<boolean> {
+async function haveCertificates(
+  names: readonly Domain[],
+  store: Store,
+  serves: typeof servesOn = (certificate, now) => certificate !== undefined && certificate.notAfter > now,
+): Promise<boolean> {
   const now = systemClock.now();
-  const valid = (await store.readCertificates()).filter(({ notAfter }) => notAfter > now);
+  const valid = (await store.readCertificates()).filter((certificate) => serves(certificate, now));
   return names.every((name) => valid.some((certificate) => certificate.names.includes(name)));
 }
 
@@ -178,6 +188,7 @@ function createRecords(parts: Parts, acme: Acme): RecordsKeeper {
     ...(config.acme.challenge === 'dns-persist-01' && {
       persistence: (signal: AbortSignal) => persistentValidation(parts, acme, signal),
     }),
+    serves: (domains) => haveCertificates(domains, store, servesOn),
     setup: createSetup(parts, delegated ? 'auto' : mode),
     ...(delegated && { aliases: createSetup(parts, mode) }),
     ...(writes && {

@@ -1,6 +1,7 @@
 // Keeps the domains' DNS records true: before the first order, at every start, and until it has worked.
 
 import type { ChallengeType } from '../acme/issuer.ts';
+import { urgencyOfPreparation } from '../acme/urgency.ts';
 import type { DnsRecord } from '../dns/provider.ts';
 import type { DnsSettings } from './config.ts';
 import { type Clock, systemClock } from './lib/clock.ts';
@@ -31,6 +32,8 @@ export interface RecordsKeeperOptions {
   readonly aliases?: RecordsSetup;
   /** Where `setup` writes: which pins it wrote before. */
   readonly pins?: WrittenPins;
+  /** Whether visitors of all these are served, and will be for some days. Default: nobody knows, so no. */
+  serves?(domains: readonly Domain[]): Promise<boolean>;
   readonly log: Log;
   readonly clock?: Clock;
 }
@@ -86,7 +89,8 @@ export function createRecordsKeeper(options: RecordsKeeperOptions): RecordsKeepe
           return;
         } catch (err) {
           if (signal.aborted) return;
-          log.warn({ err, retryMs }, 'DNS records cannot be checked');
+          const serves = (await options.serves?.(domains).catch(() => false)) ?? false;
+          log[urgencyOfPreparation(err, serves)]({ err, retryMs }, 'DNS records cannot be checked');
           await clock.sleep(retryMs, signal).catch(() => {});
         }
       }

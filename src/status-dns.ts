@@ -1,17 +1,16 @@
 // What the status command sees in the DNS: one look, short of patience.
 
-import { type CaaVerdict, checkCaa } from '../acme/caa.ts';
 import { DnsError } from '../dns/error.ts';
 import { createResolver, waitForRecords } from '../dns/resolver.ts';
 import { createAgent } from '../evidence/agent.ts';
-import { closestView } from './caa-preflight.ts';
+import { type CaaSight, seeCaa } from './caa-sight.ts';
 import type { Config } from './config.ts';
 import type { Domain } from './lib/domain.ts';
 import { wantedAliases, wantedRecords } from './records-keeper.ts';
 
 export interface DnsLook {
-  /** Rejects with DnsError, `not-visible` where a record of ours may be hidden. */
-  caa(domain: Domain, identities: readonly string[], account: string): Promise<CaaVerdict>;
+  /** Rejects with DnsError. */
+  caa(domain: Domain, identities: readonly string[], account: string): Promise<CaaSight>;
   /** What is not there, in words; undefined if all is. Rejects with DnsError, or AgentError where the app id is unknown. */
   missing(
     domains: readonly Domain[],
@@ -35,13 +34,8 @@ export function createDnsLook(config: Config): DnsLook {
   const agent = createAgent({ timeoutMs: TIMEOUT_MS, ...(endpoint !== undefined && { endpoint }) });
   const { challenge } = acme;
   return {
-    async caa(domain, identities, accountUrl) {
-      const view = closestView(resolver);
-      const verdict = await checkCaa(view, { domain, identities, accountUrl, method: challenge });
-      if (verdict.allowed || !view.throughAlias()) return verdict;
-      const said = verdict.findings.join(', ');
-      throw new DnsError('not-visible', `what is seen through an alias may not be what the CA sees: ${said}`);
-    },
+    caa: (domain, identities, accountUrl) =>
+      seeCaa(resolver, { domain, identities, accountUrl, method: challenge }, dns.setCaa),
     async missing(domains, account, identities) {
       const wishes = {
         // Which CAA records are wanted is known once the CA has been asked for its names.

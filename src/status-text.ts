@@ -49,7 +49,8 @@ function daysUntil(time: string, now: Date): string {
 }
 
 function describeCaa(caa: CaaStatus): string {
-  if (caa.state === 'unknown') return `not known: ${caa.why}`;
+  const cure = caa.cure === undefined ? '' : `; ${caa.cure}`;
+  if (caa.state === 'unknown') return `not known: ${caa.why}${cure}`;
   const by = caa.decidedBy === undefined ? '' : ` at ${caa.decidedBy}`;
   const said = {
     pinned: `this account alone may have certificates${by}`,
@@ -57,7 +58,7 @@ function describeCaa(caa: CaaStatus): string {
     forbids: `FORBIDS the next certificate${by}`,
   }[caa.state];
   const findings = caa.findings.length > 0 ? `: ${caa.findings.join(', ')}` : '';
-  return `${said}${findings} (seen ${caa.at})`;
+  return `${said}${findings}${cure} (seen ${caa.at})`;
 }
 
 function describeRecords(records: RecordsStatus): string {

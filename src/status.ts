@@ -3,7 +3,7 @@
 import { entryFor } from '../acme/ledger.ts';
 import { planFor } from '../acme/plan.ts';
 import { pick } from '../acme/selection.ts';
-import { createStore, type Store } from '../acme/store.ts';
+import { createStore, type Store, type StoredVerdict } from '../acme/store.ts';
 import { type Config, ConfigError, readConfig } from './config.ts';
 import type { Certificate } from './lib/certificate.ts';
 import type { Domain } from './lib/domain.ts';
@@ -41,11 +41,13 @@ export interface DomainStatus {
 
 /** `at` is when it was looked at. */
 export type CaaStatus =
-  | { readonly state: 'unknown'; readonly why: string }
+  | { readonly state: 'unknown'; readonly why: string; readonly cure?: string | undefined }
   | {
       readonly state: 'pinned' | 'open' | 'forbids';
       readonly decidedBy: string | undefined;
       readonly findings: readonly string[];
+      /** What to do about it, unless it is pinned. */
+      readonly cure?: string | undefined;
       readonly at: string;
     };
 
@@ -193,17 +195,22 @@ function isInForce({ names, notBefore, notAfter }: Certificate, domain: Domain, 
 async function caaOf(domain: Domain, { store, look, account, now }: Shared): Promise<CaaStatus> {
   const stored = (await store.readVerdicts())[domain];
   if (stored === undefined) return { state: 'unknown', why: 'not looked at before an order yet' };
-  let seen: Pick<typeof stored, 'allowed' | 'pinned' | 'decidedBy' | 'findings' | 'checkedAt'> = stored;
-  if (look !== undefined && account !== undefined) {
-    try {
-      const { allowed, pinned, decidedBy, findings } = await look.caa(domain, stored.identities, account);
-      seen = { allowed, pinned, decidedBy, findings: [...findings], checkedAt: now.toISOString() };
-    } catch (error) {
-      return { state: 'unknown', why: (error as Error).message };
-    }
+  if (look === undefined || account === undefined) return asStored(stored);
+  try {
+    const { state, verdict, cause = '', cure } = await look.caa(domain, stored.identities, account);
+    const { decidedBy, findings } = verdict;
+    if (state === 'hidden') return { state: 'unknown', why: cause, cure };
+    return { state, decidedBy, findings, cure, at: now.toISOString() };
+  } catch (error) {
+    return { state: 'unknown', why: (error as Error).message };
   }
-  const { allowed, pinned, decidedBy, findings, checkedAt: at } = seen;
-  return { state: allowed ? (pinned ? 'pinned' : 'open') : 'forbids', decidedBy, findings, at };
+}
+
+/** As it was judged when it was looked at last. */
+function asStored(stored: StoredVerdict): CaaStatus {
+  const { allowed, pinned, decidedBy, findings, unsure, cure, checkedAt: at } = stored;
+  if (unsure !== undefined) return { state: 'unknown', why: unsure, cure };
+  return { state: allowed ? (pinned ? 'pinned' : 'open') : 'forbids', decidedBy, findings, cure, at };
 }
 
 async function recordsOf(names: readonly Domain[], { store, look, account }: Shared): Promise<RecordsStatus> {

@@ -96,9 +96,9 @@ test('every dependency is argued for, and none that is gone', () => {
 });
 
 test('the exit codes in the README are those of the program', () => {
-  const codes = [...read('src/main.ts').matchAll(/^ {2}(?:ok|failed|usage|configuration): (\d+),$/gm)].map(
-    ([, n]) => n,
-  );
+  const codes = [
+    ...read('src/command-line.ts').matchAll(/^ {2}(?:ok|failed|usage|configuration): (\d+),$/gm),
+  ].map(([, n]) => n);
   const table = /\| Exit code \| Meaning \|\n(.*?)\n\n/s.exec(read('README.md'))![1]!;
   assert.deepEqual(
     [...table.matchAll(/^\| (\d+) \|/gm)].map(([, n]) => n),

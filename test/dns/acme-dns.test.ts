@@ -59,7 +59,7 @@ test('a failing server is asked again, a wrong password is told as that and neve
   assert.deepEqual(texts(), ['a'.repeat(43)]);
   double.misbehave({ status: 401, body: 'not another-password' });
   await assert.rejects(open('another-password').add(challenge('a')), (error: Error & { code?: string }) => {
-    return error.code === 'unauthorized' && !inspect(error, { depth: 9 }).includes('another-password');
+    return error.code === 'credentials-refused' && !inspect(error, { depth: 9 }).includes('another-password');
   });
 });
 

@@ -51,7 +51,7 @@ test('a failing server is asked again, a refusing one is not, and no error shows
   double.misbehave({ status: 401, body: `no pass-word-1 ${basic}` });
   await assert.rejects(provider.add(challenge), (error: Error & { code?: string }) => {
     const all = inspect(error, { depth: 9, showHidden: true });
-    return error.code === 'unauthorized' && !all.includes('pass-word-1') && !all.includes(basic);
+    return error.code === 'credentials-refused' && !all.includes('pass-word-1') && !all.includes(basic);
   });
   assert.equal(double.journal.length, 4);
 });

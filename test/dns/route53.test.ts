@@ -36,7 +36,7 @@ test('with a role the key is used for nothing but to assume it, once while it la
 test('a role that may not be assumed is told as that, without the key', async () => {
   const { double, provider } = await begin({}, { AWS_ROLE_ARN: 'arn:aws:iam::123456789012:role/other' });
   await assert.rejects(provider.add(text('one')), (error: Error & { code?: string }) => {
-    assert.equal(error.code, 'unauthorized');
+    assert.equal(error.code, 'permission-missing');
     assert.match(error.message, /role\/other.*AccessDenied/);
     return !error.message.includes(double.token);
   });

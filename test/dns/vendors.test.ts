@@ -345,7 +345,10 @@ for (const vendor of vendors) {
       const { double } = await begin();
       const stranger = vendor.open({ ...double, token: 'not-the-token' }, swift);
       const error = await failure(stranger.list('app.example.com', 'TXT'));
-      assert.equal(error.code, 'unauthorized');
+      assert.equal(error.code, 'credentials-refused');
+      assert.ok(error.variable !== undefined && error.message.includes(error.variable), error.message);
+      assert.match(error.message, /wrong, expired or revoked: make it anew at https:\/\/\S+/);
+      assert.ok(!error.message.includes('not-the-token'));
       assert.equal(double.journal.length, 1);
     });
 

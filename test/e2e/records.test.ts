@@ -50,3 +50,39 @@ test('a foreign text where the gateway looks stops the first order, and no renew
     await api.stop();
   }
 });
+
+test('a wrong token is an error with the setting and the cure while nothing is in force, and a warning once something is', async () => {
+  await using world = await createWorld();
+  await using app = await startApp('hello');
+  const wrong = 'a-token-that-the-api-does-not-know';
+  const api = await startCloudflareDouble({ zones: { 'example.com': [] }, dns: world.pebble.dns });
+  try {
+    const settings = {
+      CLOUDFLARE_API_TOKEN: api.token,
+      CLOUDFLARE_BASE_URL: api.url,
+      DOMAIN: domain,
+      TARGET_ENDPOINT: app.url,
+    };
+    const assertSaid = ({ level, err }: { level: string; err?: unknown }, as: string) => {
+      const { message, code } = err as { message: string; code: string };
+      assert.deepEqual([level, code], [as, 'credentials-refused']);
+      assert.match(
+        message,
+        /CLOUDFLARE_API_TOKEN is wrong, expired or revoked: make it anew at https:\/\/dash\./,
+      );
+      assert.match(message, /Zone: DNS: Edit/);
+    };
+    const first = world.start({ ...settings, CLOUDFLARE_API_TOKEN: wrong });
+    assertSaid(await first.waitFor('certificate cannot be ordered yet'), 'error');
+    await first.stop();
+    const second = world.start(settings);
+    await second.waitFor('ready');
+    await second.stop();
+    const third = world.start({ ...settings, CLOUDFLARE_API_TOKEN: wrong });
+    assertSaid(await third.waitFor('DNS records cannot be checked'), 'warn');
+    await third.stop();
+    for (const { log } of [first, second, third]) assert.ok(!JSON.stringify(log).includes(wrong));
+  } finally {
+    await api.stop();
+  }
+});

@@ -66,7 +66,13 @@ test('beside a running ingress it says certificate, next renewal, CAA and record
     );
     assert.equal(offline.code, 0);
     assert.match(offline.text, /records +not known: the DNS was not asked/);
-    assert.match(offline.text, /CAA +others may have .* \(seen 20/, 'as it was before the order');
+    // As it was before the order, and in the words of the log.
+    const told = await ingress.waitFor('CAA cannot be seen through an alias');
+    assert.match(String(told.cause), /^app\.example\.com is an alias, /);
+    assert.ok(
+      offline.text.includes(`  CAA           not known: ${told.cause}; ${told.cure}\n`),
+      offline.text,
+    );
     for (const { text } of [good, offline]) assert.doesNotMatch(text, /PRIVATE/);
   } finally {
     await api.stop();

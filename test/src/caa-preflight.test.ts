@@ -7,6 +7,7 @@ import { DnsError } from '../../dns/error.ts';
 import type { RecordType } from '../../dns/provider.ts';
 import type { Resolver } from '../../dns/resolver.ts';
 import { createCaaPreflight } from '../../src/caa-preflight.ts';
+import { seeCaa } from '../../src/caa-sight.ts';
 import { type Domain, parseDomain } from '../../src/lib/domain.ts';
 import { freshFolder, recordedLog } from '../acme/support.ts';
 
@@ -24,13 +25,19 @@ const zoneServers = (zone: Zone): Pick<Resolver, 'authority'> => ({
   authority: { viewsOf: async () => [{ server: 'ns.example.com', resolve: answering(zone) }] },
 });
 
-async function stage(t: TestContext, resolver: Resolver, identities: readonly string[] = ['ca.example']) {
+async function stage(
+  t: TestContext,
+  resolver: Resolver,
+  identities: readonly string[] = ['ca.example'],
+  pins = false,
+) {
   const { log, lines } = recordedLog();
   const directoryUrl = 'https://ca.example/dir';
   const store = await createStore({ stateDir: await freshFolder(t), directoryUrl });
   const preflight = createCaaPreflight({
     resolver,
     challenge: 'dns-01',
+    pins,
     identities: async () => identities,
     store,
     log,
@@ -109,6 +116,40 @@ test('a refusal seen only through an alias is no refusal, for the pin beside the
   });
   await check();
   assert.deepEqual(warnings(), ['CAA seen through an alias forbids the order, trying it all the same']);
+});
+
+test('a pin that is hidden beside an alias is told as that, with cause and cure, and the status says the same', async (t) => {
+  // The gateway's own CAA shows up in place of what is beside the alias.
+  const followed = answering({
+    'CNAME app.example.com': ['gateway.example.net'],
+    'CAA app.example.com': ['0 issue "ca.example"'],
+  });
+  const { check, lines, store } = await stage(t, { resolve: followed }, ['ca.example'], true);
+  await check();
+  const [line, ...others] = lines;
+  assert.deepEqual(others, []);
+  assert.deepEqual([line?.level, line?.msg], ['warn', 'CAA cannot be seen through an alias']);
+  assert.match(
+    String(line?.cause),
+    /^app\.example\.com is an alias, and resolvers that follow it see CAA of what/,
+  );
+  assert.match(String(line?.cure), /port 53, or look there yourself: dig CAA app\.example\.com @/);
+  assert.ok(String(line?.cure).endsWith(pin));
+  const question = { domain: app, identities: ['ca.example'], accountUrl, method: 'dns-01' } as const;
+  const sight = await seeCaa({ resolve: followed }, question, true);
+  assert.deepEqual([sight.state, sight.cause, sight.cure], ['hidden', line?.cause, line?.cure]);
+  const stored = (await store.readVerdicts())[app];
+  assert.deepEqual([stored?.unsure, stored?.cure], [line?.cause, line?.cure]);
+});
+
+test('with SET_CAA, no record anywhere is told, with the one to add', async (t) => {
+  const { check, lines } = await stage(t, { resolve: answering({}) }, ['ca.example'], true);
+  await check();
+  assert.deepEqual(
+    lines.map(({ level, msg }) => [level, msg]),
+    [['warn', 'CAA lets others issue as well']],
+  );
+  assert.equal(lines[0]?.cure, `add app.example.com CAA ${pin}`);
 });
 
 test("the zone's own servers are believed before resolvers, about a pin beside an alias and about a refusal", async (t) => {

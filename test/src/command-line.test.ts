@@ -3,7 +3,7 @@
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { readFileSync } from 'node:fs';
+import { lstatSync, readFileSync, realpathSync } from 'node:fs';
 import { test } from 'node:test';
 import { fileURLToPath } from 'node:url';
 
@@ -71,6 +71,38 @@ test('help is given on stdout wherever it is asked for, whatever the environment
   for (const name of ['serve', 'status', 'rollover', 'demo', 'version', 'help']) {
     assert.match(out, new RegExp(`^ {2}${name} +\\w`, 'm'));
   }
+});
+
+/** A Node of this version that cannot read TypeScript, as far as the program can tell. */
+const pretending = (node: string) => [
+  '--no-strip-types',
+  '--import',
+  `data:text/javascript,Object.defineProperty(process,"versions",{value:{...process.versions,node:"${node}"}})`,
+];
+
+test('a Node that is too old is told in one line which is needed, whatever was asked for', async () => {
+  for (const args of [[], ['--help'], ['status']]) {
+    for (const node of ['20.20.2', '22.18.0', '24.11.9']) {
+      const { code, out, err } = await run(args, pretending(node));
+      assert.equal(
+        err,
+        `dstack-ingress needs Node 24.12 or newer, this is ${node}: npm ci brings one along, and npm start uses it\n`,
+      );
+      assert.deepEqual([code, out], [1, '']);
+    }
+  }
+});
+
+test('nothing but JavaScript is read before the version of Node is known', () => {
+  const entry = new URL('../../src/main.ts', import.meta.url);
+  assert.ok(lstatSync(entry).isSymbolicLink());
+  assert.match(realpathSync(entry), /\/src\/entry\.js$/);
+  const text = readFileSync(entry, 'utf8');
+  assert.doesNotMatch(
+    text,
+    /^import|: (string|number)|require\(/m,
+    'nothing is loaded at once, nothing has a type',
+  );
 });
 
 test('the version is printed by its command and by its flag', async () => {

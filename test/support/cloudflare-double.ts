@@ -20,8 +20,7 @@ export function startCloudflareDouble(options: DoubleOptions = {}): Promise<ApiD
 
 const answer: Answer = (call, held) => {
   const url = new URL(call.path, 'http://double');
-  if (call.headers.authorization !== `Bearer ${held.token}`)
-    return refuse(403, 10000, 'Authentication error');
+  if (call.headers.authorization !== `Bearer ${held.token}`) return refuse(403, 9109, 'Invalid access token');
   if (call.method === 'GET' && url.pathname === '/zones') return listZones(url, held);
   const [, zoneId, recordId] = /^\/zones\/([^/]+)\/dns_records(?:\/([^/]+))?$/.exec(url.pathname) ?? [];
   if (zoneId === undefined) return refuse(404, 7003, 'Could not route to the path');

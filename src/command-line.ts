@@ -1,0 +1,100 @@
+// The command line: serve (the default), status, rollover, demo, version, help.
+
+import { readFileSync } from 'node:fs';
+import {
+  type CommandName,
+  describeCommand,
+  describeCommands,
+  isCommand,
+  misuseOf,
+  unknownCommand,
+} from './usage.ts';
+
+/** What the process ends with; part of the interface, see the README. */
+export const exitCodes = {
+  ok: 0,
+  failed: 1,
+  usage: 2,
+  /** EX_CONFIG of sysexits.h. */
+  configuration: 78,
+} as const;
+
+async function main(args: readonly string[]): Promise<number> {
+  const [first = 'serve', ...rest] = args;
+  switch (first) {
+    case 'help':
+    case '--help':
+    case '-h':
+      return help(rest);
+    case 'version':
+    case '--version':
+      return print(`dstack-ingress ${version()}\n`);
+    default:
+      if (!isCommand(first)) return misused(unknownCommand(first));
+      // The demo has commands of its own, and says of each what it takes.
+      if (first !== 'demo' && rest.some(asksForHelp)) return print(describeCommand(first));
+      return run(first, rest);
+  }
+}
+
+async function run(command: CommandName, args: readonly string[]): Promise<number> {
+  const streams = { out: process.stdout, err: process.stderr };
+  if (command === 'demo') {
+    const { demo } = await import('./demo/demo.ts');
+    return demo(args, streams);
+  }
+  const misuse = misuseOf(command, args);
+  if (misuse !== undefined) return misused(misuse);
+  switch (command) {
+    case 'serve': {
+      // A worker loads its program while this process loads the rest and reads the configuration.
+      const { forkWorker } = await import('./worker-process.ts');
+      const forkedAhead = forkWorker();
+      const { serve } = await import('./serve.ts');
+      // Whatever still hangs or waits by then, a worker included, must not keep the process or the port.
+      return process.exit(await serve(process.env, exitCodes, forkedAhead));
+    }
+    case 'status': {
+      const { status } = await import('./status.ts');
+      const asked = { json: args.includes('--json'), offline: args.includes('--offline') };
+      return status(asked, process.env, streams, exitCodes);
+    }
+    case 'rollover': {
+      const { rollover } = await import('./rollover.ts');
+      return rollover(process.env, streams, exitCodes);
+    }
+  }
+}
+
+async function help([command]: readonly string[]): Promise<number> {
+  if (command === undefined || asksForHelp(command)) return print(describeCommands());
+  if (!isCommand(command)) return misused(unknownCommand(command));
+  return command === 'demo' ? run('demo', ['--help']) : print(describeCommand(command));
+}
+
+function asksForHelp(arg: string): boolean {
+  return arg === '--help' || arg === '-h' || arg === 'help';
+}
+
+function print(text: string): number {
+  process.stdout.write(text);
+  return exitCodes.ok;
+}
+
+function misused(text: string): number {
+  process.stderr.write(text);
+  return exitCodes.usage;
+}
+
+declare const BUILD_VERSION: string | undefined;
+
+/** Fixed when the program is bundled; from source it is what package.json says. */
+function version(): string {
+  if (typeof BUILD_VERSION === 'string') return BUILD_VERSION;
+  const manifest = JSON.parse(readFileSync(new URL('../package.json', import.meta.url), 'utf8')) as {
+    version: string;
+  };
+  return `${manifest.version} (from source)`;
+}
+
+process.exitCode = await main(process.argv.slice(2));
