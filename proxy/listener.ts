@@ -9,6 +9,7 @@ import type { Log } from '../src/lib/log.ts';
 import type { AccessLog } from './access-log.ts';
 import { type Connection, defaultLimits, type ListenerLimits, type ProxyContext } from './connection.ts';
 import { createDeadlines, type Deadline } from './deadlines.ts';
+import { serverNameOf } from './http1/authority.ts';
 import { createHttp2Acceptor } from './http2.ts';
 import { fieldLimitsOf } from './http2-fields.ts';
 import { createHttp2Upstreams } from './http2-upstream.ts';
@@ -259,7 +260,8 @@ export function createListener(options: ListenerOptions): Listener {
   }
 
   function secured(socket: TLSSocket) {
-    const serverName = (socket.servername || '').toString().toLowerCase();
+    // RFC 6066 §3: a name without a final dot; many send the one that was typed.
+    const serverName = serverNameOf((socket.servername || '').toString());
     // Half-closes of tunnels are passed on, so none may be answered unasked; before the handshake the end is the end.
     socket.allowHalfOpen = true;
     if (socket.alpnProtocol === ACME_TLS) {

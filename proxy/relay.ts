@@ -15,6 +15,7 @@ import {
   requestHeadText,
   trailerText,
 } from './headers.ts';
+import { parseHost, sameAuthority } from './http1/authority.ts';
 import {
   type BodyReader,
   beginBody,
@@ -25,7 +26,6 @@ import {
   INCOMPLETE,
   type MessageHead,
   nameAt,
-  parseHost,
   parseReplyHead,
   parseRequestHead,
   REFUSED,
@@ -351,11 +351,12 @@ function beginExchange(relay: Relay, head: MessageHead) {
   relay.keepAlive = !relay.shared.draining && !head.close && (head.minor === 1 || head.keepAlive);
   relay.upgrading = asksForUpgrade(head) ? switchAskedBy(head) : undefined;
   beginRequestBody(relay.request, head);
-  if (head.host !== relay.hostText) noteHost(relay, head.host);
+  const hostText = head.hasHost ? head.host : hostWithoutField(head, relay);
+  if (hostText !== relay.hostText) noteHost(relay, hostText);
   const { host, access } = relay;
-  if (access !== undefined) access.host = host ?? head.host;
+  if (access !== undefined) access.host = host ?? hostText;
   if (host === undefined) return refuse(relay, 'bad-request', 'the Host is malformed');
-  const target = originForm(head, host);
+  const target = originForm(head, hostText);
   if (target === undefined) return refuse(relay, 'bad-request', 'the request target does not fit');
   if (head.method === 'CONNECT' || head.method === 'TRACE')
     return refuse(relay, 'method-refused', head.method);
@@ -387,16 +388,23 @@ function noteHost(relay: Relay, hostText: string) {
 }
 
 /** RFC 9112 §3.2: origin-form as it is, absolute-form if it names the same host, asterisk-form for OPTIONS. */
-function originForm(head: MessageHead, host: string): string | undefined {
+function originForm(head: MessageHead, hostText: string): string | undefined {
   const { target, method } = head;
   if (target.startsWith('/')) return target;
   if (target === '*') return method === 'OPTIONS' ? target : undefined;
   // CONNECT has a form of its own, and is refused for itself.
   if (method === 'CONNECT') return target;
-  const absolute = /^https?:\/\/([^/?]+)(\/[^?]*)?(\?.*)?$/i.exec(target);
-  if (absolute === null || absolute[1]!.toLowerCase() !== head.host.toLowerCase()) return undefined;
-  if (parseHost(absolute[1]!) !== host) return undefined;
-  return `${absolute[2] ?? '/'}${absolute[3] ?? ''}`;
+  const absolute = ABSOLUTE_FORM.exec(target);
+  if (absolute === null || !sameAuthority(absolute[2]!, hostText, absolute[1]!.toLowerCase()))
+    return undefined;
+  return `${absolute[3] ?? '/'}${absolute[4] ?? ''}`;
+}
+
+const ABSOLUTE_FORM = /^(https?):\/\/([^/?]+)(\/[^?]*)?(\?.*)?$/i;
+
+/** HTTP/1.0 without Host: a target in absolute form names the host, and otherwise the handshake did. */
+function hostWithoutField({ target }: MessageHead, { connection }: Relay): string {
+  return ABSOLUTE_FORM.exec(target)?.[2] ?? connection.serverName;
 }
 
 function localHandlerOf(handlers: readonly LocalHandler[], path: string): LocalHandler | undefined {
@@ -443,7 +451,9 @@ function forward(relay: Relay, head: MessageHead, target: string, settings: Upst
   relay.settings = settings;
   // No connection of HTTP/2 becomes another protocol's (RFC 9113 §8.6).
   if (speaksHttp2(settings.protocol)) relay.upgrading = undefined;
-  relay.requestText = requestHeadText(head, target, own, relay.upgrading !== undefined);
+  // RFC 9112 §3.2: what leaves is HTTP/1.1, which has a Host.
+  const hosted = head.hasHost ? own : `Host: ${relay.hostText}\r\n${own}`;
+  relay.requestText = requestHeadText(head, target, hosted, relay.upgrading !== undefined);
   relay.requestNominated = head.nominated;
   if (settings.protocol === 'tcp') return replyCode(relay, 'misdirected');
   // The upstream's connect timeout counts from here, and the other clocks from when it is connected.

@@ -2,6 +2,7 @@
 
 import { X509Certificate } from 'node:crypto';
 import { createSecureContext, type SecureContext, type TLSSocket, type TlsOptions } from 'node:tls';
+import { serverNameOf } from './http1/authority.ts';
 import { coveredBy } from './routes.ts';
 
 export interface ServedCertificate {
@@ -102,7 +103,7 @@ export function createSecureContexts(options: SecureContextsOptions): SecureCont
       if (certificate === undefined) challenges.delete(domain);
       else challenges.set(domain, load({ names: [domain], chain: certificate.cert, key: certificate.key }));
     },
-    namesFor: (serverName) => find(serverName.toLowerCase())?.names,
+    namesFor: (serverName) => find(serverNameOf(serverName))?.names,
     serverOptions: {
       minVersion: 'TLSv1.2',
       ciphers: CIPHERS,
@@ -119,8 +120,9 @@ export function createSecureContexts(options: SecureContextsOptions): SecureCont
     this: Handshake,
     { servername, protocols }: { servername: string; protocols: string[] },
   ): string | undefined {
+    const name = serverNameOf(servername);
     if (protocols.includes(ACME_TLS)) {
-      const challenge = challenges.get(servername.toLowerCase());
+      const challenge = challenges.get(name);
       // RFC 8737 §3: without a challenge under way the protocol is not spoken.
       if (challenge === undefined && findChallenge === undefined) return undefined;
       this[challengeOf] = challenge ?? elsewhere;
@@ -129,7 +131,7 @@ export function createSecureContexts(options: SecureContextsOptions): SecureCont
       return ACME_TLS;
     }
     const agreed = alpn.find((protocol) => protocols.includes(protocol));
-    if (agreed !== undefined || !takesAnyProtocol(servername.toLowerCase())) return agreed;
+    if (agreed !== undefined || !takesAnyProtocol(name)) return agreed;
     return protocols[0];
   }
 
@@ -138,7 +140,7 @@ export function createSecureContexts(options: SecureContextsOptions): SecureCont
     serverName: string,
     done: (error: Error | null, context?: SecureContext) => void,
   ): void {
-    const name = serverName.toLowerCase();
+    const name = serverNameOf(serverName);
     const challenge = this[challengeOf];
     // Without any context OpenSSL has no certificate to show, and says so with an alert.
     if (challenge === elsewhere) askElsewhere(name, done);
