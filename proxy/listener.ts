@@ -13,6 +13,7 @@ import { serverNameOf } from './http1/authority.ts';
 import { createHttp2Acceptor } from './http2.ts';
 import { fieldLimitsOf } from './http2-fields.ts';
 import { createHttp2Upstreams } from './http2-upstream.ts';
+import { createFailedHandshakes } from './listener/failed-handshakes.ts';
 import { createProxyHeaderReader } from './proxy-protocol.ts';
 import { createHttp1Acceptor } from './relay.ts';
 import { createRoster, type RosterMember } from './roster.ts';
@@ -114,6 +115,11 @@ export function createListener(options: ListenerOptions): Listener {
     // What is spliced may speak any protocol that client and upstream agree on.
     takesAnyProtocol: (serverName) => /^(?:tcp|auto)$/.test(routes.find(serverName, '/')?.protocol ?? ''),
   });
+  const handshakes = createFailedHandshakes({
+    isServed: (serverName) => contexts.namesFor(serverName) !== undefined,
+    now: deadlines.now,
+    log,
+  });
   const upstreams = createUpstreams({ deadlines, upstreamCa: options.upstreamCa, log });
   const http2Upstreams = createHttp2Upstreams({ deadlines, upstreams, fieldLimits: fieldLimitsOf(limits) });
   let routes = createRouteTable([]);
@@ -160,10 +166,7 @@ export function createListener(options: ListenerOptions): Listener {
       ...(options.ticketKeys === undefined ? {} : { ticketKeys: options.ticketKeys }),
     });
     created.on('secureConnection', secured);
-    created.on('tlsClientError', (error, socket) => {
-      log.debug({ err: error }, 'handshake failed');
-      socket.destroy();
-    });
+    created.on('tlsClientError', handshakes.failed);
     return created;
   }
 
@@ -271,6 +274,7 @@ export function createListener(options: ListenerOptions): Listener {
     const certificateNames = contexts.namesFor(serverName);
     // A resumed session shows no certificate: it must not outlive the name's being served.
     if (certificateNames === undefined) {
+      handshakes.noteUnknown(serverName);
       socket.destroy();
       return;
     }
