@@ -35,6 +35,9 @@ export interface SecureContexts {
 /** RFC 8737 §6.2. */
 export const ACME_TLS = 'acme-tls/1';
 
+/** Understood whatever is offered: who knows nothing newer reads evidence, or is told what is wanted. */
+const HTTP1 = ['http/1.1', 'http/1.0'];
+
 // AEAD with forward secrecy only: Node's own TLS 1.2 list still has CBC, CCM and ARIA.
 const CIPHERS = [
   'TLS_AES_128_GCM_SHA256',
@@ -65,7 +68,7 @@ const challengeOf = Symbol('challenge');
 const elsewhere = Symbol('perhaps another instance has the challenge');
 
 export interface SecureContextsOptions {
-  /** In order of preference. */
+  /** In order of preference. A client that knows HTTP/1 alone is served over that, here or not. */
   readonly alpn: readonly string[];
   /** Whether this name's clients may choose a protocol that is not in `alpn`; otherwise the handshake fails. */
   readonly takesAnyProtocol: (serverName: string) => boolean;
@@ -131,8 +134,10 @@ export function createSecureContexts(options: SecureContextsOptions): SecureCont
       return ACME_TLS;
     }
     const agreed = alpn.find((protocol) => protocols.includes(protocol));
-    if (agreed !== undefined || !takesAnyProtocol(name)) return agreed;
-    return protocols[0];
+    if (agreed !== undefined) return agreed;
+    if (takesAnyProtocol(name)) return protocols[0];
+    // Node has no answer that goes on without a protocol: undefined is an alert (RFC 7301 §3.2).
+    return HTTP1.find((protocol) => protocols.includes(protocol));
   }
 
   function SNICallback(
