@@ -98,8 +98,9 @@ export interface MessageHead {
   /** -1: none given. */
   contentLength: number;
   chunked: boolean;
-  /** Of a request: the field's value as sent. */
+  /** Of a request: the field's value as sent, and whether there was one, without which only HTTP/1.0 may be. */
   host: string;
+  hasHost: boolean;
   /** Connection options (RFC 9110 §7.6.1). */
   close: boolean;
   keepAlive: boolean;
@@ -129,6 +130,7 @@ export function createMessageHead(): MessageHead {
     contentLength: -1,
     chunked: false,
     host: '',
+    hasHost: false,
     close: false,
     keepAlive: false,
     upgrade: false,
@@ -214,18 +216,6 @@ export function lowerName(head: MessageHead, line: number): string {
   return nameById[head.lines[line * LINE + 4]!] ?? nameAt(head, line).toLowerCase();
 }
 
-// Labels, an IPv4 address or a bracketed IPv6 address, then perhaps a port. Narrower than RFC 3986 §3.2.2 on purpose:
-// nothing else names a host that could be served.
-const HOST = /^([a-z0-9_](?:[a-z0-9._-]*[a-z0-9_])?\.?|\[[0-9a-f:.]+\])(?::(\d{1,5}))?$/i;
-
-/** The host of a Host field or :authority: lower case, without port and final dot. Undefined: malformed. */
-export function parseHost(value: string): string | undefined {
-  const match = HOST.exec(value);
-  if (match === null || Number(match[2] ?? 0) > 65_535) return undefined;
-  const host = match[1]!.toLowerCase();
-  return host.endsWith('.') ? host.slice(0, -1) : host;
-}
-
 const CR = 13;
 const LF = 10;
 const SP = 32;
@@ -279,6 +269,7 @@ function reset(head: MessageHead): void {
   head.contentLength = -1;
   head.chunked = false;
   head.host = '';
+  head.hasHost = false;
   head.close = false;
   head.keepAlive = false;
   head.upgrade = false;
@@ -473,8 +464,10 @@ function readRequestFields(head: MessageHead): boolean {
       head.expectsContinue = true;
     } else if (!readSharedField(head, id, line)) return false;
   }
-  // RFC 9112 §3.2; of HTTP/1.0 too, for nothing could be routed without it.
-  if (hosts !== 1) return refused(head, 'bad-request', hosts === 0 ? 'no Host' : 'more than one Host');
+  head.hasHost = hosts === 1;
+  // RFC 9112 §3.2: HTTP/1.0 knew of none.
+  if (hosts > 1) return refused(head, 'bad-request', 'more than one Host');
+  if (hosts === 0 && head.minor === 1) return refused(head, 'bad-request', 'no Host');
   return framingIsClear(head);
 }
 

@@ -5,7 +5,8 @@ import type { Connection, ProxyContext } from './connection.ts';
 import type { FaultCode } from './errors.ts';
 import type { ForwardedBefore } from './headers.ts';
 import { createField, type HeaderField } from './hpack.ts';
-import { isToken, parseHost } from './http1.ts';
+import { parseHost, sameAuthority } from './http1/authority.ts';
+import { isToken } from './http1.ts';
 import type { Http2Stream } from './http2-connection.ts';
 import { fieldKind, kindOf } from './http2-fields.ts';
 import type { UpstreamSettings } from './routes.ts';
@@ -191,7 +192,7 @@ function judge(ended: boolean): Http2Request | FaultCode | 'malformed' {
   // RFC 9113 §8.3.1: Host must not differ from :authority, which a client may leave to Host alone.
   const asked = authority ?? host;
   if (asked === undefined || asked === '') return 'malformed';
-  if (host !== undefined && host.toLowerCase() !== asked.toLowerCase()) return 'bad-request';
+  if (host !== undefined && host !== asked && !sameAuthority(host, asked, scheme)) return 'bad-request';
   const parsed = parseHost(asked);
   if (parsed === undefined) return 'bad-request';
   const contentLength = length === undefined ? -1 : Number(length);

@@ -9,9 +9,11 @@ import type { Log } from '../src/lib/log.ts';
 import type { AccessLog } from './access-log.ts';
 import { type Connection, defaultLimits, type ListenerLimits, type ProxyContext } from './connection.ts';
 import { createDeadlines, type Deadline } from './deadlines.ts';
+import { serverNameOf } from './http1/authority.ts';
 import { createHttp2Acceptor } from './http2.ts';
 import { fieldLimitsOf } from './http2-fields.ts';
 import { createHttp2Upstreams } from './http2-upstream.ts';
+import { createFailedHandshakes } from './listener/failed-handshakes.ts';
 import { createProxyHeaderReader } from './proxy-protocol.ts';
 import { createHttp1Acceptor } from './relay.ts';
 import { createRoster, type RosterMember } from './roster.ts';
@@ -118,6 +120,11 @@ export function createListener(options: ListenerOptions): Listener {
     // What is spliced may speak any protocol that client and upstream agree on.
     takesAnyProtocol: (serverName) => /^(?:tcp|auto)$/.test(routes.find(serverName, '/')?.protocol ?? ''),
   });
+  const handshakes = createFailedHandshakes({
+    isServed: (serverName) => contexts.namesFor(serverName) !== undefined,
+    now: deadlines.now,
+    log,
+  });
   const upstreams = createUpstreams({ deadlines, upstreamCa: options.upstreamCa, log });
   const http2Upstreams = createHttp2Upstreams({ deadlines, upstreams, fieldLimits: fieldLimitsOf(limits) });
   let routes = createRouteTable([]);
@@ -164,10 +171,7 @@ export function createListener(options: ListenerOptions): Listener {
       ...(options.ticketKeys === undefined ? {} : { ticketKeys: options.ticketKeys }),
     });
     created.on('secureConnection', secured);
-    created.on('tlsClientError', (error, socket) => {
-      log.debug({ err: error }, 'handshake failed');
-      socket.destroy();
-    });
+    created.on('tlsClientError', handshakes.failed);
     return created;
   }
 
@@ -266,8 +270,9 @@ export function createListener(options: ListenerOptions): Listener {
   }
 
   function secured(socket: TLSSocket) {
-    const serverName = (socket.servername || '').toString().toLowerCase();
     forbidRenegotiation(socket);
+    // RFC 6066 §3: a name without a final dot; many send the one that was typed.
+    const serverName = serverNameOf((socket.servername || '').toString());
     // Half-closes of tunnels are passed on, so none may be answered unasked; before the handshake the end is the end.
     socket.allowHalfOpen = true;
     if (socket.alpnProtocol === ACME_TLS) {
@@ -277,6 +282,7 @@ export function createListener(options: ListenerOptions): Listener {
     const certificateNames = contexts.namesFor(serverName);
     // A resumed session shows no certificate: it must not outlive the name's being served.
     if (certificateNames === undefined) {
+      handshakes.noteUnknown(serverName);
       socket.destroy();
       return;
     }

@@ -3,6 +3,7 @@
 import { createServer, type IncomingMessage, type ServerResponse } from 'node:http';
 import type { Log } from '../src/lib/log.ts';
 import { type FaultCode, faultReply } from './errors.ts';
+import { parseHost } from './http1/authority.ts';
 import { createRouteTable, type Route } from './routes.ts';
 
 export interface PlainHttpOptions {
@@ -144,7 +145,7 @@ export function createPlainHttp(options: PlainHttpOptions): PlainHttp {
 }
 
 const LABEL = '[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?';
-const HOST = new RegExp(`^(${LABEL}(?:\\.${LABEL})*)\\.?(:\\d{1,5})?$`, 'i');
+const NAME = new RegExp(`^${LABEL}(?:\\.${LABEL})*$`);
 
 /**
  * The name in the one Host field, lower case and without port. A wildcard route takes any first label: one with a `#` or
@@ -153,5 +154,6 @@ const HOST = new RegExp(`^(${LABEL}(?:\\.${LABEL})*)\\.?(:\\d{1,5})?$`, 'i');
 function hostOf({ rawHeaders }: IncomingMessage): string | undefined {
   const hosts = rawHeaders.filter((_, i) => i % 2 === 1 && /^host$/i.test(rawHeaders[i - 1]!));
   if (hosts.length !== 1) return undefined;
-  return HOST.exec(hosts[0]!)?.[1]?.toLowerCase();
+  const host = parseHost(hosts[0]!);
+  return host !== undefined && NAME.test(host) ? host : undefined;
 }

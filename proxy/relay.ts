@@ -18,6 +18,7 @@ import {
   requestHeadText,
   trailerText,
 } from './headers.ts';
+import { parseHost, sameAuthority } from './http1/authority.ts';
 import {
   type BodyReader,
   beginBody,
@@ -28,7 +29,6 @@ import {
   INCOMPLETE,
   type MessageHead,
   nameAt,
-  parseHost,
   parseReplyHead,
   parseRequestHead,
   REFUSED,
@@ -364,13 +364,14 @@ function beginExchange(relay: Relay, head: MessageHead) {
   relay.keepAlive = !relay.shared.draining && !head.close && (head.minor === 1 || head.keepAlive);
   relay.upgrading = asksForUpgrade(head) ? switchAskedBy(head) : undefined;
   beginRequestBody(relay.request, head);
-  if (head.host !== relay.hostText) noteHost(relay, head.host);
+  const hostText = head.hasHost ? head.host : hostWithoutField(head, relay);
+  if (hostText !== relay.hostText) noteHost(relay, hostText);
   const { host, access } = relay;
-  if (access !== undefined) access.host = host ?? head.host;
+  if (access !== undefined) access.host = host ?? hostText;
   const { asked } = relay.shared;
   asked.method = head.method;
   asked.host = host;
-  asked.path = host === undefined ? undefined : originForm(head, host);
+  asked.path = host === undefined ? undefined : originForm(head, hostText);
   asked.contentLength = head.contentLength;
   const decision = decide(asked, relay.hostCovered, context);
   if (isRefusal(decision)) return refuseHead(relay, head, decision);
@@ -406,16 +407,23 @@ function noteHost(relay: Relay, hostText: string) {
 }
 
 /** RFC 9112 §3.2: origin-form as it is, absolute-form if it names the same host, asterisk-form for OPTIONS. */
-function originForm(head: MessageHead, host: string): string | undefined {
+function originForm(head: MessageHead, hostText: string): string | undefined {
   const { target, method } = head;
   if (target.startsWith('/')) return target;
   if (target === '*') return method === 'OPTIONS' ? target : undefined;
   // CONNECT has a form of its own, and is refused for itself.
   if (method === 'CONNECT') return target;
-  const absolute = /^https?:\/\/([^/?]+)(\/[^?]*)?(\?.*)?$/i.exec(target);
-  if (absolute === null || absolute[1]!.toLowerCase() !== head.host.toLowerCase()) return undefined;
-  if (parseHost(absolute[1]!) !== host) return undefined;
-  return `${absolute[2] ?? '/'}${absolute[3] ?? ''}`;
+  const absolute = ABSOLUTE_FORM.exec(target);
+  if (absolute === null || !sameAuthority(absolute[2]!, hostText, absolute[1]!.toLowerCase()))
+    return undefined;
+  return `${absolute[3] ?? '/'}${absolute[4] ?? ''}`;
+}
+
+const ABSOLUTE_FORM = /^(https?):\/\/([^/?]+)(\/[^?]*)?(\?.*)?$/i;
+
+/** HTTP/1.0 without Host: a target in absolute form names the host, and otherwise the handshake did. */
+function hostWithoutField({ target }: MessageHead, { connection }: Relay): string {
+  return ABSOLUTE_FORM.exec(target)?.[2] ?? connection.serverName;
 }
 
 function localRequest(head: MessageHead, target: string, host: string) {
@@ -457,7 +465,9 @@ function forward(relay: Relay, head: MessageHead, target: string, settings: Upst
   relay.settings = settings;
   // No connection of HTTP/2 becomes another protocol's (RFC 9113 §8.6).
   if (speaksHttp2(settings.protocol)) relay.upgrading = undefined;
-  relay.requestText = requestHeadText(head, target, own, relay.upgrading !== undefined);
+  // RFC 9112 §3.2: what leaves is HTTP/1.1, which has a Host.
+  const hosted = head.hasHost ? own : `Host: ${relay.hostText}\r\n${own}`;
+  relay.requestText = requestHeadText(head, target, hosted, relay.upgrading !== undefined);
   relay.requestNominated = head.nominated;
   // The upstream's connect timeout counts from here, and the other clocks from when it is connected.
   const { totalTimeoutMs } = settings;

@@ -2,6 +2,7 @@
 
 import { X509Certificate } from 'node:crypto';
 import { createSecureContext, type SecureContext, type TLSSocket, type TlsOptions } from 'node:tls';
+import { serverNameOf } from './http1/authority.ts';
 import { coveredBy } from './routes.ts';
 
 export interface ServedCertificate {
@@ -34,6 +35,9 @@ export interface SecureContexts {
 /** RFC 8737 §6.2. */
 export const ACME_TLS = 'acme-tls/1';
 
+/** Understood whatever is offered: who knows nothing newer reads evidence, or is told what is wanted. */
+const HTTP1 = ['http/1.1', 'http/1.0'];
+
 // AEAD with forward secrecy only: Node's own TLS 1.2 list still has CBC, CCM and ARIA.
 const CIPHERS = [
   'TLS_AES_128_GCM_SHA256',
@@ -64,7 +68,7 @@ const challengeOf = Symbol('challenge');
 const elsewhere = Symbol('perhaps another instance has the challenge');
 
 export interface SecureContextsOptions {
-  /** In order of preference. */
+  /** In order of preference. A client that knows HTTP/1 alone is served over that, here or not. */
   readonly alpn: readonly string[];
   /** Whether this name's clients may choose a protocol that is not in `alpn`; otherwise the handshake fails. */
   readonly takesAnyProtocol: (serverName: string) => boolean;
@@ -102,7 +106,7 @@ export function createSecureContexts(options: SecureContextsOptions): SecureCont
       if (certificate === undefined) challenges.delete(domain);
       else challenges.set(domain, load({ names: [domain], chain: certificate.cert, key: certificate.key }));
     },
-    namesFor: (serverName) => find(serverName.toLowerCase())?.names,
+    namesFor: (serverName) => find(serverNameOf(serverName))?.names,
     serverOptions: {
       minVersion: 'TLSv1.2',
       ciphers: CIPHERS,
@@ -119,8 +123,9 @@ export function createSecureContexts(options: SecureContextsOptions): SecureCont
     this: Handshake,
     { servername, protocols }: { servername: string; protocols: string[] },
   ): string | undefined {
+    const name = serverNameOf(servername);
     if (protocols.includes(ACME_TLS)) {
-      const challenge = challenges.get(servername.toLowerCase());
+      const challenge = challenges.get(name);
       // RFC 8737 §3: without a challenge under way the protocol is not spoken.
       if (challenge === undefined && findChallenge === undefined) return undefined;
       this[challengeOf] = challenge ?? elsewhere;
@@ -129,8 +134,10 @@ export function createSecureContexts(options: SecureContextsOptions): SecureCont
       return ACME_TLS;
     }
     const agreed = alpn.find((protocol) => protocols.includes(protocol));
-    if (agreed !== undefined || !takesAnyProtocol(servername.toLowerCase())) return agreed;
-    return protocols[0];
+    if (agreed !== undefined) return agreed;
+    if (takesAnyProtocol(name)) return protocols[0];
+    // Node has no answer that goes on without a protocol: undefined is an alert (RFC 7301 §3.2).
+    return HTTP1.find((protocol) => protocols.includes(protocol));
   }
 
   function SNICallback(
@@ -138,7 +145,7 @@ export function createSecureContexts(options: SecureContextsOptions): SecureCont
     serverName: string,
     done: (error: Error | null, context?: SecureContext) => void,
   ): void {
-    const name = serverName.toLowerCase();
+    const name = serverNameOf(serverName);
     const challenge = this[challengeOf];
     // Without any context OpenSSL has no certificate to show, and says so with an alert.
     if (challenge === elsewhere) askElsewhere(name, done);

@@ -100,7 +100,8 @@ export const settings: readonly Setting[] = [
   },
   {
     name: 'ALPN',
-    meaning: 'What is offered to clients: `h2`, `http/1.1` or both.',
+    meaning:
+      'What is offered to clients: `h2`, `http/1.1` or both. With `h2` alone a client that knows only HTTP/1.1 is still served.',
     byDefault: 'h2,http/1.1',
     example: 'http/1.1',
   },

@@ -64,6 +64,7 @@ class Unnamed implements UpstreamUser, Deadline {
   private guard: LineGuard | undefined = createLineGuard();
   private readonly mayBeRaw: boolean;
   private seen: Buffer[] = [];
+  private seenBytes = 0;
   private silence: NodeJS.Timeout | undefined;
   /** Of an upstream that may speak first. */
   private attempt: Acquisition | undefined;
@@ -109,15 +110,14 @@ class Unnamed implements UpstreamUser, Deadline {
       this.at = this.context.deadlines.after(this.context.limits.headerTimeoutMs);
     }
     this.seen.push(bytes);
+    this.seenBytes += bytes.length;
     const verdict = this.opening.read(bytes) ?? this.tooLong();
     if (verdict !== undefined) this.decide(verdict);
   };
 
   /** No head is that long: HTTP/1.1 says so. */
   private tooLong(): Opening | undefined {
-    const { maxHeaderBytes } = this.context.limits;
-    if (this.seen.length === 1 && this.seen[0]!.length <= maxHeaderBytes) return undefined;
-    return this.seen.reduce((sum, { length }) => sum + length, 0) > maxHeaderBytes ? 'http1' : undefined;
+    return this.seenBytes > this.context.limits.maxHeaderBytes ? 'http1' : undefined;
   }
 
   private readonly ended = () => {

@@ -596,7 +596,6 @@ describe('row 18: PROXY headers that are bad or not from a trusted proxy', () =>
 
 describe('row 19: no TLS, garbage, and a handshake that stalls', () => {
   for (const [what, bytes] of [
-    ['plain HTTP', request('GET /')],
     ['garbage', '\x80\xff\x00garbage\r\n'.repeat(50)],
     ['a handshake that stalls', '\x16\x03\x01\x02\x00\x01\x00'],
     ['silence', ''],
@@ -606,6 +605,11 @@ describe('row 19: no TLS, garbage, and a handshake that stalls', () => {
       assert.doesNotMatch(await closedAfter(ingress.port, bytes), /HTTP/);
     });
   }
+  it('plain HTTP: 400 with a sentence, closed, and nothing for the app', async (t) => {
+    const { ingress, heard } = await start(t);
+    assert.match(await closedAfter(ingress.port, request('GET /')), /^HTTP\/1\.1 400 [\s\S]*HTTPS/);
+    assert.deepEqual(heard, []);
+  });
 });
 
 describe('row 20: what the client says of itself and of its connection', () => {

@@ -97,6 +97,14 @@ test('a request without exactly one Host is refused', async () => {
   }
 });
 
+test('an empty port in Host, or a final dot, is no other host', async () => {
+  await using http = await running();
+  for (const host of ['app.example.com:', 'app.example.com.', 'app.example.com.:']) {
+    const reply = await send(http.port, request('GET /a', host));
+    assert.match(locationOf(reply) ?? '', /^https:\/\/app\.example\.com(?::\d+)?\/a$/, host);
+  }
+});
+
 test('one connection gives one answer: nothing that follows a request is taken for another', async () => {
   await using http = await running();
   const second = request('GET /second');

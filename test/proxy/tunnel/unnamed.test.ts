@@ -370,3 +370,39 @@ describe('HTTP/2 without ALPN', () => {
     assert.match(body, /version/);
   });
 });
+
+describe('where HTTP/2 alone is offered', async () => {
+  const app = createHttp2Server();
+  app.on('stream', (stream: ServerHttp2Stream) => {
+    stream.respond({ ':status': 200, 'content-length': '2' });
+    stream.end('ok');
+  });
+  const ingress = await ingressTo(await listen(app), 'h2c', {
+    alpn: ['h2'],
+    localHandlers: [
+      {
+        matches: (path) => path.startsWith('/evidences/'),
+        handle: () => ({ status: 200, headers: {}, body: Buffer.from('evidence') }),
+      },
+    ],
+  });
+
+  for (const ALPNProtocols of [['http/1.1'], ['http/1.0'], ['spdy/3', 'http/1.1'], undefined]) {
+    it(`a client that offers ${ALPNProtocols ?? 'nothing'} goes on with HTTP/1.1: evidence and app answer`, async () => {
+      const client = await ingress.connect({ ...(ALPNProtocols && { ALPNProtocols }) });
+      assert.equal((await client.request(request('GET /evidences/x'))).body, 'evidence');
+      assert.equal((await client.request(request('GET /'))).body, 'ok');
+    });
+  }
+
+  it('one that then speaks HTTP/2 all the same is told 505', async () => {
+    const client = await ingress.connect({ ALPNProtocols: ['http/1.1'] });
+    assert.equal((await client.request('PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n')).status, 505);
+  });
+
+  it('h2 is still what both agree on, and what nobody speaks is refused', async () => {
+    const client = await ingress.connect({ ALPNProtocols: ['http/1.1', 'h2'] });
+    assert.equal(client.socket.alpnProtocol, 'h2');
+    await assert.rejects(ingress.connect({ ALPNProtocols: ['smtp'] }), /alert/i);
+  });
+});
