@@ -162,6 +162,8 @@ export interface Http2Connection {
   announceEnd(): void;
   /** No more streams from now on; the connection ends with the last one. */
   end(): void;
+  /** As end(), of a connection without streams, and without waiting for the peer. */
+  leave(): void;
   /** Ends the connection with a GOAWAY of this code; all streams are closed. */
   fail(code: number, reason: string): void;
   /** At once, without a word. */
@@ -347,6 +349,8 @@ class Connection implements Http2Connection {
   private lastServed = LARGEST_STREAM_ID;
   private error: Error | undefined;
   private finished = false;
+  /** Nobody waits for the peer's end. */
+  private hurried = false;
 
   /** The DATA frame that is being read, bytes of which are still to come. */
   private dataStream: Stream | undefined;
@@ -1116,7 +1120,7 @@ class Connection implements Http2Connection {
     giveBack(inFlight!);
     if (!this.closed) this.pump();
     if (out.length > 0) this.flush();
-    else if (this.finished) this.socket.end();
+    else if (this.finished) this.endSocket();
   }
 
   // --- The end ---
@@ -1142,6 +1146,17 @@ class Connection implements Http2Connection {
     this.finishIfIdle();
   }
 
+  leave(): void {
+    if (this.closed) this.socket.destroy();
+    this.hurried = true;
+    this.end();
+  }
+
+  private endSocket(): void {
+    if (this.hurried) this.socket.destroySoon();
+    else this.socket.end();
+  }
+
   private finishIfIdle(): void {
     if (this.leaving && this.streams.size === 0 && !this.closed) this.finish();
   }
@@ -1164,7 +1179,7 @@ class Connection implements Http2Connection {
     this.finished = true;
     this.close();
     if (this.out.length > 0) this.flush();
-    else if (this.inFlight === undefined) this.socket.end();
+    else if (this.inFlight === undefined) this.endSocket();
     this.linger.at = this.deadlines.now() + LINGER_MS;
     if (!this.socket.destroyed) this.deadlines.watch(this.linger);
   }

@@ -3,7 +3,14 @@
 import type { TLSSocket } from 'node:tls';
 import type { LocalHandler, LocalReply } from '../src/lib/local-handler.ts';
 import { type AccessEntry, createAccessEntry } from './access-log.ts';
-import { type Acceptor, type Connection, LAST_REQUEST_MS, type ProxyContext } from './connection.ts';
+import {
+  type Acceptor,
+  type Connection,
+  FIRST_WORDS_MS,
+  type Holder,
+  LAST_REQUEST_MS,
+  type ProxyContext,
+} from './connection.ts';
 import type { Deadline } from './deadlines.ts';
 import { Fault, type FaultCode, faultReply } from './errors.ts';
 import {
@@ -84,7 +91,7 @@ const AS_IT_CAME = 0;
 const CHUNKED = 1;
 const UNCHUNKED = 2;
 
-interface Relay extends Omit<UpstreamUser, 'upstreamReady'>, RosterMember {
+interface Relay extends Omit<UpstreamUser, 'upstreamReady'>, RosterMember, Holder {
   readonly shared: Shared;
   readonly connection: Connection;
   readonly client: TLSSocket;
@@ -180,6 +187,7 @@ function acceptConnection(shared: Shared, connection: Connection, first: Buffer 
   const { socket } = connection;
   const relay = createRelay(shared, connection);
   shared.relays.add(relay);
+  connection.holder = relay;
   relay.deadline.at = shared.context.deadlines.after(shared.context.limits.headerTimeoutMs);
   shared.context.deadlines.watch(relay.deadline);
   onData(socket, (bytes) => clientData(relay, bytes));
@@ -233,6 +241,8 @@ function createRelay(shared: Shared, connection: Connection): Relay {
     hostCovered: false,
     forwarded: '',
     trustedClient: false,
+    idleSince,
+    leave,
     upstreamReady,
     upstreamFailed,
     upstreamData,
@@ -536,6 +546,30 @@ function clientClosed(relay: Relay) {
   dropUpstream(relay);
   relay.shared.context.deadlines.forget(relay.deadline);
   relay.shared.relays.remove(relay);
+}
+
+// --- When there is no room for another connection ---
+
+/** Told from the deadline, which is set anew where idleness begins. */
+function idleSince(this: Relay): number {
+  const { limits } = this.shared.context;
+  switch (this.state) {
+    case IDLE:
+      if (this.held !== undefined) return Number.POSITIVE_INFINITY;
+      if (this.method !== '') return this.deadline.at - limits.keepAliveTimeoutMs;
+      return this.deadline.at - limits.headerTimeoutMs + FIRST_WORDS_MS;
+    case HEAD:
+      return this.deadline.at - limits.headerTimeoutMs + FIRST_WORDS_MS;
+    case CLOSING:
+      return this.deadline.at - LINGER_MS;
+    default:
+      return Number.POSITIVE_INFINITY;
+  }
+}
+
+function leave(this: Relay): void {
+  if (this.state !== CLOSING) endClient(this);
+  this.client.destroySoon();
 }
 
 // --- Clocks ---
