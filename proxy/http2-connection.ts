@@ -31,6 +31,7 @@ import {
   writeSettings,
 } from './http2-frames.ts';
 import { createOutbox, giveBack, type Outbox, reserve, takeOut } from './outbox.ts';
+import { addPiece, beginPieces, gathered, type Pieces } from './pieces.ts';
 import { createStreamTable } from './roster.ts';
 import { destroyOnError, isRenegotiation } from './socket-errors.ts';
 
@@ -336,7 +337,9 @@ class Connection implements Http2Connection {
   private readonly streams = createStreamTable<Stream>();
   private readonly linger: Deadline;
 
-  private partial: Buffer | undefined;
+  /** A frame that has not come whole, and how many of its bytes there have to be before it is looked at again. */
+  private partial: Pieces | undefined;
+  private partialNeeds = 0;
   private prefaceLeft: number;
   private greeted = false;
   /** The highest stream that the peer has begun, and the number of our next one. */
@@ -433,15 +436,30 @@ class Connection implements Http2Connection {
   receive(bytes: Buffer, end: number) {
     if (this.closed) return;
     if (this.out.length > MOST_UNTAKEN) return this.destroy(new Error('the peer takes none of our answers'));
-    const { partial } = this;
-    if (partial === undefined) return this.read(bytes, end);
-    this.partial = undefined;
-    const joined = Buffer.concat([partial, bytes.subarray(0, end)]);
-    this.read(joined, joined.length);
+    if (this.partial === undefined) this.read(bytes, 0, end);
+    else this.completePartial(this.partial, bytes, end);
   }
 
-  private read(bytes: Buffer, end: number): void {
-    let pos = this.prefaceLeft > 0 ? this.readPreface(bytes, end) : 0;
+  /** However small the pieces, each byte of a frame is copied once and looked at twice. */
+  private completePartial(partial: Pieces, bytes: Buffer, end: number) {
+    let pos = 0;
+    while (pos < end && !this.closed) {
+      const taken = Math.min(this.partialNeeds - partial.length, end - pos);
+      addPiece(partial, bytes, pos, pos + taken, 0);
+      pos += taken;
+      if (partial.length < this.partialNeeds) return;
+      const frame = gathered(partial);
+      const next = this.readFrame(frame, 0, frame.length);
+      if (next > 0) {
+        this.partial = undefined;
+        return this.read(bytes, pos, end);
+      }
+      this.partialNeeds = neededOf(frame, 0, frame.length);
+    }
+  }
+
+  private read(bytes: Buffer, start: number, end: number): void {
+    let pos = this.prefaceLeft > 0 ? this.readPreface(bytes, end) : start;
     while (pos < end && !this.closed) {
       if (this.dataLeft > 0 || this.paddingLeft > 0) {
         pos = this.readData(bytes, pos, end);
@@ -450,7 +468,8 @@ class Connection implements Http2Connection {
       const next = this.readFrame(bytes, pos, end);
       if (next === pos) {
         // Bytes may be lent, and those that wait must not be overwritten.
-        this.partial = Buffer.from(bytes.subarray(pos, end));
+        this.partial = beginPieces(bytes, pos, end);
+        this.partialNeeds = neededOf(bytes, pos, end);
         return;
       }
       pos = next;
@@ -1229,6 +1248,14 @@ function flushAll(): void {
     connection.dirty = false;
     connection.flush();
   }
+}
+
+/** How many bytes of the frame at `pos`, of which there are too few, there have to be for the next step of reading it. */
+function neededOf(bytes: Buffer, pos: number, end: number): number {
+  if (end - pos < FRAME_HEADER_BYTES) return FRAME_HEADER_BYTES;
+  // Of DATA the header is read at once, and the length of its padding with it.
+  if (bytes[pos + 3] === frameType.data) return FRAME_HEADER_BYTES + 1;
+  return FRAME_HEADER_BYTES + ((bytes[pos]! << 16) | (bytes[pos + 1]! << 8) | bytes[pos + 2]!);
 }
 
 function readUint32(bytes: Buffer, at: number): number {

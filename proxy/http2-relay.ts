@@ -28,6 +28,7 @@ import {
   websocketKey,
 } from './http2-translation.ts';
 import { isIdempotent } from './methods.ts';
+import { addPiece, beginPieces, gathered, type Pieces } from './pieces.ts';
 import { createTunnel, type TunnelClient } from './tcp.ts';
 import type { Acquisition, UpstreamLink, UpstreamUser } from './upstream.ts';
 import { gather } from './writes.ts';
@@ -75,7 +76,7 @@ class Relay implements StreamUser, UpstreamUser, Deadline {
   private requestTrailers = NO_TRAILERS;
   private requestEnded: boolean;
 
-  private partialHead: Buffer | undefined;
+  private partialHead: Pieces | undefined;
   private body: BodyReader | undefined;
   private interims = 0;
   private upstreamPaused = false;
@@ -202,9 +203,9 @@ class Relay implements StreamUser, UpstreamUser, Deadline {
     if (this.responded) this.replyBytes(bytes, 0, end);
     else if (this.partialHead === undefined) this.headBytes(bytes, end);
     else {
-      const joined = Buffer.concat([this.partialHead, bytes.subarray(0, end)]);
-      this.partialHead = undefined;
-      this.headBytes(joined, joined.length);
+      const pieces = this.partialHead;
+      const { maxHeaderBytes } = this.exchange.context.limits;
+      if (addPiece(pieces, bytes, 0, end, maxHeaderBytes)) this.headBytes(gathered(pieces), pieces.length);
     }
     if (!this.failed) this.alive();
   }
@@ -215,7 +216,8 @@ class Relay implements StreamUser, UpstreamUser, Deadline {
       const size = parseReplyHead(head, bytes, pos, end, this.exchange.context.limits);
       if (size === REFUSED) return this.fail(new Fault('upstream-malformed', head.refusal.reason));
       if (size === INCOMPLETE) {
-        if (pos < end) this.partialHead = Buffer.from(bytes.subarray(pos, end));
+        if (pos === end) this.partialHead = undefined;
+        else if (pos > 0 || this.partialHead === undefined) this.partialHead = beginPieces(bytes, pos, end);
         return;
       }
       pos += size;
@@ -231,6 +233,7 @@ class Relay implements StreamUser, UpstreamUser, Deadline {
   private replyBegins(bytes: Buffer, pos: number, end: number) {
     const { request, access } = this.exchange;
     const body = createBodyReader();
+    this.partialHead = undefined;
     this.replay = undefined;
     this.reusable = head.minor === 1 ? !head.close : head.keepAlive && !head.close;
     this.body = body;

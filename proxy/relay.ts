@@ -42,6 +42,7 @@ import {
 import { acquireHttp2Link, type Http2Link } from './http2-link.ts';
 import { isIdempotent } from './methods.ts';
 import { createPacer, type Pacer } from './pacing.ts';
+import { addPiece, beginPieces, gathered, type Pieces } from './pieces.ts';
 import { onData } from './reads.ts';
 import { createRoster, type Roster, type RosterMember } from './roster.ts';
 import { coveredBy, speaksHttp2, type UpstreamSettings } from './routes.ts';
@@ -99,6 +100,8 @@ interface Relay extends Omit<UpstreamUser, 'upstreamReady'>, RosterMember, Holde
   state: number;
   /** Bytes of the client's that wait: an unfinished head, a body without an upstream, or pipelined requests. */
   held: Buffer | undefined;
+  /** The unfinished head, once it has come in more than one piece; `held` is what of it has been read. */
+  pieces: Pieces | undefined;
   clientPaused: boolean;
   upstreamPaused: boolean;
   /** Whether the connection can carry another request after this one. */
@@ -120,7 +123,8 @@ interface Relay extends Omit<UpstreamUser, 'upstreamReady'>, RosterMember, Holde
   upgrading: boolean;
 
   readonly reply: BodyReader;
-  replyHeld: Buffer | undefined;
+  /** An unfinished head. */
+  replyHeld: Pieces | undefined;
   replyHeard: boolean;
   replyBegun: boolean;
   interims: number;
@@ -208,6 +212,7 @@ function createRelay(shared: Shared, connection: Connection): Relay {
     place: -1,
     state: IDLE,
     held: undefined,
+    pieces: undefined,
     clientPaused: false,
     upstreamPaused: false,
     keepAlive: true,
@@ -268,7 +273,7 @@ function clientData(relay: Relay, bytes: Buffer) {
     case IN_LINE:
       return hold(relay, bytes);
     case HEAD:
-      return readRequest(relay, behindHeld(relay, bytes));
+      return moreOfHead(relay, bytes);
     case EXCHANGE:
       if (relay.request.done || relay.link === undefined) return hold(relay, bytes);
       return passRequestBody(relay, '', bytes);
@@ -296,6 +301,14 @@ function behindHeld({ held }: Relay, bytes: Buffer): Buffer {
   return held === undefined ? bytes : Buffer.concat([held, bytes]);
 }
 
+function moreOfHead(relay: Relay, bytes: Buffer) {
+  const { limits } = relay.shared.context;
+  const held = relay.held!;
+  relay.pieces ??= beginPieces(held, 0, held.length);
+  if (!addPiece(relay.pieces, bytes, 0, bytes.length, limits.maxHeaderBytes)) return;
+  readRequest(relay, gathered(relay.pieces));
+}
+
 function pauseClient(relay: Relay) {
   if (relay.clientPaused) return;
   relay.clientPaused = true;
@@ -320,6 +333,7 @@ function readRequest(relay: Relay, bytes: Buffer) {
     return;
   }
   relay.state = EXCHANGE;
+  relay.pieces = undefined;
   relay.requestText = '';
   relay.attempt = undefined;
   relay.settings = undefined;
@@ -543,6 +557,7 @@ function clientClosed(relay: Relay) {
   else if (relay.state === TUNNEL) logAccess(relay);
   relay.state = CLOSED;
   relay.held = undefined;
+  relay.pieces = undefined;
   dropUpstream(relay);
   relay.shared.context.deadlines.forget(relay.deadline);
   relay.shared.relays.remove(relay);
@@ -591,6 +606,7 @@ function expire(relay: Relay) {
   switch (relay.state) {
     case HEAD:
       relay.state = EXCHANGE;
+      relay.pieces = undefined;
       relay.method = '';
       relay.replyBegun = false;
       if (relay.access !== undefined) beginAccess(relay, undefined);
@@ -661,9 +677,10 @@ function upstreamData(this: Relay, bytes: Buffer, end: number) {
     return;
   }
   if (this.replyHeld === undefined) return readReply(this, bytes, end);
-  const whole = Buffer.concat([this.replyHeld, bytes.subarray(0, end)]);
-  this.replyHeld = undefined;
-  readReply(this, whole, whole.length);
+  const pieces = this.replyHeld;
+  const { limits } = this.shared.context;
+  if (!addPiece(pieces, bytes, 0, end, limits.maxHeaderBytes)) return touch(this);
+  readReply(this, gathered(pieces), pieces.length);
 }
 
 function readReply(relay: Relay, bytes: Buffer, end: number) {
@@ -672,7 +689,7 @@ function readReply(relay: Relay, bytes: Buffer, end: number) {
   for (;;) {
     const taken = pos === end ? INCOMPLETE : parseReplyHead(head, bytes, pos, end, context.limits);
     if (taken === INCOMPLETE) {
-      if (pos < end) relay.replyHeld = Buffer.from(bytes.subarray(pos, end));
+      keepReply(relay, bytes, pos, end);
       return touch(relay);
     }
     if (taken === REFUSED) return failReply(relay, head.refusal.reason);
@@ -703,6 +720,12 @@ function readReply(relay: Relay, bytes: Buffer, end: number) {
   }
 }
 
+/** The head that is unfinished in `bytes[pos, end)`; all that has come is kept as it is, and the rest of it copied. */
+function keepReply(relay: Relay, bytes: Buffer, pos: number, end: number) {
+  if (pos === end) relay.replyHeld = undefined;
+  else if (pos > 0 || relay.replyHeld === undefined) relay.replyHeld = beginPieces(bytes, pos, end);
+}
+
 function failReply(relay: Relay, reason: string) {
   relay.link?.fail();
   relay.link = undefined;
@@ -711,6 +734,7 @@ function failReply(relay: Relay, reason: string) {
 
 function beginReply(relay: Relay, head: MessageHead, bytes: Buffer, pos: number, end: number) {
   const { reply } = relay;
+  relay.replyHeld = undefined;
   beginReplyBody(reply, head, relay.method);
   relay.replyBegun = true;
   if (relay.access !== undefined) relay.access.status = head.status;
