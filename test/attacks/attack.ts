@@ -1,0 +1,146 @@
+// What an attack is, and one run of it: bystanders on other connections, what befalls them, and the worker's memory and CPU.
+
+import { fork } from 'node:child_process';
+import { once } from 'node:events';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { type BystanderReport, startBystanders } from './bystanders.ts';
+import { type Figures, openStage, type Stage } from './stage.ts';
+
+/** One that stands for a kind: begins to misbehave as hard as it can, in a process of its own. */
+export interface Attack {
+  /** As its file is called. */
+  readonly name: string;
+  /** What it does, in a few words. */
+  readonly does: string;
+  start(target: Target): Promise<RunningAttack>;
+}
+
+export interface RunningAttack {
+  /** Resolves when all rounds are over; rejects if the attack itself is broken. */
+  readonly over: Promise<void>;
+  stop(): Promise<void>;
+}
+
+/** Where to attack. Plain data: it crosses to the attacker's process. */
+export interface Target {
+  /** Of 127.0.0.1, TLS, for every host of `hosts`. */
+  readonly port: number;
+  /** PEM. */
+  readonly ca: string;
+  readonly hosts: typeof hosts;
+  /** How often each of its loops goes round; Infinity until it is stopped. */
+  readonly rounds: number;
+}
+
+/**
+ * By what stands behind them: Node over HTTP/1.1 and over h2c, and nginx over h2c. All serve `/` (a few bytes), `/slow`
+ * (64 KiB within some seconds) and `/large` (64 MiB); those of Node take bodies.
+ */
+export const hosts = {
+  http1: 'http1.example.com',
+  h2c: 'h2c.example.com',
+  nginx: 'nginx.example.com',
+} as const;
+
+/** For attacks: `count` loops at once, each going round until there were enough rounds or it is stopped. */
+export function inLoops(
+  target: Target,
+  count: number,
+  round: (stopped: AbortSignal) => Promise<void>,
+): RunningAttack {
+  const end = new AbortController();
+  const loop = async () => {
+    for (let i = 0; i < target.rounds && !end.signal.aborted; i++) await round(end.signal);
+  };
+  const over = Promise.all(Array.from({ length: count }, loop)).then(() => {});
+  return {
+    over,
+    async stop() {
+      end.abort();
+      await over;
+    },
+  };
+}
+
+/** Waits, but not beyond the end of the attack. */
+export async function pause(ms: number, stopped: AbortSignal): Promise<void> {
+  await sleep(ms, undefined, { signal: stopped }).catch(() => {});
+}
+
+export interface Outcome {
+  readonly bystanders: BystanderReport;
+  /** Of the worker: CPU that the attack and its bystanders have cost. */
+  readonly cpuMs: number;
+  readonly memory: { readonly before: number; readonly highest: number; readonly after: number };
+}
+
+export interface RunOptions {
+  readonly attack: Attack;
+  /** Stopped after this; without it, it ends with its rounds. */
+  readonly seconds?: number;
+  readonly rounds?: number;
+  /** How long bystanders are served before the attack, so that the worker has all that it keeps anyway. */
+  readonly warmUpSeconds: number;
+  /** From the end of the attack to the last look at the memory. */
+  readonly restSeconds: number;
+}
+
+export async function runAttack(options: RunOptions): Promise<Outcome> {
+  const stage = await openStage();
+  try {
+    return await runOn(stage, options);
+  } finally {
+    await stage.close();
+  }
+}
+
+async function runOn(stage: Stage, options: RunOptions): Promise<Outcome> {
+  const { attack, seconds, rounds = Number.POSITIVE_INFINITY, warmUpSeconds, restSeconds } = options;
+  const warmUp = startBystanders(stage);
+  await sleep(warmUpSeconds * 1_000);
+  await warmUp.stop();
+  const before = stage.figures();
+  let highest = before;
+  const watch = setInterval(() => {
+    const now = stage.figures();
+    if (now.memoryKiB > highest.memoryKiB) highest = now;
+  }, 200);
+  const bystanders = startBystanders(stage);
+  const attacker = await startAttacker(attack, { port: stage.port, ca: stage.ca, hosts, rounds });
+  if (seconds === undefined) await attacker.over;
+  else await Promise.race([sleep(seconds * 1_000), attacker.over]);
+  const during = stage.figures();
+  await attacker.stop();
+  // Those who began meanwhile end as well: what an attack has cut off may show late.
+  const report = await bystanders.stop();
+  clearInterval(watch);
+  await sleep(restSeconds * 1_000);
+  const after: Figures = stage.figures();
+  return {
+    bystanders: report,
+    cpuMs: during.cpuMs - before.cpuMs,
+    memory: { before: before.memoryKiB, highest: highest.memoryKiB, after: after.memoryKiB },
+  };
+}
+
+/** An attacker shares no event loop with those whose waiting is measured, and yields to them where cores are few. */
+async function startAttacker(attack: Attack, target: Target): Promise<RunningAttack> {
+  const child = fork(new URL('./attacker.ts', import.meta.url), [attack.name], {
+    serialization: 'advanced',
+    stdio: 'inherit',
+  });
+  const exited = once(child, 'exit') as Promise<[number | null]>;
+  const over = exited.then(([code]) => {
+    if (code !== 0) throw new Error(`the attacker ended with ${code}`);
+  });
+  over.catch(() => {});
+  child.send(target);
+  await Promise.race([once(child, 'message'), over]);
+  return {
+    over,
+    async stop() {
+      if (child.connected) child.send('stop');
+      await over;
+    },
+  };
+}

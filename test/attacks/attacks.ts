@@ -1,0 +1,18 @@
+// Every attack there is, in the order in which they are run.
+
+import type { Attack } from './attack.ts';
+import { largeHeads } from './large-heads.ts';
+import { oneByteData } from './one-byte-data.ts';
+import { rapidResets } from './rapid-resets.ts';
+import { settingsFlood } from './settings-flood.ts';
+import { smallFrames } from './small-frames.ts';
+import { unreadStreams } from './unread-streams.ts';
+
+export const attacks: readonly Attack[] = [
+  unreadStreams,
+  largeHeads,
+  rapidResets,
+  oneByteData,
+  settingsFlood,
+  smallFrames,
+];

@@ -1,0 +1,28 @@
+// Each attack in a short form: bystanders are served, whatever the machine's speed, and what it costs stays in proportion.
+
+import assert from 'node:assert/strict';
+import { describe, it } from 'node:test';
+import { runAttack } from './attack.ts';
+import { attacks } from './attacks.ts';
+
+describe('bystanders are served whole, and nothing stays behind, under', () => {
+  for (const attack of attacks) {
+    it(attack.does, async () => {
+      const { bystanders, memory } = await runAttack({
+        attack,
+        rounds: 1,
+        warmUpSeconds: 1,
+        restSeconds: 1,
+      });
+      assert.deepEqual(bystanders.failures, []);
+      assert.ok(bystanders.requests > 0);
+      assert.ok(
+        memory.highest - memory.before < MOST_MEMORY_KIB,
+        `${memory.highest - memory.before} KiB more`,
+      );
+    });
+  }
+});
+
+/** Of one worker: far from what a machine has, and far above what its collector leaves for later. */
+const MOST_MEMORY_KIB = 128 * 1024;

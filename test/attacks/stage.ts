@@ -1,0 +1,123 @@
+// What an attack takes place on: one worker of the real program in a process of its own, and upstreams in others.
+
+import { type ChildProcess, fork } from 'node:child_process';
+import { once } from 'node:events';
+import { readFileSync } from 'node:fs';
+import type { Route, UpstreamProtocol } from '../../proxy/routes.ts';
+import { parseDomain } from '../../src/lib/domain.ts';
+import type { FromWorker, WorkerSettings } from '../../src/worker-messages.ts';
+import { forkWorker } from '../../src/worker-process.ts';
+import { makeCertificate } from '../support/certificates.ts';
+import { type NginxServer, startNginx } from '../support/nginx.ts';
+import { freePort } from '../support/ports.ts';
+import { hosts } from './attack.ts';
+
+export interface Stage {
+  readonly port: number;
+  /** PEM. */
+  readonly ca: string;
+  /** Of the worker, as the system sees it. */
+  figures(): Figures;
+  close(): Promise<void>;
+}
+
+export interface Figures {
+  readonly cpuMs: number;
+  readonly memoryKiB: number;
+}
+
+const SETTINGS: WorkerSettings = {
+  host: '127.0.0.1',
+  port: 0,
+  plainHttp: undefined,
+  alpn: ['h2', 'http/1.1'],
+  proxyProtocol: false,
+  trustedProxies: [],
+  limits: {},
+  upstreamCa: undefined,
+  evidence: false,
+  sharedChallenges: false,
+  accessLog: false,
+  logLevel: 'error',
+  readableLog: false,
+};
+
+export async function openStage(changes: Partial<WorkerSettings> = {}): Promise<Stage> {
+  const certificate = await makeCertificate(hosts.http1, hosts.h2c, hosts.nginx);
+  const upstreams = await startUpstreams();
+  const nginx = await startH2cNginx();
+  const routes = [
+    routeTo(hosts.http1, 'http', upstreams.http1),
+    routeTo(hosts.h2c, 'h2c', upstreams.h2c),
+    routeTo(hosts.nginx, 'h2c', nginx.port),
+  ];
+  const worker = forkWorker();
+  const exited = once(worker, 'exit');
+  worker.send({
+    type: 'start',
+    id: 1,
+    settings: { ...SETTINGS, ...changes },
+    serving: {
+      certificates: [certificate],
+      routes,
+      challenges: new Map(),
+      httpChallenges: new Map(),
+      evidence: undefined,
+      ticketKeys: Buffer.alloc(48, 7),
+    },
+  });
+  const [reply] = (await once(worker, 'message')) as [FromWorker];
+  if (!('address' in reply) || reply.address === undefined) throw new Error('the worker does not start');
+  const { port } = reply.address;
+  return {
+    port,
+    ca: certificate.chain,
+    figures: () => readFigures(worker),
+    async close() {
+      worker.kill('SIGKILL');
+      upstreams.child.kill('SIGKILL');
+      await Promise.all([exited, nginx.server.stop()]);
+    },
+  };
+}
+
+function routeTo(host: string, protocol: UpstreamProtocol, port: number): Route {
+  const upstream = {
+    protocol,
+    addresses: [{ host: '127.0.0.1', port }],
+    connectTimeoutMs: 5_000,
+    readTimeoutMs: 60_000,
+    sendTimeoutMs: 60_000,
+  };
+  return { host: parseDomain(host), paths: [{ prefix: '/', upstream }] };
+}
+
+async function startUpstreams(): Promise<{ child: ChildProcess; http1: number; h2c: number }> {
+  const child = fork(new URL('./upstreams.ts', import.meta.url), { stdio: 'inherit' });
+  const [ports] = (await once(child, 'message')) as [{ http1: number; h2c: number }];
+  return { child, ...ports };
+}
+
+async function startH2cNginx(): Promise<{ server: NginxServer; port: number }> {
+  const port = await freePort();
+  const server = await startNginx({
+    port: await freePort(),
+    server: `listen 127.0.0.1:${port} http2; location /slow { limit_rate 16k; }`,
+    files: { 'index.html': 'ok', slow: Buffer.alloc(64 * 1024), large: Buffer.alloc(64 * 1024 * 1024) },
+  });
+  return { server, port };
+}
+
+/** USER_HZ of proc(5), the same on every machine that Node runs on. */
+const TICKS_PER_S = 100;
+
+function readFigures({ pid, exitCode, signalCode }: ChildProcess): Figures {
+  if (exitCode !== null || signalCode !== null) throw new Error('the worker is gone');
+  const stat = readFileSync(`/proc/${pid}/stat`, 'latin1');
+  const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ');
+  const status = readFileSync(`/proc/${pid}/status`, 'latin1');
+  return {
+    cpuMs: ((Number(fields[11]) + Number(fields[12])) * 1_000) / TICKS_PER_S,
+    memoryKiB: Number(/^VmRSS:\s+(\d+)/m.exec(status)![1]),
+  };
+}

@@ -1,0 +1,49 @@
+// The process of the upstreams that Node serves: one over HTTP/1.1, one over h2c, with the same paths.
+
+import { once } from 'node:events';
+import { createServer as createHttp1Server } from 'node:http';
+import { createServer as createHttp2Server } from 'node:http2';
+import type { AddressInfo, Server } from 'node:net';
+import { Readable, type Writable } from 'node:stream';
+import { pipeline } from 'node:stream/promises';
+import { setTimeout as sleep } from 'node:timers/promises';
+
+const LARGE = 64 * 1024 * 1024;
+const PIECE = Buffer.alloc(16 * 1024, 'x');
+
+function* large() {
+  for (let sent = 0; sent < LARGE; sent += PIECE.length) yield PIECE;
+}
+
+/** Long enough to be under way when something happens, and over before its reader loses patience. */
+async function* slow() {
+  for (let sent = 0; sent < 64; sent++) {
+    yield PIECE.subarray(0, 1_024);
+    await sleep(60);
+  }
+}
+
+async function answer(path: string, body: Readable, reply: Writable): Promise<void> {
+  if (path === '/slow') return pipeline(Readable.from(slow()), reply);
+  if (path === '/large') return pipeline(Readable.from(large(), { objectMode: false }), reply);
+  let taken = 0;
+  for await (const chunk of body) taken += (chunk as Buffer).length;
+  reply.end(`ok ${taken}`);
+}
+
+const http1 = createHttp1Server({ keepAliveTimeout: 60_000 }, (request, reply) => {
+  answer(request.url!, request, reply).catch(() => {});
+});
+const h2c = createHttp2Server((request, reply) => {
+  answer(request.url, request, reply).catch(() => {});
+});
+h2c.on('sessionError', () => {});
+
+process.on('disconnect', () => process.exit(0));
+process.send!({ http1: await listen(http1), h2c: await listen(h2c as unknown as Server) });
+
+async function listen(server: Server): Promise<number> {
+  server.listen(0, '127.0.0.1');
+  await once(server, 'listening');
+  return (server.address() as AddressInfo).port;
+}
