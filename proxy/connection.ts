@@ -10,6 +10,17 @@ import type { RouteTable } from './routes.ts';
 import type { OpenTunnel } from './tcp.ts';
 import type { Upstreams } from './upstream.ts';
 
+/** Who carries a connection: asked when there is no room for another one. */
+export interface Holder {
+  /** Since when nothing has been under way on it, in the deadlines' time; Infinity: something is. */
+  idleSince(): number;
+  /** The end of a connection on which nothing is under way: orderly, and without waiting for the client. */
+  leave(): void;
+}
+
+/** A client that has begun with something has so long to get on with it before it counts as idle. */
+export const FIRST_WORDS_MS = 1_000;
+
 /** A client's connection after its handshake. */
 export interface Connection {
   readonly socket: TLSSocket;
@@ -23,11 +34,15 @@ export interface Connection {
   readonly serverPort: number;
   /** Whether it is a proxy that ends TLS before us, whose X-Forwarded-* and Forwarded fields are kept and appended to. */
   readonly trustedClient: boolean;
+  /** Set by whoever carries it; without one it is never idle. */
+  holder?: Holder | undefined;
 }
 
 export interface ListenerLimits {
-  /** Connections open at once; more are closed at accept. */
+  /** Connections open at once: for one more the longest idle is ended, and without an idle one it is closed at accept. */
   readonly maxConnections: number;
+  /** File descriptors that this process may have; 0: not watched. Near the limit room is made as at that of connections. */
+  readonly maxDescriptors: number;
   /** From accept to the end of the TLS handshake, the PROXY header included. */
   readonly handshakeTimeoutMs: number;
   /** From the first byte of a request head (of a new connection: from its handshake) to its last. */
@@ -48,6 +63,7 @@ export interface ListenerLimits {
 
 export const defaultLimits: ListenerLimits = {
   maxConnections: 16_384,
+  maxDescriptors: 0,
   handshakeTimeoutMs: 10_000,
   headerTimeoutMs: 10_000,
   clientIdleTimeoutMs: 60_000,

@@ -1,6 +1,7 @@
 // HTTP/1.1 message heads and framing (RFC 9112), strict: what can be read in two ways is refused, nothing is repaired.
 
 import type { FaultCode } from './errors.ts';
+import { addPiece, beginPieces, gathered, type Pieces } from './pieces.ts';
 
 /** Why a message is refused: the code for the client, the reason for the log. */
 export interface Refusal {
@@ -603,7 +604,8 @@ export interface BodyReader {
   state: number;
   digits: number;
   extensionBytes: number;
-  trailerText: string;
+  /** The trailer section so far. */
+  trailerBytes: Pieces | undefined;
 }
 
 export function createBodyReader(): BodyReader {
@@ -621,7 +623,7 @@ export function createBodyReader(): BodyReader {
     state: 0,
     digits: 0,
     extensionBytes: 0,
-    trailerText: '',
+    trailerBytes: undefined,
   };
 }
 
@@ -634,7 +636,7 @@ export function beginBody(body: BodyReader, kind: BodyKind, length = 0): void {
   body.state = SIZE_FIRST;
   body.digits = 0;
   body.extensionBytes = 0;
-  body.trailerText = '';
+  body.trailerBytes = undefined;
   body.trailers = undefined;
 }
 
@@ -846,28 +848,29 @@ function readTrailers(
   end: number,
   limits: HeadLimits,
 ): number {
-  const before = body.trailerText.length;
+  const before = body.trailerBytes?.length ?? 0;
   const room = limits.maxHeaderBytes - before;
-  const text = body.trailerText + bytes.toString('latin1', start, Math.min(end, start + room));
-  const blank = text.indexOf('\r\n\r\n', Math.max(0, before - 3));
+  const last = Math.min(end, start + room);
+  if (body.trailerBytes === undefined) body.trailerBytes = beginPieces(bytes, start, last);
+  else addPiece(body.trailerBytes, bytes, start, last, limits.maxHeaderBytes);
+  const section = gathered(body.trailerBytes);
+  const blank = section.indexOf('\r\n\r\n', Math.max(0, before - 3), 'latin1');
   body.cutStart = start;
   if (blank === -1) {
     if (end - start >= room)
       return refuseBody(body, 'a trailer section that is too large', 'headers-too-large');
-    body.trailerText = text;
     body.cutEnd = end;
     return end;
   }
   const size = blank + 4;
   const head = createMessageHead();
-  const section = Buffer.from(text.slice(0, size), 'latin1');
   if (readFields(head, section, 0, 0, size, limits) !== size)
     return refuseBody(body, 'a malformed trailer section');
-  head.text = text.slice(0, size);
+  head.text = section.toString('latin1', 0, size);
   // RFC 9110 §6.5.1: the length of a message cannot be said after it.
   if (readsFraming(head)) return refuseBody(body, 'a trailer section with a length');
   body.trailers = head;
-  body.trailerText = '';
+  body.trailerBytes = undefined;
   body.done = true;
   body.cutEnd = start + size - before;
   return body.cutEnd;

@@ -32,6 +32,7 @@ import {
   writeSettings,
 } from './http2-frames.ts';
 import { createOutbox, giveBack, type Outbox, reserve, takeOut } from './outbox.ts';
+import { addPiece, beginPieces, gathered, type Pieces } from './pieces.ts';
 import { createRoster, createStreamTable } from './roster.ts';
 import { destroyOnError, isRenegotiation } from './socket-errors.ts';
 
@@ -171,6 +172,8 @@ export interface Http2Connection {
   announceEnd(): void;
   /** No more streams from now on; the connection ends with the last one. */
   end(): void;
+  /** As end(), of a connection without streams, and without waiting for the peer. */
+  leave(): void;
   /** Ends the connection with a GOAWAY of this code; all streams are closed. */
   fail(code: number, reason: string): void;
   /** At once, without a word. */
@@ -381,7 +384,9 @@ class Connection implements Http2Connection {
   private readonly streams = createStreamTable<Stream>();
   private readonly linger: Deadline;
 
-  private partial: Buffer | undefined;
+  /** A frame that has not come whole, and how many of its bytes there have to be before it is looked at again. */
+  private partial: Pieces | undefined;
+  private partialNeeds = 0;
   private prefaceLeft: number;
   private greeted = false;
   /** The highest stream that the peer has begun, and the number of our next one. */
@@ -396,6 +401,8 @@ class Connection implements Http2Connection {
   private lastServed = LARGEST_STREAM_ID;
   private error: Error | undefined;
   private finished = false;
+  /** Nobody waits for the peer's end. */
+  private hurried = false;
 
   /** The DATA frame that is being read, bytes of which are still to come. */
   private dataStream: Stream | undefined;
@@ -486,21 +493,34 @@ class Connection implements Http2Connection {
   receive(bytes: Buffer, end: number) {
     if (this.closed) return;
     if (this.out.length > MOST_UNTAKEN) return this.destroy(new Error('the peer takes none of our answers'));
-    const { partial } = this;
-    if (partial === undefined) this.read(bytes, end);
-    else {
-      this.partial = undefined;
-      const joined = Buffer.concat([partial, bytes.subarray(0, end)]);
-      this.read(joined, joined.length);
-    }
+    if (this.partial === undefined) this.read(bytes, 0, end);
+    else this.completePartial(this.partial, bytes, end);
     // Once for all that has come: any number of small updates costs one look at those who wait.
     if (!this.opened) return;
     this.opened = false;
     if (!this.closed) this.pump();
   }
 
-  private read(bytes: Buffer, end: number): void {
-    let pos = this.prefaceLeft > 0 ? this.readPreface(bytes, end) : 0;
+  /** However small the pieces, each byte of a frame is copied once and looked at twice. */
+  private completePartial(partial: Pieces, bytes: Buffer, end: number) {
+    let pos = 0;
+    while (pos < end && !this.closed) {
+      const taken = Math.min(this.partialNeeds - partial.length, end - pos);
+      addPiece(partial, bytes, pos, pos + taken, 0);
+      pos += taken;
+      if (partial.length < this.partialNeeds) return;
+      const frame = gathered(partial);
+      const next = this.readFrame(frame, 0, frame.length);
+      if (next > 0) {
+        this.partial = undefined;
+        return this.read(bytes, pos, end);
+      }
+      this.partialNeeds = neededOf(frame, 0, frame.length);
+    }
+  }
+
+  private read(bytes: Buffer, start: number, end: number): void {
+    let pos = this.prefaceLeft > 0 ? this.readPreface(bytes, end) : start;
     while (pos < end && !this.closed) {
       if (this.dataLeft > 0 || this.paddingLeft > 0) {
         pos = this.readData(bytes, pos, end);
@@ -509,7 +529,8 @@ class Connection implements Http2Connection {
       const next = this.readFrame(bytes, pos, end);
       if (next === pos) {
         // Bytes may be lent, and those that wait must not be overwritten.
-        this.partial = Buffer.from(bytes.subarray(pos, end));
+        this.partial = beginPieces(bytes, pos, end);
+        this.partialNeeds = neededOf(bytes, pos, end);
         break;
       }
       pos = next;
@@ -1301,7 +1322,7 @@ class Connection implements Http2Connection {
     giveBack(inFlight!);
     if (!this.closed) this.pump();
     if (out.length > 0) this.flush();
-    else if (this.finished) this.socket.end();
+    else if (this.finished) this.endSocket();
   }
 
   // --- The end ---
@@ -1327,6 +1348,17 @@ class Connection implements Http2Connection {
     this.finishIfIdle();
   }
 
+  leave(): void {
+    if (this.closed) this.socket.destroy();
+    this.hurried = true;
+    this.end();
+  }
+
+  private endSocket(): void {
+    if (this.hurried) this.socket.destroySoon();
+    else this.socket.end();
+  }
+
   private finishIfIdle(): void {
     if (this.leaving && this.streams.size === 0 && !this.closed) this.finish();
   }
@@ -1349,7 +1381,7 @@ class Connection implements Http2Connection {
     this.finished = true;
     this.close();
     if (this.out.length > 0) this.flush();
-    else if (this.inFlight === undefined) this.socket.end();
+    else if (this.inFlight === undefined) this.endSocket();
     this.linger.at = this.deadlines.now() + LINGER_MS;
     if (!this.socket.destroyed) this.deadlines.watch(this.linger);
   }
@@ -1422,6 +1454,14 @@ function flushAll(): void {
     connection.dirty = false;
     connection.flush();
   }
+}
+
+/** How many bytes of the frame at `pos`, of which there are too few, there have to be for the next step of reading it. */
+function neededOf(bytes: Buffer, pos: number, end: number): number {
+  if (end - pos < FRAME_HEADER_BYTES) return FRAME_HEADER_BYTES;
+  // Of DATA the header is read at once, and the length of its padding with it.
+  if (bytes[pos + 3] === frameType.data) return FRAME_HEADER_BYTES + 1;
+  return FRAME_HEADER_BYTES + ((bytes[pos]! << 16) | (bytes[pos + 1]! << 8) | bytes[pos + 2]!);
 }
 
 function readUint32(bytes: Buffer, at: number): number {

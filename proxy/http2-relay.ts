@@ -27,6 +27,7 @@ import {
   trailersOf,
   upgradeHeadText,
 } from './http2-translation.ts';
+import { addPiece, beginPieces, gathered, type Pieces } from './pieces.ts';
 import { createTunnel, type TunnelClient } from './tcp.ts';
 import { askForWebsocket, switchesAsAsked } from './tunnel/switch.ts';
 import type { Acquisition, Loss, UpstreamLink, UpstreamUser } from './upstream.ts';
@@ -76,7 +77,7 @@ class Relay implements StreamUser, UpstreamUser, Deadline, Tries {
   private requestTrailers = NO_TRAILERS;
   private requestEnded: boolean;
 
-  private partialHead: Buffer | undefined;
+  private partialHead: Pieces | undefined;
   private body: BodyReader | undefined;
   private interims = 0;
   private upstreamPaused = false;
@@ -220,9 +221,9 @@ class Relay implements StreamUser, UpstreamUser, Deadline, Tries {
     if (this.responded) this.replyBytes(bytes, 0, end);
     else if (this.partialHead === undefined) this.headBytes(bytes, end);
     else {
-      const joined = Buffer.concat([this.partialHead, bytes.subarray(0, end)]);
-      this.partialHead = undefined;
-      this.headBytes(joined, joined.length);
+      const pieces = this.partialHead;
+      const { maxHeaderBytes } = this.exchange.context.limits;
+      if (addPiece(pieces, bytes, 0, end, maxHeaderBytes)) this.headBytes(gathered(pieces), pieces.length);
     }
     if (!this.failed) this.alive();
   }
@@ -233,7 +234,8 @@ class Relay implements StreamUser, UpstreamUser, Deadline, Tries {
       const size = parseReplyHead(head, bytes, pos, end, this.exchange.context.limits);
       if (size === REFUSED) return this.fail(new Fault('upstream-malformed', head.refusal.reason));
       if (size === INCOMPLETE) {
-        if (pos < end) this.partialHead = Buffer.from(bytes.subarray(pos, end));
+        if (pos === end) this.partialHead = undefined;
+        else if (pos > 0 || this.partialHead === undefined) this.partialHead = beginPieces(bytes, pos, end);
         return;
       }
       pos += size;
@@ -255,6 +257,7 @@ class Relay implements StreamUser, UpstreamUser, Deadline, Tries {
   private replyBegins(bytes: Buffer, pos: number, end: number) {
     const { request, access } = this.exchange;
     const body = createBodyReader();
+    this.partialHead = undefined;
     this.dropKept();
     this.reusable = head.minor === 1 ? !head.close : head.keepAlive && !head.close;
     this.body = body;

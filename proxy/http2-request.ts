@@ -192,7 +192,7 @@ function judge(ended: boolean): Http2Request | FaultCode | 'malformed' {
   // RFC 9113 §8.3.1: Host must not differ from :authority, which a client may leave to Host alone.
   const asked = authority ?? host;
   if (asked === undefined || asked === '') return 'malformed';
-  if (host !== undefined && host !== asked && !sameAuthority(host, asked, scheme)) return 'bad-request';
+  if (host !== undefined && host !== asked && !sameAuthority(host, asked, scheme ?? '')) return 'bad-request';
   const parsed = parseHost(asked);
   if (parsed === undefined) return 'bad-request';
   const contentLength = length === undefined ? -1 : Number(length);

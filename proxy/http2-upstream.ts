@@ -63,7 +63,7 @@ export interface Http2Upstreams {
 export interface Http2UpstreamsOptions {
   readonly deadlines: Deadlines;
   /** Whose choice of addresses and whose trust are used. */
-  readonly upstreams: Pick<Upstreams, 'balance' | 'secureContext'>;
+  readonly upstreams: Pick<Upstreams, 'balance' | 'secureContext'> & Partial<Pick<Upstreams, 'relieve'>>;
   /** A session that was silent for longer is sent a PING together with its next stream. */
   readonly quietMs?: number;
   /** A PING is sent when streams are open and nothing was heard for this long. */
@@ -364,6 +364,7 @@ export function createHttp2Upstreams(options: Http2UpstreamsOptions): Http2Upstr
       pool.members.splice(pool.members.indexOf(member), 1);
       const fault = asFault(failure ?? new Error('it closed before it spoke HTTP/2'), endpoint.address);
       if (!member.ready && fault.side === 'upstream') balance.report(endpoint, 'unreachable');
+      if (fault.side === 'ingress') options.upstreams.relieve?.();
       for (const waiter of leaveQueue()) waiter.failed(fault);
     }
   }

@@ -2,7 +2,13 @@
 
 import type { LocalHandler } from '../src/lib/local-handler.ts';
 import { type AccessEntry, createAccessEntry } from './access-log.ts';
-import { type Acceptor, type Connection, LAST_REQUEST_MS, type ProxyContext } from './connection.ts';
+import {
+  type Acceptor,
+  type Connection,
+  FIRST_WORDS_MS,
+  LAST_REQUEST_MS,
+  type ProxyContext,
+} from './connection.ts';
 import type { Deadline } from './deadlines.ts';
 import { Fault, type FaultCode } from './errors.ts';
 import { decide, isAnswer, isRefusal, pathOf, queryOf } from './exchange/decide.ts';
@@ -138,6 +144,15 @@ function createClient(shared: Shared, connection: Connection, closed: () => void
     connection,
     http2,
     forwardedFor: createForwardedFor(connection),
+  };
+  connection.holder = {
+    idleSince() {
+      if (http2.closed) return 0;
+      if (http2.openStreams > 0) return Number.POSITIVE_INFINITY;
+      if (idle.at !== Number.POSITIVE_INFINITY) return idle.at - limits.keepAliveTimeoutMs;
+      return preface.at - limits.headerTimeoutMs + FIRST_WORDS_MS;
+    },
+    leave: () => http2.leave(),
   };
   deadlines.watch(preface);
   onData(socket, (bytes) => http2.receive(bytes, bytes.length));

@@ -7,7 +7,15 @@ import ipaddr from 'ipaddr.js';
 import type { LocalHandler } from '../src/lib/local-handler.ts';
 import type { Log } from '../src/lib/log.ts';
 import type { AccessLog } from './access-log.ts';
-import { type Connection, defaultLimits, type ListenerLimits, type ProxyContext } from './connection.ts';
+import { createCapacity, type Occupant } from './capacity.ts';
+import {
+  type Connection,
+  defaultLimits,
+  FIRST_WORDS_MS,
+  type Holder,
+  type ListenerLimits,
+  type ProxyContext,
+} from './connection.ts';
 import { createDeadlines, type Deadline } from './deadlines.ts';
 import { serverNameOf } from './http1/authority.ts';
 import { createHttp2Acceptor } from './http2.ts';
@@ -16,7 +24,7 @@ import { createHttp2Upstreams } from './http2-upstream.ts';
 import { createFailedHandshakes } from './listener/failed-handshakes.ts';
 import { createProxyHeaderReader } from './proxy-protocol.ts';
 import { createHttp1Acceptor } from './relay.ts';
-import { createRoster, type RosterMember } from './roster.ts';
+import { createRoster } from './roster.ts';
 import { createRouteTable, type Route, speaksHttp2 } from './routes.ts';
 import {
   ACME_TLS,
@@ -90,11 +98,43 @@ const TCP_KEEPALIVE_MS = 60_000;
 /** Before the deadline of a drain: what is left of it when tunnels are ended. */
 const LAST_WORDS_MS = 1_000;
 
+/** Descriptors that are kept for upstreams and for what else a process needs: this many, and this part of all. */
+const SPARE_DESCRIPTORS = 32;
+const SPARE_PART = 8;
+/** Connections that are ended at once where the lack of descriptors was noticed elsewhere than at accept. */
+const RELIEF = 16;
+
 /** A connection, from accept to close. */
-interface Accepted extends RosterMember {
+class Accepted implements Occupant {
+  place = -1;
   readonly socket: Socket;
+  readonly acceptedAt: number;
   /** From its PROXY header, or once somebody has asked: most of what only shakes hands is never asked about. */
-  origin: Origin | undefined;
+  origin: Origin | undefined = undefined;
+  peer: string | undefined = undefined;
+  leaving = false;
+  /** After its handshake. */
+  secured: Secured | undefined = undefined;
+
+  constructor(socket: Socket, acceptedAt: number) {
+    this.socket = socket;
+    this.acceptedAt = acceptedAt;
+  }
+
+  idleSince(): number {
+    if (this.secured === undefined) return this.acceptedAt + FIRST_WORDS_MS;
+    return this.secured.holder?.idleSince() ?? Number.POSITIVE_INFINITY;
+  }
+
+  leave(): void {
+    const holder = this.secured?.holder;
+    if (holder === undefined) this.destroy();
+    else holder.leave();
+  }
+
+  destroy(): void {
+    (this.secured?.socket ?? this.socket).destroy();
+  }
 }
 
 const ACCEPTED = Symbol('accepted');
@@ -125,7 +165,12 @@ export function createListener(options: ListenerOptions): Listener {
     now: deadlines.now,
     log,
   });
-  const upstreams = createUpstreams({ deadlines, upstreamCa: options.upstreamCa, log });
+  const upstreams = createUpstreams({
+    deadlines,
+    upstreamCa: options.upstreamCa,
+    onExhausted: () => void capacity.relieve(RELIEF),
+    log,
+  });
   const http2Upstreams = createHttp2Upstreams({ deadlines, upstreams, fieldLimits: fieldLimitsOf(limits) });
   let routes = createRouteTable([]);
   const context: ProxyContext = {
@@ -144,6 +189,20 @@ export function createListener(options: ListenerOptions): Listener {
   const unnamed = { http1: http1.accept, http2: alpn.includes('h2') ? http2.accept : undefined };
   /** Every connection, from accept to close. */
   const open = createRoster<Accepted>();
+  const capacity = createCapacity<Accepted>({
+    limit: limits.maxConnections,
+    open,
+    deadlines,
+    // Behind a gateway that says nothing of its clients all of them have its address.
+    knowsPeers: options.proxyProtocol === true,
+    onFull: (since) =>
+      log.warn(
+        { maxConnections: limits.maxConnections, ...since },
+        'connection limit reached, the longest idle are ended',
+      ),
+  });
+  const lastDescriptor =
+    limits.maxDescriptors - Math.max(SPARE_DESCRIPTORS, Math.floor(limits.maxDescriptors / SPARE_PART));
   let boundPort = options.port;
   const tlsServer = createTls();
   const server = createTcp();
@@ -181,11 +240,7 @@ export function createListener(options: ListenerOptions): Listener {
       keepAlive: true,
       keepAliveInitialDelay: TCP_KEEPALIVE_MS,
     });
-    created.maxConnections = limits.maxConnections;
     created.on('connection', accepted);
-    created.on('drop', () =>
-      log.debug({ maxConnections: limits.maxConnections }, 'connection limit reached'),
-    );
     created.on('error', (error) => log.warn({ err: error }, 'accept failed'));
     return created;
   }
@@ -213,12 +268,28 @@ export function createListener(options: ListenerOptions): Listener {
   }
 
   function accepted(socket: Socket) {
-    const connection: Accepted = { socket, origin: undefined, place: -1 };
+    const connection = new Accepted(socket, deadlines.coarse());
     (socket as AcceptedSocket)[ACCEPTED] = connection;
     open.add(connection);
-    socket.once('close', () => open.remove(connection));
+    socket.once('close', () => {
+      open.remove(connection);
+      capacity.left(connection);
+    });
+    if (!capacity.admits(connection) || !leavesDescriptors(socket)) {
+      socket.destroy();
+      return;
+    }
     if (options.proxyProtocol === true) readProxyHeader(connection);
     else tlsServer.emit('connection', socket);
+  }
+
+  /**
+   * The system gives out the lowest descriptor that is free, so that a high one means that few are left. When none is,
+   * libuv closes what waits to be accepted, and tells nobody.
+   */
+  function leavesDescriptors(socket: Socket): boolean {
+    if (limits.maxDescriptors === 0 || descriptorOf(socket) < lastDescriptor) return true;
+    return upstreams.closeIdle() > 0 || capacity.relieve(1) > 0;
   }
 
   /** A header from elsewhere than a trusted proxy would let anyone be anyone: closed, as is a connection without. */
@@ -261,6 +332,10 @@ export function createListener(options: ListenerOptions): Listener {
         // Without an address it is anybody's, whoever its sender is.
         forwarder: source !== undefined && isForwarder(source.address),
       };
+      if (source !== undefined && !capacity.admitsPeer(connection, source.address)) {
+        socket.destroy();
+        return;
+      }
       tlsServer.emit('connection', socket);
     };
     socket.on('data', read);
@@ -292,7 +367,8 @@ export function createListener(options: ListenerOptions): Listener {
       socket.destroy();
       return;
     }
-    dispatch(new Secured(socket, certificateNames, serverName, () => originOf(accepted)));
+    accepted.secured = new Secured(socket, certificateNames, serverName, () => originOf(accepted));
+    dispatch(accepted.secured);
   }
 
   function originOf(accepted: Accepted): Origin {
@@ -348,6 +424,7 @@ class Secured implements Connection {
   readonly socket: TLSSocket;
   readonly certificateNames: readonly string[];
   readonly serverName: string;
+  holder: Holder | undefined = undefined;
   private readonly origin: () => Origin;
 
   constructor(
@@ -373,6 +450,11 @@ class Secured implements Connection {
   get trustedClient(): boolean {
     return this.origin().forwarder;
   }
+}
+
+/** Node's inside, and the switch of it: where it is missing, descriptors are not watched. */
+function descriptorOf(socket: Socket): number {
+  return (socket as Socket & { _handle?: { fd?: number } | null })._handle?.fd ?? -1;
 }
 
 /** ::ffff:192.0.2.1 is how a socket for both families names an IPv4 peer. */

@@ -1,6 +1,7 @@
 // Plain HTTP beside the TLS listener: answers http-01 challenges (RFC 8555 §8.3), sends everything else to https, and reads no body.
 
 import { createServer, type IncomingMessage, type ServerResponse } from 'node:http';
+import type { Socket } from 'node:net';
 import type { Log } from '../src/lib/log.ts';
 import { type FaultCode, faultReply } from './errors.ts';
 import { parseHost } from './http1/authority.ts';
@@ -67,7 +68,7 @@ export function createPlainHttp(options: PlainHttpOptions): PlainHttp {
     // RFC 9112 §3.2; Node would otherwise take any, and of several the first.
     requireHostHeader: true,
   });
-  server.maxConnections = options.maxConnections;
+  server.on('connection', makeRoom);
   // Whoever takes no answer is not waited for either.
   server.setTimeout(requestTimeoutMs, (socket) => socket.destroy());
   server.on('request', answer);
@@ -75,6 +76,19 @@ export function createPlainHttp(options: PlainHttpOptions): PlainHttp {
   server.on('checkContinue', answer);
   server.on('checkExpectation', answer);
   server.on('error', (error) => log.warn({ err: error }, 'accept failed'));
+
+  /** In the order of their coming. */
+  const open = new Set<Socket>();
+
+  /** A connection has one request and its answer: who has been here longest is waiting for nothing but a request. */
+  function makeRoom(socket: Socket) {
+    open.add(socket);
+    socket.once('close', () => open.delete(socket));
+    if (open.size <= options.maxConnections) return;
+    const [longest] = open;
+    open.delete(longest!);
+    longest!.destroy();
+  }
 
   function answer(request: IncomingMessage, response: ServerResponse) {
     const { status, headers, body = '' } = replyTo(request);

@@ -3,7 +3,14 @@
 import type { TLSSocket } from 'node:tls';
 import type { LocalHandler, LocalReply } from '../src/lib/local-handler.ts';
 import { type AccessEntry, createAccessEntry } from './access-log.ts';
-import { type Acceptor, type Connection, LAST_REQUEST_MS, type ProxyContext } from './connection.ts';
+import {
+  type Acceptor,
+  type Connection,
+  FIRST_WORDS_MS,
+  type Holder,
+  LAST_REQUEST_MS,
+  type ProxyContext,
+} from './connection.ts';
 import type { Deadline } from './deadlines.ts';
 import { acceptIn, Fault, type FaultCode, faultReply } from './errors.ts';
 import { type Asked, decide, isAnswer, isRefusal, pathOf, queryOf } from './exchange/decide.ts';
@@ -38,6 +45,7 @@ import {
 import { acquireHttp2Link, type Http2Link } from './http2-link.ts';
 import { loggedRequestLine, loggedTarget } from './logged.ts';
 import { createPacer, type Pacer } from './pacing.ts';
+import { addPiece, beginPieces, gathered, type Pieces } from './pieces.ts';
 import { onData } from './reads.ts';
 import { createRoster, type Roster, type RosterMember } from './roster.ts';
 import { coveredBy, speaksHttp2, type UpstreamSettings } from './routes.ts';
@@ -90,7 +98,7 @@ const AS_IT_CAME = 0;
 const CHUNKED = 1;
 const UNCHUNKED = 2;
 
-interface Relay extends Omit<UpstreamUser, 'upstreamReady'>, RosterMember, Tries {
+interface Relay extends Omit<UpstreamUser, 'upstreamReady'>, RosterMember, Tries, Holder {
   readonly shared: Shared;
   readonly connection: Connection;
   readonly client: TLSSocket;
@@ -98,6 +106,8 @@ interface Relay extends Omit<UpstreamUser, 'upstreamReady'>, RosterMember, Tries
   state: number;
   /** Bytes of the client's that wait: an unfinished head, a body without an upstream, or pipelined requests. */
   held: Buffer | undefined;
+  /** The unfinished head, once it has come in more than one piece; `held` is what of it has been read. */
+  pieces: Pieces | undefined;
   clientPaused: boolean;
   upstreamPaused: boolean;
   /** Whether the connection can carry another request after this one. */
@@ -121,7 +131,8 @@ interface Relay extends Omit<UpstreamUser, 'upstreamReady'>, RosterMember, Tries
   upgrading: SwitchAsked | undefined;
 
   readonly reply: BodyReader;
-  replyHeld: Buffer | undefined;
+  /** An unfinished head. */
+  replyHeld: Pieces | undefined;
   replyHeard: boolean;
   replyBegun: boolean;
   interims: number;
@@ -192,6 +203,7 @@ function acceptConnection(shared: Shared, connection: Connection, first: Buffer 
   const { socket } = connection;
   const relay = createRelay(shared, connection);
   shared.relays.add(relay);
+  connection.holder = relay;
   relay.deadline.at = shared.context.deadlines.after(shared.context.limits.headerTimeoutMs);
   shared.context.deadlines.watch(relay.deadline);
   onData(socket, (bytes) => clientData(relay, bytes));
@@ -212,6 +224,7 @@ function createRelay(shared: Shared, connection: Connection): Relay {
     place: -1,
     state: IDLE,
     held: undefined,
+    pieces: undefined,
     clientPaused: false,
     upstreamPaused: false,
     keepAlive: true,
@@ -247,6 +260,8 @@ function createRelay(shared: Shared, connection: Connection): Relay {
     hostCovered: false,
     forwarded: '',
     trustedClient: false,
+    idleSince,
+    leave,
     upstreamReady,
     upstreamFailed,
     upstreamData,
@@ -272,7 +287,7 @@ function clientData(relay: Relay, bytes: Buffer) {
     case IN_LINE:
       return hold(relay, bytes);
     case HEAD:
-      return readRequest(relay, behindHeld(relay, bytes));
+      return moreOfHead(relay, bytes);
     case EXCHANGE:
       if (relay.request.done || relay.link === undefined) return hold(relay, bytes);
       return passRequestBody(relay, '', bytes);
@@ -300,6 +315,14 @@ function behindHeld({ held }: Relay, bytes: Buffer): Buffer {
   return held === undefined ? bytes : Buffer.concat([held, bytes]);
 }
 
+function moreOfHead(relay: Relay, bytes: Buffer) {
+  const { limits } = relay.shared.context;
+  const held = relay.held!;
+  relay.pieces ??= beginPieces(held, 0, held.length);
+  if (!addPiece(relay.pieces, bytes, 0, bytes.length, limits.maxHeaderBytes)) return;
+  readRequest(relay, gathered(relay.pieces));
+}
+
 function pauseClient(relay: Relay) {
   if (relay.clientPaused) return;
   relay.clientPaused = true;
@@ -324,6 +347,7 @@ function readRequest(relay: Relay, bytes: Buffer) {
     return;
   }
   relay.state = EXCHANGE;
+  relay.pieces = undefined;
   relay.requestText = '';
   relay.attempt = undefined;
   relay.settings = undefined;
@@ -576,9 +600,34 @@ function clientClosed(relay: Relay) {
   else if (relay.state === TUNNEL) logAccess(relay);
   relay.state = CLOSED;
   relay.held = undefined;
+  relay.pieces = undefined;
   dropUpstream(relay);
   relay.shared.context.deadlines.forget(relay.deadline);
   relay.shared.relays.remove(relay);
+}
+
+// --- When there is no room for another connection ---
+
+/** Told from the deadline, which is set anew where idleness begins. */
+function idleSince(this: Relay): number {
+  const { limits } = this.shared.context;
+  switch (this.state) {
+    case IDLE:
+      if (this.held !== undefined) return Number.POSITIVE_INFINITY;
+      if (this.method !== '') return this.deadline.at - limits.keepAliveTimeoutMs;
+      return this.deadline.at - limits.headerTimeoutMs + FIRST_WORDS_MS;
+    case HEAD:
+      return this.deadline.at - limits.headerTimeoutMs + FIRST_WORDS_MS;
+    case CLOSING:
+      return this.deadline.at - LINGER_MS;
+    default:
+      return Number.POSITIVE_INFINITY;
+  }
+}
+
+function leave(this: Relay): void {
+  if (this.state !== CLOSING) endClient(this);
+  this.client.destroySoon();
 }
 
 // --- Clocks ---
@@ -600,6 +649,7 @@ function expire(relay: Relay) {
   switch (relay.state) {
     case HEAD:
       relay.state = EXCHANGE;
+      relay.pieces = undefined;
       relay.method = '';
       relay.replyBegun = false;
       if (relay.access !== undefined) beginAccess(relay, undefined);
@@ -682,9 +732,10 @@ function upstreamData(this: Relay, bytes: Buffer, end: number) {
     return;
   }
   if (this.replyHeld === undefined) return readReply(this, bytes, end);
-  const whole = Buffer.concat([this.replyHeld, bytes.subarray(0, end)]);
-  this.replyHeld = undefined;
-  readReply(this, whole, whole.length);
+  const pieces = this.replyHeld;
+  const { limits } = this.shared.context;
+  if (!addPiece(pieces, bytes, 0, end, limits.maxHeaderBytes)) return touch(this);
+  readReply(this, gathered(pieces), pieces.length);
 }
 
 function readReply(relay: Relay, bytes: Buffer, end: number) {
@@ -693,7 +744,7 @@ function readReply(relay: Relay, bytes: Buffer, end: number) {
   for (;;) {
     const taken = pos === end ? INCOMPLETE : parseReplyHead(head, bytes, pos, end, context.limits);
     if (taken === INCOMPLETE) {
-      if (pos < end) relay.replyHeld = Buffer.from(bytes.subarray(pos, end));
+      keepReply(relay, bytes, pos, end);
       return touch(relay);
     }
     if (taken === REFUSED) return failReply(relay, head.refusal.reason);
@@ -725,6 +776,12 @@ function readReply(relay: Relay, bytes: Buffer, end: number) {
   }
 }
 
+/** The head that is unfinished in `bytes[pos, end)`; all that has come is kept as it is, and the rest of it copied. */
+function keepReply(relay: Relay, bytes: Buffer, pos: number, end: number) {
+  if (pos === end) relay.replyHeld = undefined;
+  else if (pos > 0 || relay.replyHeld === undefined) relay.replyHeld = beginPieces(bytes, pos, end);
+}
+
 function failReply(relay: Relay, reason: string) {
   relay.link?.fail();
   relay.link = undefined;
@@ -733,6 +790,7 @@ function failReply(relay: Relay, reason: string) {
 
 function beginReply(relay: Relay, head: MessageHead, bytes: Buffer, pos: number, end: number) {
   const { reply } = relay;
+  relay.replyHeld = undefined;
   beginReplyBody(reply, head, relay.method);
   relay.replyBegun = true;
   if (relay.access !== undefined) relay.access.status = head.status;

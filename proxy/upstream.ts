@@ -79,6 +79,10 @@ export interface Upstreams {
   serve(list: readonly UpstreamSettings[]): void;
   /** Trust for TLS to upstreams: Node's and the system's roots, and the CA given. */
   secureContext(): tls.SecureContext;
+  /** Ends idle connections now: their descriptors are needed. Returns how many. */
+  closeIdle(): number;
+  /** No descriptor could be had: idle connections are ended, and whoever else may have some is told. */
+  relieve(): void;
   /** Ends idle connections, now and as they come back, and all health checks. */
   close(): void;
 }
@@ -91,10 +95,14 @@ export interface UpstreamsOptions {
   readonly idleTimeoutMs?: number;
   /** Where the addresses of names come from. */
   readonly names?: Names;
+  /** No descriptor could be had: room may be made elsewhere before the next attempt. */
+  readonly onExhausted?: () => void;
   readonly log?: Log;
 }
 
 const IDLE_TIMEOUT_MS = 4_000;
+/** What has been ended for want of descriptors is closed after this. */
+const RELIEF_MS = 20;
 /** As many as a burst may have needed: with fewer, a steady crowd of clients would connect anew for most requests. */
 const MAX_IDLE_PER_ADDRESS = 4_096;
 const TCP_KEEPALIVE_MS = 60_000;
@@ -136,6 +144,8 @@ export function createUpstreams(options: UpstreamsOptions): Upstreams {
     balance,
     serve: balance.serve,
     secureContext,
+    closeIdle,
+    relieve,
     close() {
       closed = true;
       balance.close();
@@ -199,6 +209,22 @@ export function createUpstreams(options: UpstreamsOptions): Upstreams {
     for (const link of pool?.idle.splice(0) ?? []) link.socket.destroy();
   }
 
+  function closeIdle(): number {
+    let closed = 0;
+    for (const { idle } of pools.values()) {
+      for (const link of idle.splice(0)) {
+        link.socket.destroy();
+        closed++;
+      }
+    }
+    return closed;
+  }
+
+  function relieve(): void {
+    closeIdle();
+    options.onExhausted?.();
+  }
+
   function takeIdle(endpoint: Endpoint): Link | undefined {
     const idle = pools.get(endpoint)?.idle;
     if (idle === undefined) return undefined;
@@ -219,6 +245,7 @@ export function createUpstreams(options: UpstreamsOptions): Upstreams {
     const lastStart = deadlines.now() + 2 * settings.connectTimeoutMs;
     let abandoned = false;
     let askedAnew = false;
+    let relieved = false;
     let socket: Socket | undefined;
     const attempt = (endpoint: Endpoint) => {
       tried.add(endpoint);
@@ -226,6 +253,14 @@ export function createUpstreams(options: UpstreamsOptions): Upstreams {
         if (abandoned) return;
         // Too few descriptors or ports is no failing of the upstream's.
         if (fault.side === 'upstream') balance.report(endpoint, 'unreachable');
+        else if (!relieved) {
+          relieved = true;
+          relieve();
+          setTimeout(() => {
+            if (!abandoned) attempt(endpoint);
+          }, RELIEF_MS);
+          return;
+        }
         tryNext(fault);
       });
     };

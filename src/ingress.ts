@@ -12,6 +12,7 @@ import { createDeployment } from './deployment.ts';
 import { createPublisher } from './evidence-publisher.ts';
 import type { Issuance } from './issuance.ts';
 import { systemClock } from './lib/clock.ts';
+import { descriptorLimit } from './lib/descriptors.ts';
 import type { Log } from './lib/log.ts';
 import { newestWins } from './lib/newest-wins.ts';
 import { watchRoutesFile } from './routes-file.ts';
@@ -51,6 +52,7 @@ const LAST_RETRY_MS = 60_000;
 export async function startIngress(config: Config, options: IngressOptions): Promise<Ingress> {
   const { log } = options;
   const stopping = new AbortController();
+  sayIfTooFewDescriptors(config, log);
   const workers = createWorkers({
     count: config.workers,
     settings: workerSettings(config),
@@ -189,6 +191,7 @@ function workerSettings(config: Config): WorkerSettings {
     limits: {
       ...limits,
       maxConnections: Math.ceil(limits.maxConnections / config.workers),
+      maxDescriptors: descriptorLimit(),
       maxBodyBytes: limits.maxBodyBytes ?? 0,
     },
     upstreamCa: config.upstreamCa,
@@ -198,6 +201,17 @@ function workerSettings(config: Config): WorkerSettings {
     logLevel: config.logLevel,
     readableLog: process.stdout.isTTY === true,
   };
+}
+
+/** Each exchange under way takes two: near the limit idle connections are ended, and without any newcomers are refused. */
+function sayIfTooFewDescriptors({ listen, workers }: Config, log: Log): void {
+  const limit = descriptorLimit();
+  const needed = 2 * Math.ceil(listen.limits.maxConnections / workers);
+  if (limit === 0 || limit >= needed) return;
+  log.warn(
+    { limit, needed, maxConnections: listen.limits.maxConnections },
+    'fewer file descriptors than MAXCONN needs: raise the limit (ulimits: nofile in compose) or lower MAXCONN',
+  );
 }
 
 /** Why no account may be made, if so. What of an earlier image cannot be read must not keep ours from serving. */

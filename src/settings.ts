@@ -345,7 +345,8 @@ export const settings: readonly Setting[] = [
   },
   {
     name: 'MAXCONN',
-    meaning: 'Client connections at once.',
+    meaning:
+      'Client connections at once. For one more the longest idle is ended; with `PROXY_PROTOCOL` first those of the client that holds most.',
     byDefault: '4096',
     example: '20000',
   },

@@ -409,14 +409,22 @@ describe('what is no TLS', async () => {
 });
 
 describe('limits', () => {
-  it('more connections than allowed are closed, and the others are served', async () => {
-    const { ingress } = await setUp({ limits: { maxConnections: 2 } });
+  it('more connections than allowed, of which none is idle, are closed, and the others are served', async () => {
+    const sockets: Socket[] = [];
+    const upstream = await startUpstream((socket) => {
+      sockets.push(socket);
+    });
+    cleanups.push(upstream.close);
+    const ingress = await startIngress([routeTo(settingsFor(upstream.port))], {
+      limits: { maxConnections: 2 },
+    });
+    cleanups.push(ingress.close);
     const [one, two] = [await ingress.connect(), await ingress.connect()];
+    for (const client of [one, two]) client.send(request('GET /'));
+    await eventually(() => sockets.length === 2);
     await closedAfter(connectTcp(ingress.port, '127.0.0.1'), '');
-    assert.equal((await one.request(request('GET /'))).body, 'ok');
-    two.socket.destroy();
-    await once(two.socket, 'close');
-    assert.equal((await one.request(request('GET /'))).body, 'ok');
+    for (const socket of sockets) socket.write(OK);
+    for (const client of [one, two]) assert.equal((await client.reply()).body, 'ok');
   });
 
   it("a connection that ends before its handshake takes nobody's place", async () => {

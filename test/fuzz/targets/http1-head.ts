@@ -2,12 +2,12 @@
 
 import assert from 'node:assert/strict';
 import fc from 'fast-check';
+import { parseHost } from '../../../proxy/http1/authority.ts';
 import {
   createMessageHead,
   INCOMPLETE,
   type MessageHead,
   nameAt,
-  parseHost,
   parseReplyHead,
   parseRequestHead,
   REFUSED,
