@@ -10,8 +10,9 @@ const NO_BYTES = Buffer.alloc(0);
 /** Most of what is sent in one turn of the event loop fits into the small ones, and a full read of an upstream into the large. */
 const SMALL = 16 * 1024;
 const LARGE = 80 * 1024;
-/** Of each size; beyond these they are left to the garbage collector. */
-const MOST_SPARE = 256;
+/** 4 MiB of each size; beyond these they are left to the garbage collector. */
+const MOST_SPARE_SMALL = 256;
+const MOST_SPARE_LARGE = 52;
 
 const small: Buffer[] = [];
 const large: Buffer[] = [];
@@ -43,8 +44,8 @@ export function takeOut(out: Outbox): Buffer {
 export function giveBack(bytes: Buffer): void {
   const { byteOffset, buffer } = bytes;
   if (byteOffset !== 0) return;
-  if (buffer.byteLength === SMALL && small.length < MOST_SPARE) small.push(Buffer.from(buffer));
-  else if (buffer.byteLength === LARGE && large.length < MOST_SPARE) large.push(Buffer.from(buffer));
+  if (buffer.byteLength === SMALL && small.length < MOST_SPARE_SMALL) small.push(Buffer.from(buffer));
+  else if (buffer.byteLength === LARGE && large.length < MOST_SPARE_LARGE) large.push(Buffer.from(buffer));
 }
 
 function borrow(size: number): Buffer {

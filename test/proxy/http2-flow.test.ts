@@ -112,6 +112,19 @@ describe('a reply goes no further than the windows', () => {
     await client.next(() => sizeOf(client.received, 1) === LARGE.length);
   });
 
+  it('that SETTINGS name last: what the same frame has said before is not even looked at', async (t) => {
+    const ingress = await startHttp1(t, sendLarge);
+    const client = await ingress.frames();
+    client.send(settingsFrame([[4, 0]]), headersFrame(1, requestFields()));
+    await client.next(({ type }) => type === frameType.headers);
+    // The largest window that there may be: one octet more for its stream would be an error.
+    client.send(windowUpdateFrame(1, 2 ** 31 - 1));
+    await client.next(() => sizeOf(client.received, 1) === 65_535);
+    const sizes = Array.from({ length: 2_728 }, (_, i) => [4, i] as const);
+    client.send(settingsFrame([...sizes, [4, 100_000], [4, 0]]), windowUpdateFrame(0, 1_000_000));
+    await client.next(() => sizeOf(client.received, 1) === LARGE.length);
+  });
+
   it('and a stream whose window is closed holds back no other', async (t) => {
     const ingress = await startHttp1(t, sendLarge);
     const client = await ingress.frames();

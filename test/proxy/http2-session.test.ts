@@ -705,6 +705,30 @@ describe('floods', () => {
         return flood(c, () => [frame(frameType.data, 0, 1)]);
       },
     ],
+    ['PRIORITY', (c) => floodOfOne(c, frame(frameType.priority, 0, 1, Buffer.from([0, 0, 0, 0, 16])))],
+    ['frames of a kind that is unknown', (c) => floodOfOne(c, frame(0xee, 0, 1))],
+    ['answers to no PING', (c) => floodOfOne(c, frame(frameType.ping, flag.ack, 0, Buffer.alloc(8)))],
+    ['answers to no SETTINGS', (c) => floodOfOne(c, frame(frameType.settings, flag.ack, 0))],
+    ['WINDOW_UPDATE of one octet, of the connection', (c) => floodOfOne(c, windowUpdateFrame(0, 1))],
+    ['WINDOW_UPDATE of one octet, of a stream', (c) => floodOfOne(c, windowUpdateFrame(1, 1))],
+    ['DATA of one octet', (c) => floodOfOne(c, frame(frameType.data, 0, 1, Buffer.from('x')))],
+    [
+      'DATA of padding',
+      (c) => floodOfOne(c, frame(frameType.data, flag.padded, 1, Buffer.from([255, ...Buffer.alloc(255)]))),
+    ],
+    [
+      'DATA that is padded far above what it brings',
+      (c) =>
+        floodOfOne(c, frame(frameType.data, flag.padded, 1, Buffer.from([255, 120, ...Buffer.alloc(255)]))),
+    ],
+    ['GOAWAY', (c) => floodOfOne(c, frame(frameType.goaway, 0, 0, Buffer.alloc(8)))],
+    [
+      'HEADERS of a stream that we have reset',
+      (c) => {
+        c.send(headersFrame(1, requestFields('GET', [['X', '1']])));
+        return floodOfOne(c, headersFrame(1, [['x', 'y']]));
+      },
+    ],
   ];
   for (const [what, attack] of floods) {
     it(`end their own connection and no other: ${what}`, async (t) => {
@@ -726,6 +750,18 @@ describe('floods', () => {
     client.send(...Array.from({ length: 501 }, () => frame(frameType.ping, 0, 0, Buffer.alloc(8))));
     assert.equal((await verdict(client, goaway)).code, ENHANCE_YOUR_CALM);
   });
+
+  /** More of the same than anyone may send in ten seconds, however fast they go: on stream 1, whose request is open. */
+  async function floodOfOne(client: FrameClient, one: Buffer): Promise<void> {
+    const many = Buffer.concat(Array<Buffer>(1_000).fill(one));
+    if (one.readUInt32BE(5) !== 1 || one[3] !== frameType.headers) {
+      client.send(headersFrame(1, requestFields('POST'), flag.endHeaders));
+    }
+    for (let i = 0; i < 400 && !client.closed; i++) {
+      client.send(many);
+      await new Promise((resolve) => setImmediate(resolve));
+    }
+  }
 
   async function flood(client: FrameClient, make: (i: number) => Buffer[]): Promise<void> {
     for (let i = 0; i < 200_000 && !client.closed; i++) {
