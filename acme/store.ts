@@ -11,10 +11,10 @@ import {
   whyUnwritable,
   writeFileAtomic,
 } from '../src/lib/atomic-file.ts';
-import { type Certificate, readCertificate } from '../src/lib/certificate.ts';
+import { type Certificate, CertificateError, readCertificate } from '../src/lib/certificate.ts';
 import { type Clock, systemClock } from '../src/lib/clock.ts';
 import { CodedError } from '../src/lib/coded-error.ts';
-import { type Domain, parseDomain } from '../src/lib/domain.ts';
+import { type Domain, DomainError, parseDomain } from '../src/lib/domain.ts';
 import { GuardedFileError } from '../src/lib/guarded-file.ts';
 import { type Log, silentLog } from '../src/lib/log.ts';
 import { isPrivateKey } from '../src/lib/private-key.ts';
@@ -102,6 +102,7 @@ export type ChallengeTxt = z.infer<typeof TxtSchema>;
 
 const ValidationSchema = z.object({ keyAuthorization: z.string(), at: TimeSchema });
 const LONGEST_VALIDATION_MS = 3_600_000;
+const NOT_WRITTEN = 'it is not the JSON that was written';
 
 /** A certificate of ours that was set aside, judged anew. */
 export interface DamagedCertificate {
@@ -205,7 +206,7 @@ export async function createStore(options: StoreOptions): Promise<Store> {
       return schema.parse(JSON.parse(bytes.toString('utf8')));
     } catch {
       // The parser's words may quote the file, which may hold a key.
-      await setAside(path, new Error('it is not the JSON that was written'));
+      await setAside(path, new Error(NOT_WRITTEN));
       return undefined;
     }
   }
@@ -379,10 +380,11 @@ function isDiskError(error: unknown): boolean {
   return error instanceof GuardedFileError || typeof (error as NodeJS.ErrnoException).syscall === 'string';
 }
 
-/** Errors of JSON.parse quote what they read. */
+/** Parsers quote what they read, and in a damaged file a key may stand anywhere. */
 function redacted(error: unknown): Error {
-  const known = error instanceof Error && !(error instanceof SyntaxError || error instanceof TypeError);
-  return known ? error : new Error('it is not the JSON that was written');
+  if (error instanceof CertificateError) return error;
+  const why = error instanceof DomainError ? 'one of its names is no domain name' : NOT_WRITTEN;
+  return new Error(why);
 }
 
 function sameTxt(a: ChallengeTxt, b: ChallengeTxt): boolean {

@@ -35,41 +35,41 @@ export function createDeployment(first: RoutingPlan, parts: DeploymentParts): De
   const { publisher, log } = parts;
   const covered = Promise.withResolvers<void>();
   let plan = first;
-  /** What is served, and what was offered since and is in line. */
+  /** What is served, and what was offered as fresh since. */
   let known: readonly Certificate[] = [];
   let served: readonly Certificate[] = [];
+  /** What serves the names for which nothing is known. */
+  let spare: readonly Certificate[] = [];
 
   const applyRoutes = newestWins(() => parts.setRoutes(plan.routes));
 
   const applyCertificates = newestWins(async () => {
     const taken = known;
     const wanted = plan.certificates;
-    const target = servable(taken, wanted);
+    const target = servable([...taken, ...without(spare, taken)].filter(isSound), wanted);
     try {
       if (!sameCertificates(target, served))
         await publisher.deploy(target, () => parts.setCertificates(target));
-    } catch (error) {
+      served = target;
+      if (target.length === wanted.length) covered.resolve();
+    } finally {
       // One that the workers refuse must not come along with the next that is offered.
-      known = [...served, ...known.filter((each) => !taken.includes(each))];
-      throw error;
+      const arrived = known.filter((each) => !taken.includes(each));
+      known = [...without(served, arrived), ...arrived];
     }
-    served = target;
-    known = [...served, ...known.filter((each) => !taken.includes(each))];
-    if (target.length === wanted.length) covered.resolve();
   });
 
+  const judged = new WeakMap<Certificate, boolean>();
   /** One that does not load is left out, and the rest is served. */
   function isSound(certificate: Certificate): boolean {
+    const before = judged.get(certificate);
+    if (before !== undefined) return before;
     const why = loadFault(certificate);
-    if (why === undefined) return true;
     const { names, serial } = certificate;
-    log.error({ domain: names[0], serial, why }, 'certificate left out, it cannot be served');
-    return false;
-  }
-
-  function fillGaps(certificates: readonly Certificate[]): void {
-    const missing = certificates.filter((each) => !known.some((other) => sameSubject(each, other)));
-    known = [...known, ...missing.filter(isSound)];
+    if (why !== undefined)
+      log.error({ domain: names[0], serial, why }, 'certificate left out, it cannot be served');
+    judged.set(certificate, why === undefined);
+    return why === undefined;
   }
 
   return {
@@ -77,18 +77,23 @@ export function createDeployment(first: RoutingPlan, parts: DeploymentParts): De
     covered: covered.promise,
     async follow(next, stored) {
       plan = next;
-      fillGaps(servable(stored, next.certificates));
+      spare = servable(stored, next.certificates);
       // A name that is no longer routed is no longer served either.
       await Promise.all([applyRoutes(), applyCertificates()]);
     },
     async offer(certificates, fresh) {
-      fillGaps(certificates.filter((each) => each !== fresh));
+      spare = [...spare, ...without(certificates, [...spare, fresh])];
       const sound = isSound(fresh);
-      if (sound) known = [...known.filter((each) => !sameSubject(each, fresh)), fresh];
+      if (sound) known = [...without(known, [fresh]), fresh];
       await applyCertificates();
       if (!sound) throw new CertificateError('does-not-load', `certificate ${fresh.serial} cannot be served`);
     },
   };
+}
+
+/** Those that none of `others` takes the place of. */
+function without(all: readonly Certificate[], others: readonly Certificate[]): Certificate[] {
+  return all.filter((each) => !others.some((other) => sameSubject(each, other)));
 }
 
 /** Whether one takes the place of the other: stored under the same name, for the same names. */

@@ -137,8 +137,8 @@ export async function startIngress(config: Config, options: IngressOptions): Pro
   const catchUp = newestWins(async () => {
     const next = newest;
     const sameNames = JSON.stringify(next.certificates) === JSON.stringify(kept?.plan.certificates);
-    // Routes wait for no disk: if it cannot be read, that fails below and is tried again.
-    const stored = sameNames ? [] : await store.readCertificates().catch(() => []);
+    // Routes do not wait for a disk that cannot be read: where names have changed that fails below, and is tried again.
+    const stored = await store.readCertificates().catch(() => []);
     await deployment.follow(next, stored);
     log.info({ hosts: next.routes.length, routes: describeRoutes(next.routes) }, 'routes replaced');
     if (!sameNames) await keepCertificates(issuance, next);

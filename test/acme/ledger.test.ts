@@ -2,7 +2,8 @@
 
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { begun, entryFor, failed, obtained } from '../../acme/ledger.ts';
+import fc from 'fast-check';
+import { begun, entryFor, failed, heldUntil, obtained } from '../../acme/ledger.ts';
 import type { LedgerEntry } from '../../acme/store.ts';
 import { AcmeProblem } from '../../acme/transport.ts';
 import { parseDomain } from '../../src/lib/domain.ts';
@@ -69,4 +70,37 @@ test('other names under the same first name start afresh', () => {
   const ledger = { 'a.example': failed(undefined, names, new Error('x'), now, 0) };
   assert.ok(entryFor(ledger, names));
   assert.equal(entryFor(ledger, [...names, parseDomain('b.example')]), undefined);
+});
+
+test('a next attempt further ahead than any wait that is ever written is not believed', () => {
+  const entry = (waitMs: number, failures = 3): LedgerEntry => ({
+    names,
+    failures,
+    crashes: 0,
+    notBefore: new Date(now.getTime() + waitMs).toISOString(),
+    reason: 'x',
+  });
+  assert.equal(heldUntil(entry(27 * 60 * MINUTE), now, true).getTime(), now.getTime() + 27 * 60 * MINUTE);
+  for (const days of [2, 20, 3650]) assert.ok(heldUntil(entry(days * DAY), now, true) <= now);
+  // A rest is for a certificate that is there.
+  assert.ok(heldUntil(entry(34 * 60 * MINUTE, 0), now, true) > now);
+  assert.ok(heldUntil(entry(34 * 60 * MINUTE, 0), now, false) <= now);
+});
+
+test('whatever the CA asks for and however often we failed, what is written is believed', () => {
+  fc.assert(
+    fc.property(
+      fc.nat(20),
+      fc.option(fc.integer({ min: 0, max: DAY })),
+      fc.double({ min: 0, max: 0.999, noNaN: true }),
+      (failures, asked, random) => {
+        const before = { names, failures, crashes: 0, notBefore: now.toISOString(), reason: 'x' };
+        const error = asked === null ? new Error('x') : refusal('rateLimited', 429, asked);
+        for (const entry of [failed(before, names, error, now, random), begun(before, names, now)])
+          assert.equal(heldUntil(entry, now, false).toISOString(), entry.notBefore);
+        const rest = obtained(names, asked ?? 90 * DAY, failures * DAY, now);
+        assert.equal(heldUntil(rest, now, true).toISOString(), rest.notBefore);
+      },
+    ),
+  );
 });

@@ -24,12 +24,18 @@ const a = parseDomain('a.example');
 const b = parseDomain('b.example');
 
 /** Time stands still until it is told to go on; `idle` resolves when somebody sleeps, with the end of that sleep. */
-function standingClock(): Clock & { idle(): Promise<number>; goTo(ms: number): void } {
+function standingClock(): Clock & {
+  idle(): Promise<number>;
+  goTo(ms: number): void;
+  setBack(ms: number): void;
+} {
   let nowMs = START.getTime();
+  let setBackMs = 0;
   let sleeper: { until: number; wake: () => void } | undefined;
   let onSleep: (() => void) | undefined;
   return {
     now: () => new Date(nowMs),
+    monotonicMs: () => nowMs + setBackMs,
     sleep: (ms, signal) =>
       new Promise((resolve, reject) => {
         const until = nowMs + ms;
@@ -57,6 +63,12 @@ function standingClock(): Clock & { idle(): Promise<number>; goTo(ms: number): v
     },
     goTo(ms) {
       nowMs = START.getTime() + ms;
+      sleeper?.wake();
+    },
+    /** The date alone; whoever sleeps is woken to see it. */
+    setBack(ms) {
+      nowMs -= ms;
+      setBackMs += ms;
       sleeper?.wake();
     },
   };
@@ -561,4 +573,132 @@ test('each change of state is one line with the domain, the reason and the next 
   );
   assert.deepEqual([told[0]!.domain, told[0]!.reason], [a, 'no certificate yet']);
   assert.ok(told[1]!.next && told[2]!.next && told[2]!.reason);
+});
+
+test('an attempt that failed while the clock was twenty days ahead holds up nothing once it is right', async (t) => {
+  const stateDir = await freshFolder(t);
+  const ahead = await stage(t, { stateDir });
+  ahead.clock.goTo(20 * DAY);
+  ahead.obtain = () => Promise.reject(new Error('the certificate of the CA is not valid'));
+  ahead.start();
+  await ahead.clock.idle();
+  await ahead.stop();
+  assert.equal(ahead.orders.length, 1);
+  const s = await stage(t, { stateDir });
+  s.start();
+  await s.clock.idle();
+  assert.deepEqual(minutesOf(s.orders), [0]);
+});
+
+test('a clock that is set back twenty days while we run neither stops attempts nor questions about the window', async (t) => {
+  let asked = 0;
+  const s = await stage(t, {
+    renewalInfo: async () => {
+      asked += 1;
+      return undefined;
+    },
+    wanted: [[a], [b]],
+  });
+  await s.store.keepCertificate(await newCertificate([b], new Date(START.getTime() + 19 * DAY)));
+  s.obtain = () => Promise.reject(new Error('no'));
+  await s.manager.load();
+  s.clock.goTo(20 * DAY);
+  s.start();
+  await s.clock.idle();
+  assert.deepEqual([s.orders.length, asked], [1, 1]);
+  s.clock.setBack(20 * DAY);
+  await s.clock.idle();
+  assert.equal(s.orders.length, 2, 'at once, and not in twenty days');
+  await pass(s.clock, 7 * 60 * MINUTE);
+  assert.equal(asked, 2, 'six hours later');
+});
+
+test('renewing on demand is not forgotten when it is refused once: it is tried at the time that the log names', async (t) => {
+  const s = await stage(t);
+  await s.store.keepCertificate(await newCertificate([a], START));
+  await s.manager.load();
+  s.start();
+  await s.clock.idle();
+  s.obtain = () => Promise.reject(new Error('no'));
+  s.manager.renewNow();
+  while (s.orders.length < 1) await new Promise((resolve) => setTimeout(resolve, 5));
+  assert.equal(await s.clock.idle(), MINUTE);
+  const told = s.lines.find((line) => line.msg === 'certificate not obtained')!;
+  assert.equal(Date.parse(told.next as string), START.getTime() + MINUTE);
+  assert.deepEqual(s.manager.asked(), [a]);
+  s.obtain = (names) => newCertificate(names, s.clock.now());
+  await pass(s.clock, 5 * MINUTE);
+  assert.deepEqual(minutesOf(s.orders), [0, 1]);
+  assert.deepEqual(s.manager.asked(), []);
+});
+
+test('a CA that wants to be left alone before it gives an account is, across restarts as well', async (t) => {
+  const stateDir = await freshFolder(t);
+  const busy = new AcmeProblem('POST /new-account', {
+    type: 'rateLimited',
+    status: 429,
+    detail: 'too many registrations',
+    subproblems: [],
+    retryAfterMs: 3 * 60 * MINUTE,
+  });
+  const connects: number[] = [];
+  for (const untilMs of [MINUTE, 4 * 60 * MINUTE]) {
+    const s: Stage = await stage(t, {
+      stateDir,
+      connect: () => {
+        connects.push(s.clock.now().getTime() - START.getTime());
+        return Promise.reject(busy);
+      },
+    });
+    s.start();
+    await pass(s.clock, untilMs);
+    await s.stop();
+  }
+  assert.deepEqual(connects, [0, 3 * 60 * MINUTE]);
+});
+
+test('renewal information is asked for again when the CA says, also after a refusal', async (t) => {
+  const asked: number[] = [];
+  const s: Stage = await stage(t, {
+    renewalInfo: () => {
+      asked.push(s.clock.now().getTime() - START.getTime());
+      const fields = { type: 'rateLimited', status: 429, detail: 'no', subproblems: [] };
+      return Promise.reject(new AcmeProblem('GET', { ...fields, retryAfterMs: 10 * 60 * MINUTE }));
+    },
+  });
+  await s.store.keepCertificate(await newCertificate([a], START));
+  await s.manager.load();
+  s.start();
+  await pass(s.clock, 11 * 60 * MINUTE);
+  assert.deepEqual(asked, [0, 10 * 60 * MINUTE]);
+});
+
+test('a certificate that was damaged just after it was obtained is ordered at once', async (t) => {
+  const stateDir = await freshFolder(t);
+  const first = await stage(t, { stateDir });
+  first.start();
+  await first.clock.idle();
+  await first.stop();
+  const path = join(first.store.folder, 'certificates', `${a}.json`);
+  await writeFile(path, (await readFile(path, 'utf8')).replaceAll('\\n', ''));
+  const s = await stage(t, { stateDir });
+  assert.deepEqual(await s.manager.load(), []);
+  s.start();
+  await s.clock.idle();
+  assert.deepEqual(minutesOf(s.orders), [0]);
+});
+
+test('a certificate that is damaged on disk while it serves is stored anew, not ordered anew', async (t) => {
+  const s = await stage(t);
+  const served = await newCertificate([a], START);
+  await s.store.keepCertificate(served);
+  await s.manager.load();
+  await writeFile(join(s.store.folder, 'certificates', `${a}.json`), 'x');
+  s.start();
+  await s.clock.idle();
+  assert.equal(s.orders.length, 0);
+  assert.deepEqual(
+    (await s.store.readCertificates()).map(({ sha256 }) => sha256),
+    [served.sha256],
+  );
 });

@@ -2,6 +2,7 @@
 
 import assert from 'node:assert/strict';
 import { after, before, type TestContext, test } from 'node:test';
+import { generateKey } from '../../acme/account.ts';
 import { createAcme } from '../../acme/connect.ts';
 import { createDns01Solver } from '../../acme/dns01.ts';
 import { renewalInfoId } from '../../acme/renewal.ts';
@@ -20,7 +21,7 @@ after(() => pebble?.stop());
 
 const signal = () => AbortSignal.timeout(60_000);
 
-async function behindShim(t: TestContext, settings: { profile?: string } = {}) {
+async function behindShim(t: TestContext, settings: { profile?: string; email?: string } = {}) {
   const shim = await startShim(pebble);
   t.after(shim.stop);
   const { log, lines } = recordedLog();
@@ -82,6 +83,8 @@ for (const [status, type] of [
   [409, 'alreadyReplaced'],
   [409, 'conflict'],
   [400, 'malformed'],
+  // What Let's Encrypt says where the certificate is of another account.
+  [403, 'unauthorized'],
 ] as const) {
   test(`an order refused with ${status} ${type} for what it replaces is placed without`, async (t) => {
     const { shim, acme, newOrders } = await behindShim(t);
@@ -291,4 +294,222 @@ test('a CA that never finishes is given up on at the deadline', async (t) => {
   };
   await assert.rejects(issuer.obtain([parseDomain('never.example')], signal()), { code: 'deadline-passed' });
   assert.deepEqual(pebble.dns.txt('_acme-challenge.never.example'), []);
+});
+
+/** Pebble's answers as JSON, changed. */
+function rewriting(change: (path: string, body: Record<string, unknown>) => void) {
+  return ({ path }: { path: string }, text: string): string => {
+    if (!text.startsWith('{')) return text;
+    const body = JSON.parse(text) as Record<string, unknown>;
+    change(path, body);
+    return JSON.stringify(body);
+  };
+}
+
+const finalizes = ({ requests }: { requests: readonly { path: string }[] }) =>
+  requests.filter(({ path }) => path.startsWith('/finalize-order/')).length;
+
+test('a finalize refused with orderNotReady is sent again once the order is found ready', async (t) => {
+  const { shim, acme } = await behindShim(t);
+  const { issuer } = await acme.connect(signal());
+  shim.intercept = ({ path }) =>
+    path.startsWith('/finalize-order/') && finalizes(shim) < 3
+      ? problem(403, 'orderNotReady', 'not yet', { 'replay-nonce': 'AAAA' })
+      : undefined;
+  const name = parseDomain('not-ready.example');
+  assert.deepEqual((await issuer.obtain([name], signal())).names, [name]);
+  assert.equal(finalizes(shim), 3);
+});
+
+test('a finalize that is answered with an order still ready is sent again', async (t) => {
+  const { shim, acme } = await behindShim(t);
+  const { issuer } = await acme.connect(signal());
+  shim.intercept = ({ path }) =>
+    path.startsWith('/finalize-order/') && finalizes(shim) < 2
+      ? {
+          status: 200,
+          headers: { 'content-type': 'application/json', 'replay-nonce': 'AAAA' },
+          body: JSON.stringify({ status: 'ready', authorizations: [], finalize: 'https://ca.example/f' }),
+        }
+      : undefined;
+  const name = parseDomain('still-ready.example');
+  assert.deepEqual((await issuer.obtain([name], signal())).names, [name]);
+  assert.equal(finalizes(shim), 2);
+});
+
+test('an order that is never finalized is left with a word after ten attempts, not polled till the deadline', async (t) => {
+  const { shim, store } = await behindShim(t);
+  const clock = { now: () => new Date(), sleep: async () => {} };
+  const solver = createDns01Solver({ provider: providerOver(pebble.dns), wait: async () => {}, store });
+  const { directoryUrl } = shim;
+  const acme = createAcme({ directoryUrl, caPem: pebble.caPem, store, solver, clock });
+  t.after(acme.close);
+  const { issuer } = await acme.connect(signal());
+  shim.intercept = ({ path }) =>
+    path.startsWith('/finalize-order/')
+      ? problem(403, 'orderNotReady', 'never', { 'replay-nonce': 'AAAA' })
+      : undefined;
+  const name = parseDomain('never-ready.example');
+  await assert.rejects(issuer.obtain([name], signal()), { code: 'order-unfinished', message: /still ready/ });
+  assert.equal(finalizes(shim), 10);
+  assert.ok(await store.readOrder(name), 'the next attempt goes on with it');
+});
+
+test('null for what is optional or of no use any more, and unused challenges without status, are understood', async (t) => {
+  const { shim, acme } = await behindShim(t);
+  shim.directory = (directory) => ({ ...directory, keyChange: null, renewalInfo: null, meta: null });
+  shim.rewrite = rewriting((path, body) => {
+    if (path === '/sign-me-up') body.status = null;
+    if (!path.startsWith('/my-order/') && !path.startsWith('/authZ/') && path !== '/order-plz') return;
+    for (const field of ['expires', 'error', 'notBefore', 'notAfter', 'certificate', 'wildcard'])
+      body[field] ??= null;
+    if (body.status === 'valid') {
+      body.authorizations = null;
+      delete body.finalize;
+    }
+    for (const challenge of (body.challenges as Record<string, unknown>[] | undefined) ?? []) {
+      challenge.error ??= null;
+      if (challenge.type !== 'dns-01')
+        for (const field of ['status', 'url', 'token']) delete challenge[field];
+    }
+  });
+  const { issuer } = await acme.connect(signal());
+  const name = parseDomain('nulls.example');
+  assert.deepEqual((await issuer.obtain([name], signal())).names, [name]);
+});
+
+test('an order that is not understood is asked about again, not made again, and given up after a day', async (t) => {
+  const { shim, acme, store } = await behindShim(t);
+  const { issuer } = await acme.connect(signal());
+  const name = parseDomain('unclear.example');
+  const orders = pebble.made('order');
+  shim.rewrite = rewriting((path, body) => {
+    if (path === '/order-plz' || path.startsWith('/my-order/')) body.status = 'under way';
+  });
+  for (const _ of ['at once', 'again']) {
+    await assert.rejects(issuer.obtain([name], signal()), { code: 'ca-unintelligible', message: /status/ });
+  }
+  assert.equal(pebble.made('order'), orders + 1);
+  const stored = await store.readOrder(name);
+  const yesterday = new Date(Date.now() - 25 * 3_600_000).toISOString();
+  await store.writeOrder(name, { ...stored!, createdAt: yesterday });
+  await assert.rejects(issuer.obtain([name], signal()), { code: 'ca-unintelligible' });
+  assert.equal(pebble.made('order'), orders + 2);
+  shim.rewrite = (_, body) => body;
+  assert.deepEqual((await issuer.obtain([name], signal())).names, [name]);
+  assert.equal(pebble.made('order'), orders + 2);
+});
+
+test('an order noted by a clock that was twenty days ahead is given up as well', async (t) => {
+  const { shim, acme, store } = await behindShim(t);
+  const { issuer } = await acme.connect(signal());
+  const name = parseDomain('ahead.example');
+  const orders = pebble.made('order');
+  shim.intercept = ({ path }) =>
+    path.startsWith('/certZ/')
+      ? { status: 200, headers: { 'content-type': 'text/html' }, body: '' }
+      : undefined;
+  await assert.rejects(issuer.obtain([name], signal()));
+  const stored = await store.readOrder(name);
+  const ahead = new Date(Date.now() + 20 * 24 * 3_600_000).toISOString();
+  await store.writeOrder(name, { ...stored!, createdAt: ahead });
+  shim.intercept = () => undefined;
+  await issuer.obtain([name], signal());
+  assert.equal(pebble.made('order'), orders + 2);
+});
+
+test('nonces refused without end say nothing of the stored order, which is kept', async (t) => {
+  const { shim, acme, store } = await behindShim(t);
+  const { issuer } = await acme.connect(signal());
+  const name = parseDomain('nonces.example');
+  shim.intercept = ({ path }) =>
+    path.startsWith('/finalize-order/') ? problem(500, 'serverInternal', 'down') : undefined;
+  await assert.rejects(issuer.obtain([name], signal()));
+  const stored = await store.readOrder(name);
+  shim.intercept = ({ method }) =>
+    method === 'POST' ? problem(400, 'badNonce', 'never', { 'replay-nonce': 'AAAA' }) : undefined;
+  await assert.rejects(issuer.obtain([name], signal()), { type: 'badNonce' });
+  assert.deepEqual(await store.readOrder(name), stored);
+});
+
+test('Retry-After of a challenge, an authorization, an order and a finalize is slept in full', async (t) => {
+  const { shim, store } = await behindShim(t);
+  const slept: number[] = [];
+  const clock = { now: () => new Date(), sleep: async (ms: number) => void slept.push(ms) };
+  const solver = createDns01Solver({ provider: providerOver(pebble.dns), wait: async () => {}, store });
+  const { directoryUrl } = shim;
+  const acme = createAcme({ directoryUrl, caPem: pebble.caPem, store, solver, clock });
+  t.after(acme.close);
+  const { issuer } = await acme.connect(signal());
+  const asked = new Set<string>();
+  const delays = { '/chalZ/': 61, '/authZ/': 62, '/finalize-order/': 63, '/my-order/': 64 };
+  shim.reheader = ({ path, payload }) => {
+    const [kind, seconds] = Object.entries(delays).find(([start]) => path.startsWith(start)) ?? [];
+    // An authorization is read before it is answered; only then is there something to wait for.
+    const early = kind === '/authZ/' && !asked.has('/chalZ/');
+    if (kind === undefined || early || (kind === '/my-order/' && payload !== undefined)) return {};
+    asked.add(kind);
+    return { 'retry-after': String(seconds) };
+  };
+  let left = 1;
+  shim.rewrite = rewriting((path, body) => {
+    if (path.startsWith('/my-order/') && body.status === 'valid' && left-- > 0) body.status = 'processing';
+  });
+  await issuer.obtain([parseDomain('asked.example')], signal());
+  for (const ms of [61_000, 63_000, 64_000]) assert.ok(slept.includes(ms), `${ms} in ${slept}`);
+});
+
+test('a wait that the CA asks for and that is longer than the attempt ends it at once, with that wait', async (t) => {
+  const { shim, acme } = await behindShim(t);
+  const { issuer } = await acme.connect(signal());
+  shim.reheader = ({ path }) =>
+    path.startsWith('/my-order/') ? { 'retry-after': '7200' } : ({} as Record<string, string>);
+  shim.rewrite = rewriting((path, body) => {
+    if (path.startsWith('/my-order/')) body.status = 'processing';
+  });
+  await assert.rejects(issuer.obtain([parseDomain('later.example')], signal()), {
+    code: 'deadline-passed',
+    retryAfterMs: 7_200_000,
+  });
+});
+
+test('a contact that the CA refuses does not cost the account: it is made without, and the log says so', async (t) => {
+  for (const type of ['invalidContact', 'unsupportedContact']) {
+    const { shim, acme, lines, store } = await behindShim(t, { email: 'ops@example.com' });
+    shim.intercept = ({ payload }) =>
+      payload?.contact === undefined ? undefined : problem(400, type, 'forbidden domain');
+    const { account } = await acme.connect(signal());
+    assert.equal((await store.readAccount())?.url, account.url);
+    const line = lines.find(
+      ({ msg }) => msg === 'the ca refused the contact, the account is made without one',
+    );
+    assert.equal(line?.variable, 'ACME_EMAIL');
+    assert.match(JSON.stringify(line?.err), /forbidden domain/);
+  }
+});
+
+test('a CA that refuses to look up a key just made still gives an account', async (t) => {
+  const { shim, acme, store } = await behindShim(t);
+  shim.intercept = ({ payload }) =>
+    payload?.onlyReturnExisting === true ? problem(400, 'malformed', 'no such parameter') : undefined;
+  const { account } = await acme.connect(signal());
+  assert.equal((await store.readAccount())?.url, account.url);
+  assert.equal(shim.requests.filter(({ payload }) => payload?.onlyReturnExisting === true).length, 0);
+});
+
+test('a derived key is looked up first, and made an account of where the CA will not look', async (t) => {
+  const { shim, acme: _, store } = await behindShim(t);
+  const key = generateKey();
+  const solver = createDns01Solver({ provider: providerOver(pebble.dns), wait: async () => {}, store });
+  const { directoryUrl } = shim;
+  const settings = { directoryUrl, caPem: pebble.caPem, store, solver, accountKey: async () => key };
+  const acme = createAcme(settings);
+  t.after(acme.close);
+  shim.intercept = ({ payload }) =>
+    payload?.onlyReturnExisting === true ? problem(400, 'malformed', 'no such parameter') : undefined;
+  await acme.connect(signal());
+  const asked = shim.requests.filter(({ path }) => path === '/sign-me-up').map(({ payload }) => payload);
+  assert.ok(asked.length >= 2);
+  assert.equal(asked[0]!.onlyReturnExisting, true);
+  assert.equal(asked.at(-1)!.termsOfServiceAgreed, true);
 });

@@ -11,6 +11,7 @@ import { createStore } from '../../acme/store.ts';
 import { challengeCertificate } from '../../acme/tls-alpn01.ts';
 import { type Certificate, readCertificate } from '../../src/lib/certificate.ts';
 import { type Domain, parseDomain } from '../../src/lib/domain.ts';
+import { weakCertificate } from '../support/certificates.ts';
 import { freshFolder, recordedLog } from './support.ts';
 
 const directoryUrl = 'https://ca.example/directory';
@@ -281,4 +282,91 @@ test('work whose lock was taken away is told to stop', async (t) => {
     assert.match(String(signal.reason), /lock on .* was lost/);
   });
   assert.match(await readFile(join(store.folder, 'lock'), 'utf8'), /theirs/);
+});
+
+test('a certificate that this OpenSSL does not load is set aside with the reason, and told as long as there is no other', async (t) => {
+  const { store, path, lines } = await filled(t);
+  const a = parseDomain('a.example');
+  const weak = weakCertificate(a);
+  const whole = JSON.parse(await readFile(path, 'utf8'));
+  const glued = { ...whole, chain: `${whole.chain.trim()}${whole.chain}` };
+  for (const [stored, reason] of [
+    [glued, /bad end line/],
+    [{ name: a, ...weak }, /ee key too small/],
+    [{ ...whole, name: 'c.example' }, /it is for a\.example, not for c\.example/],
+  ] as const) {
+    await writeFile(path, JSON.stringify(stored));
+    assert.deepEqual(
+      (await store.readCertificates()).map((each) => each.names[0]),
+      ['b.example'],
+    );
+    const report = lines.findLast((line) => line.msg === 'damaged state file set aside')!;
+    assert.match(report.why as string, reason);
+    const [newest] = await store.damagedCertificates(a);
+    assert.equal(newest!.path, report.aside);
+    assert.match(newest!.why, reason);
+  }
+  assert.equal((await store.damagedCertificates(a)).length, 3);
+  assert.deepEqual(await store.damagedCertificates(parseDomain('b.example')), []);
+});
+
+test('a damaged certificate on a disk that takes no change counts as none, and is told', async (t) => {
+  const mount = join(await freshFolder(t), 'fixed');
+  await mkdir(mount);
+  try {
+    execFileSync('mount', ['-t', 'tmpfs', '-o', 'size=256k', 'tmpfs', mount], { stdio: 'pipe' });
+  } catch {
+    return t.skip('a file system cannot be mounted here');
+  }
+  try {
+    const { log, lines } = recordedLog();
+    const store = await createStore({ stateDir: mount, directoryUrl, log });
+    for (const name of ['a.example', 'b.example']) await store.keepCertificate(await newCertificate(name));
+    for (const file of ['certificates/a.example.json', 'account.json'])
+      await writeFile(join(store.folder, file), 'x');
+    execFileSync('mount', ['-o', 'remount,ro', mount]);
+    assert.deepEqual(
+      (await store.readCertificates()).map((each) => each.names[0]),
+      ['b.example'],
+    );
+    assert.match(JSON.stringify(lines), /damaged state file cannot be set aside/);
+    // Where it lies does not matter: an account that cannot be read is never taken for none.
+    await assert.rejects(store.readAccount(), { code: 'account-damaged' });
+  } finally {
+    execFileSync('umount', ['-l', mount]);
+  }
+});
+
+test('an order whose key or URL is none is set aside, so that it cannot stand in the way of another', async (t) => {
+  const { store } = await filled(t);
+  const a = parseDomain('a.example');
+  const createdAt = new Date().toISOString();
+  const sound = { names: [a], url: 'https://x/', key: generateKey(), account: 'https://y/', createdAt };
+  for (const odd of [{ key: 'k' }, { url: 'x' }, { createdAt: 'yesterday' }]) {
+    await store.writeOrder(a, { ...sound, ...odd });
+    assert.equal(await store.readOrder(a), undefined);
+  }
+  await store.writeOrder(a, sound);
+  assert.deepEqual(await store.readOrder(a), sound);
+});
+
+test('a window whose chosen moment lies outside of it is not believed', async (t) => {
+  const { store } = await filled(t);
+  const [start, end] = ['2026-01-01T00:00:00Z', '2026-01-02T00:00:00Z'];
+  const window = { certificate: 'x', start, end, chosen: '2046-01-01T00:00:00Z' };
+  await store.writeWindows({ 'a.example': window });
+  assert.deepEqual(await store.readWindows(), {});
+  await store.writeWindows({ 'a.example': { ...window, chosen: start } });
+  assert.deepEqual(Object.keys(await store.readWindows()), ['a.example']);
+});
+
+test('a challenge shared by an instance whose clock was ahead is not answered for as long', async (t) => {
+  const { store } = await filled(t);
+  const a = parseDomain('a.example');
+  await store.shareChallenge(a, 'token.thumbprint');
+  assert.equal(await store.sharedChallenge(a), 'token.thumbprint');
+  const ahead = new Date(Date.now() + 20 * 86_400_000).toISOString();
+  const path = join(store.folder, 'validations', 'a.example.json');
+  await writeFile(path, JSON.stringify({ keyAuthorization: 'token.thumbprint', at: ahead }));
+  assert.equal(await store.sharedChallenge(a), undefined);
 });

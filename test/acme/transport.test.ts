@@ -241,3 +241,108 @@ test('a clock that differs from that of the CA is measured and reported once', a
   assert.ok(Math.abs(transport.clockSkewMs()! - 86_400_000) < 60_000);
   assert.equal(lines.filter((line) => line.msg === 'clock differs from that of the ca').length, 1);
 });
+
+/** Sleeps pass at once, and are noted. */
+function notingClock() {
+  let passedMs = 0;
+  const slept: number[] = [];
+  return {
+    slept,
+    pass: (ms: number) => {
+      passedMs += ms;
+    },
+    now: () => new Date(),
+    monotonicMs: () => passedMs,
+    async sleep(ms: number) {
+      slept.push(ms);
+      passedMs += ms;
+    },
+  };
+}
+
+test('a CA that refuses every nonce is given time, and asked only a few times more by the next request', async (t) => {
+  const shim = await startShim(pebble);
+  t.after(shim.stop);
+  shim.intercept = ({ method }) =>
+    method === 'POST' ? problem(400, 'badNonce', 'never', { 'replay-nonce': 'AAAA' }) : undefined;
+  const clock = notingClock();
+  const transport = createTransport({ directoryUrl: shim.directoryUrl, caPem: pebble.caPem, clock });
+  t.after(transport.close);
+  const posts = () => shim.requests.filter(({ method }) => method === 'POST').length;
+  const post = () => transport.session(generateKey()).post(shim.directoryUrl, {}, { signal: signal() });
+  await assert.rejects(post(), { type: 'badNonce' });
+  const first = posts();
+  assert.ok(clock.slept.reduce((a, b) => a + b, 0) > 10_000, 'no more than ten a second');
+  await assert.rejects(post(), { type: 'badNonce' });
+  assert.ok(posts() - first <= 6, `${posts() - first} requests`);
+  shim.intercept = () => undefined;
+  await assert.rejects(post(), (error) => error instanceof AcmeProblem && error.type !== 'badNonce');
+});
+
+for (const [what, path] of [
+  ['the directory', '/dir'],
+  ['nonces', '/nonce-plz'],
+  ['new accounts', '/sign-me-up'],
+] as const) {
+  test(`a CA that wants to be left alone for an hour about ${what} is asked once an hour, whoever asks`, async (t) => {
+    const shim = await startShim(pebble);
+    t.after(shim.stop);
+    const clock = notingClock();
+    const transport = createTransport({ directoryUrl: shim.directoryUrl, caPem: pebble.caPem, clock });
+    t.after(transport.close);
+    shim.intercept = (asked) =>
+      asked.path === path ? problem(503, 'rateLimited', 'busy', { 'retry-after': '3600' }) : undefined;
+    const session = transport.session(generateKey());
+    const register = async () => {
+      const { newAccount } = await transport.directory(signal());
+      return session.post(newAccount, { termsOfServiceAgreed: true }, { signal: signal() });
+    };
+    const asked = () =>
+      shim.requests.filter((each) => each.path === path && each.payload === undefined).length;
+    const count = () =>
+      path === '/sign-me-up'
+        ? new Set(shim.requests.filter((each) => each.path === path).map(({ nonce }) => nonce)).size
+        : asked();
+    for (const _ of [1, 2, 3]) {
+      await assert.rejects(register(), (error: AcmeProblem) => {
+        assert.equal(error.status, 503);
+        assert.ok(error.retryAfterMs! > 3_500_000 && error.retryAfterMs! <= 3_600_000);
+        return true;
+      });
+    }
+    assert.equal(count(), 1);
+    clock.pass(3_600_000);
+    await assert.rejects(register());
+    assert.equal(count(), 2);
+    clock.pass(3_600_000);
+    shim.intercept = () => undefined;
+    assert.equal((await register()).status, 201);
+  });
+}
+
+test('a clock that was ahead when the directory was fetched does not keep it for as long', async (t) => {
+  const shim = await startShim(pebble);
+  t.after(shim.stop);
+  const clock = { ...notingClock(), now: () => new Date(Date.now() + 20 * 86_400_000) };
+  const transport = createTransport({ directoryUrl: shim.directoryUrl, caPem: pebble.caPem, clock });
+  t.after(transport.close);
+  await transport.directory(signal());
+  clock.now = () => new Date();
+  clock.pass(86_400_001);
+  await transport.directory(signal());
+  assert.equal(shim.requests.filter(({ path }) => path === '/dir').length, 2);
+});
+
+test('what is optional in a directory and odd is absent', async (t) => {
+  const own = { newNonce: 'https://a/', newAccount: 'https://a/', newOrder: 'https://a/' };
+  const odd = { renewalInfo: 7, meta: { caaIdentities: 'ca.example', profiles: [], termsOfService: null } };
+  const { transport } = await hostile(t, (_, reply) => {
+    reply.writeHead(200, { 'content-type': 'application/json' }).end(JSON.stringify({ ...own, ...odd }));
+  });
+  const { renewalInfo, meta } = await transport.directory(signal());
+  assert.equal(renewalInfo, undefined);
+  assert.deepEqual(
+    [meta.caaIdentities, meta.profiles, meta.termsOfService],
+    [undefined, undefined, undefined],
+  );
+});

@@ -280,6 +280,23 @@ describe('waiting for records', () => {
     assert.equal(looks, 3);
   });
 
+  test('ends at its time-out although the clock is set back at every look', async () => {
+    let nowMs = 1e12;
+    let passedMs = 0;
+    const clock: Clock = {
+      now: () => new Date(nowMs),
+      monotonicMs: () => passedMs,
+      async sleep(ms) {
+        passedMs += ms;
+        nowMs -= 3_600_000;
+      },
+    };
+    const resolver = resolverOf(view('one', {}));
+    const error = await rejected(waitForRecords([wanted], { resolver, timeoutMs: 60_000, clock }));
+    assert.match(error.message, /not in DNS after 60 s/);
+    assert.equal(passedMs, 60_000);
+  });
+
   test('two values of one name must both be seen', async () => {
     const resolver = resolverOf(view('one', { TXT: ['ours'] }));
     const both = [wanted, { ...wanted, value: 'ours too' }];

@@ -3,6 +3,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { longestZone, nameInZone, possibleZones } from '../../dns/zone.ts';
+import { createZoneCache } from '../../dns/zone-cache.ts';
 
 const zones = (...names: string[]) => names.map((name) => ({ name }));
 
@@ -22,4 +23,23 @@ test('a wildcard belongs to the zone of its base', () => {
   assert.deepEqual(possibleZones('*.example.com'), ['example.com', 'com']);
   assert.equal(nameInZone('*.app.example.com', 'example.com'), '*.app');
   assert.equal(nameInZone('example.com', 'example.com'), '');
+});
+
+test('a zone found while the clock was ahead is looked up again as soon as any other', async () => {
+  let nowMs = 20 * 86_400_000;
+  let passedMs = 0;
+  const clock = { now: () => new Date(nowMs), monotonicMs: () => passedMs, sleep: async () => {} };
+  let lookups = 0;
+  const cache = createZoneCache(async () => {
+    lookups += 1;
+    return 'zone';
+  }, clock);
+  const use = () => cache.within('a.example', async (zone) => zone);
+  await use();
+  nowMs = 0;
+  await use();
+  assert.equal(lookups, 1);
+  passedMs = 5 * 60_000 + 1;
+  await use();
+  assert.equal(lookups, 2);
 });

@@ -31,6 +31,8 @@ export interface AcmeShim {
   directory: (directory: Record<string, unknown>, base: string) => Record<string, unknown>;
   /** Changes Pebble's answers, other than the directory, before they are given out. */
   rewrite: (request: ShimRequest, body: string) => string;
+  /** Adds to the headers of Pebble's answers. */
+  reheader: (request: ShimRequest) => Record<string, string>;
   /** Everything asked so far. */
   readonly requests: readonly ShimRequest[];
   stop(): Promise<void>;
@@ -78,7 +80,9 @@ export async function startShim(pebble: Pebble): Promise<AcmeShim> {
     if (asked.path === '/dir') text = JSON.stringify(shim.directory(JSON.parse(text), base));
     else text = shim.rewrite(asked, text);
     const { 'content-length': _, 'transfer-encoding': __, connection: ___, ...kept } = theirs.headers;
-    reply.writeHead(theirs.statusCode, kept as Record<string, string>).end(text);
+    reply
+      .writeHead(theirs.statusCode, { ...kept, ...shim.reheader(asked) } as Record<string, string>)
+      .end(text);
   }
 
   const shim: AcmeShim = {
@@ -86,6 +90,7 @@ export async function startShim(pebble: Pebble): Promise<AcmeShim> {
     intercept: () => undefined,
     directory: (directory) => directory,
     rewrite: (_, body) => body,
+    reheader: () => ({}),
     requests,
     async stop() {
       server.closeAllConnections();

@@ -2,8 +2,9 @@
 
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { CertificateError, readCertificate, splitChain } from '../../../src/lib/certificate.ts';
-import { makeCertificate } from '../../support/certificates.ts';
+import { CertificateError, loadFault, readCertificate, splitChain } from '../../../src/lib/certificate.ts';
+import { parseDomain } from '../../../src/lib/domain.ts';
+import { makeCertificate, weakCertificate } from '../../support/certificates.ts';
 
 function refusal(chain: string, key: string): CertificateError {
   try {
@@ -44,4 +45,28 @@ test('names, times and fingerprint are those of the leaf', async () => {
   assert.equal(read.sha256, made.sha256);
   assert.ok(read.notBefore < read.notAfter);
   assert.equal(splitChain(read.chain).length, 2);
+});
+
+test('what this OpenSSL would not serve is refused with its reason, however well it parses', async () => {
+  const { chain, key } = await makeCertificate('a.example.com');
+  const glued = `${chain.trim()}${chain}`;
+  assert.equal(splitChain(glued).length, 2);
+  for (const unloadable of [glued, `${chain}${chain.slice(0, 200)}`]) {
+    const { code, message } = refusal(unloadable, key);
+    assert.equal(code, 'does-not-load');
+    assert.match(message, /PEM routines: bad end line/);
+  }
+  const weak = weakCertificate('a.example.com');
+  const { code, message } = refusal(weak.chain, weak.key);
+  assert.equal(code, 'does-not-load');
+  assert.match(message, /ee key too small/);
+  assert.equal(loadFault({ chain, key }), undefined);
+});
+
+test('a certificate for other names than the one asked for is refused', async () => {
+  const { chain, key } = await makeCertificate('a.example.com');
+  assert.throws(() => readCertificate(chain, key, parseDomain('b.example.com')), {
+    code: 'name-not-covered',
+    message: /for a\.example\.com, not for b\.example\.com/,
+  });
 });
