@@ -31,6 +31,7 @@ import {
   writeNumbers,
   writeSettings,
 } from './http2-frames.ts';
+import { LingeringStream } from './http2-lingering.ts';
 import { createOutbox, giveBack, type Outbox, reserve, takeOut } from './outbox.ts';
 import { addPiece, beginPieces, gathered, type Pieces } from './pieces.ts';
 import { createRoster, createStreamTable } from './roster.ts';
@@ -116,7 +117,7 @@ export interface Http2Stream {
   reset(code: number): void;
   /** RST_STREAM for a message that is malformed (RFC 9113 §8.1.1), counted against its sender. */
   resetMalformed(): void;
-  /** Once our side has ended, the rest of the peer's is refused (RFC 9113 §8.1). */
+  /** Once our side has ended, the rest of the peer's is thrown away, and after a while refused (RFC 9113 §8.1). */
   refuseRest(): void;
 }
 
@@ -350,9 +351,10 @@ class Stream implements Http2Stream {
   }
 
   refuseRest(): void {
-    if (this.closed || this.remoteEnded) return;
+    if (this.closed || this.remoteEnded || this.refusesRest) return;
     this.refusesRest = true;
-    if (this.localEnded) this.connection.resetStream(this, errorCode.noError, 'complete');
+    this.resume();
+    if (this.localEnded) this.connection.letFinish(this);
   }
 }
 
@@ -860,7 +862,9 @@ class Connection implements Http2Connection {
       return this.strike();
     }
     const code = readUint32(bytes, start);
-    this.closeStream(stream, code === errorCode.refusedStream ? 'refused' : 'reset', code);
+    // A client that has its whole reply may leave off sending.
+    if (this.isServer && stream.localEnded) this.closeStream(stream, 'complete', code);
+    else this.closeStream(stream, code === errorCode.refusedStream ? 'refused' : 'reset', code);
     if (this.isServer) this.countReset();
   }
 
@@ -1203,7 +1207,14 @@ class Connection implements Http2Connection {
     stream.localEnded = true;
     if (stream.closed) return;
     if (stream.remoteEnded) this.closeStream(stream, 'complete', errorCode.noError);
-    else if (stream.refusesRest) this.resetStream(stream, errorCode.noError, 'complete');
+    else if (stream.refusesRest) this.letFinish(stream);
+  }
+
+  /** A reset right behind the end of a reply is an error to many clients, who would never see the reply. */
+  letFinish(stream: Stream): void {
+    stream.user = new LingeringStream(stream.user, this.deadlines, () =>
+      this.resetStream(stream, errorCode.noError, 'complete'),
+    );
   }
 
   /** Whether what the stream has queued is on its way, and not kept by a peer that takes nothing. */

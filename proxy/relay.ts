@@ -43,6 +43,7 @@ import {
   valueAt,
 } from './http1.ts';
 import { acquireHttp2Link, type Http2Link } from './http2-link.ts';
+import { LINGER_MS, Lingering } from './lingering.ts';
 import { loggedRequestLine, loggedTarget } from './logged.ts';
 import { createPacer, type Pacer } from './pacing.ts';
 import { addPiece, beginPieces, gathered, type Pieces } from './pieces.ts';
@@ -84,9 +85,6 @@ const CLOSING = 4;
 const CLOSED = 5;
 /** A request has come, and waits for its turn of the event loop. */
 const IN_LINE = 6;
-
-/** How long a client that is being said goodbye to may go on sending, lest a reset overtake the last reply. */
-const LINGER_MS = 2_000;
 
 /** Interim replies to one request: they are written without waiting for the client to take them. */
 const MAX_INTERIMS = 32;
@@ -141,6 +139,8 @@ interface Relay extends Omit<UpstreamUser, 'upstreamReady'>, RosterMember, Tries
   upstreamKeeps: boolean;
 
   tunnel: Tunnel | undefined;
+  /** Once the last reply was written, and more has come. */
+  lingering: Lingering | undefined;
   /** Of the exchange under way; undefined where no access log is written. */
   readonly access: AccessEntry | undefined;
 
@@ -251,6 +251,7 @@ function createRelay(shared: Shared, connection: Connection): Relay {
     replyNominated: [],
     upstreamKeeps: false,
     tunnel: undefined,
+    lingering: undefined,
     access:
       shared.context.accessLog === undefined
         ? undefined
@@ -293,6 +294,8 @@ function clientData(relay: Relay, bytes: Buffer) {
       return passRequestBody(relay, '', bytes);
     case TUNNEL:
       return relay.tunnel!.clientData(bytes);
+    case CLOSING:
+      return linger(relay, bytes.length);
     default:
       return;
   }
@@ -976,6 +979,14 @@ function endClient(relay: Relay) {
   relay.client.end();
   // RFC 9112 §9.6: closing with bytes unread would reset the connection, and the reply with it.
   resumeClient(relay);
+}
+
+/** What is still sent is thrown away, and lets the client have more time to come to read its reply. */
+function linger(relay: Relay, size: number) {
+  const { deadlines } = relay.shared.context;
+  relay.lingering ??= new Lingering(deadlines);
+  if (relay.lingering.tires(size)) return destroyClient(relay);
+  relay.deadline.at = relay.lingering.at;
 }
 
 // --- The access log ---

@@ -48,6 +48,8 @@ export interface Served {
   cut(): void;
   /** Over HTTP/2: the stream was never begun with. */
   refuse(): void;
+  /** No more of the request is wanted: RST_STREAM without an error, or the end of the connection. */
+  stop(): void;
   /** Resolves when nobody waits for this reply any more. */
   readonly gone: Promise<void>;
 }
@@ -140,6 +142,7 @@ function servedByHttp1(
     },
     cut: () => void request.socket.destroy(),
     refuse: () => void request.socket.destroy(),
+    stop: () => void request.socket.destroy(),
     gone: gone.promise,
   };
   return served;
@@ -197,6 +200,7 @@ function servedByHttp2(
     },
     cut: () => stream.session!.destroy(),
     refuse: () => stream.close(7),
+    stop: () => stream.close(0),
     gone: gone.promise,
   };
   return served;
