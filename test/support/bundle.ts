@@ -82,7 +82,7 @@ function putInPlace(making: string, place: string): void {
 
 /** What is run from it was put there by nobody else. */
 function privateFolder(path: string): string {
-  mkdirSync(path, { recursive: true, mode: 0o700 });
+  mkdirSync(path, { recursive: true, mode: 0o755 });
   const found = lstatSync(path);
   const ours = process.getuid === undefined || found.uid === process.getuid();
   if (!found.isDirectory() || !ours || (found.mode & 0o022) !== 0)
