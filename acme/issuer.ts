@@ -167,7 +167,9 @@ export function createIssuer(options: IssuerOptions): Issuer {
     const signal = AbortSignal.any([outer, deadline]);
     const attempt: Attempt = { names, signal, endsAt: monotonicMs(clock) + deadlineMs };
     try {
-      const { order, key } = (await resume(attempt)) ?? (await place(attempt, extras));
+      const finished = await finishStored(attempt);
+      if (finished !== undefined) return finished;
+      const { order, key } = await place(attempt, extras);
       return await finish(order, key, attempt);
     } catch (cause) {
       if (outer.aborted) throw cause;
@@ -179,6 +181,20 @@ export function createIssuer(options: IssuerOptions): Issuer {
       throw new IssuerError('deadline-passed', `${subjectOf(names)} was not obtained in ${deadlineMs} ms`, {
         cause,
       });
+    }
+  }
+
+  /** What an earlier attempt began. If that was lost when it was interrupted, in its validation say, this one begins anew. */
+  async function finishStored(attempt: Attempt): Promise<Certificate | undefined> {
+    const resumed = await resume(attempt);
+    if (resumed === undefined) return undefined;
+    try {
+      return await finish(resumed.order, resumed.key, attempt);
+    } catch (err) {
+      if (!isFinal(err)) throw err;
+      log.warn({ domain: attempt.names[0], order: resumed.order.url, err }, 'resumed order failed');
+      await store.dropOrder(attempt.names[0]!);
+      return undefined;
     }
   }
 
@@ -228,10 +244,7 @@ export function createIssuer(options: IssuerOptions): Issuer {
   async function dropIfHopeless(names: readonly Domain[], error: unknown): Promise<void> {
     const stored = await store.readOrder(names[0]!).catch(() => undefined);
     if (stored === undefined) return;
-    // RFC 8555 §7.1.6: neither an authorization nor an order leaves these states again.
-    const final =
-      error instanceof IssuerError && ['authorization-failed', 'order-failed'].includes(error.code);
-    if (!final && !(isAnswer(error) && isOlderThan(stored, FORLORN_MS))) return;
+    if (!isFinal(error) && !(isAnswer(error) && isOlderThan(stored, FORLORN_MS))) return;
     log.warn({ domain: names[0], order: stored.url }, 'order given up, the next attempt places another');
     await store.dropOrder(names[0]!).catch(() => {});
   }
@@ -476,6 +489,11 @@ export function createIssuer(options: IssuerOptions): Issuer {
 interface Polled<T> {
   readonly value: T;
   readonly retryAfterMs: number | undefined;
+}
+
+/** RFC 8555 §7.1.6: neither an authorization nor an order leaves these states again. */
+function isFinal(error: unknown): boolean {
+  return error instanceof IssuerError && ['authorization-failed', 'order-failed'].includes(error.code);
 }
 
 /** The CA knows no such order, or not for us. */

@@ -309,33 +309,32 @@ function rewriting(change: (path: string, body: Record<string, unknown>) => void
 const finalizes = ({ requests }: { requests: readonly { path: string }[] }) =>
   requests.filter(({ path }) => path.startsWith('/finalize-order/')).length;
 
-test('a finalize refused with orderNotReady is sent again once the order is found ready', async (t) => {
-  const { shim, acme } = await behindShim(t);
-  const { issuer } = await acme.connect(signal());
-  shim.intercept = ({ path }) =>
-    path.startsWith('/finalize-order/') && finalizes(shim) < 3
-      ? problem(403, 'orderNotReady', 'not yet', { 'replay-nonce': 'AAAA' })
-      : undefined;
-  const name = parseDomain('not-ready.example');
-  assert.deepEqual((await issuer.obtain([name], signal())).names, [name]);
-  assert.equal(finalizes(shim), 3);
-});
-
-test('a finalize that is answered with an order still ready is sent again', async (t) => {
-  const { shim, acme } = await behindShim(t);
-  const { issuer } = await acme.connect(signal());
-  shim.intercept = ({ path }) =>
-    path.startsWith('/finalize-order/') && finalizes(shim) < 2
-      ? {
-          status: 200,
-          headers: { 'content-type': 'application/json', 'replay-nonce': 'AAAA' },
-          body: JSON.stringify({ status: 'ready', authorizations: [], finalize: 'https://ca.example/f' }),
-        }
-      : undefined;
-  const name = parseDomain('still-ready.example');
-  assert.deepEqual((await issuer.obtain([name], signal())).names, [name]);
-  assert.equal(finalizes(shim), 2);
-});
+for (const [how, reply] of [
+  ['refused with orderNotReady', problem(403, 'orderNotReady', 'not yet', { 'replay-nonce': 'AAAA' })],
+  [
+    'answered with an order still ready',
+    {
+      status: 200,
+      headers: { 'content-type': 'application/json', 'replay-nonce': 'AAAA' },
+      body: JSON.stringify({ status: 'ready', authorizations: [], finalize: 'https://ca.example/f' }),
+    },
+  ],
+] as const) {
+  test(`a finalize that is ${how} is sent again once the order is found ready`, async (t) => {
+    const { shim, acme } = await behindShim(t);
+    const { issuer } = await acme.connect(signal());
+    let left = 2;
+    shim.intercept = ({ path }) => {
+      if (!path.startsWith('/finalize-order/') || left === 0) return undefined;
+      left -= 1;
+      return reply;
+    };
+    const name = parseDomain('not-ready.example');
+    assert.deepEqual((await issuer.obtain([name], signal())).names, [name]);
+    assert.equal(left, 0);
+    assert.ok(finalizes(shim) >= 3);
+  });
+}
 
 test('an order that is never finalized is left with a word after ten attempts, not polled till the deadline', async (t) => {
   const { shim, store } = await behindShim(t);
@@ -512,4 +511,27 @@ test('a derived key is looked up first, and made an account of where the CA will
   assert.ok(asked.length >= 2);
   assert.equal(asked[0]!.onlyReturnExisting, true);
   assert.equal(asked.at(-1)!.termsOfServiceAgreed, true);
+});
+
+test('an order whose validation was lost when its attempt was interrupted is replaced in the next attempt, not after it', async (t) => {
+  const { shim, acme, store } = await behindShim(t);
+  const { issuer } = await acme.connect(signal());
+  const name = parseDomain('interrupted.example');
+  const orders = pebble.made('order');
+  const invalid = () => pebble.log().split('set INVALID').length;
+  const before = invalid();
+  const stopping = new AbortController();
+  shim.intercept = async ({ path }) => {
+    // The record is gone before the CA looks, and we are stopped before we ask what it saw.
+    if (path.startsWith('/chalZ/')) await pebble.dns.clearTxt('_acme-challenge.interrupted.example');
+    const answered = shim.requests.some((each) => each.path.startsWith('/chalZ/'));
+    if (answered && path.startsWith('/authZ/')) stopping.abort(new Error('we are stopping'));
+    return undefined;
+  };
+  await assert.rejects(issuer.obtain([name], stopping.signal), /stopping/);
+  shim.intercept = () => undefined;
+  assert.ok(await store.readOrder(name));
+  while (invalid() === before) await new Promise((resolve) => setTimeout(resolve, 20));
+  assert.deepEqual((await issuer.obtain([name], signal())).names, [name]);
+  assert.equal(pebble.made('order'), orders + 2);
 });

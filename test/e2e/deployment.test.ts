@@ -36,6 +36,8 @@ test('however often routes change while certificates are renewed, the newest of 
     await ingress.waitFor(
       'certificate obtained',
       (line) => line.domain === domain && ingress.log.indexOf(line) >= first,
+      // One that is interrupted and then refused is tried again after a minute.
+      150_000,
     );
   }
   const ca = await world.roots();
