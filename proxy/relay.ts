@@ -13,6 +13,7 @@ import {
 } from './connection.ts';
 import type { Deadline } from './deadlines.ts';
 import { Fault, type FaultCode, faultReply } from './errors.ts';
+import { foreignBytes } from './foreign-bytes.ts';
 import {
   forwardedBefore,
   forwardedLines,
@@ -50,6 +51,7 @@ import { destroyOnError } from './socket-errors.ts';
 import type { Tunnel } from './tcp.ts';
 import { asksForUpgrade, beginTunnel } from './upgrade.ts';
 import type { AcquireOptions, Acquisition, UpstreamLink, UpstreamUser } from './upstream.ts';
+import { noteUpstreamFault } from './upstream-faults.ts';
 import {
   flush,
   flushGathered,
@@ -692,7 +694,10 @@ function readReply(relay: Relay, bytes: Buffer, end: number) {
       keepReply(relay, bytes, pos, end);
       return touch(relay);
     }
-    if (taken === REFUSED) return failReply(relay, head.refusal.reason);
+    if (taken === REFUSED) {
+      const { protocol } = relay.settings!;
+      return failReply(relay, foreignBytes(protocol, bytes, pos, end) ?? head.refusal.reason);
+    }
     pos += taken;
     if (head.status >= 200) return beginReply(relay, head, bytes, pos, end);
     if (head.status === 101) {
@@ -976,7 +981,7 @@ function abandonClient(relay: Relay, code: FaultCode) {
 }
 
 function logUpstream(relay: Relay, fault: Fault) {
-  relay.shared.context.log.warn({ err: fault, host: relay.host, method: relay.method }, 'upstream failed');
+  noteUpstreamFault(relay.shared.context, relay.settings, fault, { host: relay.host, method: relay.method });
 }
 
 function writeOwnReply(relay: Relay, status: number, reason: string, fields: string, body: Uint8Array) {

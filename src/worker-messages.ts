@@ -1,7 +1,7 @@
 // What crosses from the supervisor to a worker and back: plain data, and nothing that a worker does not need.
 
 import type { Bundle } from '../evidence/bundle.ts';
-import type { ListenerLimits, ServedCertificate } from '../proxy/listener.ts';
+import type { ListenerLimits, ServedCertificate, UpstreamChange } from '../proxy/listener.ts';
 import type { Route } from '../proxy/routes.ts';
 import type { LogLevel } from './lib/log.ts';
 
@@ -76,7 +76,12 @@ export interface ChallengeQuestion {
   readonly findChallenge: string;
 }
 
-export type FromWorker = ChallengeQuestion | Reply;
+/** An upstream has begun or ceased to fail, as far as this worker can tell. */
+export interface UpstreamNews {
+  readonly upstream: UpstreamChange;
+}
+
+export type FromWorker = ChallengeQuestion | UpstreamNews | Reply;
 
 export type Reply =
   | { readonly id: number; readonly done: true; readonly address?: { address: string; port: number } }

@@ -115,6 +115,7 @@ async function start(settings: WorkerSettings, serving: Serving) {
     ticketKeys: Buffer.from(serving.ticketKeys),
     ...(settings.upstreamCa !== undefined && { upstreamCa: settings.upstreamCa }),
     ...(settings.sharedChallenges && { findChallenge }),
+    onUpstreamChange: (upstream) => reply({ upstream }),
     accessLog,
     log,
   });

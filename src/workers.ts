@@ -10,6 +10,7 @@ import type { Route } from '../proxy/routes.ts';
 import { type Clock, systemClock } from './lib/clock.ts';
 import { CodedError } from './lib/coded-error.ts';
 import type { Log } from './lib/log.ts';
+import { createUpstreamNews } from './upstream-news.ts';
 import type {
   ChallengeCertificate,
   FromWorker,
@@ -73,6 +74,7 @@ export function createWorkers(options: WorkersOptions): Workers {
   const { count, settings, log } = options;
   const clock = options.clock ?? systemClock;
   const living = new Set<Worker>();
+  const upstreamNews = createUpstreamNews(log);
   const stopping = new AbortController();
   let lastOrder = 0;
   let boundPort = settings.port;
@@ -98,11 +100,13 @@ export function createWorkers(options: WorkersOptions): Workers {
     living.add(worker);
     child.on('message', (reply: FromWorker) => {
       if ('findChallenge' in reply) return void answer(worker, reply.findChallenge);
+      if ('upstream' in reply) return upstreamNews.heard(child, reply.upstream);
       worker.waiting.get(reply.id)?.resolve(reply);
       worker.waiting.delete(reply.id);
     });
     const gone = (cause: Error) => {
       living.delete(worker);
+      upstreamNews.gone(child);
       for (const { reject } of worker.waiting.values()) reject(cause);
       worker.waiting.clear();
     };
