@@ -5,6 +5,7 @@ import type { Deadlines } from './deadlines.ts';
 import { Fault } from './errors.ts';
 import type { Names } from './names.ts';
 import type { Address, HealthSettings, UpstreamProtocol, UpstreamSettings } from './routes.ts';
+import { type Trouble, type Troubles, upstreamName } from './troubles.ts';
 
 /** One IP address of one configured address. */
 export interface Endpoint {
@@ -36,6 +37,10 @@ export interface Balance {
    */
   pick(settings: UpstreamSettings, tried?: ReadonlySet<Endpoint>): Endpoint | undefined;
   noneFault(settings: UpstreamSettings): Fault;
+  /** A visitor's request has failed by them. */
+  failed(settings: UpstreamSettings, fault: Fault): void;
+  /** A connection has been had. */
+  connected(endpoint: Endpoint): void;
   /** Feeds the ejection. After `unreachable` the name is asked anew. */
   report(endpoint: Endpoint, outcome: Outcome): void;
   /** These settings are in use, and no others: starts and stops health checks, and retires what is in none of them. */
@@ -48,6 +53,7 @@ export interface Balance {
 export interface BalanceOptions {
   readonly deadlines: Deadlines;
   readonly names: Names;
+  readonly troubles: Troubles;
   /** Begins to check an endpoint; the result ends it. */
   readonly check: (
     endpoint: Endpoint,
@@ -92,6 +98,8 @@ interface Member {
   fault: Fault | undefined;
   resolving: Promise<void> | undefined;
   refreshTimer: NodeJS.Timeout | undefined;
+  /** What it is known to be part of, until something went well. */
+  troubles: Trouble[] | undefined;
 }
 
 interface Group {
@@ -102,7 +110,7 @@ interface Group {
 }
 
 export function createBalance(options: BalanceOptions): Balance {
-  const { deadlines, names, check } = options;
+  const { deadlines, names, check, troubles } = options;
   const members = new Map<string, Member>();
   // Settings are new objects after each reload; what they say is what an address's state belongs to.
   let groups = new WeakMap<UpstreamSettings, Group>();
@@ -125,6 +133,16 @@ export function createBalance(options: BalanceOptions): Balance {
       return (
         group.members.find(({ fault }) => fault !== undefined)?.fault ?? new Fault('upstream-unavailable')
       );
+    },
+    failed(settings, fault) {
+      const trouble = troubles.failed(upstreamName(settings), fault, true);
+      for (const member of groupOf(settings).members) {
+        if (member.troubles?.includes(trouble) !== true)
+          member.troubles = [...(member.troubles ?? []), trouble];
+      }
+    },
+    connected(endpoint) {
+      for (const trouble of (endpoint as Watched).member.troubles ?? []) trouble.connected();
     },
     report,
     serve,
@@ -174,6 +192,7 @@ export function createBalance(options: BalanceOptions): Balance {
       fault: undefined,
       resolving: undefined,
       refreshTimer: undefined,
+      troubles: undefined,
     };
     if (fixed) member.endpoints = [createEndpoint(member, address.host)];
     members.set(key, member);
@@ -286,6 +305,7 @@ export function createBalance(options: BalanceOptions): Balance {
     const watched = endpoint as Watched;
     if (outcome === 'well') {
       if (watched.failures > 0) reinstate(watched);
+      if (watched.member.troubles !== undefined) recover(watched.member);
       return;
     }
     if (outcome === 'unreachable') askAnew(watched.member);
@@ -334,6 +354,12 @@ export function createBalance(options: BalanceOptions): Balance {
 }
 
 const MOST_BETWEEN_LOOKS_MS = 30_000;
+
+/** Should it fail again, it will be noted again. */
+function recover(member: Member) {
+  for (const trouble of member.troubles ?? []) trouble.well();
+  member.troubles = undefined;
+}
 
 function reinstate(endpoint: Watched) {
   endpoint.failures = 0;

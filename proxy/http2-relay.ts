@@ -4,6 +4,7 @@ import type { Deadline } from './deadlines.ts';
 import { Fault } from './errors.ts';
 import { KeptBody } from './exchange/kept-body.ts';
 import { mayTryAgain, REPLAY_BYTES, type Tries } from './exchange/retry.ts';
+import { foreignBytes } from './foreign-bytes.ts';
 import type { HeaderField } from './hpack.ts';
 import {
   type BodyReader,
@@ -232,7 +233,11 @@ class Relay implements StreamUser, UpstreamUser, Deadline, Tries {
     if (!this.heard) this.isHeard();
     for (let pos = 0; ; ) {
       const size = parseReplyHead(head, bytes, pos, end, this.exchange.context.limits);
-      if (size === REFUSED) return this.fail(new Fault('upstream-malformed', head.refusal.reason));
+      if (size === REFUSED) {
+        const { protocol } = this.exchange.upstream;
+        const reason = foreignBytes(protocol, bytes, pos, end) ?? head.refusal.reason;
+        return this.fail(new Fault('upstream-malformed', reason));
+      }
       if (size === INCOMPLETE) {
         if (pos === end) this.partialHead = undefined;
         else if (pos > 0 || this.partialHead === undefined) this.partialHead = beginPieces(bytes, pos, end);

@@ -6,6 +6,7 @@ import { type Fault, faultReply, faultTrailers } from './errors.ts';
 import type { Http2Stream } from './http2-connection.ts';
 import { errorCode } from './http2-frames.ts';
 import type { Http2Exchange, Http2Request } from './http2-request.ts';
+import { noteUpstreamFault } from './upstream-faults.ts';
 
 type Answered = Pick<Http2Request, 'method' | 'grpc' | 'fields'>;
 
@@ -87,9 +88,9 @@ function replyWhole(
 }
 
 /** What the log says of a fault; the client is told less. */
-export function noteFault({ request, context, access }: Http2Exchange, err: Fault): void {
+export function noteFault({ request, context, access, upstream }: Http2Exchange, err: Fault): void {
   if (access !== undefined) access.fault = err.code;
   const fields = { host: request.host, method: request.method, err };
   if (err.side === 'downstream') context.log.debug(fields, 'request refused');
-  else context.log.warn(fields, 'exchange failed');
+  else noteUpstreamFault(context, upstream, err, fields);
 }

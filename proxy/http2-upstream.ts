@@ -5,6 +5,7 @@ import { type ConnectionOptions, connect as connectTls, type TLSSocket } from 'n
 import type { Endpoint } from './balance.ts';
 import type { Deadline, Deadlines } from './deadlines.ts';
 import { Fault } from './errors.ts';
+import { foreignBytes } from './foreign-bytes.ts';
 import { createHeadMemory, type HeadMemory } from './head-memory.ts';
 import type { BlockLimits } from './hpack.ts';
 import {
@@ -17,7 +18,8 @@ import { errorCode } from './http2-frames.ts';
 import { hearLastWords } from './last-words.ts';
 import { type Address, speaksTls, type UpstreamSettings } from './routes.ts';
 import { destroyOnError } from './socket-errors.ts';
-import { asFault, type Upstreams } from './upstream.ts';
+import type { Upstreams } from './upstream.ts';
+import { asFault } from './upstream-faults.ts';
 
 export interface UpstreamSession {
   readonly scheme: 'http' | 'https';
@@ -224,7 +226,10 @@ export function createHttp2Upstreams(options: Http2UpstreamsOptions): Http2Upstr
 
   function openMember(pool: Pool, connectTimeoutMs: number, apart: boolean): Member {
     const { endpoint } = pool;
-    const socket = openSocket(pool, options.upstreams, (bytes, end) => member.http2?.receive(bytes, end));
+    const socket = openSocket(pool, options.upstreams, (bytes, end) => {
+      if (!member.ready) noteForeign(bytes, end);
+      member.http2?.receive(bytes, end);
+    });
     const member: Member = {
       socket,
       apart,
@@ -275,7 +280,9 @@ export function createHttp2Upstreams(options: Http2UpstreamsOptions): Http2Upstr
 
     function onConnect() {
       if (pool.tls && (socket as TLSSocket).alpnProtocol !== 'h2') {
-        return fail(new Error('the upstream does not offer HTTP/2 (ALPN h2)'));
+        return fail(
+          new Error('the upstream does not offer HTTP/2 (ALPN h2): write https:// if it speaks HTTP/1.1'),
+        );
       }
       member.http2 = openHttp2Connection({
         socket,
@@ -289,9 +296,17 @@ export function createHttp2Upstreams(options: Http2UpstreamsOptions): Http2Upstr
       });
     }
 
+    function noteForeign(bytes: Buffer, end: number): void {
+      const { protocol, address } = endpoint;
+      const spoken = foreignBytes(protocol, bytes, 0, end);
+      if (spoken === undefined) return;
+      failure ??= new Fault('upstream-refused', `${address.host}:${address.port}: ${spoken}`);
+    }
+
     function becomeReady(): void {
       const http2 = member.http2!;
       member.ready = true;
+      balance.connected(endpoint);
       watch(idleMs);
       for (const waiter of leaveQueue()) {
         if (hasRoom(member)) waiter.taken(member);
@@ -362,7 +377,11 @@ export function createHttp2Upstreams(options: Http2UpstreamsOptions): Http2Upstr
       deadlines.forget(clock);
       deadlines.forget(pong);
       pool.members.splice(pool.members.indexOf(member), 1);
-      const fault = asFault(failure ?? new Error('it closed before it spoke HTTP/2'), endpoint.address);
+      const fault = asFault(
+        failure ?? new Error('it closed before it spoke HTTP/2'),
+        endpoint.address,
+        endpoint.protocol,
+      );
       if (!member.ready && fault.side === 'upstream') balance.report(endpoint, 'unreachable');
       if (fault.side === 'ingress') options.upstreams.relieve?.();
       for (const waiter of leaveQueue()) waiter.failed(fault);

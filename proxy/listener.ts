@@ -34,12 +34,14 @@ import {
 } from './secure-contexts.ts';
 import { forbidRenegotiation } from './socket-errors.ts';
 import { acceptTcp } from './tcp.ts';
+import type { UpstreamChange } from './troubles.ts';
 import { acceptUnnamed } from './tunnel/unnamed.ts';
 import { createUpstreams } from './upstream.ts';
 
 export { type AccessLog, createAccessLog } from './access-log.ts';
 export { defaultLimits, type ListenerLimits } from './connection.ts';
 export type { ServedCertificate } from './secure-contexts.ts';
+export { logChange, type UpstreamChange } from './troubles.ts';
 
 export interface ListenerOptions {
   /** Default: every address, IPv6 and IPv4. */
@@ -70,6 +72,11 @@ export interface ListenerOptions {
   readonly ticketKeys?: Buffer;
   /** See SecureContextsOptions. */
   readonly findChallenge?: SecureContextsOptions['findChallenge'];
+  /**
+   * Told when an upstream begins to fail and when that ends; each is then looked at without waiting for a visitor.
+   * Default: both are logged here, once visitors have found out.
+   */
+  readonly onUpstreamChange?: ((change: UpstreamChange) => void) | undefined;
   readonly log: Log;
   /** Flushed when a drain has ended; whoever ends the process otherwise flushes it himself. Default: none. */
   readonly accessLog?: AccessLog | undefined;
@@ -168,6 +175,7 @@ export function createListener(options: ListenerOptions): Listener {
   const upstreams = createUpstreams({
     deadlines,
     upstreamCa: options.upstreamCa,
+    onChange: options.onUpstreamChange,
     onExhausted: () => void capacity.relieve(RELIEF),
     log,
   });

@@ -16,6 +16,7 @@ import { acceptIn, Fault, type FaultCode, faultReply } from './errors.ts';
 import { type Asked, decide, isAnswer, isRefusal, pathOf, queryOf } from './exchange/decide.ts';
 import { KeptBody } from './exchange/kept-body.ts';
 import { mayTryAgain, REPLAY_BYTES, type Tries } from './exchange/retry.ts';
+import { foreignBytes } from './foreign-bytes.ts';
 import {
   forwardedBefore,
   forwardedLines,
@@ -55,6 +56,7 @@ import type { Tunnel } from './tcp.ts';
 import { type SwitchAsked, switchAskedBy, switchesAsAsked } from './tunnel/switch.ts';
 import { asksForUpgrade, beginTunnel } from './upgrade.ts';
 import type { AcquireOptions, Acquisition, Loss, UpstreamLink, UpstreamUser } from './upstream.ts';
+import { noteUpstreamFault } from './upstream-faults.ts';
 import {
   flush,
   flushGathered,
@@ -750,7 +752,10 @@ function readReply(relay: Relay, bytes: Buffer, end: number) {
       keepReply(relay, bytes, pos, end);
       return touch(relay);
     }
-    if (taken === REFUSED) return failReply(relay, head.refusal.reason);
+    if (taken === REFUSED) {
+      const { protocol } = relay.settings!;
+      return failReply(relay, foreignBytes(protocol, bytes, pos, end) ?? head.refusal.reason);
+    }
     pos += taken;
     if (head.status >= 200) return beginReply(relay, head, bytes, pos, end);
     if (head.status === 101) {
@@ -1044,7 +1049,7 @@ function abandonClient(relay: Relay, code: FaultCode) {
 }
 
 function logUpstream(relay: Relay, fault: Fault) {
-  relay.shared.context.log.warn({ err: fault, host: relay.host, method: relay.method }, 'upstream failed');
+  noteUpstreamFault(relay.shared.context, relay.settings, fault, { host: relay.host, method: relay.method });
 }
 
 function writeOwnReply(relay: Relay, status: number, reason: string, fields: string, body: Uint8Array) {

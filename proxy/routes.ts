@@ -24,6 +24,11 @@ export interface Address {
   readonly port: number;
 }
 
+/** `host:port`, an IPv6 literal in brackets. */
+export function authorityOf({ host, port }: Address): string {
+  return `${host.includes(':') ? `[${host}]` : host}:${port}`;
+}
+
 /** Where requests go. Plain data: it crosses to the worker processes. */
 export interface UpstreamSettings {
   readonly protocol: UpstreamProtocol;

@@ -10,6 +10,7 @@ import { onData } from './reads.ts';
 import type { UpstreamSettings } from './routes.ts';
 import { destroyOnError } from './socket-errors.ts';
 import type { UpstreamLink, UpstreamUser } from './upstream.ts';
+import { noteUpstreamFault } from './upstream-faults.ts';
 import { createFrameTracker, type FrameTracker, goingAwayFrame, trackFrames } from './websocket-frames.ts';
 import { flush, gather, isFull, writeLent } from './writes.ts';
 
@@ -58,7 +59,7 @@ export interface OpenTunnel {
 }
 
 export interface TunnelOptions {
-  readonly context: Pick<ProxyContext, 'deadlines' | 'limits' | 'log' | 'tunnels'>;
+  readonly context: Pick<ProxyContext, 'deadlines' | 'limits' | 'log' | 'tunnels' | 'upstreams'>;
   readonly client: TunnelClient;
   readonly settings: UpstreamSettings;
   /** Both ends speak WebSocket. */
@@ -256,8 +257,12 @@ function createGoodbye(client: TunnelClient, link: () => UpstreamLink | undefine
   };
 }
 
-export function logFault(context: Pick<ProxyContext, 'log'>, fault: Fault, settings: UpstreamSettings) {
-  context.log.warn({ err: fault, protocol: settings.protocol }, 'upstream failed');
+export function logFault(
+  context: Pick<ProxyContext, 'log' | 'upstreams'>,
+  fault: Fault,
+  settings: UpstreamSettings,
+): void {
+  noteUpstreamFault(context, settings, fault, { protocol: settings.protocol });
 }
 
 /** Splices a connection to its `tcp://` upstream from the start. */

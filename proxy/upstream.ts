@@ -11,6 +11,10 @@ import { endedByReset, hearLastWords, type LastWords } from './last-words.ts';
 import { createNames, type Names } from './names.ts';
 import { type Address, speaksTls, type UpstreamSettings } from './routes.ts';
 import { destroyOnError } from './socket-errors.ts';
+import { createTroubles, logChange, type UpstreamChange } from './troubles.ts';
+import { asFault } from './upstream-faults.ts';
+import { createTrustOfUpstreams } from './upstream-trust.ts';
+import { createUpstreamWatch } from './upstream-watch.ts';
 
 /** What became of a request whose reply never came. */
 export type Loss =
@@ -95,6 +99,10 @@ export interface UpstreamsOptions {
   readonly idleTimeoutMs?: number;
   /** Where the addresses of names come from. */
   readonly names?: Names;
+  /** Told when an upstream begins to fail and when that ends; upstreams are then looked at without waiting for visitors. */
+  readonly onChange?: ((change: UpstreamChange) => void) | undefined;
+  /** For how long one must have been well before that is said. */
+  readonly quietMs?: number | undefined;
   /** No descriptor could be had: room may be made elsewhere before the next attempt. */
   readonly onExhausted?: () => void;
   readonly log?: Log;
@@ -132,9 +140,17 @@ interface Link extends UpstreamLink {
 export function createUpstreams(options: UpstreamsOptions): Upstreams {
   const { deadlines, upstreamCa, idleTimeoutMs = IDLE_TIMEOUT_MS, names = createNames() } = options;
   const pools = new Map<Endpoint, Pool>();
-  const checks = createHealthChecks({ secureContext, log: options.log ?? silentLog });
-  const balance = createBalance({ deadlines, names, check: checks.begin });
-  let context: tls.SecureContext | undefined;
+  const secureContext = createTrustOfUpstreams(upstreamCa);
+  const log = options.log ?? silentLog;
+  const checks = createHealthChecks({ secureContext, log });
+  const troubles = createTroubles(options.onChange ?? ((change) => logChange(log, change)), options.quietMs);
+  const balance = createBalance({ deadlines, names, check: checks.begin, troubles });
+  const watch = createUpstreamWatch({
+    troubles,
+    names,
+    secureContext,
+    looks: options.onChange !== undefined,
+  });
   let closed = false;
   const reaper: Deadline = { at: Number.POSITIVE_INFINITY, expired: reap };
   balance.onRetired(closePool);
@@ -142,12 +158,16 @@ export function createUpstreams(options: UpstreamsOptions): Upstreams {
   return {
     acquire,
     balance,
-    serve: balance.serve,
+    serve(list) {
+      balance.serve(list);
+      watch.serve(list);
+    },
     secureContext,
     closeIdle,
     relieve,
     close() {
       closed = true;
+      watch.close();
       balance.close();
       deadlines.forget(reaper);
       for (const endpoint of [...pools.keys()]) closePool(endpoint);
@@ -329,6 +349,7 @@ export function createUpstreams(options: UpstreamsOptions): Upstreams {
       ready = true;
       deadlines.forget(deadline);
       socket.setKeepAlive(true, TCP_KEEPALIVE_MS);
+      balance.connected(endpoint);
       user.upstreamReady(link);
     });
     socket.on('drain', () => link.user?.upstreamDrained());
@@ -357,7 +378,7 @@ export function createUpstreams(options: UpstreamsOptions): Upstreams {
       if (last === undefined) return;
       link.user = undefined;
       endpoint.active--;
-      if (!ready) return failed(asFault(error, address));
+      if (!ready) return failed(asFault(error, address, endpoint.protocol));
       if (error !== undefined) noteSilentEnd(link, pool);
       last.upstreamClosed(error, 'unheard');
     });
@@ -449,32 +470,6 @@ export function createUpstreams(options: UpstreamsOptions): Upstreams {
     }
     if (left > 0 && !closed) watchIdle();
   }
-
-  function secureContext(): tls.SecureContext {
-    context ??= tls.createSecureContext({
-      minVersion: 'TLSv1.2',
-      ca: [
-        ...tls.getCACertificates('default'),
-        ...tls.getCACertificates('system'),
-        ...(upstreamCa === undefined ? [] : [upstreamCa]),
-      ],
-    });
-    return context;
-  }
 }
 
 const NOTHING_TO_ABANDON: Acquisition = { abandon() {} };
-
-/** What stopped a connection before it was one; the address goes to the log only. */
-export function asFault(error: Error | undefined, address: Address): Fault {
-  if (error instanceof Fault) return error;
-  const code = (error as NodeJS.ErrnoException | undefined)?.code ?? '';
-  const at = `${address.host}:${address.port}`;
-  const options = error === undefined ? undefined : { cause: error };
-  if (/^(ENOTFOUND|EAI_)/.test(code)) return new Fault('upstream-unresolved', at, options);
-  if (/CERT|UNABLE_TO_|SELF_SIGNED/.test(code)) return new Fault('upstream-untrusted', at, options);
-  if (code === 'EMFILE' || code === 'ENFILE' || code === 'EADDRNOTAVAIL')
-    return new Fault('overloaded', at, options);
-  if (code === 'ETIMEDOUT') return new Fault('connect-timeout', at, options);
-  return new Fault('upstream-refused', at, options);
-}

@@ -4,14 +4,20 @@ import type { CaaStatus, DomainStatus, RecordsStatus, Status } from './status.ts
 
 const DAY_MS = 86_400_000;
 
-export function describeStatus({ directory, account, at, problems, domains }: Status): string {
+export function describeStatus({ directory, account, at, problems, domains, upstreams }: Status): string {
   const now = new Date(at);
   const head = [
     line('CA', directory),
     line('account', account ?? 'none yet'),
     ...problems.map((problem) => line('problem', problem)),
   ];
-  return `${[head.join(''), ...domains.map((each) => describeDomain(each, now))].join('\n')}`;
+  const reached = upstreams.map(({ upstream, state, why }) =>
+    line(
+      'upstream',
+      `${upstream}: ${state === 'unreachable' ? 'NOT REACHABLE' : state}${why ? `: ${why}` : ''}`,
+    ),
+  );
+  return `${[head.join(''), ...domains.map((each) => describeDomain(each, now)), reached.join('')].join('\n')}`;
 }
 
 function describeDomain(status: DomainStatus, now: Date): string {

@@ -4,6 +4,7 @@ import { entryFor } from '../acme/ledger.ts';
 import { planFor } from '../acme/plan.ts';
 import { pick } from '../acme/selection.ts';
 import { createStore, type Store, type StoredVerdict } from '../acme/store.ts';
+import { lookAtUpstreams, upstreamAddresses } from '../proxy/upstream-watch.ts';
 import { type Config, ConfigError, readConfig } from './config.ts';
 import type { Certificate } from './lib/certificate.ts';
 import type { Domain } from './lib/domain.ts';
@@ -56,6 +57,13 @@ export type RecordsStatus =
   | { readonly state: 'in place' }
   | { readonly state: 'missing'; readonly what: string };
 
+export interface UpstreamStatus {
+  /** As a route names it. */
+  readonly upstream: string;
+  readonly state: 'reachable' | 'unreachable' | 'unknown';
+  readonly why?: string;
+}
+
 export interface Status {
   readonly directory: string;
   readonly account: string | undefined;
@@ -63,6 +71,8 @@ export interface Status {
   /** State that could not be read, by what it is. */
   readonly problems: readonly string[];
   readonly domains: readonly DomainStatus[];
+  /** Each address of each route, once. */
+  readonly upstreams: readonly UpstreamStatus[];
 }
 
 interface Streams {
@@ -129,7 +139,18 @@ export async function readStatus(
     at: now.toISOString(),
     problems: [...problems, ...[...damaged].map(([path, why]) => `${path} is damaged: ${why}`)],
     domains: domains.flat(),
+    upstreams: await upstreamsOf(config, look !== undefined),
   };
+}
+
+/** From here, as the workers reach them. */
+async function upstreamsOf({ routes, upstreamCa }: Config, asks: boolean): Promise<UpstreamStatus[]> {
+  const found = asks ? await lookAtUpstreams(routes, upstreamCa) : undefined;
+  return upstreamAddresses(routes).map(({ name: upstream }) => {
+    if (found === undefined) return { upstream, state: 'unknown', why: 'it was not asked' };
+    const why = found.get(upstream);
+    return why === undefined ? { upstream, state: 'reachable' } : { upstream, state: 'unreachable', why };
+  });
 }
 
 interface Shared {

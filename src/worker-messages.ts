@@ -2,6 +2,7 @@
 
 import { z } from 'zod';
 import type { Bundle } from '../evidence/bundle.ts';
+import type { FaultCode } from '../proxy/errors.ts';
 import type { ListenerLimits, ServedCertificate } from '../proxy/listener.ts';
 import type { Route } from '../proxy/routes.ts';
 import type { LogLevel } from './lib/log.ts';
@@ -84,6 +85,19 @@ const NameSchema = z.string().min(1).max(255);
 /** What an error of a worker says ends up in our log. */
 const TextSchema = z.string().max(2_000);
 
+/** A change of an upstream as a worker tells it; the code is one of proxy/errors.ts. */
+const UpstreamSchema = z.strictObject({
+  upstream: TextSchema,
+  state: z.enum(['failing', 'well', 'gone']),
+  code: z
+    .string()
+    .max(100)
+    .transform((code) => code as FaultCode)
+    .optional(),
+  reason: TextSchema.optional(),
+  failed: z.int().min(0),
+});
+
 /**
  * What a worker may say. Strangers' bytes may have taken it over: everything is checked, and a worker that says anything
  * else is ended, see workers.ts.
@@ -91,6 +105,8 @@ const TextSchema = z.string().max(2_000);
 export const FromWorkerSchema = z.union([
   /** Asks whether another instance is proving this domain; answered by `found-challenge`. */
   z.strictObject({ findChallenge: NameSchema }),
+  /** An upstream has begun or ceased to fail, as far as this worker can tell. */
+  z.strictObject({ upstream: UpstreamSchema }),
   z.strictObject({
     id: z.int().positive(),
     done: z.literal(true),
@@ -105,4 +121,4 @@ export const FromWorkerSchema = z.union([
 ]);
 
 export type FromWorker = z.infer<typeof FromWorkerSchema>;
-export type Reply = Exclude<FromWorker, { findChallenge: string }>;
+export type Reply = Extract<FromWorker, { id: number }>;

@@ -2,7 +2,13 @@
 
 import { Socket } from 'node:net';
 import { createEvidenceEndpoint } from '../evidence/endpoint.ts';
-import { createAccessLog, createListener, defaultLimits, type Listener } from '../proxy/listener.ts';
+import {
+  createAccessLog,
+  createListener,
+  defaultLimits,
+  type Listener,
+  type UpstreamChange,
+} from '../proxy/listener.ts';
 import { createPlainHttp, type PlainHttp } from '../proxy/plain-http.ts';
 import { createLog, type Log } from './lib/log.ts';
 import { CHANNEL_FD, FIRST_SOCKET_FD, MOST_QUESTIONS, readOrders, writeMessage } from './worker-channel.ts';
@@ -11,7 +17,7 @@ import type { ChallengeCertificate, FromWorker, Order, Serving, WorkerSettings }
 /** How long an orphan lets its open requests finish after the supervisor is gone. */
 const ORPHAN_DRAIN_MS = 10_000;
 const ORPHAN_GRACE_MS = 1_000;
-/** Of an error; see FromWorkerSchema. */
+/** Of an error, or of what is said of an upstream; see FromWorkerSchema. */
 const LONGEST_TEXT = 2_000;
 /** RFC 1035 §2.3.4, as text. */
 const LONGEST_NAME = 253;
@@ -129,6 +135,7 @@ async function start(settings: WorkerSettings, serving: Serving, bound: boolean)
     ticketKeys: Buffer.from(serving.ticketKeys),
     ...(settings.upstreamCa !== undefined && { upstreamCa: settings.upstreamCa }),
     ...(settings.sharedChallenges && { findChallenge }),
+    onUpstreamChange: (change) => reply({ upstream: withinMessage(change) }),
     accessLog,
     log,
   });
@@ -169,6 +176,12 @@ async function drain(timeoutMs: number): Promise<void> {
 function started(): Listener {
   if (listener === undefined) throw new Error('the worker has not been started');
   return listener;
+}
+
+/** Names of many addresses, and what a system says of them, may be longer than a message. */
+function withinMessage(change: UpstreamChange): UpstreamChange {
+  const { upstream, reason } = change;
+  return { ...change, upstream: upstream.slice(0, LONGEST_TEXT), reason: reason?.slice(0, LONGEST_TEXT) };
 }
 
 function reply(message: FromWorker): void {

@@ -11,6 +11,7 @@ import type { Route } from '../proxy/routes.ts';
 import { type Clock, monotonicMs, systemClock } from './lib/clock.ts';
 import { CodedError } from './lib/coded-error.ts';
 import type { Log } from './lib/log.ts';
+import { createUpstreamNews } from './upstream-news.ts';
 import { MOST_QUESTIONS, readMessages, writeOrder } from './worker-channel.ts';
 import { firstUnprivilegedPort } from './worker-fence.ts';
 import {
@@ -85,6 +86,7 @@ export function createWorkers(options: WorkersOptions): Workers {
   const { count, settings, log } = options;
   const clock = options.clock ?? systemClock;
   const living = new Set<Worker>();
+  const upstreamNews = createUpstreamNews(log);
   const stopping = new AbortController();
   let lastOrder = 0;
   let boundPort = settings.port;
@@ -135,6 +137,7 @@ export function createWorkers(options: WorkersOptions): Workers {
     }
     const gone = (cause: Error) => {
       living.delete(worker);
+      upstreamNews.gone(child);
       for (const { reject } of worker.waiting.values()) reject(cause);
       worker.waiting.clear();
     };
@@ -148,6 +151,7 @@ export function createWorkers(options: WorkersOptions): Workers {
     const { data: message } = FromWorkerSchema.safeParse(json);
     if (message === undefined) expel(worker, 'it sent what is no message');
     else if ('findChallenge' in message) hearQuestion(worker, message.findChallenge);
+    else if ('upstream' in message) upstreamNews.heard(worker.process, message.upstream);
     else hearReply(worker, message);
   }
 

@@ -3,6 +3,7 @@
 import { fork } from 'node:child_process';
 import { once } from 'node:events';
 import { setTimeout as sleep } from 'node:timers/promises';
+import type { WorkerSettings } from '../../src/worker-messages.ts';
 import { type BystanderReport, startBystanders } from './bystanders.ts';
 import { type Figures, openStage, type Stage } from './stage.ts';
 
@@ -12,6 +13,8 @@ export interface Attack {
   readonly name: string;
   /** What it does, in a few words. */
   readonly does: string;
+  /** Settings of the worker that it needs to be felt. */
+  readonly worker?: Partial<WorkerSettings>;
   start(target: Target): Promise<RunningAttack>;
 }
 
@@ -86,7 +89,7 @@ export interface RunOptions {
 }
 
 export async function runAttack(options: RunOptions): Promise<Outcome> {
-  const stage = await openStage();
+  const stage = await openStage(options.attack.worker);
   try {
     return await runOn(stage, options);
   } finally {

@@ -5,6 +5,7 @@ import { describe, it } from 'node:test';
 import { createBalance, type Endpoint } from '../../proxy/balance.ts';
 import { createDeadlines } from '../../proxy/deadlines.ts';
 import type { UpstreamSettings } from '../../proxy/routes.ts';
+import { createTroubles } from '../../proxy/troubles.ts';
 import { eventually, settingsFor } from '../support/proxy.ts';
 
 const health = {
@@ -31,6 +32,7 @@ function setUp() {
         return { addresses: answer, lifetimeMs: 20_000 };
       },
     },
+    troubles: createTroubles(() => {}),
     check(endpoint, _health, changed) {
       checks.set(endpoint.ip, changed);
       return () => void checks.delete(endpoint.ip);

@@ -8,6 +8,7 @@ import { setImmediate as nextTurn } from 'node:timers/promises';
 import { defaultLimits } from '../../proxy/connection.ts';
 import { createDeadlines } from '../../proxy/deadlines.ts';
 import { createTunnel, socketClient } from '../../proxy/tcp.ts';
+import { createUpstreams } from '../../proxy/upstream.ts';
 import { flush, gather, settle, writeAdjoining, writeLent, writeReply } from '../../proxy/writes.ts';
 import { silentLog } from '../../src/lib/log.ts';
 import { eventually, settingsFor } from '../support/proxy.ts';
@@ -132,6 +133,7 @@ test('a tunnel that is cut off in the middle of a turn has passed on what it was
         limits: defaultLimits,
         log: silentLog,
         tunnels: new Set(),
+        upstreams: createUpstreams({ deadlines: createDeadlines() }),
       },
       client: socketClient(client.socket),
       settings: settingsFor(1, 'tcp'),
