@@ -2,6 +2,7 @@
 
 import type { Deadline } from './deadlines.ts';
 import { Fault, type FaultCode, faultTrailers } from './errors.ts';
+import { MOST_INTERIM_BYTES, UNTAKEN } from './exchange/interim.ts';
 import { KeptBody } from './exchange/kept-body.ts';
 import { mayTryAgain, REPLAY_BYTES, type Tries } from './exchange/retry.ts';
 import { createField, type HeaderField } from './hpack.ts';
@@ -106,6 +107,8 @@ class Relay implements StreamUser, Deadline, Tries {
     }
     if (this.requestEnded) this.endRequest(up);
     else if (free) this.stream.resume();
+    // Whose turn it is has just been settled.
+    this.alive();
   }
 
   private endRequest(up: Http2Stream): void {
@@ -185,14 +188,17 @@ class Relay implements StreamUser, Deadline, Tries {
   interim(status: number, fields: readonly HeaderField[]): void {
     this.isHeard();
     this.alive();
-    if (!this.responded) sendHead(this.stream, status, fields, 'interim');
+    if (this.responded) return;
+    sendHead(this.stream, status, fields, -1, 'interim');
+    if (this.stream.backlog > MOST_INTERIM_BYTES) this.fail(new Fault('upstream-malformed', UNTAKEN));
   }
 
   respond(up: Http2Stream, status: number, fields: readonly HeaderField[], ended: boolean) {
     const { access, request } = this.exchange;
+    const length = replyLengthOf(fields);
+    if (length === undefined) return up.resetMalformed();
     if (!hasNoBody(request.method, status)) {
-      const length = replyLengthOf(fields);
-      if (length === undefined || (ended && length > 0)) return up.resetMalformed();
+      if (ended && length > 0) return up.resetMalformed();
       up.expects = length;
     }
     this.isHeard();
@@ -203,7 +209,7 @@ class Relay implements StreamUser, Deadline, Tries {
       noteGrpcStatus(access, fields);
     }
     this.alive();
-    sendHead(this.stream, status, fields, ended ? 'last' : 'open');
+    sendHead(this.stream, status, fields, status === 204 ? -1 : length, ended ? 'last' : 'open');
   }
 
   reply(bytes: Buffer, start: number, end: number, last: boolean): void {
@@ -384,11 +390,15 @@ function headBytesOf({ request, forwarded }: Http2Exchange): number {
   return bytes;
 }
 
-/** The fields of an upstream's reply, its status among them; what belongs to its connection stays behind. */
+/**
+ * The fields of an upstream's reply, its status among them; what belongs to its connection stays behind. The `length` is
+ * said once, as a number (-1: not at all; RFC 9110 §8.6: never in 1xx and 204).
+ */
 function sendHead(
   stream: Http2Stream,
   status: number,
   fields: readonly HeaderField[],
+  length: number,
   kind: 'interim' | 'open' | 'last',
 ): void {
   stream.beginHead();
@@ -397,8 +407,10 @@ function sendHead(
     const { name, value, neverIndexed } = field;
     const known = kindOf(field);
     if (known === fieldKind.status || known === fieldKind.hopByHop || known === fieldKind.te) continue;
+    if (known === fieldKind.contentLength) continue;
     stream.addField(name, value, neverIndexed);
   }
+  if (length >= 0) stream.addField('content-length', String(length));
   stream.endHead(kind);
 }
 

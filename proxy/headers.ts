@@ -33,6 +33,8 @@ const requestDrops = table([...hopByHop, ...forwardedFamily, field.underscored])
 const replyDrops = table(hopByHop);
 const interimDrops = table([...hopByHop, field.contentLength, field.transferEncoding]);
 const unframedDrops = table([...hopByHop, field.transferEncoding, field.trailer]);
+const replyLengthDrops = table([...hopByHop, field.contentLength]);
+const unframedLengthDrops = table([...hopByHop, field.transferEncoding, field.trailer, field.contentLength]);
 // RFC 9110 §6.5.1: framing, routing and credentials have no place in trailers.
 const trailerDrops = table([
   ...hopByHop,
@@ -140,6 +142,10 @@ export function replyHeadText(head: MessageHead, framing: ReplyFraming, own: str
   let drops = framing === 'unframed' ? unframedDrops : replyDrops;
   // RFC 9110 §8.6: no Content-Length in 204.
   if (head.status === 204) drops = interimDrops;
+  else if (head.lengthRewritten) {
+    drops = framing === 'unframed' ? unframedLengthDrops : replyLengthDrops;
+    return withStatusLine(head, drops, `Content-Length: ${head.contentLength}\r\n${own}`);
+  }
   return withStatusLine(head, drops, own);
 }
 

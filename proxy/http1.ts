@@ -1,4 +1,4 @@
-// HTTP/1.1 message heads and framing (RFC 9112), strict: what can be read in two ways is refused, nothing is repaired.
+// HTTP/1.1 message heads and framing (RFC 9112): a request that can be read in two ways is refused; replies are put right.
 
 import type { FaultCode } from './errors.ts';
 import { addPiece, beginPieces, gathered, type Pieces } from './pieces.ts';
@@ -8,6 +8,9 @@ export interface Refusal {
   readonly code: FaultCode;
   readonly reason: string;
 }
+
+/** Of a reply, whose size is limited as well; applications send more than browsers do. */
+export const MOST_REPLY_LINES = 1_000;
 
 export interface HeadLimits {
   readonly maxHeaderBytes: number;
@@ -99,6 +102,8 @@ export interface MessageHead {
   /** -1: none given. */
   contentLength: number;
   chunked: boolean;
+  /** Of a reply: its length was said in a form that is not to be passed on; `contentLength` is what it means. */
+  lengthRewritten: boolean;
   /** Of a request: the field's value as sent, and whether there was one, without which only HTTP/1.0 may be. */
   host: string;
   hasHost: boolean;
@@ -130,6 +135,7 @@ export function createMessageHead(): MessageHead {
     status: 0,
     contentLength: -1,
     chunked: false,
+    lengthRewritten: false,
     host: '',
     hasHost: false,
     close: false,
@@ -171,7 +177,7 @@ export function parseRequestHead(
   const fields = readRequestLine(head, bytes, base, last);
   if (fields === REFUSED) return REFUSED;
   if (fields === INCOMPLETE) return incomplete(head, end - base, limits, 'target-too-long');
-  const after = readFields(head, bytes, base, fields, last, limits);
+  const after = readFields(head, bytes, base, fields, last, limits.maxHeaderCount);
   if (after === REFUSED) return REFUSED;
   if (after === INCOMPLETE) return incomplete(head, end - base, limits, 'headers-too-large');
   head.text = bytes.toString('latin1', base, after);
@@ -192,7 +198,7 @@ export function parseReplyHead(
   const fields = readStatusLine(head, bytes, start, last);
   if (fields === REFUSED) return REFUSED;
   if (fields === INCOMPLETE) return incomplete(head, end - start, limits, 'upstream-malformed');
-  const after = readFields(head, bytes, start, fields, last, limits);
+  const after = readFields(head, bytes, start, fields, last, MOST_REPLY_LINES);
   if (after === INCOMPLETE) return incomplete(head, end - start, limits, 'upstream-malformed');
   if (after !== REFUSED) {
     head.text = bytes.toString('latin1', start, after);
@@ -269,6 +275,7 @@ function reset(head: MessageHead): void {
   head.status = 0;
   head.contentLength = -1;
   head.chunked = false;
+  head.lengthRewritten = false;
   head.host = '';
   head.hasHost = false;
   head.close = false;
@@ -348,7 +355,7 @@ function readStatusLine(head: MessageHead, bytes: Buffer, start: number, end: nu
   }
   const minor = bytes[start + 7]! - 48;
   head.status = (bytes[start + 9]! - 48) * 100 + (bytes[start + 10]! - 48) * 10 + (bytes[start + 11]! - 48);
-  if (minor > 1 || head.status < 100 || head.status > 599) {
+  if (minor > 1 || head.status < 100) {
     return refuse(head, 'upstream-malformed', 'the version or status is unknown');
   }
   head.minor = minor as 0 | 1;
@@ -373,7 +380,7 @@ function readFields(
   base: number,
   start: number,
   end: number,
-  limits: HeadLimits,
+  mostLines: number,
 ): number {
   let pos = start;
   for (;;) {
@@ -382,8 +389,8 @@ function readFields(
       if (bytes[pos + 1] !== LF) return refuse(head, 'bad-request', 'a CR without LF');
       return pos + 2;
     }
-    if (head.count === limits.maxHeaderCount) {
-      return refuse(head, 'headers-too-large', `more than ${limits.maxHeaderCount} header lines`);
+    if (head.count === mostLines) {
+      return refuse(head, 'headers-too-large', `more than ${mostLines} header lines`);
     }
     pos = readField(head, bytes, base, pos, end);
     if (pos <= 0) return pos;
@@ -475,7 +482,9 @@ function readRequestFields(head: MessageHead): boolean {
 function readReplyFields(head: MessageHead): boolean {
   for (let line = 0; line < head.count; line++) {
     const id = head.lines[line * LINE + 4]!;
-    if (id > field.host && !readSharedField(head, id, line)) return false;
+    if (id === field.contentLength) {
+      if (!readReplyLength(head, line)) return false;
+    } else if (id > field.host && !readSharedField(head, id, line)) return false;
   }
   return framingIsClear(head);
 }
@@ -503,18 +512,50 @@ const LONGEST_LENGTH = 15;
 /** RFC 9112 §6.3: one line, digits alone; a list, even of equals, is refused, and so are superfluous zeros. */
 function readContentLength(head: MessageHead, line: number): boolean {
   if (head.contentLength !== -1) return refused(head, 'bad-request', 'more than one Content-Length');
-  const start = head.lines[line * LINE + 2]!;
-  const end = head.lines[line * LINE + 3]!;
+  head.contentLength = plainLength(head, line);
+  return head.contentLength !== -1 || refused(head, 'bad-request', 'a malformed Content-Length');
+}
+
+/** -1: it is not digits alone, or has zeros in front. */
+function plainLength({ text, lines }: MessageHead, line: number): number {
+  const start = lines[line * LINE + 2]!;
+  const end = lines[line * LINE + 3]!;
   let length = 0;
   let sound = end > start && end - start <= LONGEST_LENGTH;
   for (let at = start; sound && at < end; at++) {
-    const digit = head.text.charCodeAt(at) - 48;
+    const digit = text.charCodeAt(at) - 48;
     sound = digit >= 0 && digit <= 9 && (digit > 0 || at > start || end === start + 1);
     length = length * 10 + digit;
   }
-  if (!sound) return refused(head, 'bad-request', 'a malformed Content-Length');
+  return sound ? length : -1;
+}
+
+/**
+ * RFC 9110 §8.6: equal lengths, in one line or several, may be taken for one, and zeros in front change nothing. It is
+ * passed on as one number, so that nobody behind can read anything else in it.
+ */
+function readReplyLength(head: MessageHead, line: number): boolean {
+  let length = plainLength(head, line);
+  if (length === -1 || head.contentLength !== -1) {
+    head.lengthRewritten = true;
+    length = replyLength(valueAt(head, line));
+  }
+  if (length === -1) return refused(head, 'bad-request', 'a malformed Content-Length');
+  if (head.contentLength !== -1 && head.contentLength !== length)
+    return refused(head, 'bad-request', 'Content-Lengths that differ');
   head.contentLength = length;
   return true;
+}
+
+/** What a reply's Content-Length means; -1: nothing that is clear. */
+export function replyLength(value: string): number {
+  let length = -1;
+  for (const part of value.split(',')) {
+    const digits = /^[ \t]*0*(0|[1-9]\d{0,14})[ \t]*$/.exec(part);
+    if (digits === null || (length !== -1 && Number(digits[1]) !== length)) return -1;
+    length = Number(digits[1]);
+  }
+  return length;
 }
 
 /** RFC 9112 §6.1: `chunked`, once and alone. Other codings would have to be undone to find the end of the body. */
@@ -599,6 +640,8 @@ export interface BodyReader {
   refusal: Refusal;
   /** The trailer fields, once done, if there were any; a head without a start line. */
   trailers: MessageHead | undefined;
+  /** Of a reply: blanks after a chunk's size, and whatever an extension is made of, are cut out instead of refused. */
+  lenient: boolean;
   /** Content bytes still to come: of the body or of the chunk. */
   remaining: number;
   state: number;
@@ -619,6 +662,7 @@ export function createBodyReader(): BodyReader {
     received: 0,
     refusal: NOT_REFUSED,
     trailers: undefined,
+    lenient: false,
     remaining: 0,
     state: 0,
     digits: 0,
@@ -638,6 +682,7 @@ export function beginBody(body: BodyReader, kind: BodyKind, length = 0): void {
   body.extensionBytes = 0;
   body.trailerBytes = undefined;
   body.trailers = undefined;
+  body.lenient = false;
 }
 
 /** RFC 9112 §6.3, requests: without a length there is no body. */
@@ -654,6 +699,7 @@ export function beginReplyBody(body: BodyReader, head: MessageHead, method: stri
   else if (head.chunked) beginBody(body, 'chunked');
   else if (head.contentLength >= 0) beginBody(body, 'length', head.contentLength);
   else beginBody(body, 'until-close');
+  body.lenient = true;
 }
 
 /**
@@ -703,6 +749,9 @@ const DATA_LF = 12;
 const TRAILER_FIRST = 13;
 const TRAILER_END_LF = 14;
 const TRAILER = 15;
+/** Of replies alone: blanks after the size, and anything after a semicolon. */
+const SIZE_BLANK = 16;
+const EXT_ANY = 17;
 
 const SEMICOLON = 59;
 const EQUALS = 61;
@@ -720,7 +769,7 @@ for (let i = 0; i < 16; i++) {
   HEX[i.toString(16).toUpperCase().charCodeAt(0)] = i;
 }
 
-/** RFC 9112 §7.1, without the "bad whitespace" that its grammar tolerates and parsers disagree on. */
+/** RFC 9112 §7.1; of requests without the "bad whitespace" that its grammar tolerates and parsers disagree on. */
 function readChunked(
   body: BodyReader,
   bytes: Buffer,
@@ -742,7 +791,10 @@ function readChunked(
         } else if (body.state === SIZE_FIRST) return refuseBody(body, 'a malformed chunk size');
         else if (byte === CR) body.state = SIZE_LF;
         else if (byte === SEMICOLON) {
-          body.state = EXT_NAME_FIRST;
+          body.state = body.lenient ? EXT_ANY : EXT_NAME_FIRST;
+          return readExtensions(body, bytes, pos, pos + 1, end);
+        } else if (body.lenient && (byte === SP || byte === HTAB)) {
+          body.state = SIZE_BLANK;
           return readExtensions(body, bytes, pos, pos + 1, end);
         } else return refuseBody(body, 'a malformed chunk size');
         pos++;
@@ -830,6 +882,13 @@ function afterExtensionByte(state: number, byte: number): number {
       return VALUE[byte] === 1 ? EXT_QUOTED : REFUSED;
     case EXT_ESCAPED:
       return VALUE[byte] === 1 ? EXT_QUOTED : REFUSED;
+    case SIZE_BLANK:
+      if (byte === SP || byte === HTAB) return SIZE_BLANK;
+      if (byte === CR) return SIZE_LF;
+      return byte === SEMICOLON ? EXT_ANY : REFUSED;
+    case EXT_ANY:
+      if (byte === CR) return SIZE_LF;
+      return VALUE[byte] === 1 ? EXT_ANY : REFUSED;
     default:
       return afterExtension(byte);
   }
@@ -864,7 +923,7 @@ function readTrailers(
   }
   const size = blank + 4;
   const head = createMessageHead();
-  if (readFields(head, section, 0, 0, size, limits) !== size)
+  if (readFields(head, section, 0, 0, size, limits.maxHeaderCount) !== size)
     return refuseBody(body, 'a malformed trailer section');
   head.text = section.toString('latin1', 0, size);
   // RFC 9110 §6.5.1: the length of a message cannot be said after it.

@@ -98,6 +98,8 @@ export interface Http2Stream {
   readonly room: number;
   /** Whether the peer has made many resets lately, by the count of its connection. */
   readonly restless: boolean;
+  /** Bytes that wait for the peer to take them, of all streams of the connection. */
+  readonly backlog: number;
   /** Of whoever has the connection; not looked at here. */
   note: unknown;
   /** A header block: beginHead(), addField() for each field with its name in lower case, endHead(). */
@@ -106,6 +108,8 @@ export interface Http2Stream {
   endHead(kind: 'interim' | 'open' | 'last'): void;
   /** Copies the bytes. False: enough is queued, and streamDrained() will say when it has gone. */
   sendData(bytes: Buffer, start: number, end: number, last: boolean): boolean;
+  /** streamDrained() will say when the backlog has gone. */
+  awaitDrain(): void;
   /** Ends our side, after what is queued. */
   sendEnd(): void;
   /** Ends our side with trailers, after what is queued. The list is kept. */
@@ -316,6 +320,21 @@ class Stream implements Http2Stream {
     if (this.queued === 0 || (this.queued < HIGH_WATER && connection.isMoving(this))) return true;
     this.wantsDrain = true;
     return false;
+  }
+
+  get backlog(): number {
+    return this.connection.out.length;
+  }
+
+  /** Of what waits for its turn. */
+  get hasMore(): boolean {
+    return this.queue !== undefined || this.wantsDrain || (this.ending && !this.localEnded);
+  }
+
+  awaitDrain(): void {
+    if (this.closed || this.ending) return;
+    this.wantsDrain = true;
+    this.connection.wait(this);
   }
 
   sendEnd(): void {
@@ -1264,7 +1283,7 @@ class Connection implements Http2Connection {
         if (this.closed) return;
         if (out.length >= WRITE_BYTES) this.flush();
         if (out.length < WRITE_BYTES && !stream.closed && this.writeQueued(stream)) moved = true;
-        if (!stream.closed && (stream.queue !== undefined || (stream.ending && !stream.localEnded))) {
+        if (!stream.closed && stream.hasMore) {
           waiting[kept++] = stream;
         } else stream.waiting = false;
       }
@@ -1276,7 +1295,10 @@ class Connection implements Http2Connection {
   private writeQueued(stream: Stream): boolean {
     const { queue } = stream;
     if (queue === undefined) {
+      const drained = stream.wantsDrain;
+      stream.wantsDrain = false;
       this.writeEnd(stream);
+      if (drained && !stream.closed) stream.user.streamDrained();
       return true;
     }
     const size = Math.min(stream.sendWindow, this.sendWindow, MAX_FRAME_BYTES, queue.headLength);
@@ -1487,5 +1509,5 @@ function statusOf(list: readonly HeaderField[]): number {
     if ((i === 0) !== (kind === fieldKind.status) || (i > 0 && isPseudo(kind))) return 0;
   }
   const status = list[0]?.value ?? '';
-  return /^[1-5]\d\d$/.test(status) ? Number(status) : 0;
+  return /^[1-9]\d\d$/.test(status) ? Number(status) : 0;
 }

@@ -2,11 +2,16 @@
 
 import { dropsFromRequest } from './headers.ts';
 import type { BlockLimits, HeaderField } from './hpack.ts';
-import type { HeadLimits } from './http1.ts';
+import { type HeadLimits, MOST_REPLY_LINES } from './http1.ts';
 
 /** RFC 9113 §6.5.2 counts 32 for each field; the four or five pseudo-header fields are no lines of HTTP/1.1. */
 export function fieldLimitsOf({ maxHeaderBytes, maxHeaderCount }: HeadLimits): BlockLimits {
   return { bytes: maxHeaderBytes, count: maxHeaderCount + 5 };
+}
+
+/** Replies are trusted with more lines than requests, as over HTTP/1.1. */
+export function replyFieldLimitsOf({ bytes, count }: BlockLimits): BlockLimits {
+  return { bytes, count: Math.max(count, MOST_REPLY_LINES) };
 }
 
 export const fieldKind = {

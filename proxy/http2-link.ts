@@ -243,12 +243,13 @@ class StreamLink implements Http2Link, StreamUser, Deadline {
   streamReplied(status: number, fields: readonly HeaderField[], ended: boolean): void {
     this.heard = true;
     let framing = '';
-    if (!hasNoBody(this.method, status)) {
-      const length = replyLengthOf(fields);
-      if (length === undefined || (ended && length > 0)) {
-        this.stream!.resetMalformed();
-        return;
-      }
+    const length = replyLengthOf(fields);
+    const bodiless = hasNoBody(this.method, status);
+    if (length === undefined || (ended && length > 0 && !bodiless)) {
+      this.stream!.resetMalformed();
+      return;
+    }
+    if (!bodiless) {
       this.stream!.expects = length;
       this.chunked = !ended && length === -1;
       if (this.chunked) framing = 'transfer-encoding: chunked\r\n';

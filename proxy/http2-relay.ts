@@ -2,6 +2,7 @@
 
 import type { Deadline } from './deadlines.ts';
 import { Fault } from './errors.ts';
+import { INTERIM_PAUSE_BYTES, MOST_INTERIM_BYTES, UNTAKEN } from './exchange/interim.ts';
 import { KeptBody } from './exchange/kept-body.ts';
 import { mayTryAgain, REPLAY_BYTES, type Tries } from './exchange/retry.ts';
 import { foreignBytes } from './foreign-bytes.ts';
@@ -34,8 +35,6 @@ import { askForWebsocket, switchesAsAsked } from './tunnel/switch.ts';
 import type { Acquisition, Loss, UpstreamLink, UpstreamUser } from './upstream.ts';
 import { gather } from './writes.ts';
 
-/** Interim replies to one request: they are written without waiting for the client to take them. */
-const MAX_INTERIMS = 32;
 /** What an upstream's connection is read in when its reader keeps up. */
 const LONG_READ = 256 * 1024;
 const FRESH = { fresh: true };
@@ -80,7 +79,6 @@ class Relay implements StreamUser, UpstreamUser, Deadline, Tries {
 
   private partialHead: Pieces | undefined;
   private body: BodyReader | undefined;
-  private interims = 0;
   private upstreamPaused = false;
   private heard = false;
   private reusable = false;
@@ -129,6 +127,8 @@ class Relay implements StreamUser, UpstreamUser, Deadline, Tries {
     }
     link.socket.write(requestHeadText(exchange), 'latin1');
     if (!request.endStream && this.sendEarly()) this.stream.resume();
+    // Whose turn it is has just been settled.
+    this.alive();
   }
 
   /** What is to be sent before what is still to come; a second attempt begins with all of it. */
@@ -246,11 +246,18 @@ class Relay implements StreamUser, UpstreamUser, Deadline, Tries {
       pos += size;
       if (head.status >= 200) return this.replyBegins(bytes, pos, end);
       if (head.status === 101) return this.switches(bytes, pos, end);
-      if (++this.interims > MAX_INTERIMS) {
-        return this.fail(new Fault('upstream-malformed', 'endless interim replies'));
-      }
       sendReplyHead(this.stream, head, 'interim');
+      if (this.stream.backlog > MOST_INTERIM_BYTES)
+        return this.fail(new Fault('upstream-malformed', UNTAKEN));
+      if (this.stream.backlog > INTERIM_PAUSE_BYTES) this.awaitDrain();
     }
+  }
+
+  private awaitDrain(): void {
+    this.stream.awaitDrain();
+    if (this.upstreamPaused) return;
+    this.upstreamPaused = true;
+    this.link?.socket.pause();
   }
 
   /** What has been heard of is not sent again; the first bytes of a WebSocket still wait for the 101. */

@@ -2,7 +2,16 @@
 
 import { dropsFromReply, dropsFromTrailers } from './headers.ts';
 import { createField, type HeaderField } from './hpack.ts';
-import { FIELD_KINDS, field, LINE, lowerName, type MessageHead, valueAt } from './http1.ts';
+import {
+  FIELD_KINDS,
+  field,
+  LINE,
+  lowerName,
+  type MessageHead,
+  nameAt,
+  replyLength,
+  valueAt,
+} from './http1.ts';
 import type { Http2Stream } from './http2-connection.ts';
 import { fieldKind, kindOf, lineOf } from './http2-fields.ts';
 import type { Http2Exchange } from './http2-request.ts';
@@ -69,7 +78,7 @@ for (const id of [
   connectionFields[id] = 1;
 }
 
-const statusTexts = Array.from({ length: 600 }, (_, status) => String(status));
+const statusTexts = Array.from({ length: 1000 }, (_, status) => String(status));
 
 /**
  * Sends a reply's fields, its status first; what concerns the upstream's connection is left out (RFC 9113 §8.2.2), and
@@ -82,17 +91,21 @@ export function sendReplyHead(
   status = head.status,
   without = '',
 ): void {
-  const { lines, count, nominated } = head;
+  const { lines, count, nominated, lengthRewritten } = head;
   stream.beginHead();
   stream.addField(':status', statusTexts[status]!);
   for (let line = 0; line < count; line++) {
     const id = lines[line * LINE + 4]!;
     if (connectionFields[id] === 1) continue;
     // RFC 9110 §8.6: no Content-Length in 1xx and 204.
-    if (id === field.contentLength && (status < 200 || status === 204 || status === 205)) continue;
+    if (id === field.contentLength && (lengthRewritten || status < 200 || status === 204 || status === 205))
+      continue;
     const name = lowerName(head, line);
     if (name === without || (nominated.length > 0 && nominated.includes(name))) continue;
     stream.addField(name, valueAt(head, line));
+  }
+  if (lengthRewritten && status >= 200 && status !== 204 && status !== 205) {
+    stream.addField('content-length', String(head.contentLength));
   }
   stream.endHead(kind);
 }
@@ -129,13 +142,14 @@ export function hasNoBody(method: string, status: number): boolean {
   return method === 'HEAD' || status === 204 || status === 304;
 }
 
-/** The Content-Length of an HTTP/2 reply. -1: none; undefined: not one, or no number (RFC 9110 §8.6). */
+/** The Content-Length of an HTTP/2 reply. -1: none; undefined: no number, or two (RFC 9110 §8.6). */
 export function replyLengthOf(fields: readonly HeaderField[]): number | undefined {
   let length = -1;
   for (const field of fields) {
     if (kindOf(field) !== fieldKind.contentLength) continue;
-    if (length !== -1 || !/^(?:0|[1-9]\d{0,14})$/.test(field.value)) return undefined;
-    length = Number(field.value);
+    const said = replyLength(field.value);
+    if (said === -1 || (length !== -1 && said !== length)) return undefined;
+    length = said;
   }
   return length;
 }

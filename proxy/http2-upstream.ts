@@ -14,6 +14,7 @@ import {
   openHttp2Connection,
   type StreamUser,
 } from './http2-connection.ts';
+import { replyFieldLimitsOf } from './http2-fields.ts';
 import { errorCode } from './http2-frames.ts';
 import { hearLastWords } from './last-words.ts';
 import { type Address, speaksTls, type UpstreamSettings } from './routes.ts';
@@ -290,7 +291,7 @@ export function createHttp2Upstreams(options: Http2UpstreamsOptions): Http2Upstr
         deadlines,
         streamWindow: STREAM_WINDOW,
         connectionWindow: CONNECTION_WINDOW,
-        fieldLimits: options.fieldLimits,
+        fieldLimits: replyFieldLimitsOf(options.fieldLimits),
         // A peer that has sent SETTINGS speaks HTTP/2 (RFC 9113 §3.4), and its limits are known.
         user: { greeted: becomeReady, connectionClosed: onClosed },
       });

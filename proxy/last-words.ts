@@ -10,14 +10,22 @@ export interface LastWords {
 
 type Written = (error?: Error | null) => void;
 
+/** A connection that becomes a tunnel late is asked twice. */
+const known = Symbol('last words');
+interface Heard extends Socket {
+  [known]?: LastWords;
+}
+
 /**
  * A peer that answers early and closes resets the connection as soon as more arrives. Its answer is in the kernel by
  * then (Linux keeps what was received before a reset), but Node destroys a socket whose write fails, and what was not
  * read yet is lost with it. From now on such a write, and every one after it, counts as done: the end follows as a read,
- * after all that came before it. `gone` is called once, when the first write has failed.
+ * after all that came before it.
  */
-export function hearLastWords(socket: Socket, gone?: () => void): LastWords {
+export function hearLastWords(socket: Heard): LastWords {
+  if (socket[known] !== undefined) return socket[known];
   const words: LastWords = { error: undefined };
+  socket[known] = words;
   const { _write: write, _writev: writev } = socket;
   let callback: Written | undefined;
   // A stream has one write under way at a time: one function serves them all.
@@ -26,10 +34,7 @@ export function hearLastWords(socket: Socket, gone?: () => void): LastWords {
     callback = undefined;
     // Nothing is heard any more of a peer that has said all: only this write tells that it is gone.
     if (socket.readableEnded || !wasFoundByWriting(error)) return done(error);
-    if (words.error === undefined) {
-      words.error = error;
-      gone?.();
-    }
+    words.error ??= error;
     done();
   };
   socket._write = (chunk, encoding, done) => {

@@ -14,6 +14,7 @@ import {
 import type { Deadline } from './deadlines.ts';
 import { acceptIn, Fault, type FaultCode, faultReply } from './errors.ts';
 import { type Asked, decide, isAnswer, isRefusal, pathOf, queryOf } from './exchange/decide.ts';
+import { INTERIM_PAUSE_BYTES, MOST_INTERIM_BYTES, UNTAKEN } from './exchange/interim.ts';
 import { KeptBody } from './exchange/kept-body.ts';
 import { mayTryAgain, REPLAY_BYTES, type Tries } from './exchange/retry.ts';
 import { foreignBytes } from './foreign-bytes.ts';
@@ -88,9 +89,6 @@ const CLOSED = 5;
 /** A request has come, and waits for its turn of the event loop. */
 const IN_LINE = 6;
 
-/** Interim replies to one request: they are written without waiting for the client to take them. */
-const MAX_INTERIMS = 32;
-
 const FRESH: AcquireOptions = { fresh: true };
 
 /** How the reply's body leaves: as it came, cut into chunks, or taken out of its chunks. */
@@ -135,7 +133,6 @@ interface Relay extends Omit<UpstreamUser, 'upstreamReady'>, RosterMember, Tries
   replyHeld: Pieces | undefined;
   replyHeard: boolean;
   replyBegun: boolean;
-  interims: number;
   replyMode: number;
   replyNominated: readonly string[];
   upstreamKeeps: boolean;
@@ -248,7 +245,6 @@ function createRelay(shared: Shared, connection: Connection): Relay {
     replyHeld: undefined,
     replyHeard: false,
     replyBegun: false,
-    interims: 0,
     replyMode: AS_IT_CAME,
     replyNominated: [],
     upstreamKeeps: false,
@@ -363,7 +359,7 @@ function readRequest(relay: Relay, bytes: Buffer) {
   relay.replyHeld = undefined;
   relay.replyHeard = false;
   relay.replyBegun = false;
-  relay.interims = 0;
+  relay.upstreamPaused = false;
   relay.upstreamKeeps = false;
   if (relay.access !== undefined) beginAccess(relay, head);
   if (taken === REFUSED) {
@@ -778,9 +774,8 @@ function readReply(relay: Relay, bytes: Buffer, end: number) {
       if (early !== undefined) relay.tunnel.clientData(early);
       return;
     }
-    if (++relay.interims > MAX_INTERIMS) return failReply(relay, 'endless interim replies');
     // RFC 9110 §15.2: interim replies are passed on, but never to HTTP/1.0.
-    if (!relay.http10) relay.client.write(interimHeadText(head), 'latin1');
+    if (!relay.http10 && !passInterim(relay, head)) return failReply(relay, UNTAKEN);
   }
 }
 
@@ -788,6 +783,18 @@ function readReply(relay: Relay, bytes: Buffer, end: number) {
 function keepReply(relay: Relay, bytes: Buffer, pos: number, end: number) {
   if (pos === end) relay.replyHeld = undefined;
   else if (pos > 0 || relay.replyHeld === undefined) relay.replyHeld = beginPieces(bytes, pos, end);
+}
+
+/** False: more waits for the client than is kept. */
+function passInterim(relay: Relay, head: MessageHead): boolean {
+  const { client } = relay;
+  client.write(interimHeadText(head), 'latin1');
+  const waiting = client.writableLength;
+  if (waiting > INTERIM_PAUSE_BYTES && client.writableNeedDrain && !relay.upstreamPaused) {
+    relay.upstreamPaused = true;
+    relay.link!.socket.pause();
+  }
+  return waiting <= MOST_INTERIM_BYTES;
 }
 
 function failReply(relay: Relay, reason: string) {
@@ -919,6 +926,7 @@ function loseUpstream(relay: Relay, error: Error | undefined, loss: Loss) {
   const bodyKept = !relay.bodySent || relay.replay !== undefined;
   if (relay.replyHeard || !mayTryAgain(relay, loss, relay.method, bodyKept)) return replyFault(relay, fault);
   relay.deadline.at = relay.endsAt;
+  relay.upstreamPaused = false;
   if (!relay.request.done) pauseClient(relay);
   relay.attempt = acquire(relay, relay.settings!, FRESH);
 }

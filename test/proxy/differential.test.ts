@@ -5,7 +5,9 @@ import { createServer, type IncomingMessage, METHODS, request as requestOf } fro
 import { Duplex } from 'node:stream';
 import { describe, it } from 'node:test';
 import fc from 'fast-check';
+import { replyHeadText } from '../../proxy/headers.ts';
 import {
+  beginBody,
   beginReplyBody,
   beginRequestBody,
   createBodyReader,
@@ -345,14 +347,52 @@ describe('no message has two readings', () => {
         const { text: content, next } = drain(reader, bytes, taken);
         if (next === REFUSED || (!reader.done && reader.kind !== 'until-close')) return;
         accepted++;
-        const nodes = await readReplyWithNode(bytes.subarray(0, next), asked);
-        assert.deepEqual(nodes, { status: head.status, fields: fieldsOf(head), body: content });
+        const { status } = head;
+        if (!isPutRight(head, bytes, taken, next)) {
+          const nodes = await readReplyWithNode(bytes.subarray(0, next), asked);
+          assert.deepEqual(nodes, { status, fields: fieldsOf(head), body: content });
+        }
+        // Whatever was put right: what leaves has no second reading.
+        const written = writtenOf(head, bytes, taken, next, asked);
+        const nodes = await readReplyWithNode(written, asked);
+        assert.deepEqual(nodes, { status, fields: fieldsOf(reread(written)), body: content });
       }),
       { numRuns: RUNS },
     );
     assert.ok(accepted > RUNS / 20, `only ${accepted} of ${RUNS} messages were worth comparing`);
   });
 });
+
+/** Whether it is one of the replies that are accepted only to be written in another form. */
+function isPutRight(head: MessageHead, bytes: Buffer, start: number, end: number): boolean {
+  if (head.lengthRewritten) return true;
+  if (!head.chunked) return false;
+  const strict = createBodyReader();
+  beginBody(strict, 'chunked');
+  return drain(strict, bytes.subarray(0, end), start).next === REFUSED;
+}
+
+/** As a relay writes it: the head, and of the body what is not cut out; trailers are left out. */
+function writtenOf(head: MessageHead, bytes: Buffer, start: number, end: number, asked: string): Buffer {
+  const pieces: Buffer[] = [Buffer.from(replyHeadText(head, 'as-it-came', ''), 'latin1')];
+  const reader = createBodyReader();
+  beginReplyBody(reader, head, asked);
+  for (let pos = start; pos < end && !reader.done; ) {
+    const next = readBody(reader, bytes, pos, end, limits);
+    pieces.push(bytes.subarray(pos, Math.max(pos, reader.cutStart)));
+    pieces.push(bytes.subarray(Math.max(pos, reader.cutEnd), next));
+    if (reader.done && reader.trailers !== undefined) pieces.push(Buffer.from('\r\n'));
+    pos = next;
+  }
+  return Buffer.concat(pieces);
+}
+
+function reread(written: Buffer): MessageHead {
+  const head = createMessageHead();
+  assert.ok(parseReplyHead(head, written, 0, written.length, limits) > 0);
+  assert.equal(head.lengthRewritten, false);
+  return head;
+}
 
 function readReplyWithNode(bytes: Buffer, asked: string): Promise<unknown> {
   return new Promise((resolve) => {

@@ -2,6 +2,7 @@
 
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
+import { replyHeadText } from '../../proxy/headers.ts';
 import {
   type BodyReader,
   beginBody,
@@ -9,6 +10,7 @@ import {
   createBodyReader,
   createMessageHead,
   INCOMPLETE,
+  MOST_REPLY_LINES,
   parseReplyHead,
   parseRequestHead,
   REFUSED,
@@ -199,6 +201,23 @@ describe('a malformed reply is refused', () => {
     });
   }
 
+  it('but any status of three digits is none of those', () => {
+    for (const status of [100, 599, 600, 999]) {
+      const { head } = readReply(`HTTP/1.1 ${status} X\r\n\r\n`);
+      assert.equal(head.status, status);
+    }
+  });
+
+  it('nor are more lines than a request may have', () => {
+    const fields = Array.from({ length: 130 }, (_, i) => `A${i}: b\r\n`).join('');
+    const text = `HTTP/1.1 200 OK\r\n${fields}\r\n`;
+    const { taken, head } = readReply(text);
+    assert.deepEqual([taken, head.count], [text.length, 130]);
+    const bytes = Buffer.from(`HTTP/1.1 200 OK\r\n${'A: b\r\n'.repeat(MOST_REPLY_LINES + 1)}\r\n`);
+    const roomy = { maxHeaderBytes: 100_000, maxHeaderCount: 20 };
+    assert.equal(parseReplyHead(createMessageHead(), bytes, 0, bytes.length, roomy), REFUSED);
+  });
+
   it('but a missing reason is none of those', () => {
     for (const text of ['HTTP/1.1 204 \r\n\r\n', 'HTTP/1.1 204\r\n\r\n']) {
       const { taken, head } = readReply(text);
@@ -226,6 +245,84 @@ function readPieces(body: BodyReader, pieces: readonly string[]) {
   }
   return { refused: undefined, data, passed, rest };
 }
+
+describe('the length of a reply', () => {
+  const lengthOf = (...values: string[]) => {
+    const fields = values.map((value) => `Content-Length: ${value}\r\n`).join('');
+    const { taken, head } = readReply(`HTTP/1.1 200 OK\r\n${fields}A: b\r\n\r\n`);
+    if (taken === REFUSED) return 'refused';
+    return [head.contentLength, replyHeadText(head, 'as-it-came', '')] as const;
+  };
+
+  it('as it should be passes as it came', () => {
+    assert.deepEqual(lengthOf('5'), [5, 'HTTP/1.1 200 OK\r\nContent-Length: 5\r\nA: b\r\n\r\n']);
+  });
+
+  for (const values of [['0005'], ['5', '5'], ['5, 5'], ['5,5', ' 05'], ['5 ,\t5']]) {
+    it(`is passed on as one number: ${JSON.stringify(values)}`, () => {
+      assert.deepEqual(lengthOf(...values), [5, 'HTTP/1.1 200 OK\r\nA: b\r\nContent-Length: 5\r\n\r\n']);
+    });
+  }
+
+  for (const values of [
+    ['5', '6'],
+    ['5, 6'],
+    ['+5'],
+    ['-5'],
+    ['0x5'],
+    ['5 5'],
+    ['5,'],
+    [''],
+    ['5;5'],
+    ['1'.repeat(16)],
+    ['5', 'x'],
+  ]) {
+    it(`is refused if it is not clear: ${JSON.stringify(values)}`, () => {
+      assert.equal(lengthOf(...values), 'refused');
+    });
+  }
+});
+
+function chunkedReply(...pieces: string[]) {
+  const { head } = readReply('HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n');
+  const body = createBodyReader();
+  beginReplyBody(body, head, 'GET');
+  return { ...readPieces(body, pieces), body };
+}
+
+describe('the chunks of a reply', () => {
+  const canonical = '3\r\nabc\r\n0\r\n\r\n';
+  for (const text of [
+    '3 \r\nabc\r\n0\r\n\r\n',
+    '3   \t\r\nabc\r\n0  \r\n\r\n',
+    '3 ;a=b\r\nabc\r\n0\r\n\r\n',
+    '3; a = b ; c\r\nabc\r\n0 ; d\r\n\r\n',
+    '3;\r\nabc\r\n0;\r\n\r\n',
+    '3;;a="b\r\nabc\r\n0\r\n\r\n',
+  ]) {
+    it(`lose what is not wanted, wherever it is cut: ${JSON.stringify(text)}`, () => {
+      for (let cut = 0; cut < text.length; cut++) {
+        const { refused, data, passed, body } = chunkedReply(text.slice(0, cut), text.slice(cut));
+        assert.deepEqual([refused, data, passed, body.done], [undefined, 'abc', canonical, true]);
+      }
+    });
+  }
+
+  for (const text of [
+    ' 3\r\nabc\r\n0\r\n\r\n',
+    '3 3\r\nabc\r\n0\r\n\r\n',
+    '3 \nabc\r\n0\r\n\r\n',
+    '3;a\nb\r\nabc\r\n0\r\n\r\n',
+    '3;a\rb\r\nabc\r\n0\r\n\r\n',
+    '3;a\0\r\nabc\r\n0\r\n\r\n',
+    `3 ${' '.repeat(20_000)}\r\n`,
+  ]) {
+    it(`are refused if they can be read in two ways: ${JSON.stringify(text.slice(0, 30))}`, () => {
+      assert.notEqual(chunkedReply(text).refused, undefined);
+      assert.notEqual(chunkedReply(...text).refused, undefined, 'byte by byte');
+    });
+  }
+});
 
 function chunked(...pieces: string[]) {
   const body = createBodyReader();

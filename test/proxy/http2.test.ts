@@ -299,7 +299,7 @@ describe('replies', () => {
     ['two lengths', 'HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 3\r\n\r\nok'],
     ['a length and chunks', 'HTTP/1.1 200 OK\r\nContent-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n'],
     ['a switch that nobody asked for', 'HTTP/1.1 101 Switching\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\n'],
-    ['a status out of range', 'HTTP/1.1 999 Odd\r\n\r\n'],
+    ['a status out of range', 'HTTP/1.1 099 Odd\r\n\r\n'],
   ] as const) {
     it(`that are malformed become 502: ${what}`, async (t) => {
       const { reply: received } = await replyWith(t, reply);

@@ -184,6 +184,7 @@ it('a write that fails after the peer has said all ends the socket, for nothing 
     allowHalfOpen: true,
   });
   const words = hearLastWords(socket);
+  assert.equal(hearLastWords(socket), words);
   socket.on('error', () => {});
   socket.resume();
   await once(socket, 'end');

@@ -523,15 +523,12 @@ describe('a failing upstream is told apart from a whole reply', () => {
     ['garbage', 'hello\r\n\r\n'],
     ['both lengths', 'HTTP/1.1 200 OK\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n'],
     ['101 that nobody asked for', 'HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\n\r\n'],
-    ['endless interim replies', 'HTTP/1.1 102 Processing\r\n\r\n'.repeat(40)],
     ['endless fields', `HTTP/1.1 200 OK\r\nA: ${'b'.repeat(20_000)}`],
   ] as const) {
     it(`${what}: 502`, async () => {
       const { ingress, upstream } = await recording(text);
       const client = await ingress.connect();
-      client.send(request('GET /'));
-      await client.until(/^(?:HTTP\/1\.1 102 Processing\r\n\r\n)*(?=HTTP\/1\.1 5)/);
-      const reply = await client.reply();
+      const reply = await client.request(request('GET /'));
       assert.deepEqual([reply.status, JSON.parse(reply.body).error], [502, 'upstream-malformed']);
       await eventually(() => upstream.sockets.size === 0);
     });

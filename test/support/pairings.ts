@@ -10,6 +10,7 @@ import type { TestContext } from 'node:test';
 import { connect as connectTls } from 'node:tls';
 import type { ListenerOptions } from '../../proxy/listener.ts';
 import type { UpstreamSettings } from '../../proxy/routes.ts';
+import { encodeFields, flag, frame, frameType } from './http2-frames.ts';
 import { appCertificate, HOST, routeTo, settingsFor, startIngress } from './proxy.ts';
 
 export type ClientKind = 'h1' | 'h2';
@@ -44,6 +45,8 @@ export interface Served {
   write(text: string | Buffer): void;
   end(trailers?: Fields): void;
   reply(status: number, text?: string, fields?: Fields): void;
+  /** A reply of exactly these fields and bytes, which Node's own server might not give. */
+  odd(fields: readonly (readonly [string, string])[], text: string, status?: number | string): void;
   /** The connection ends at once, whatever it carries. */
   cut(): void;
   /** Over HTTP/2: the stream was never begun with. */
@@ -67,8 +70,10 @@ export async function serve(t: TestContext, kind: UpstreamKind, script: Script):
   const sockets = new Map<Socket, number>();
   let connections = 0;
   // A session hands out a stand-in for its socket.
-  const socketNumber = ({ remotePort }: Pick<Socket, 'remotePort'>) =>
-    [...sockets].find(([socket]) => socket.remotePort === remotePort)?.[1] ?? -1;
+  const socketOf = ({ remotePort }: Pick<Socket, 'remotePort'>): [number, Socket] => {
+    const [socket, number] = [...sockets].find(([one]) => one.remotePort === remotePort)!;
+    return [number, socket];
+  };
   const take = (served: Served) => {
     requests.push(served);
     script(served);
@@ -79,7 +84,7 @@ export async function serve(t: TestContext, kind: UpstreamKind, script: Script):
           take(servedByHttp1(requests.length, sockets.get(request.socket)!, request, response)),
         )
       : createHttp2Server().on('stream', (stream: ServerHttp2Stream, headers) =>
-          take(servedByHttp2(requests.length, socketNumber(stream.session!.socket), stream, headers)),
+          take(servedByHttp2(requests.length, ...socketOf(stream.session!.socket), stream, headers)),
         );
   if (kind === 'h1') {
     const answer = (request: IncomingMessage, response: ServerResponse) =>
@@ -140,6 +145,10 @@ function servedByHttp1(
       response.writeHead(status, { 'content-length': body.length, ...fields });
       response.end(body);
     },
+    odd(fields, body, status = 200) {
+      const lines = fields.map(([name, value]) => `${name}: ${value}\r\n`).join('');
+      request.socket.write(`HTTP/1.1 ${status} \r\n${lines}\r\n${body}`);
+    },
     cut: () => void request.socket.destroy(),
     refuse: () => void request.socket.destroy(),
     stop: () => void request.socket.destroy(),
@@ -157,6 +166,7 @@ function linesOf(fields: Fields): string {
 function servedByHttp2(
   index: number,
   connection: number,
+  socket: Socket,
   stream: ServerHttp2Stream,
   headers: Readonly<Record<string, unknown>>,
 ): Served {
@@ -198,12 +208,32 @@ function servedByHttp2(
       );
       if (body !== '') stream.end(body);
     },
+    odd: (fields, body, status = 200) => void socket.write(oddReply(stream.id!, fields, body, status)),
     cut: () => stream.session!.destroy(),
     refuse: () => stream.close(7),
     stop: () => stream.close(0),
     gone: gone.promise,
   };
   return served;
+}
+
+/** Frames behind the back of Node's session; literals leave the tables of both sides as they are. */
+function oddReply(
+  id: number,
+  fields: readonly (readonly [string, string])[],
+  body: string,
+  status: number | string,
+): Buffer {
+  const block = encodeFields([[':status', String(status)], ...fields]);
+  const first = block.subarray(0, 16_000);
+  const rest = block.subarray(16_000);
+  const ended = body === '' ? flag.endStream : 0;
+  const frames = [
+    frame(frameType.headers, ended | (rest.length === 0 ? flag.endHeaders : 0), id, first),
+    ...(rest.length === 0 ? [] : [frame(frameType.continuation, flag.endHeaders, id, rest)]),
+    ...(body === '' ? [] : [frame(frameType.data, flag.endStream, id, Buffer.from(body))]),
+  ];
+  return Buffer.concat(frames);
 }
 
 export interface Ask {
@@ -374,6 +404,8 @@ function http2Client(port: number): Client {
         });
         stream.on('end', () => {
           ended = true;
+          // Whoever has the whole reply and sends nothing more says so.
+          if (!stream.writableEnded) setTimeout(() => stream.close(), 100);
         });
         stream.on('error', () => {});
         stream.on('wantTrailers', () => stream.sendTrailers(trailers!));

@@ -295,9 +295,281 @@ const retries: readonly Situation[] = [
   },
 ];
 
+/** Replies that a server of Node's would not give: bytes of HTTP/1.1, and frames for what HTTP/2 has of it. */
+const replies: readonly Situation[] = [
+  {
+    title: 'a length with zeros in front',
+    upstream: (served) => served.odd([['content-length', '0005']], 'hello'),
+    expect: (answer) => assertLength(answer, '5', 'hello'),
+  },
+  {
+    title: 'the same length twice',
+    upstream: (served) =>
+      served.odd(
+        [
+          ['content-length', '5'],
+          ['content-length', '5'],
+        ],
+        'hello',
+      ),
+    expect: (answer) => assertLength(answer, '5', 'hello'),
+  },
+  {
+    title: 'a list of equal lengths',
+    upstream: (served) => served.odd([['content-length', '5, 5']], 'hello'),
+    expect: (answer) => assertLength(answer, '5', 'hello'),
+  },
+  {
+    title: 'two lengths that differ: 502',
+    upstream: (served) =>
+      served.odd(
+        [
+          ['content-length', '5'],
+          ['content-length', '6'],
+        ],
+        'hello!',
+      ),
+    expect: { status: 502 },
+  },
+  {
+    title: 'a length with a sign: 502',
+    upstream: (served) => served.odd([['content-length', '+5']], 'hello'),
+    expect: { status: 502 },
+  },
+  {
+    title: 'a status of 600',
+    upstream: (served) => served.odd([['content-length', '5']], 'hello', 600),
+    expect: { status: 600, body: 'hello', cut: false },
+  },
+  {
+    title: 'a status of 999',
+    upstream: (served) => served.odd([['content-length', '5']], 'hello', 999),
+    expect: { status: 999, body: 'hello', cut: false },
+  },
+  {
+    title: 'a status of 099: 502',
+    upstream: (served) => served.odd([['content-length', '5']], 'hello', '099'),
+    expect: { status: 502 },
+  },
+  {
+    title: '126 fields, which Node takes still',
+    upstream: (served) =>
+      served.odd(
+        Array.from({ length: 125 }, (_, i) => [`x-${i}`, 'y'] as const),
+        '',
+      ),
+    ask: { method: 'HEAD' },
+    expect: (answer) => {
+      assert.equal(answer.status, 200);
+      assert.equal(Object.keys(answer.headers).filter((name) => name.startsWith('x-')).length, 125);
+    },
+  },
+  {
+    title: '130 fields',
+    // Node's client of HTTP/2 takes no more than 128.
+    only: ({ client }) => client === 'h1',
+    upstream: (served) =>
+      served.odd(
+        [...Array.from({ length: 129 }, (_, i) => [`x-${i}`, 'y'] as const), ['content-length', '5']],
+        'hello',
+      ),
+    expect: (answer) => {
+      assert.deepEqual([answer.status, answer.body], [200, 'hello']);
+      assert.equal(Object.keys(answer.headers).filter((name) => name.startsWith('x-')).length, 129);
+    },
+  },
+  {
+    title: 'fields larger than allowed: 502',
+    upstream: (served) =>
+      served.odd(
+        [
+          ['x', 'y'.repeat(16_300)],
+          ['z', 'y'.repeat(1_000)],
+        ],
+        'hello',
+      ),
+    expect: { status: 502 },
+  },
+  {
+    title: 'chunks with blanks after their size and around their extensions',
+    only: ({ upstream }) => upstream === 'h1',
+    upstream: (served) =>
+      served.odd([['transfer-encoding', 'chunked']], '5 \r\nhello\r\n1 ; a = b\r\n!\r\n0  \r\n\r\n'),
+    expect: { status: 200, body: 'hello!', cut: false },
+  },
+  {
+    title: '200 interim replies, and then the reply',
+    upstream: (served) => {
+      for (let i = 0; i < 200; i++) served.interim(103, { link: `</${i}>` });
+      served.reply(200, 'ok');
+    },
+    expect: (answer) => {
+      assert.deepEqual(answer.interims, Array(200).fill(103));
+      assert.deepEqual([answer.status, answer.body, answer.cut], [200, 'ok', false]);
+    },
+  },
+  {
+    title: '100, 102 and 103 in their order',
+    upstream: (served) => {
+      for (const status of [102, 103]) served.interim(status);
+      served.reply(204);
+    },
+    expect: (answer) => assert.deepEqual([answer.interims, answer.status], [[102, 103], 204]),
+  },
+  {
+    title: 'a body that waits for 100 Continue',
+    upstream: (served) => {
+      served.interim(100);
+      ok(served);
+    },
+    asks: (client) => {
+      const told = Promise.withResolvers<void>();
+      const onInterim = (status: number) => status === 100 && told.resolve();
+      return client.ask({ ...POST, headers: { expect: '100-continue' }, bodyAfter: told.promise, onInterim });
+    },
+    expect: { status: 200, body: 'ok', cut: false },
+    requests: 1,
+  },
+  {
+    title: 'a reply before the body of a request that waits for 100 Continue',
+    upstream: (served) => served.reply(417, 'no'),
+    ask: { ...POST, headers: { expect: '100-continue' }, bodyAfter: new Promise(() => {}) },
+    expect: { status: 417, body: 'no', cut: false },
+  },
+  {
+    title: 'trailers of a reply',
+    upstream: (served) => {
+      served.begin(200, { trailer: 'x-sum' });
+      served.write('hello');
+      served.end({ 'x-sum': '1' });
+    },
+    expect: (answer) => {
+      assert.deepEqual([answer.status, answer.body, answer.trailers['x-sum']], [200, 'hello', '1']);
+      assert.equal(answer.cut, false);
+    },
+  },
+  {
+    title: 'trailers of a request, without credentials among them',
+    ask: { ...POST, trailers: { 'x-sum': '1', authorization: 'x' } },
+    expect: (answer, [served]) => {
+      assert.equal(answer.status, 200);
+      assert.deepEqual(Object.entries(served!.trailers()), [['x-sum', '1']]);
+    },
+  },
+  {
+    title: 'HEAD: the length, and no body',
+    upstream: (served) => served.odd([['content-length', '1000']], ''),
+    ask: { method: 'HEAD' },
+    expect: (answer) => assertLength(answer, '1000', ''),
+  },
+  {
+    title: '204 with a length: without',
+    upstream: (served) => served.odd([['content-length', '0']], '', 204),
+    expect: (answer) => {
+      assert.equal(answer.status, 204);
+      assert.equal(answer.headers['content-length'], undefined);
+    },
+  },
+  {
+    title: '304 with the length of the 200',
+    upstream: (served) => served.odd([['content-length', '7']], '', 304),
+    expect: (answer) => {
+      assert.deepEqual([answer.status, answer.cut], [304, false]);
+      assert.equal(answer.headers['content-length'], '7');
+    },
+  },
+  {
+    title: 'fields of one hop stay behind',
+    upstream: (served) => served.reply(200, 'ok', { 'proxy-authenticate': 'x', 'x-kept': '1' }),
+    expect: (answer) => {
+      assert.deepEqual([answer.headers['x-kept'], answer.headers['proxy-authenticate']], ['1', undefined]);
+    },
+  },
+];
+
+const cuts: readonly Situation[] = [
+  {
+    title: 'a reply by length that is cut never looks whole',
+    upstream: (served) => {
+      served.begin(200, { 'content-length': '10' });
+      served.write('hello');
+      setTimeout(() => served.cut(), 50);
+    },
+    expect: { status: 200, body: 'hello', cut: true },
+    requests: 1,
+  },
+  {
+    title: 'a reply without a length that is cut never looks whole',
+    upstream: (served) => {
+      served.begin(200);
+      served.write('hello');
+      setTimeout(() => served.cut(), 50);
+    },
+    expect: { status: 200, body: 'hello', cut: true },
+    requests: 1,
+  },
+  {
+    title: 'an upstream that never answers: 504',
+    way: { settings: { readTimeoutMs: 100 } },
+    upstream: () => {},
+    expect: { status: 504 },
+    requests: 1,
+  },
+  {
+    title: 'an upstream that never answers a POST: 504',
+    way: { settings: { readTimeoutMs: 100 } },
+    upstream: () => {},
+    ask: POST,
+    expect: { status: 504 },
+    requests: 1,
+  },
+  {
+    title: 'a reply that takes longer than the whole may: cut',
+    way: { settings: { totalTimeoutMs: 300 } },
+    upstream: (served) => {
+      served.begin(200);
+      served.write('hello');
+      const more = setInterval(() => served.write('.'), 20);
+      void served.gone.then(() => clearInterval(more));
+    },
+    expect: ({ status, cut }) => assert.deepEqual([status, cut], [200, true]),
+    requests: 1,
+  },
+  {
+    // From HTTP/2 to HTTP/2 it may be a conversation, and either side silent for the longer of the two times.
+    title: 'a body that never comes: 408',
+    way: { settings: { readTimeoutMs: 100 }, options: { limits: { clientIdleTimeoutMs: 100 } } },
+    upstream: () => {},
+    ask: { ...POST, bodyAfter: new Promise(() => {}) },
+    expect: { status: 408 },
+  },
+  {
+    title: 'a reply in the middle of a request, whose rest is not wanted',
+    upstream: (served) => served.reply(401, 'who?'),
+    ask: { ...POST, body: 'x'.repeat(3_000_000) },
+    expect: { status: 401, body: 'who?', cut: false },
+    requests: 1,
+  },
+  {
+    title: 'an upload of 3 MB and a download of 3 MB',
+    upstream: (served) => void served.body.then((body) => served.reply(200, body)),
+    ask: { ...POST, body: 'x'.repeat(3_000_000) },
+    expect: (answer) =>
+      assert.deepEqual([answer.status, answer.body.length, answer.cut], [200, 3_000_000, false]),
+    requests: 1,
+  },
+];
+
+function assertLength(answer: Answer, length: string, body: string) {
+  assert.deepEqual([answer.status, answer.body, answer.cut], [200, body, false]);
+  assert.equal(answer.headers['content-length'], length);
+}
+
 const groups: readonly (readonly [string, readonly Situation[]])[] = [
   ['checks', checks],
   ['retries', retries],
+  ['replies', replies],
+  ['cuts', cuts],
 ];
 
 for (const [group, situations] of groups) {
