@@ -8,7 +8,6 @@ import {
   LINE,
   lowerName,
   type MessageHead,
-  nameAt,
   replyLength,
   valueAt,
 } from './http1.ts';
