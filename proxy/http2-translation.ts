@@ -2,15 +2,7 @@
 
 import { dropsFromReply, dropsFromTrailers } from './headers.ts';
 import { createField, type HeaderField } from './hpack.ts';
-import {
-  FIELD_KINDS,
-  field,
-  LINE,
-  lowerName,
-  type MessageHead,
-  replyLength,
-  valueAt,
-} from './http1.ts';
+import { FIELD_KINDS, field, LINE, lowerName, type MessageHead, replyLength, valueAt } from './http1.ts';
 import type { Http2Stream } from './http2-connection.ts';
 import { fieldKind, kindOf, lineOf } from './http2-fields.ts';
 import type { Http2Exchange } from './http2-request.ts';

@@ -96,7 +96,9 @@ export async function startIngress(config: Config, options: IngressOptions): Pro
   let kept:
     | { plan: RoutingPlan; until: AbortController; manager: Pick<Manager, 'renewNow' | 'asked'> }
     | undefined;
+  let timesAsked = 0;
   async function keepCertificates({ keep }: Issuance, plan: RoutingPlan): Promise<void> {
+    const askedBefore = timesAsked;
     const until = new AbortController();
     const hooks = { deploy: deployment.offer, onAccount: publisher.setAccount };
     // The one before goes on until this one has read the disk: if it cannot, somebody still renews.
@@ -104,8 +106,9 @@ export async function startIngress(config: Config, options: IngressOptions): Pro
     const before = kept;
     kept = { plan, until, manager };
     before?.until.abort();
-    const asked = before?.manager.asked() ?? [];
-    if (asked.length > 0) manager.renewNow(asked);
+    // What an operator asked for while this one was made is for its names as well.
+    const asked = timesAsked === askedBefore ? (before?.manager.asked() ?? []) : undefined;
+    if (asked?.length !== 0) manager.renewNow(asked);
   }
 
   const stored = serveStored();
@@ -165,7 +168,10 @@ export async function startIngress(config: Config, options: IngressOptions): Pro
   return {
     address,
     ready,
-    renewNow: () => kept?.manager.renewNow(),
+    renewNow() {
+      timesAsked += 1;
+      kept?.manager.renewNow();
+    },
     reloadRoutes: async () => watch?.reload(),
     async stop() {
       watch?.close();
