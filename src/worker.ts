@@ -3,6 +3,7 @@
 import { createEvidenceEndpoint } from '../evidence/endpoint.ts';
 import { createAccessLog, createListener, defaultLimits, type Listener } from '../proxy/listener.ts';
 import { createPlainHttp, type PlainHttp } from '../proxy/plain-http.ts';
+import { collectWhenIdle } from './idle-collection.ts';
 import { createLog, type Log } from './lib/log.ts';
 import type {
   ChallengeCertificate,
@@ -23,6 +24,8 @@ const ORPHAN_DRAIN_MS = 10_000;
  */
 const MAPPED_BLOCK = 16 * 1024 * 1024;
 Buffer.allocUnsafeSlow(MAPPED_BLOCK).buffer.transfer(0);
+
+collectWhenIdle();
 
 type Evidence = ReturnType<typeof createEvidenceEndpoint>;
 
