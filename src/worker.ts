@@ -10,6 +10,7 @@ import {
   type UpstreamChange,
 } from '../proxy/listener.ts';
 import { createPlainHttp, type PlainHttp } from '../proxy/plain-http.ts';
+import { collectWhenIdle } from './idle-collection.ts';
 import { createLog, type Log } from './lib/log.ts';
 import { CHANNEL_FD, FIRST_SOCKET_FD, MOST_QUESTIONS, readOrders, writeMessage } from './worker-channel.ts';
 import type { ChallengeCertificate, FromWorker, Order, Serving, WorkerSettings } from './worker-messages.ts';
@@ -29,6 +30,8 @@ const LONGEST_NAME = 253;
  */
 const MAPPED_BLOCK = 16 * 1024 * 1024;
 Buffer.allocUnsafeSlow(MAPPED_BLOCK).buffer.transfer(0);
+
+collectWhenIdle();
 
 type Evidence = ReturnType<typeof createEvidenceEndpoint>;
 

@@ -4,7 +4,7 @@ import { fork } from 'node:child_process';
 import { once } from 'node:events';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { WorkerSettings } from '../../src/worker-messages.ts';
-import { type BystanderReport, startBystanders } from './bystanders.ts';
+import { type BystanderReport, moveMuch, startBystanders } from './bystanders.ts';
 import { type Figures, openStage, type Stage } from './stage.ts';
 
 /** One that stands for a kind: begins to misbehave as hard as it can, in a process of its own. */
@@ -74,6 +74,8 @@ export interface Outcome {
   readonly bystanders: BystanderReport;
   /** Of the worker: CPU that the attack and its bystanders have cost. */
   readonly cpuMs: number;
+  /** What two honest downloads of 64 MiB have cost on the same machine in the same minute: the measure of cpuMs. */
+  readonly honestCpuMs: number;
   readonly memory: { readonly before: number; readonly highest: number; readonly after: number };
 }
 
@@ -100,6 +102,9 @@ export async function runAttack(options: RunOptions): Promise<Outcome> {
 async function runOn(stage: Stage, options: RunOptions): Promise<Outcome> {
   const { attack, seconds, rounds = Number.POSITIVE_INFINITY, warmUpSeconds, restSeconds } = options;
   const warmUp = startBystanders(stage);
+  const started = stage.figures();
+  await moveMuch(stage);
+  const honestCpuMs = stage.figures().cpuMs - started.cpuMs;
   await sleep(warmUpSeconds * 1_000);
   await warmUp.stop();
   const before = stage.figures();
@@ -117,11 +122,14 @@ async function runOn(stage: Stage, options: RunOptions): Promise<Outcome> {
   // Those who began meanwhile end as well: what an attack has cut off may show late.
   const report = await bystanders.stop();
   clearInterval(watch);
+  const later = startBystanders(stage);
   await sleep(restSeconds * 1_000);
+  await later.stop();
   const after: Figures = stage.figures();
   return {
     bystanders: report,
     cpuMs: during.cpuMs - before.cpuMs,
+    honestCpuMs,
     memory: { before: before.memoryKiB, highest: highest.memoryKiB, after: after.memoryKiB },
   };
 }

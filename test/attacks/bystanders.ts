@@ -76,6 +76,14 @@ export function startBystanders(place: Place): { stop(): Promise<BystanderReport
   };
 }
 
+/** A download of 64 MiB over each protocol: what a worker has once got for such, it keeps. */
+export async function moveMuch(place: Place): Promise<void> {
+  for (const visitor of [overHttp1(place, hosts.nginx, 'kept'), overHttp2(place, hosts.http1)]) {
+    await visitor.ask('/large');
+    visitor.leave();
+  }
+}
+
 async function inTime<T>(answer: Promise<T>): Promise<T> {
   const late = new AbortController();
   const tooLate = sleep(PATIENCE_MS, undefined, { signal: late.signal }).then(() => {

@@ -8,7 +8,7 @@ import { attacks } from './attacks.ts';
 describe('bystanders are served whole, and nothing stays behind, under', () => {
   for (const attack of attacks) {
     it(attack.does, async () => {
-      const { bystanders, memory } = await runAttack({
+      const { bystanders, memory, cpuMs, honestCpuMs } = await runAttack({
         attack,
         rounds: 1,
         warmUpSeconds: 1,
@@ -17,6 +17,10 @@ describe('bystanders are served whole, and nothing stays behind, under', () => {
       assert.deepEqual(bystanders.failures, []);
       assert.ok(bystanders.requests > 0);
       assert.ok(
+        cpuMs < MOST_CPU * honestCpuMs,
+        `${cpuMs} ms of CPU, where honest downloads cost ${honestCpuMs} ms`,
+      );
+      assert.ok(
         memory.highest - memory.before < MOST_MEMORY_KIB,
         `${memory.highest - memory.before} KiB more`,
       );
@@ -24,5 +28,7 @@ describe('bystanders are served whole, and nothing stays behind, under', () => {
   }
 });
 
+/** Times what two downloads of 64 MiB cost; the bystanders' own requests are in it. */
+const MOST_CPU = 3;
 /** Of one worker: far from what a machine has, and far above what its collector leaves for later. */
 const MOST_MEMORY_KIB = 128 * 1024;

@@ -5,8 +5,9 @@ import { once } from 'node:events';
 import { readFileSync } from 'node:fs';
 import type { Route, UpstreamProtocol } from '../../proxy/routes.ts';
 import { parseDomain } from '../../src/lib/domain.ts';
-import type { FromWorker, WorkerSettings } from '../../src/worker-messages.ts';
-import { forkWorker } from '../../src/worker-process.ts';
+import { readMessages, writeOrder } from '../../src/worker-channel.ts';
+import { FromWorkerSchema, type ToWorker, type WorkerSettings } from '../../src/worker-messages.ts';
+import { channelOf, forkWorker } from '../../src/worker-process.ts';
 import { makeCertificate } from '../support/certificates.ts';
 import { type NginxServer, startNginx } from '../support/nginx.ts';
 import { freePort } from '../support/ports.ts';
@@ -54,7 +55,7 @@ export async function openStage(changes: Partial<WorkerSettings> = {}): Promise<
   ];
   const worker = forkWorker();
   const exited = once(worker, 'exit');
-  worker.send({
+  const { port } = await started(worker, {
     type: 'start',
     id: 1,
     settings: { ...SETTINGS, ...changes },
@@ -67,9 +68,6 @@ export async function openStage(changes: Partial<WorkerSettings> = {}): Promise<
       ticketKeys: Buffer.alloc(48, 7),
     },
   });
-  const [reply] = (await once(worker, 'message')) as [FromWorker];
-  if (!('address' in reply) || reply.address === undefined) throw new Error('the worker does not start');
-  const { port } = reply.address;
   return {
     port,
     ca: certificate.chain,
@@ -80,6 +78,23 @@ export async function openStage(changes: Partial<WorkerSettings> = {}): Promise<
       await Promise.all([exited, nginx.server.stop()]);
     },
   };
+}
+
+/** Where it listens. Rejects with what it says instead. */
+async function started(worker: ChildProcess, order: ToWorker): Promise<{ port: number }> {
+  const channel = channelOf(worker)!;
+  const { promise, resolve, reject } = Promise.withResolvers<{ port: number }>();
+  const hear = (json: unknown) => {
+    const message = FromWorkerSchema.parse(json);
+    // What else it says is about upstreams.
+    if (!('id' in message)) return;
+    if (message.done && message.address !== undefined) resolve(message.address);
+    else reject(new Error('the worker does not start', { cause: message }));
+  };
+  readMessages(channel, hear, (why) => reject(new Error(why)));
+  worker.once('exit', () => reject(new Error('the worker is gone')));
+  writeOrder(channel, order);
+  return promise;
 }
 
 function routeTo(host: string, protocol: UpstreamProtocol, port: number): Route {
