@@ -1,6 +1,7 @@
 // Room for one more connection when there is none: the longest idle goes first, and where addresses are real, that of whoever holds most.
 
 import ipaddr from 'ipaddr.js';
+import { FIRST_WORDS_MS } from './connection.ts';
 import type { Deadlines } from './deadlines.ts';
 import type { Roster, RosterMember } from './roster.ts';
 
@@ -51,6 +52,8 @@ const MOST_LEAVING = 256;
 /** A look at all connections costs some 20 ns for each of them, and is to cost a hundredth of the time. */
 const PAUSE_MS_PER_CONNECTION = 0.002;
 const SAY_EVERY_MS = 60_000;
+/** What every client has, in a flood too, to shake hands and say its first words. */
+const LEAST_WORDS_MS = 100;
 
 interface Candidate<T> {
   readonly occupant: T;
@@ -68,6 +71,8 @@ export function createCapacity<T extends Occupant>(options: CapacityOptions<T>):
   /** Each with the next to go at its end. */
   let idleOfLarge: Candidate<T>[] = [];
   let idle: Candidate<T>[] = [];
+  /** Nothing was said on them yet, and the time for it is not over. */
+  let unspoken: Candidate<T>[] = [];
   let busyOfLarge: Candidate<T>[] = [];
   let lookedAt = Number.NEGATIVE_INFINITY;
   const said = { at: Number.NEGATIVE_INFINITY, ended: 0, refused: 0 };
@@ -137,22 +142,29 @@ export function createCapacity<T extends Occupant>(options: CapacityOptions<T>):
   }
 
   function endKnownIdle(newcomer: T | undefined): boolean {
-    return end(idleOfLarge, newcomer, isLarge) || end(idle, newcomer, () => true);
+    return (
+      end(idleOfLarge, newcomer, isLarge) ||
+      end(idle, newcomer, () => true) ||
+      // A flood may bring more than the limit within that time: who has had the most of it goes.
+      end(unspoken, newcomer, () => true)
+    );
   }
 
   function look(now: number): void {
     idleOfLarge = [];
     idle = [];
+    unspoken = [];
     busyOfLarge = [];
     open.each((occupant) => {
       if (occupant.leaving) return;
       const since = occupant.idleSince();
       const large = isLarge(occupant);
       if (since <= now) (large ? idleOfLarge : idle).push({ occupant, since });
+      else if (since <= now + FIRST_WORDS_MS - LEAST_WORDS_MS) unspoken.push({ occupant, since });
       // The share of each is smaller once the newcomer's client is known: judged again when it is to go.
       else if (holds(occupant) > LEAST_SHARE) busyOfLarge.push({ occupant, since: occupant.acceptedAt });
     });
-    for (const list of [idleOfLarge, idle, busyOfLarge]) list.sort((a, b) => b.since - a.since);
+    for (const list of [idleOfLarge, idle, unspoken, busyOfLarge]) list.sort((a, b) => b.since - a.since);
   }
 
   /** Ends the first of the list that is still what it was when the list was made. */

@@ -276,7 +276,7 @@ export function createListener(options: ListenerOptions): Listener {
   }
 
   function accepted(socket: Socket) {
-    const connection = new Accepted(socket, deadlines.coarse());
+    const connection = new Accepted(socket, deadlines.now());
     (socket as AcceptedSocket)[ACCEPTED] = connection;
     open.add(connection);
     socket.once('close', () => {

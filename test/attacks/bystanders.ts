@@ -1,6 +1,6 @@
 // Visitors who do no harm, on connections of their own: over HTTP/1.1 and HTTP/2, kept and new, short requests and long.
 
-import { type ClientHttp2Session, connect } from 'node:http2';
+import { type ClientHttp2Session, type ClientHttp2Stream, connect, constants } from 'node:http2';
 import { Agent, request } from 'node:https';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { connect as connectTls } from 'node:tls';
@@ -134,26 +134,33 @@ function overHttp2({ port, ca }: Place, host: string): Visitor {
     session.on('error', () => {});
     return session;
   };
+  let stream: ClientHttp2Stream | undefined;
+  const ask = (path: string) =>
+    new Promise<string>((resolve, reject) => {
+      const asked = sessionNow().request({ ':path': path, ':authority': host });
+      stream = asked;
+      let body = '';
+      let status = 0;
+      asked.setEncoding('latin1');
+      asked.on('response', (headers) => {
+        status = headers[':status'] ?? 0;
+      });
+      asked.on('data', (chunk: string) => {
+        body += chunk;
+      });
+      asked.on('error', reject);
+      asked.on('close', () => {
+        if (status === 200 && asked.rstCode === 0) resolve(body);
+        else reject(new Error(`status ${status}, reset with ${asked.rstCode}`));
+      });
+    });
   return {
     name: `h2 ${host}`,
+    // A request that crossed a GOAWAY was never begun (RFC 9113 §8.7): every client asks it anew.
     ask: (path) =>
-      new Promise((resolve, reject) => {
-        const stream = sessionNow().request({ ':path': path, ':authority': host });
-        let body = '';
-        let status = 0;
-        stream.setEncoding('latin1');
-        stream.on('response', (headers) => {
-          status = headers[':status'] ?? 0;
-        });
-        stream.on('data', (chunk: string) => {
-          body += chunk;
-        });
-        stream.on('error', reject);
-        stream.on('close', () => {
-          if (status === 200 && stream.rstCode === 0) resolve(body);
-          else reject(new Error(`status ${status}, reset with ${stream.rstCode}`));
-        });
-      }),
+      ask(path).catch((error) =>
+        stream?.rstCode === constants.NGHTTP2_REFUSED_STREAM ? ask(path) : Promise.reject(error),
+      ),
     leave: () => session?.destroy(),
   };
 }

@@ -93,7 +93,9 @@ async function started(worker: ChildProcess, order: ToWorker): Promise<{ port: n
   };
   readMessages(channel, hear, (why) => reject(new Error(why)));
   worker.once('exit', () => reject(new Error('the worker is gone')));
-  writeOrder(channel, order);
+  writeOrder(channel, order, (error) => {
+    if (error) reject(error);
+  });
   return promise;
 }
 
