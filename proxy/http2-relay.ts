@@ -201,7 +201,7 @@ class Relay implements StreamUser, UpstreamUser, Deadline {
   // --- The reply ---
 
   takesLongReads(): boolean {
-    return !this.upstreamPaused && this.stream.room >= LONG_READ;
+    return this.stream.room >= LONG_READ;
   }
 
   upstreamData(bytes: Buffer, end: number): void {
