@@ -94,7 +94,7 @@ export interface Http2Stream {
   /** Bytes that wait for the peer's windows or for the socket. */
   readonly queued: number;
   readonly paused: boolean;
-  /** What the peer's windows would take of it now; 0 while its connection has anything queued. */
+  /** What the peer's windows would take beside what is queued; 0 while much is queued for other streams. */
   readonly room: number;
   /** Whether the peer has made many resets lately, by the count of its connection. */
   readonly restless: boolean;
@@ -283,7 +283,8 @@ class Stream implements Http2Stream {
 
   get room(): number {
     const { connection } = this;
-    return connection.held > 0 ? 0 : Math.min(this.sendWindow, connection.sendWindow);
+    if (connection.held - this.queued >= HIGH_WATER_IN_ALL) return 0;
+    return Math.min(this.sendWindow, connection.sendWindow) - this.queued;
   }
 
   get restless(): boolean {

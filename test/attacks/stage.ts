@@ -46,11 +46,12 @@ const SETTINGS: WorkerSettings = {
 
 export async function openStage(changes: Partial<WorkerSettings> = {}): Promise<Stage> {
   const certificate = await makeCertificate(hosts.http1, hosts.h2c, hosts.nginx);
-  const upstreams = await startUpstreams();
+  const http1 = await startUpstream('http1');
+  const h2c = await startUpstream('h2c');
   const nginx = await startH2cNginx();
   const routes = [
-    routeTo(hosts.http1, 'http', upstreams.http1),
-    routeTo(hosts.h2c, 'h2c', upstreams.h2c),
+    routeTo(hosts.http1, 'http', http1.port),
+    routeTo(hosts.h2c, 'h2c', h2c.port),
     routeTo(hosts.nginx, 'h2c', nginx.port),
   ];
   const worker = forkWorker();
@@ -74,7 +75,7 @@ export async function openStage(changes: Partial<WorkerSettings> = {}): Promise<
     figures: () => readFigures(worker),
     async close() {
       worker.kill('SIGKILL');
-      upstreams.child.kill('SIGKILL');
+      for (const { child } of [http1, h2c]) child.kill('SIGKILL');
       await Promise.all([exited, nginx.server.stop()]);
     },
   };
@@ -110,10 +111,11 @@ function routeTo(host: string, protocol: UpstreamProtocol, port: number): Route 
   return { host: parseDomain(host), paths: [{ prefix: '/', upstream }] };
 }
 
-async function startUpstreams(): Promise<{ child: ChildProcess; http1: number; h2c: number }> {
-  const child = fork(new URL('./upstreams.ts', import.meta.url), { stdio: 'inherit' });
-  const [ports] = (await once(child, 'message')) as [{ http1: number; h2c: number }];
-  return { child, ...ports };
+/** Each has a process of its own: what wears out one must not make the visitors of the other wait. */
+async function startUpstream(kind: 'http1' | 'h2c'): Promise<{ child: ChildProcess; port: number }> {
+  const child = fork(new URL('./upstreams.ts', import.meta.url), [kind], { stdio: 'inherit' });
+  const [port] = (await once(child, 'message')) as [number];
+  return { child, port };
 }
 
 async function startH2cNginx(): Promise<{ server: NginxServer; port: number }> {

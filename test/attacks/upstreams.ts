@@ -1,4 +1,4 @@
-// The process of the upstreams that Node serves: one over HTTP/1.1, one over h2c, with the same paths.
+// The process of an upstream that Node serves: upstreams.ts http1|h2c, with the same paths over both.
 
 import { once } from 'node:events';
 import { createServer as createHttp1Server } from 'node:http';
@@ -24,6 +24,8 @@ async function* slow() {
 }
 
 async function answer(path: string, body: Readable, reply: Writable): Promise<void> {
+  // What an attack asks for must not wear out the upstream, which is not what is tried here.
+  if (path === '/hang') return;
   if (path === '/slow') return pipeline(Readable.from(slow()), reply);
   if (path === '/large') return pipeline(Readable.from(large(), { objectMode: false }), reply);
   let taken = 0;
@@ -40,7 +42,7 @@ const h2c = createHttp2Server((request, reply) => {
 h2c.on('sessionError', () => {});
 
 process.on('disconnect', () => process.exit(0));
-process.send!({ http1: await listen(http1), h2c: await listen(h2c as unknown as Server) });
+process.send!(await listen(process.argv[2] === 'h2c' ? (h2c as unknown as Server) : http1));
 
 async function listen(server: Server): Promise<number> {
   server.listen(0, '127.0.0.1');
