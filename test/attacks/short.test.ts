@@ -5,7 +5,8 @@ import { describe, it } from 'node:test';
 import { runAttack } from './attack.ts';
 import { attacks } from './attacks.ts';
 
-describe('bystanders are served whole, and nothing stays behind, under', () => {
+// Each has a worker, an attacker and upstreams of its own, and waits most of the time.
+describe('bystanders are served whole, and nothing stays behind, under', { concurrency: 3 }, () => {
   for (const attack of attacks) {
     it(attack.does, async () => {
       const { bystanders, memory, cpuMs, honestCpuMs } = await runAttack({
