@@ -1,6 +1,7 @@
 // npm run bench: measures this program beside others, by the CPU time that each spends on a unit of work.
 
-import { writeFile } from 'node:fs/promises';
+import { execFileSync } from 'node:child_process';
+import { mkdir, symlink, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { measureConnections, renderConnections, seriesOf } from './connections.ts';
@@ -42,7 +43,7 @@ async function main(args: readonly string[]): Promise<number> {
   const wantedRows = choose(rows, options.only, 'row');
   const wantedPeers = options.peers ?? (options.mode === 'connections' ? PLOTTED : undefined);
   // Before anything is built or started.
-  choose(allPeers(SOURCE), wantedPeers, 'peer');
+  choose(allPeers(SOURCE, options.before && SOURCE), wantedPeers, 'peer');
 
   requireTwoCores();
   extendPath();
@@ -53,7 +54,8 @@ async function main(args: readonly string[]): Promise<number> {
   const stage = await openStage();
   try {
     const ourProgram = options.fromSource ? SOURCE : await buildBundle(stage.folder);
-    const peers = choose(allPeers(ourProgram), wantedPeers, 'peer');
+    const before = options.before && (await buildBefore(stage.folder, options.before));
+    const peers = choose(allPeers(ourProgram, before), wantedPeers, 'peer');
     switch (options.mode) {
       case 'connections':
         return await connections(stage, options, peers);
@@ -111,6 +113,21 @@ async function memory(stage: Stage, options: Options, ourProgram: string): Promi
 async function buildBundle(folder: string): Promise<string> {
   const outdir = join(folder, 'dist');
   await runToEnd(nodeCommand(`${REPOSITORY}build.ts`, [outdir]), LOAD_CORE);
+  return join(outdir, 'dstack-ingress.mjs');
+}
+
+/** With the packages that are installed here: what is compared is the program. */
+async function buildBefore(folder: string, commit: string): Promise<string> {
+  const sources = join(folder, 'before');
+  const outdir = join(folder, 'dist-before');
+  await mkdir(sources);
+  const archive = execFileSync('git', ['-C', REPOSITORY, 'archive', commit], {
+    maxBuffer: 256 * 1024 * 1024,
+  });
+  execFileSync('tar', ['-x', '-C', sources], { input: archive });
+  await symlink(join(REPOSITORY, 'node_modules'), join(sources, 'node_modules'));
+  const build = nodeCommand(join(sources, 'build.ts'), [outdir]);
+  await runToEnd({ ...build, env: { ...build.env, GIT_REVISION: commit } }, LOAD_CORE);
   return join(outdir, 'dstack-ingress.mjs');
 }
 

@@ -15,6 +15,8 @@ export interface Options {
   readonly json: string | undefined;
   readonly writeDocs: boolean;
   readonly fromSource: boolean;
+  /** A commit whose program is measured beside this one, as the peer `before`. */
+  readonly before: string | undefined;
 }
 
 export class UsageError extends Error {
@@ -35,6 +37,7 @@ turns of 300 ms, again and again: what disturbs the machine meets all of them.
   --json FILE       writes everything measured to a file
   --write-docs      puts the result into docs/performance.md
   --source          runs src/main.ts instead of the bundle that the image ships
+  --before COMMIT   one more peer, before: the bundle of that commit
   --connections     instead: CPU per request at 1 to 4,096 connections, and a plot of it
   --memory          instead: memory over --minutes (10) of mixed load, 20,000 connections opened and closed
   --list            names rows and peers
@@ -54,6 +57,7 @@ export function parseOptions(args: readonly string[]): Options {
     json: values.json,
     writeDocs: values['write-docs'],
     fromSource: values.source,
+    before: values.before,
   };
 }
 
@@ -71,6 +75,7 @@ function parse(args: readonly string[]) {
         json: { type: 'string' },
         'write-docs': { type: 'boolean', default: false },
         source: { type: 'boolean', default: false },
+        before: { type: 'string' },
         connections: { type: 'boolean', default: false },
         memory: { type: 'boolean', default: false },
         list: { type: 'boolean', default: false },

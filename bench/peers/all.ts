@@ -7,6 +7,19 @@ import { http2Proxy, httpProxy3 } from './node-proxies.ts';
 import { createOurs } from './ours.ts';
 import type { Peer } from './peer.ts';
 
-export function allPeers(ourProgram: string): readonly Peer[] {
-  return [createOurs(ourProgram), nginx1x, nginxTuned, haproxy2x, haproxyHttp, caddy, httpProxy3, http2Proxy];
+/** `before`: the program of an earlier commit, if one is to be measured. */
+export function allPeers(ourProgram: string, before?: string): readonly Peer[] {
+  const earlier =
+    before === undefined ? [] : [createOurs(before, { id: 'before', title: 'dstack-ingress, before' })];
+  return [
+    createOurs(ourProgram),
+    ...earlier,
+    nginx1x,
+    nginxTuned,
+    haproxy2x,
+    haproxyHttp,
+    caddy,
+    httpProxy3,
+    http2Proxy,
+  ];
 }

@@ -14,10 +14,9 @@ const UNREACHABLE_DIRECTORY = 'https://127.0.0.1:1/directory';
 const SCHEMES: Readonly<Record<Target['protocol'], string>> = { http: 'http', grpc: 'grpc', tcp: 'tcp' };
 
 /** `program` is the bundle as the image ships it, or the source. */
-export function createOurs(program: string): Peer {
+export function createOurs(program: string, name = { id: 'ours', title: 'dstack-ingress' }): Peer {
   return {
-    id: 'ours',
-    title: 'dstack-ingress',
+    ...name,
     rows: [...HTTP_ROWS, 'h1-logged', 'tcp'],
     version: nodeCommand(program, ['--version']),
     prepare: (site) => prepareOurs(program, site),

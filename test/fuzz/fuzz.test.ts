@@ -20,7 +20,10 @@ for (const target of targets) {
     });
     for (const family of Object.keys(target.growing)) {
       it(`costs four times as much for four times as much: ${family}`, async () => {
-        const times = await growth(target, family);
+        let times = Number.POSITIVE_INFINITY;
+        // A machine with other work to do shows what is linear as worse, but nothing worse as linear.
+        for (let attempt = 0; attempt < 3 && times >= MOST_GROWTH; attempt++)
+          times = Math.min(times, await growth(target, family));
         assert.ok(times < MOST_GROWTH, `${times.toFixed(1)} times`);
       });
     }
