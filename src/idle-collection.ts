@@ -9,9 +9,9 @@ export interface IdleCollectionOptions {
 
 const EVERY_MS = 10_000;
 /** Not for less than this above what was there after the last collection. */
-const GROWTH_BYTES = 8 * 1024 * 1024;
+const GROWTH_BYTES = 16 * 1024 * 1024;
 /** A process that is busy collects by itself, and has better things to do. */
-const BUSY = 0.1;
+const BUSY = 0.5;
 
 /** Looks every ten seconds. Returns what stops it. */
 export function collectWhenIdle(options: IdleCollectionOptions = {}): () => void {

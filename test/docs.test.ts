@@ -35,12 +35,12 @@ function settingsTable(): string {
   return `| Setting, and older names | Meaning | Default | Example |\n| --- | --- | --- | --- |\n${lines.join('\n')}\n`;
 }
 
-test('the table of settings in the README is that of the program (UPDATE_README=1 writes it)', () => {
+test('the table of settings in the README is that of the program (UPDATE_DOCS=1 writes it)', () => {
   const readme = read('README.md');
   const [, before, shown, after] =
     /^(.*<!-- settings:[^\n]*-->\n)(.*)(<!-- \/settings -->.*)$/s.exec(readme) ?? [];
   assert.ok(before !== undefined && after !== undefined, 'the markers are there');
-  if (process.env.UPDATE_README === '1')
+  if (process.env.UPDATE_DOCS === '1')
     writeFileSync(`${root}/README.md`, `${before}${settingsTable()}${after}`);
   else assert.equal(shown, settingsTable());
 });

@@ -23,10 +23,10 @@ test('what a burst has left is collected once the process is quiet, and only if 
     t.mock.timers.tick(1_000);
     return collections;
   };
-  assert.equal(look(27 * MiB, 0), 0, 'too little');
-  assert.equal(look(90 * MiB, 500_000), 0, 'busy');
+  assert.equal(look(35 * MiB, 0), 0, 'too little');
+  assert.equal(look(90 * MiB, 600_000), 0, 'busy');
   assert.equal(look(90 * MiB, 1_000), 1, 'quiet');
-  assert.equal(look(32 * MiB, 1_000), 1, 'what is left is alive');
-  assert.equal(look(34 * MiB, 1_000), 2);
+  assert.equal(look(40 * MiB, 1_000), 1, 'what is left is alive');
+  assert.equal(look(42 * MiB, 1_000), 2);
   stop();
 });
