@@ -84,11 +84,14 @@ export function createTunnel(options: TunnelOptions, existing?: UpstreamLink): T
   /** Gone for good: what it said is still passed on, what is said to it keeps nothing alive. */
   let clientGone = false;
   let upstreamGone = false;
+  /** The client's side is closed, and what it said last is on its way. */
+  let closed = false;
   const deadline: Deadline = {
     at: deadlines.after(idleMs),
     expired() {
-      if (access !== undefined) access.fault ??= 'upstream-timeout';
       dropUpstream();
+      if (closed) return;
+      if (access !== undefined) access.fault ??= 'upstream-timeout';
       client.destroy();
     },
   };
@@ -121,6 +124,10 @@ export function createTunnel(options: TunnelOptions, existing?: UpstreamLink): T
     flush(link.socket);
     link.destroy();
   };
+  const finish = () => {
+    deadlines.forget(deadline);
+    dropUpstream();
+  };
 
   return {
     clientData(bytes) {
@@ -142,9 +149,13 @@ export function createTunnel(options: TunnelOptions, existing?: UpstreamLink): T
       link?.socket.end();
     },
     clientClosed() {
-      deadlines.forget(deadline);
       context.tunnels.delete(open);
-      dropUpstream();
+      if (!clientEnded || link === undefined || closed) return finish();
+      // A reset would overtake what it said last: the upstream, which may still be sending, is given time to read it.
+      closed = true;
+      clientGone = true;
+      deadline.at = deadlines.now() + LINGER_MS;
+      link.socket.pause();
     },
     upstreamReady(ready) {
       touch();
@@ -161,6 +172,7 @@ export function createTunnel(options: TunnelOptions, existing?: UpstreamLink): T
       client.destroy();
     },
     upstreamData(bytes, size) {
+      if (closed) return;
       touch();
       const end = goodbye === undefined ? size : goodbye.fromUpstream(bytes, size);
       if (access !== undefined) access.sent += end;
@@ -169,12 +181,14 @@ export function createTunnel(options: TunnelOptions, existing?: UpstreamLink): T
     },
     upstreamDrained: () => void client.resume(),
     upstreamEnded() {
+      if (closed) return finish();
       touch();
       client.end();
     },
     upstreamClosed(error) {
       link = undefined;
       early = [];
+      if (closed) return finish();
       // A reset stays visible: an orderly end would tell the client that it has received everything.
       if (error !== undefined) {
         if (access !== undefined) access.fault = 'upstream-closed';

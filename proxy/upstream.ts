@@ -266,10 +266,10 @@ export function createUpstreams(options: UpstreamsOptions): Upstreams {
     let abandoned = false;
     let askedAnew = false;
     let relieved = false;
-    let socket: Socket | undefined;
+    let opening: Acquisition | undefined;
     const attempt = (endpoint: Endpoint) => {
       tried.add(endpoint);
-      socket = open(settings, poolOf(endpoint), user, (fault) => {
+      opening = open(settings, poolOf(endpoint), user, (fault) => {
         if (abandoned) return;
         // Too few descriptors or ports is no failing of the upstream's.
         if (fault.side === 'upstream') balance.report(endpoint, 'unreachable');
@@ -298,7 +298,7 @@ export function createUpstreams(options: UpstreamsOptions): Upstreams {
     return {
       abandon() {
         abandoned = true;
-        socket?.destroy();
+        opening?.abandon();
       },
     };
   }
@@ -309,7 +309,7 @@ export function createUpstreams(options: UpstreamsOptions): Upstreams {
     pool: Pool,
     user: UpstreamUser,
     failed: (fault: Fault) => void,
-  ): Socket {
+  ): Acquisition {
     const { endpoint } = pool;
     const { address } = endpoint;
     const secure = speaksTls(settings.protocol);
@@ -382,7 +382,12 @@ export function createUpstreams(options: UpstreamsOptions): Upstreams {
       if (error !== undefined) noteSilentEnd(link, pool);
       last.upstreamClosed(error, 'unheard');
     });
-    return socket;
+    return {
+      abandon() {
+        // What was handed over is the user's to end.
+        if (!ready) socket.destroy();
+      },
+    };
   }
 
   /** Who accepts connections and closes them without a word is no better than one that refuses them. */
