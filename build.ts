@@ -13,7 +13,7 @@ async function bundle(outdir: string): Promise<void> {
   const { metafile } = await build({
     absWorkingDir: root,
     // Two entries, so that a worker's memory holds none of the code that handles accounts and DNS tokens.
-    entryPoints: { 'dstack-ingress': 'src/main.ts', worker: 'src/worker.ts' },
+    entryPoints: { 'dstack-ingress': 'src/main.ts', worker: 'src/workers/worker.ts' },
     outdir,
     outExtension: { '.js': '.mjs' },
     bundle: true,

@@ -1,11 +1,11 @@
 // The servers that hold a name's zone, and what each of them says: what a CA will see before any cache does.
 
 import { DnsError } from './error.ts';
-import { createPlainExchange, type Exchange } from './exchange.ts';
 import { lookUpOnce } from './lookup.ts';
-import { normalizeName } from './presentation.ts';
 import type { RecordType } from './provider.ts';
 import type { ResolverView } from './resolver.ts';
+import { createPlainExchange, type Exchange } from './wire/exchange.ts';
+import { normalizeName } from './wire/presentation.ts';
 import { possibleZones } from './zone.ts';
 
 export interface Authority {

@@ -1,7 +1,8 @@
 // One server's answer about a name: its values at the end of its aliases, or an error that is never mistaken for absence.
 
 import { DnsError } from './error.ts';
-import type { Exchange } from './exchange.ts';
+import type { RecordType } from './provider.ts';
+import type { Exchange } from './wire/exchange.ts';
 import {
   CLASS_IN,
   FLAG_AUTHORITATIVE,
@@ -11,9 +12,8 @@ import {
   responseCode,
   responseCodes,
   typeNumbers,
-} from './message.ts';
-import { normalizeName } from './presentation.ts';
-import type { RecordType } from './provider.ts';
+} from './wire/message.ts';
+import { normalizeName } from './wire/presentation.ts';
 
 export type LookupType = RecordType | 'NS';
 

@@ -3,9 +3,9 @@
 import { type Clock, monotonicMs, systemClock } from '../src/lib/clock.ts';
 import { type Log, silentLog } from '../src/lib/log.ts';
 import { DnsError } from './error.ts';
-import { normalizeValue } from './presentation.ts';
 import type { DnsRecord, RecordType } from './provider.ts';
 import type { Resolver, ResolverView } from './resolver.ts';
+import { normalizeValue } from './wire/presentation.ts';
 
 export interface PropagationOptions {
   readonly resolver: Resolver;

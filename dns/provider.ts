@@ -1,7 +1,7 @@
 // A DNS provider: the zones we may write, and what each kind of provider says of itself.
 
 import type { Clock } from '../src/lib/clock.ts';
-import type { Patience } from './patience.ts';
+import type { Patience } from './providers/patience.ts';
 
 export { DnsError, type DnsErrorCode } from './error.ts';
 

@@ -2,9 +2,9 @@
 
 import { type Authority, createAuthority } from './authority.ts';
 import { DnsError } from './error.ts';
-import { createHttpsExchange, createPlainExchange, type Exchange } from './exchange.ts';
 import { lookUp } from './lookup.ts';
 import type { RecordType } from './provider.ts';
+import { createHttpsExchange, createPlainExchange, type Exchange } from './wire/exchange.ts';
 
 export { type PropagationOptions, type WaitForRecords, waitForRecords } from './propagation.ts';
 

@@ -8,7 +8,7 @@ import {
   isCommand,
   misuseOf,
   unknownCommand,
-} from './usage.ts';
+} from './commands/usage.ts';
 
 /** What the process ends with; part of the interface, see the README. */
 export const exitCodes = {
@@ -48,19 +48,19 @@ async function run(command: CommandName, args: readonly string[]): Promise<numbe
   switch (command) {
     case 'serve': {
       // A worker loads its program while this process loads the rest and reads the configuration.
-      const { forkWorker } = await import('./worker-process.ts');
+      const { forkWorker } = await import('./workers/process.ts');
       const forkedAhead = forkWorker();
       const { serve } = await import('./serve.ts');
       // Whatever still hangs or waits by then, a worker included, must not keep the process or the port.
       return process.exit(await serve(process.env, exitCodes, forkedAhead));
     }
     case 'status': {
-      const { status } = await import('./status.ts');
+      const { status } = await import('./commands/status.ts');
       const asked = { json: args.includes('--json'), offline: args.includes('--offline') };
       return status(asked, process.env, streams, exitCodes);
     }
     case 'rollover': {
-      const { rollover } = await import('./rollover.ts');
+      const { rollover } = await import('./commands/rollover.ts');
       return rollover(process.env, streams, exitCodes);
     }
   }

@@ -5,7 +5,7 @@ import type { Publisher } from './evidence-publisher.ts';
 import { type Certificate, CertificateError, loadFault } from './lib/certificate.ts';
 import type { Log } from './lib/log.ts';
 import { newestWins } from './lib/newest-wins.ts';
-import type { RoutingPlan } from './routing.ts';
+import type { RoutingPlan } from './routes/plan.ts';
 
 export interface DeploymentParts {
   /** Each resolves once every worker serves by it. */

@@ -7,7 +7,7 @@ import { createStore, type Store } from '../acme/store.ts';
 import { createAgent } from '../evidence/agent.ts';
 import { buildBundle } from '../evidence/bundle.ts';
 import { publishBundle } from '../evidence/publish.ts';
-import { type Config, planFromFile } from './config.ts';
+import { type Config, planFromFile } from './config/config.ts';
 import { createDeployment } from './deployment.ts';
 import { createPublisher } from './evidence-publisher.ts';
 import type { Issuance } from './issuance.ts';
@@ -15,10 +15,10 @@ import { systemClock } from './lib/clock.ts';
 import { descriptorLimit } from './lib/descriptors.ts';
 import type { Log } from './lib/log.ts';
 import { newestWins } from './lib/newest-wins.ts';
-import { watchRoutesFile } from './routes-file.ts';
-import { describeRoutes, type RoutingPlan } from './routing.ts';
-import type { WorkerSettings } from './worker-messages.ts';
-import { createWorkers } from './workers.ts';
+import { watchRoutesFile } from './routes/file.ts';
+import { describeRoutes, type RoutingPlan } from './routes/plan.ts';
+import type { WorkerSettings } from './workers/messages.ts';
+import { createWorkers } from './workers/workers.ts';
 
 export interface Ingress {
   readonly address: { readonly address: string; readonly port: number };

@@ -2,13 +2,13 @@
 
 import type { ChildProcess } from 'node:child_process';
 import { defaultSocketPaths } from '../evidence/agent.ts';
+import { type Config, ConfigError, readConfig } from './config/config.ts';
 import { describeMistake } from './config/mistake.ts';
-import { type Config, ConfigError, readConfig } from './config.ts';
 import { type Ingress, startIngress } from './ingress.ts';
 import { systemClock } from './lib/clock.ts';
 import { createLog, type Log } from './lib/log.ts';
-import { hideSockets } from './worker-fence.ts';
-import { fenceOfWorkers } from './worker-process.ts';
+import { hideSockets } from './workers/fence.ts';
+import { fenceOfWorkers } from './workers/process.ts';
 
 interface ExitCodes {
   readonly ok: number;

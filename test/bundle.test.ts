@@ -108,7 +108,7 @@ test('what a worker loads holds no ACME or DNS code', async () => {
   const texts = await loadedBy('worker.mjs');
   // esbuild heads each module with its path.
   const modules = [...texts.matchAll(/^\s*\/\/ (\S+\.[cm]?[jt]s)$/gm)].map(([, path]) => path!);
-  assert.ok(modules.includes('src/worker.ts'));
+  assert.ok(modules.includes('src/workers/worker.ts'));
   assert.deepEqual(
     modules.filter((path) =>
       /^(acme|dns|src\/demo)\/|node_modules\/(acme-client|cloudflare|@linode)\//.test(path),

@@ -5,9 +5,9 @@ import { existsSync, globSync, readFileSync, writeFileSync } from 'node:fs';
 import { test } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import { parse } from 'yaml';
-import { providerKinds } from '../dns/provider-choice.ts';
-import { readConfig } from '../src/config.ts';
-import { retiredSettings, settings, unsupportedSettings } from '../src/settings.ts';
+import { providerKinds } from '../dns/providers/choice.ts';
+import { readConfig } from '../src/config/config.ts';
+import { retiredSettings, settings, unsupportedSettings } from '../src/config/settings.ts';
 
 const root = fileURLToPath(new URL('..', import.meta.url));
 const read = (path: string) => readFileSync(`${root}/${path}`, 'utf8');

@@ -12,7 +12,7 @@ const root = fileURLToPath(new URL('..', import.meta.url));
 const areas = [
   'src/lib/',
   'src/demo/',
-  'src/worker.ts',
+  'src/workers/worker.ts',
   'src/',
   'proxy/',
   'acme/',
@@ -24,7 +24,7 @@ const areas = [
 type Area = (typeof areas)[number];
 
 const features = ['proxy/', 'acme/', 'dns/', 'evidence/'] as const;
-const program = ['src/', 'src/worker.ts', 'src/demo/'] as const;
+const program = ['src/', 'src/workers/worker.ts', 'src/demo/'] as const;
 
 interface ForbiddenArrow {
   readonly from: Area;
@@ -64,7 +64,7 @@ const forbidden: readonly ForbiddenArrow[] = [
   { from: 'acme/', to: ['evidence/'], reason: 'certificates are issued whether or not a quote can be had' },
   { from: 'acme/', to: program, reason: 'the issuer works for any program' },
   {
-    from: 'src/worker.ts',
+    from: 'src/workers/worker.ts',
     to: ['acme/', 'dns/', 'src/demo/'],
     reason: 'a worker that falls must have nothing to give away',
   },
@@ -103,7 +103,7 @@ const packages: readonly { name: string; only: readonly string[]; reason: string
   { name: '@grpc/grpc-js', only: ['proxy/', 'src/demo/'], reason: 'gRPC passes through unread' },
   { name: 'http-proxy-3', only: ['proxy/'], reason: 'the data path is in one place' },
   { name: 'ws', only: ['proxy/', 'src/demo/'], reason: 'WebSockets pass through unread' },
-  { name: 'yaml', only: ['src/routes-file.ts'], reason: 'YAML is read in one place' },
+  { name: 'yaml', only: ['src/routes/file.ts'], reason: 'YAML is read in one place' },
   { name: 'pino', only: ['src/lib/log.ts'], reason: 'everyone else knows only what a Log is' },
 ];
 
@@ -166,8 +166,8 @@ describe('imports', () => {
   });
 
   test('of a forbidden kind would be found, and the exceptions are still in use', () => {
-    assert.equal(judge('proxy/listener.ts', 'acme/manager.ts').length, 1);
-    assert.equal(judge('src/lib/log.ts', 'src/config.ts').length, 1);
+    assert.equal(judge('proxy/listener/listener.ts', 'acme/manager.ts').length, 1);
+    assert.equal(judge('src/lib/log.ts', 'src/config/config.ts').length, 1);
     assert.equal(judge('src/ingress.ts', 'src/demo/demo.ts').length, 1);
     assert.deepEqual(judge('src/ingress.ts', 'acme/manager.ts'), []);
     for (const { from, to } of exceptions) assert.ok(importedFiles(from).includes(to), `${from} -> ${to}`);

@@ -1,7 +1,7 @@
 // What may be sent to an upstream again, how often, and with how much of its body (RFC 9110 §9.2.2, RFC 9113 §8.7).
 
-import { isIdempotent } from '../methods.ts';
-import type { Loss } from '../upstream.ts';
+import type { Loss } from '../upstream/http1-pool.ts';
+import { isIdempotent } from './methods.ts';
 
 /**
  * Of a request body, kept until the reply begins: content bytes. The framing of a chunked body may take as much again,

@@ -3,7 +3,7 @@
 import type { Socket } from 'node:net';
 import type { TLSSocket } from 'node:tls';
 import type { Log } from '../../src/lib/log.ts';
-import { loggedName } from '../logged.ts';
+import { loggedName } from '../exchange/logged.ts';
 
 export interface FailedHandshakesOptions {
   /** Whether there is a certificate for this name. */

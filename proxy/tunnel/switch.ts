@@ -1,7 +1,7 @@
 // Whether a 101 switches to what was asked for (RFC 9110 §7.8, RFC 6455 §4.1): one rule, whatever the client speaks.
 
 import { createHash, randomBytes } from 'node:crypto';
-import { type MessageHead, nameAt, valueAt } from '../http1.ts';
+import { type MessageHead, nameAt, valueAt } from '../http1/message.ts';
 
 /** What a request asked to switch to. */
 export interface SwitchAsked {

@@ -5,7 +5,7 @@ import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
-import { readConfig } from '../config.ts';
+import { readConfig } from '../config/config.ts';
 import { startIngress } from '../ingress.ts';
 import { createLog } from '../lib/log.ts';
 import { meantIn } from '../lib/spelling.ts';

@@ -3,7 +3,7 @@
 import { fork } from 'node:child_process';
 import { once } from 'node:events';
 import { setTimeout as sleep } from 'node:timers/promises';
-import type { WorkerSettings } from '../../src/worker-messages.ts';
+import type { WorkerSettings } from '../../src/workers/messages.ts';
 import { type BystanderReport, moveMuch, startBystanders } from './bystanders.ts';
 import { type Figures, openStage, type Stage } from './stage.ts';
 

@@ -3,11 +3,11 @@
 import { type ChildProcess, fork } from 'node:child_process';
 import { once } from 'node:events';
 import { readFileSync } from 'node:fs';
-import type { Route, UpstreamProtocol } from '../../proxy/routes.ts';
+import type { Route, UpstreamProtocol } from '../../proxy/rules/routes.ts';
 import { parseDomain } from '../../src/lib/domain.ts';
-import { readMessages, writeOrder } from '../../src/worker-channel.ts';
-import { FromWorkerSchema, type ToWorker, type WorkerSettings } from '../../src/worker-messages.ts';
-import { channelOf, forkWorker } from '../../src/worker-process.ts';
+import { readMessages, writeOrder } from '../../src/workers/channel.ts';
+import { FromWorkerSchema, type ToWorker, type WorkerSettings } from '../../src/workers/messages.ts';
+import { channelOf, forkWorker } from '../../src/workers/process.ts';
 import { makeCertificate } from '../support/certificates.ts';
 import { type NginxServer, startNginx } from '../support/nginx.ts';
 import { freePort } from '../support/ports.ts';

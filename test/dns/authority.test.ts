@@ -2,10 +2,10 @@
 
 import assert from 'node:assert/strict';
 import { after, test } from 'node:test';
-import { createPlainExchange } from '../../dns/exchange.ts';
-import { encodeMessage } from '../../dns/message.ts';
 import type { DnsRecord } from '../../dns/provider.ts';
 import { createResolver, waitForRecords } from '../../dns/resolver.ts';
+import { createPlainExchange } from '../../dns/wire/exchange.ts';
+import { encodeMessage } from '../../dns/wire/message.ts';
 import type { Clock } from '../../src/lib/clock.ts';
 import { createLog } from '../../src/lib/log.ts';
 import { type DnsDouble, startDnsDouble } from '../support/dns-double.ts';

@@ -3,9 +3,9 @@
 import assert from 'node:assert/strict';
 import { after, describe, test } from 'node:test';
 import { DnsError } from '../../dns/error.ts';
-import { decodeMessage, encodeMessage, encodeName } from '../../dns/message.ts';
 import type { DnsRecord, RecordType } from '../../dns/provider.ts';
 import { createResolver, type Resolver, waitForRecords } from '../../dns/resolver.ts';
+import { decodeMessage, encodeMessage, encodeName } from '../../dns/wire/message.ts';
 import type { Clock } from '../../src/lib/clock.ts';
 import { createLog } from '../../src/lib/log.ts';
 import { type DnsDouble, startDnsDouble } from '../support/dns-double.ts';

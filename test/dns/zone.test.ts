@@ -2,8 +2,8 @@
 
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import { createZoneCache } from '../../dns/providers/zone-cache.ts';
 import { longestZone, nameInZone, possibleZones } from '../../dns/zone.ts';
-import { createZoneCache } from '../../dns/zone-cache.ts';
 
 const zones = (...names: string[]) => names.map((name) => ({ name }));
 

@@ -2,10 +2,10 @@
 
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { powerdnsKind } from '../../dns/powerdns.ts';
 import type { DnsProvider, DnsRecord, RecordType } from '../../dns/provider.ts';
+import { powerdnsKind } from '../../dns/providers/powerdns.ts';
+import { rfc2136Kind } from '../../dns/providers/rfc2136.ts';
 import { createResolver } from '../../dns/resolver.ts';
-import { rfc2136Kind } from '../../dns/rfc2136.ts';
 import { startKnot } from '../support/knot.ts';
 import { startPowerdns } from '../support/powerdns.ts';
 import { createWorld, handshake, startApp } from '../support/world.ts';

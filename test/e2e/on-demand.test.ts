@@ -11,7 +11,7 @@ import { buffer } from 'node:stream/consumers';
 import { after, before, describe, test } from 'node:test';
 import { setTimeout } from 'node:timers/promises';
 import { Server, ServerCredentials } from '@grpc/grpc-js';
-import { providerKinds } from '../../dns/provider-choice.ts';
+import { providerKinds } from '../../dns/providers/choice.ts';
 import { type ApiDouble, type DoubleOptions, startApiDouble } from '../support/api-double.ts';
 import { makeCertificate } from '../support/certificates.ts';
 import { startCloudflareDouble } from '../support/cloudflare-double.ts';

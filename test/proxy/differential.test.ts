@@ -5,7 +5,7 @@ import { createServer, type IncomingMessage, METHODS, request as requestOf } fro
 import { Duplex } from 'node:stream';
 import { describe, it } from 'node:test';
 import fc from 'fast-check';
-import { replyHeadText } from '../../proxy/headers.ts';
+import { replyHeadText } from '../../proxy/exchange/headers.ts';
 import {
   beginBody,
   beginReplyBody,
@@ -19,7 +19,7 @@ import {
   REFUSED,
   readBody,
   valueAt,
-} from '../../proxy/http1.ts';
+} from '../../proxy/http1/message.ts';
 
 /** `DIFFERENTIAL_RUNS=100000 node --test test/proxy/differential.test.ts` for the long run. */
 const RUNS = Number(process.env.DIFFERENTIAL_RUNS ?? 3_000);

@@ -6,9 +6,9 @@ import { createServer as createHttp2 } from 'node:http2';
 import { type AddressInfo, connect, createServer, type Socket } from 'node:net';
 import { after, describe, it } from 'node:test';
 import fc from 'fast-check';
-import { createDeadlines } from '../../proxy/deadlines.ts';
-import { openHttp2Connection } from '../../proxy/http2-connection.ts';
-import { readRequest } from '../../proxy/http2-request.ts';
+import { readRequest } from '../../proxy/exchange/http2-request.ts';
+import { openHttp2Connection } from '../../proxy/http2/connection.ts';
+import { createDeadlines } from '../../proxy/socket/deadlines.ts';
 import {
   createFrameClient,
   encodeFields,

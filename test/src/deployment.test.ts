@@ -9,7 +9,7 @@ import { createPublisher } from '../../src/evidence-publisher.ts';
 import type { Certificate } from '../../src/lib/certificate.ts';
 import { type Domain, parseDomain } from '../../src/lib/domain.ts';
 import { silentLog } from '../../src/lib/log.ts';
-import type { RoutingPlan } from '../../src/routing.ts';
+import type { RoutingPlan } from '../../src/routes/plan.ts';
 import { recordedLog } from '../acme/support.ts';
 import { makeCertificate, weakCertificate } from '../support/certificates.ts';
 

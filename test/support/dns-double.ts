@@ -4,8 +4,14 @@ import { createSocket } from 'node:dgram';
 import { once } from 'node:events';
 import { createServer as createHttpServer } from 'node:http';
 import { type AddressInfo, createServer, type Socket } from 'node:net';
-import { decodeMessage, encodeMessage, encodeName, type Question, typeNumbers } from '../../dns/message.ts';
-import { parseCaa } from '../../dns/presentation.ts';
+import {
+  decodeMessage,
+  encodeMessage,
+  encodeName,
+  type Question,
+  typeNumbers,
+} from '../../dns/wire/message.ts';
+import { parseCaa } from '../../dns/wire/presentation.ts';
 
 export type Transport = 'udp' | 'tcp' | 'https';
 

@@ -1,6 +1,6 @@
 // A double of Hetzner's Cloud API: zones and their record sets, in the documented shapes, over a real socket.
 
-import { quoteTxt, unquoteTxt } from '../../dns/presentation.ts';
+import { quoteTxt, unquoteTxt } from '../../dns/wire/presentation.ts';
 import {
   type Answer,
   type ApiDouble,

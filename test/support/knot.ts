@@ -5,7 +5,7 @@ import { once } from 'node:events';
 import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { createPlainExchange } from '../../dns/exchange.ts';
+import { createPlainExchange } from '../../dns/wire/exchange.ts';
 import { freePort } from './ports.ts';
 
 export interface KnotServer {

@@ -8,8 +8,8 @@ import { Agent, request as requestHttp1 } from 'node:https';
 import type { AddressInfo, Socket } from 'node:net';
 import type { TestContext } from 'node:test';
 import { connect as connectTls } from 'node:tls';
-import type { ListenerOptions } from '../../proxy/listener.ts';
-import type { UpstreamSettings } from '../../proxy/routes.ts';
+import type { ListenerOptions } from '../../proxy/listener/listener.ts';
+import type { UpstreamSettings } from '../../proxy/rules/routes.ts';
 import { encodeFields, flag, frame, frameType } from './http2-frames.ts';
 import { appCertificate, HOST, routeTo, settingsFor, startIngress } from './proxy.ts';
 

@@ -15,8 +15,8 @@ import {
   type Listener,
   type ListenerOptions,
   type ServedCertificate,
-} from '../../proxy/listener.ts';
-import type { Route, UpstreamProtocol, UpstreamSettings } from '../../proxy/routes.ts';
+} from '../../proxy/listener/listener.ts';
+import type { Route, UpstreamProtocol, UpstreamSettings } from '../../proxy/rules/routes.ts';
 import { parseDomain } from '../../src/lib/domain.ts';
 import { silentLog } from '../../src/lib/log.ts';
 

@@ -1,7 +1,7 @@
 // What the doubles of APIs with record sets share: reading and replacing all values of one name and type.
 
-import { fromZoneFile, zoneFileValue } from '../../dns/presentation.ts';
 import type { DnsRecord, RecordType } from '../../dns/provider.ts';
+import { fromZoneFile, zoneFileValue } from '../../dns/wire/presentation.ts';
 import type { Held, HeldRecord, HeldZone } from './api-double.ts';
 
 export interface SetAnswer {

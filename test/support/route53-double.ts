@@ -1,7 +1,7 @@
 // A double of Amazon Route 53 and of the token service for roles: XML over REST, signatures checked, changes in atomic batches.
 
-import { quoteTxt, unquoteTxt } from '../../dns/presentation.ts';
-import { type Element, elementsNamed, parseXml } from '../../dns/xml.ts';
+import { type Element, elementsNamed, parseXml } from '../../dns/providers/xml.ts';
+import { quoteTxt, unquoteTxt } from '../../dns/wire/presentation.ts';
 import {
   type ApiDouble,
   type Call,

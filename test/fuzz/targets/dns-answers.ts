@@ -1,4 +1,4 @@
-// DNS messages (dns/message.ts): read whole or refused as unintelligible, and never a loop.
+// DNS messages (dns/wire/message.ts): read whole or refused as unintelligible, and never a loop.
 
 import assert from 'node:assert/strict';
 import { DnsError } from '../../../dns/error.ts';
@@ -11,7 +11,7 @@ import {
   recordValue,
   startOfLastRecord,
   typeNumbers,
-} from '../../../dns/message.ts';
+} from '../../../dns/wire/message.ts';
 import { fuzzTarget, mutated } from '../target.ts';
 
 const record = (type: number, data: Buffer, name = 'app.example.com') => ({

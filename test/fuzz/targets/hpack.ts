@@ -1,4 +1,4 @@
-// Header blocks of HTTP/2 (proxy/hpack.ts): any octets end in an outcome, and what is written is read again.
+// Header blocks of HTTP/2 (proxy/http2/hpack.ts): any octets end in an outcome, and what is written is read again.
 
 import assert from 'node:assert/strict';
 import fc from 'fast-check';
@@ -10,8 +10,8 @@ import {
   type HeaderField,
   readBlock,
   writeField,
-} from '../../../proxy/hpack.ts';
-import { createOutbox } from '../../../proxy/outbox.ts';
+} from '../../../proxy/http2/hpack.ts';
+import { createOutbox } from '../../../proxy/socket/outbox.ts';
 import { encodeFields, requestFields } from '../../support/http2-frames.ts';
 import { fuzzTarget, mutated } from '../target.ts';
 

@@ -1,8 +1,14 @@
-// Bodies of HTTP/1.1 (proxy/http1.ts): the same content and the same end however they are cut.
+// Bodies of HTTP/1.1 (proxy/http1/message.ts): the same content and the same end however they are cut.
 
 import assert from 'node:assert/strict';
 import fc from 'fast-check';
-import { type BodyKind, beginBody, createBodyReader, REFUSED, readBody } from '../../../proxy/http1.ts';
+import {
+  type BodyKind,
+  beginBody,
+  createBodyReader,
+  REFUSED,
+  readBody,
+} from '../../../proxy/http1/message.ts';
 import { cuts, fuzzTarget, mutated, piecesOf } from '../target.ts';
 
 const limits = { maxHeaderBytes: 16_384, maxHeaderCount: 100 };

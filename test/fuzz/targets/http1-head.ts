@@ -1,4 +1,4 @@
-// Heads of HTTP/1.1 requests and replies (proxy/http1.ts): the same verdict however they are cut, and no byte too many.
+// Heads of HTTP/1.1 requests and replies (proxy/http1/message.ts): the same verdict however they are cut, and no byte too many.
 
 import assert from 'node:assert/strict';
 import fc from 'fast-check';
@@ -12,7 +12,7 @@ import {
   parseRequestHead,
   REFUSED,
   valueAt,
-} from '../../../proxy/http1.ts';
+} from '../../../proxy/http1/message.ts';
 import { cuts, fuzzTarget, mutated, piecesOf } from '../target.ts';
 
 const limits = { maxHeaderBytes: 16_384, maxHeaderCount: 100 };

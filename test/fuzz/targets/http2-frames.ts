@@ -1,16 +1,16 @@
-// Frames of HTTP/2 (proxy/http2-connection.ts): the same conversation however they are cut, no throw, no peer that hangs us.
+// Frames of HTTP/2 (proxy/http2/connection.ts): the same conversation however they are cut, no throw, no peer that hangs us.
 
 import assert from 'node:assert/strict';
 import type { Socket } from 'node:net';
 import { Duplex } from 'node:stream';
 import fc from 'fast-check';
-import { createDeadlines } from '../../../proxy/deadlines.ts';
 import {
   type ConnectionUser,
   type Http2Stream,
   openHttp2Connection,
   type StreamUser,
-} from '../../../proxy/http2-connection.ts';
+} from '../../../proxy/http2/connection.ts';
+import { createDeadlines } from '../../../proxy/socket/deadlines.ts';
 import {
   encodeFields,
   flag,

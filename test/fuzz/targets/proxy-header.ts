@@ -1,8 +1,8 @@
-// PROXY protocol headers (proxy/proxy-protocol.ts): the same verdict however they are cut, and a bounded wait.
+// PROXY protocol headers (proxy/listener/proxy-protocol.ts): the same verdict however they are cut, and a bounded wait.
 
 import assert from 'node:assert/strict';
 import { isIP } from 'node:net';
-import { parseProxyHeader } from '../../../proxy/proxy-protocol.ts';
+import { parseProxyHeader } from '../../../proxy/listener/proxy-protocol.ts';
 import { fuzzTarget, mutated } from '../target.ts';
 
 /** The longest header that any version may have, and as many bytes as need ever be waited for. */

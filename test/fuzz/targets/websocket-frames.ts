@@ -1,8 +1,8 @@
-// The frames of a WebSocket that is passed through (proxy/websocket-frames.ts): the same boundaries however they are cut.
+// The frames of a WebSocket that is passed through (proxy/tunnel/websocket-frames.ts): the same boundaries however they are cut.
 
 import assert from 'node:assert/strict';
 import fc from 'fast-check';
-import { createFrameTracker, goingAwayFrame, trackFrames } from '../../../proxy/websocket-frames.ts';
+import { createFrameTracker, goingAwayFrame, trackFrames } from '../../../proxy/tunnel/websocket-frames.ts';
 import { cuts, fuzzTarget, mutated, piecesOf } from '../target.ts';
 
 const seeds = [

@@ -7,7 +7,7 @@ import { PassThrough } from 'node:stream';
 import { after, describe, it } from 'node:test';
 import { connect as connectTls, type TLSSocket } from 'node:tls';
 import { createFailedHandshakes } from '../../../proxy/listener/failed-handshakes.ts';
-import type { ListenerOptions } from '../../../proxy/listener.ts';
+import type { ListenerOptions } from '../../../proxy/listener/listener.ts';
 import { createLog } from '../../../src/lib/log.ts';
 import { eventually, HOST, request, startIngress } from '../../support/proxy.ts';
 

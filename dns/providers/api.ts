@@ -1,0 +1,171 @@
+// What all providers' HTTP APIs have in common: how a call is carried, and what a refusal means.
+
+import type { z } from 'zod';
+import { type Clock, systemClock } from '../../src/lib/clock.ts';
+import { HttpError, type HttpReply, type HttpRequest, httpRequest } from '../../src/lib/fetch.ts';
+import { DnsError, type DnsErrorCode, type DnsErrorOptions } from '../error.ts';
+import { cureOf } from './cures.ts';
+import { readRetryAfter } from './patience.ts';
+
+export interface ApiOptions {
+  /** The provider's name, as errors say it. */
+  readonly provider: string;
+  /** Never to appear in an error, even if the API repeats them. */
+  readonly secrets: readonly string[];
+  readonly timeoutMs: number;
+  readonly clock?: Clock;
+}
+
+export interface Api {
+  /** Any reply, a refusal too. Rejects with DnsError `unreachable` or `unintelligible`. */
+  send(request: Omit<HttpRequest, 'timeoutMs' | 'maxBytes'>): Promise<HttpReply>;
+  /** The reply's JSON, or DnsError `unintelligible`. */
+  json(reply: HttpReply): unknown;
+  /** The error for a reply that is a refusal. `said` is what the API gave as its reason; `code` if that tells more than the status. */
+  refusal(reply: HttpReply, subject: string, said: string, code?: DnsErrorCode): DnsError;
+  /** `value` in the shape of the schema, or DnsError `unintelligible`: an answer is believed only when it fits. */
+  expect<T>(schema: z.ZodType<T>, value: unknown, subject: string): T;
+  /** Text from outside made fit for an error: one line, not long, without secrets. */
+  clean(text: string): string;
+  /** With the provider's cure, where an operator can do something. */
+  error(code: DnsErrorCode, message: string, options?: DnsErrorOptions): DnsError;
+}
+
+export function createApi(options: ApiOptions): Api {
+  const { provider, secrets, timeoutMs, clock = systemClock } = options;
+  const clean = (text: string) => {
+    const hidden = secrets
+      .filter((secret) => secret !== '')
+      .reduce((rest, secret) => rest.replaceAll(secret, '***'), text);
+    return hidden
+      .replace(/[^\x20-\x7e]+/g, ' ')
+      .trim()
+      .slice(0, 300);
+  };
+  const error = (code: DnsErrorCode, message: string, more?: DnsErrorOptions) =>
+    new DnsError(code, `${provider}: ${clean(message)}`, { provider, ...cureOf(provider, code), ...more });
+  return {
+    clean,
+    error,
+    async send(request) {
+      try {
+        return await httpRequest({ ...request, timeoutMs });
+      } catch (failure) {
+        if (!(failure instanceof HttpError)) throw failure;
+        const code = failure.code === 'too-large' ? 'unintelligible' : 'unreachable';
+        throw error(code, failure.message);
+      }
+    },
+    json(reply) {
+      try {
+        return JSON.parse(reply.body.toString('utf8'));
+      } catch {
+        throw error('unintelligible', `the API answered with what is not JSON (HTTP status ${reply.status})`);
+      }
+    },
+    refusal(reply, subject, said, code = refusalCode(reply.status)) {
+      const retryAfterMs = readRetryAfter(reply.headers['retry-after'], clock.now());
+      const words = clean(said);
+      const message = `${subject}: HTTP status ${reply.status}${words === '' ? '' : `: ${words}`}`;
+      return error(code, message, { retryAfterMs });
+    },
+    expect(schema, value, subject) {
+      const parsed = schema.safeParse(value);
+      if (parsed.success) return parsed.data;
+      const where = parsed.error.issues
+        .map((issue) => `${issue.path.join('.') || 'answer'}: ${issue.message}`)
+        .join('; ');
+      throw error('unintelligible', `${subject}: the API's answer has not the documented shape: ${where}`);
+    },
+  };
+}
+
+/**
+ * The API's address without a slash at its end. Throws DnsError `unsupported` for what is no URL, and for plain HTTP to
+ * anywhere but the loopback: the credentials would be there for all to read.
+ */
+export function readBaseUrl(variable: string, text: string): string {
+  const url = URL.canParse(text) ? new URL(text) : undefined;
+  const local = url?.protocol === 'http:' && ['127.0.0.1', '[::1]', 'localhost'].includes(url.hostname);
+  if (
+    url === undefined ||
+    !(url.protocol === 'https:' || local) ||
+    url.username !== '' ||
+    url.search !== ''
+  ) {
+    throw new DnsError('unsupported', 'is not the address of an API', {
+      variable,
+      cure: 'give an https:// URL',
+    });
+  }
+  return url.href.replace(/\/+$/, '');
+}
+
+/** One call to a JSON API. Resolves with a reply of success only; rejects with DnsError. */
+export type JsonCall = (method: string, path: string, body?: unknown) => Promise<HttpReply>;
+
+export interface JsonCallOptions {
+  /** What every path is appended to. */
+  readonly base: string;
+  /** The value of the authorization header. Secret. */
+  readonly authorization: string;
+  /** The API's own words in a refusal; empty if it has none. */
+  readonly said: (reply: HttpReply) => string;
+  /** What its words mean, where the status does not say. */
+  readonly codeOf?: (reply: HttpReply, said: string) => DnsErrorCode | undefined;
+}
+
+export function createJsonCall(api: Api, options: JsonCallOptions): JsonCall {
+  const { base, authorization, said, codeOf } = options;
+  return async (method, path, body) => {
+    const reply = await api.send({
+      method,
+      url: `${base}${path}`,
+      headers: { authorization, accept: 'application/json', 'content-type': 'application/json' },
+      ...(body === undefined ? {} : { body: JSON.stringify(body) }),
+    });
+    if (reply.status >= 200 && reply.status <= 299) return reply;
+    const words = said(reply);
+    throw api.refusal(reply, `${method} ${path.split('?')[0]}`, words, codeOf?.(reply, words));
+  };
+}
+
+/** One page of a list: `last` as far as the API knows. */
+export interface Page<T> {
+  readonly items: readonly T[];
+  readonly pages: number;
+  /** Of the whole list, if the API says. */
+  readonly total?: number | undefined;
+}
+
+/** No list that we read is this long: an API that says so is not to be followed. */
+const MOST_PAGES = 1_000;
+
+/** Every page, or DnsError: a list with a part missing is no list. */
+export async function readAllPages<T>(
+  api: Api,
+  subject: string,
+  read: (page: number) => Promise<Page<T>>,
+): Promise<T[]> {
+  const items: T[] = [];
+  for (let number = 1; ; number++) {
+    const page = await read(number);
+    items.push(...page.items);
+    if (page.pages > MOST_PAGES)
+      throw api.error('unintelligible', `${subject}: the API speaks of ${page.pages} pages`);
+    if (number < page.pages) continue;
+    if (page.total !== undefined && items.length < page.total) {
+      throw api.error('unintelligible', `${subject}: the API sent ${items.length} of ${page.total} entries`);
+    }
+    return items;
+  }
+}
+
+function refusalCode(status: number): DnsErrorCode {
+  if (status === 401) return 'credentials-refused';
+  if (status === 403) return 'permission-missing';
+  if (status === 404) return 'zone-not-found';
+  if (status === 409) return 'conflict';
+  if (status === 429) return 'rate-limited';
+  return status >= 500 || status === 408 ? 'unreachable' : 'refused';
+}

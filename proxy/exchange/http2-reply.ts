@@ -1,0 +1,96 @@
+// Replies that the ingress itself gives on an HTTP/2 stream: to faults, and from local handlers.
+
+import type { LocalReply } from '../../src/lib/local-handler.ts';
+import type { Http2Stream } from '../http2/connection.ts';
+import { errorCode } from '../http2/frames.ts';
+import { noteUpstreamFault } from '../upstream/faults.ts';
+import type { AccessEntry } from './access-log.ts';
+import { type Fault, faultReply, faultTrailers } from './faults.ts';
+import type { Http2Exchange, Http2Request } from './http2-request.ts';
+
+type Answered = Pick<Http2Request, 'method' | 'grpc' | 'fields'>;
+
+/**
+ * For gRPC a trailers-only reply with `grpc-status` (HTTP 200, gRPC over HTTP2, Responses), else the fault's status
+ * with its body. What was already being answered is reset: a cut reply must not look complete.
+ */
+export function replyFault(
+  stream: Http2Stream,
+  request: Answered,
+  fault: Fault,
+  access: AccessEntry | undefined,
+) {
+  if (stream.closed) return;
+  if (stream.headersSent) return stream.reset(errorCode.internalError);
+  if (request.grpc) return replyGrpcFault(stream, fault, access);
+  const { status, fields, body } = faultReply(fault.code, acceptOf(request));
+  replyWhole(stream, request, status, fields, Buffer.from(body), access);
+}
+
+function acceptOf({ fields }: Answered): string {
+  return fields
+    .filter(({ name }) => name === 'accept')
+    .map(({ value }) => value)
+    .join(',');
+}
+
+function replyGrpcFault(stream: Http2Stream, fault: Fault, access: AccessEntry | undefined): void {
+  const trailers = faultTrailers(fault.code);
+  if (access !== undefined) {
+    access.status = 200;
+    access.grpcStatus = fault.grpcStatus;
+  }
+  stream.beginHead();
+  stream.addField(':status', '200');
+  stream.addField('content-type', 'application/grpc');
+  stream.addField('grpc-status', trailers['grpc-status']);
+  stream.addField('grpc-message', trailers['grpc-message']);
+  stream.endHead('last');
+  stream.refuseRest();
+}
+
+export function replyLocal(
+  stream: Http2Stream,
+  request: Answered,
+  reply: LocalReply,
+  access: AccessEntry | undefined,
+): void {
+  const { status, headers, body } = reply;
+  const bytes = Buffer.from(body.buffer, body.byteOffset, body.byteLength);
+  replyWhole(stream, request, status, Object.entries(headers), bytes, access);
+}
+
+function replyWhole(
+  stream: Http2Stream,
+  request: Answered,
+  status: number,
+  fields: readonly (readonly [name: string, value: string])[],
+  body: Buffer,
+  access: AccessEntry | undefined,
+): void {
+  if (stream.closed) return;
+  // Neither has content, and 204 may not even name a length (RFC 9110 §8.6).
+  const bodiless = status === 204 || status === 304;
+  const bare = bodiless || request.method === 'HEAD';
+  if (access !== undefined) {
+    access.status = status;
+    access.sent = bare ? 0 : body.length;
+  }
+  stream.beginHead();
+  stream.addField(':status', String(status));
+  // RFC 9110 §6.6.1: an origin server with a clock sends Date.
+  stream.addField('date', new Date().toUTCString());
+  for (const [name, value] of fields) stream.addField(name.toLowerCase(), value);
+  if (!bodiless) stream.addField('content-length', String(body.length));
+  stream.endHead(bare ? 'last' : 'open');
+  if (!bare) stream.sendData(body, 0, body.length, true);
+  stream.refuseRest();
+}
+
+/** What the log says of a fault; the client is told less. */
+export function noteFault({ request, context, access, upstream }: Http2Exchange, err: Fault): void {
+  if (access !== undefined) access.fault = err.code;
+  const fields = { host: request.host, method: request.method, err };
+  if (err.side === 'downstream') context.log.debug(fields, 'request refused');
+  else noteUpstreamFault(context, upstream, err, fields);
+}

@@ -1,0 +1,227 @@
+// The header block of an HTTP/2 request, read strictly (RFC 9113 §8.2 and §8.3).
+
+import { parseHost, sameAuthority } from '../http1/authority.ts';
+import { isToken } from '../http1/message.ts';
+import type { Http2Stream } from '../http2/connection.ts';
+import { fieldKind, kindOf } from '../http2/fields.ts';
+import { createField, type HeaderField } from '../http2/hpack.ts';
+import type { UpstreamSettings } from '../rules/routes.ts';
+import type { AccessEntry } from './access-log.ts';
+import type { Connection, ProxyContext } from './context.ts';
+import type { FaultCode } from './faults.ts';
+import type { ForwardedBefore } from './headers.ts';
+
+export interface Http2Request {
+  readonly method: string;
+  /** As sent, with the query; empty for a plain CONNECT. */
+  readonly path: string;
+  /** As sent. */
+  readonly authority: string;
+  /** Of the authority: lower case, without port. */
+  readonly host: string;
+  /** `:protocol` of an extended CONNECT (RFC 8441). */
+  readonly protocol: string | undefined;
+  /** Whether the header block ended the stream: there is no body. */
+  readonly endStream: boolean;
+  /** -1: none given. */
+  readonly contentLength: number;
+  readonly grpc: boolean;
+  /** The forwarded family as the client sent it. */
+  readonly forwarded: ForwardedBefore | undefined;
+  /** What passes on, cookies rejoined. Left out are `host`, `content-length` and `te`, which each protocol puts its own way. */
+  readonly fields: readonly HeaderField[];
+}
+
+/** The forwarded family for the upstream in both forms: as fields and as header lines. */
+export interface ForwardedFamily {
+  readonly fields: readonly HeaderField[];
+  readonly lines: string;
+}
+
+/** One request on its way to its upstream. */
+export interface Http2Exchange {
+  readonly stream: Http2Stream;
+  readonly request: Http2Request;
+  readonly connection: Connection;
+  readonly upstream: UpstreamSettings;
+  readonly context: ProxyContext;
+  readonly forwarded: ForwardedFamily;
+  /** Undefined where no access log is written. */
+  readonly access: AccessEntry | undefined;
+}
+
+// RFC 3986 §3.3 and §3.4 as sent by clients in the wild: visible ASCII, no fragment.
+const PATH = /^\/[\x21\x22\x24-\x7e]*$/;
+// RFC 3986 §3.2 without user information, which RFC 9113 §8.3.1 forbids here.
+const AUTHORITY = /^[A-Za-z0-9\-._~%!$&'()*+,;=:[\]]*$/;
+const LENGTH = /^(?:0|[1-9]\d{0,14})$/;
+const GRPC = /^application\/grpc(?:$|[+;])/;
+
+/** What has been read of the block under way: blocks are read in one go, one at a time. */
+let method: string | undefined;
+let scheme: string | undefined;
+let path: string | undefined;
+let authority: string | undefined;
+let protocol: string | undefined;
+let host: string | undefined;
+let cookie: string | undefined;
+let length: string | undefined;
+let expect: string | undefined;
+let grpc = false;
+let forwarded: Record<string, string> | undefined;
+let underscored: HeaderField[] | undefined;
+let pseudoAllowed = true;
+let fields: HeaderField[] = [];
+
+/**
+ * `ended`: whether the block carried END_STREAM. `malformed` is what RFC 9113 §8.1.1 asks to reset; a FaultCode is a
+ * request that can be told why it is refused.
+ */
+export function readRequest(
+  list: readonly HeaderField[],
+  ended: boolean,
+): Http2Request | FaultCode | 'malformed' {
+  method = scheme = path = authority = protocol = host = cookie = length = expect = undefined;
+  forwarded = undefined;
+  underscored = undefined;
+  grpc = false;
+  pseudoAllowed = true;
+  fields = [];
+  for (let i = 0; i < list.length; i++) {
+    const refusal = readField(list[i]!);
+    if (refusal !== undefined) return refusal;
+  }
+  // RFC 9113 §8.2.3: crumbs become one field outside of HTTP/2.
+  if (cookie !== undefined) fields.push(createField('cookie', cookie, true));
+  // gRPC metadata may be named so, and no gRPC server takes the one name for the other.
+  if (grpc && underscored !== undefined) fields.push(...(underscored as HeaderField[]));
+  return judge(ended);
+}
+
+function readField(field: HeaderField): FaultCode | 'malformed' | undefined {
+  const kind = kindOf(field);
+  const { value } = field;
+  if (kind >= fieldKind.method && kind <= fieldKind.otherPseudo) return readPseudo(kind, value);
+  pseudoAllowed = false;
+  switch (kind) {
+    case fieldKind.plain:
+      break;
+    case fieldKind.malformed:
+      return 'malformed';
+    case fieldKind.host:
+      if (host !== undefined) return 'bad-request';
+      host = value;
+      return;
+    case fieldKind.cookie:
+      cookie = cookie === undefined ? value : `${cookie}; ${value}`;
+      return;
+    case fieldKind.contentLength:
+      if (length !== undefined || !LENGTH.test(value)) return 'malformed';
+      length = value;
+      return;
+    case fieldKind.expect:
+      if (expect !== undefined) return 'expectation-failed';
+      expect = value.toLowerCase();
+      break;
+    case fieldKind.te:
+      // What goes on depends on the upstream's protocol.
+      return;
+    case fieldKind.contentType:
+      grpc = GRPC.test(value);
+      break;
+    case fieldKind.underscored:
+      underscored ??= [];
+      underscored.push(field);
+      return;
+    case fieldKind.forwarded: {
+      forwarded ??= {};
+      const before = forwarded[field.name];
+      forwarded[field.name] = before === undefined ? value : `${before}, ${value}`;
+      return;
+    }
+    default:
+      return;
+  }
+  fields.push(field);
+  return;
+}
+
+/** RFC 9113 §8.3: each once, none unknown, all before the others. */
+function readPseudo(kind: number, value: string): 'malformed' | undefined {
+  if (!pseudoAllowed) return 'malformed';
+  let before: string | undefined;
+  switch (kind) {
+    case fieldKind.method:
+      before = method;
+      method = value;
+      break;
+    case fieldKind.scheme:
+      before = scheme;
+      scheme = value;
+      break;
+    case fieldKind.path:
+      before = path;
+      path = value;
+      break;
+    case fieldKind.authority:
+      before = authority;
+      authority = value;
+      break;
+    case fieldKind.protocol:
+      before = protocol;
+      protocol = value;
+      break;
+    default:
+      return 'malformed';
+  }
+  return before === undefined ? undefined : 'malformed';
+}
+
+function judge(ended: boolean): Http2Request | FaultCode | 'malformed' {
+  if (method === undefined || !isMethod(method)) return 'malformed';
+  if (authority !== undefined && !AUTHORITY.test(authority)) return 'malformed';
+  if (method === 'CONNECT' && protocol === undefined) {
+    // RFC 9113 §8.5: it names a place to connect to, and no resource.
+    if (scheme !== undefined || path !== undefined || authority === undefined) return 'malformed';
+    path = '';
+  } else {
+    const refusal = judgeTarget(method);
+    if (refusal !== undefined) return refusal;
+  }
+  if (expect !== undefined && expect !== '100-continue') return 'expectation-failed';
+  // RFC 9113 §8.3.1: Host must not differ from :authority, which a client may leave to Host alone.
+  const asked = authority ?? host;
+  if (asked === undefined || asked === '') return 'malformed';
+  if (host !== undefined && host !== asked && !sameAuthority(host, asked, scheme ?? '')) return 'bad-request';
+  const parsed = parseHost(asked);
+  if (parsed === undefined) return 'bad-request';
+  const contentLength = length === undefined ? -1 : Number(length);
+  if (ended && contentLength > 0) return 'bad-request';
+  return {
+    method,
+    path: path!,
+    authority: asked,
+    host: parsed,
+    protocol,
+    endStream: ended,
+    contentLength,
+    grpc,
+    forwarded,
+    fields,
+  };
+}
+
+function judgeTarget(asking: string): FaultCode | 'malformed' | undefined {
+  // RFC 8441 §4: extended CONNECT, and nothing else, names a protocol.
+  if (protocol !== undefined && asking !== 'CONNECT') return 'malformed';
+  if (scheme === undefined || path === undefined) return 'malformed';
+  if (!path.startsWith('/') && !(path === '*' && asking === 'OPTIONS')) return 'malformed';
+  if (scheme !== 'https' && scheme !== 'http') return 'bad-request';
+  return path === '*' || PATH.test(path) ? undefined : 'bad-request';
+}
+
+const COMMON_METHODS = new Set(['GET', 'HEAD', 'POST', 'PUT', 'DELETE', 'OPTIONS', 'PATCH', 'CONNECT']);
+
+function isMethod(text: string): boolean {
+  return COMMON_METHODS.has(text) || isToken(text);
+}

@@ -1,0 +1,173 @@
+// Plain HTTP beside the TLS listener: answers http-01 challenges (RFC 8555 §8.3), sends everything else to https, and reads no body.
+
+import { createServer, type IncomingMessage, type ServerResponse } from 'node:http';
+import type { Socket } from 'node:net';
+import type { Log } from '../../src/lib/log.ts';
+import { type FaultCode, faultReply } from '../exchange/faults.ts';
+import { parseHost } from '../http1/authority.ts';
+import { createRouteTable, type Route } from '../rules/routes.ts';
+
+export interface PlainHttpOptions {
+  /** Default: every address, IPv6 and IPv4. */
+  readonly host?: string;
+  /** 0: any that is free. */
+  readonly port: number;
+  /** Several processes listen on one port, and the kernel spreads the connections. */
+  readonly reusePort?: boolean;
+  /** The descriptor of a socket that is bound already, in place of host and port. */
+  readonly fd?: number;
+  /** Where visitors find the TLS listener. */
+  readonly httpsPort: number;
+  readonly maxConnections: number;
+  /** Longest time for a whole request; default 10 s. */
+  readonly requestTimeoutMs?: number;
+  readonly log: Log;
+}
+
+export interface PlainHttp {
+  /** Rejects with the system's error if the port cannot be had. */
+  listen(): Promise<{ address: string; port: number }>;
+  /** The hosts that are known; requests for others are refused. */
+  setRoutes(routes: readonly Route[]): void;
+  /** What the CA is to find under this token; undefined takes it away. */
+  setChallenge(token: string, keyAuthorization: string | undefined): void;
+  /** No new connections; open ones end with the request that they are at, and at the latest after `timeoutMs`. */
+  drain(timeoutMs: number): Promise<void>;
+}
+
+interface Reply {
+  readonly status: number;
+  readonly headers?: Readonly<Record<string, string>>;
+  readonly body?: string;
+}
+
+const CHALLENGES = '/.well-known/acme-challenge/';
+/** Longer request lines and fields have no business here; links that are to be redirected have to fit. */
+const MAX_HEAD_BYTES = 16 * 1024;
+const LOOK_INTERVAL_MS = 1_000;
+
+function refusal(
+  { headers: { accept } }: IncomingMessage,
+  code: FaultCode,
+  more: Readonly<Record<string, string>> = {},
+): Reply {
+  const { status, fields, body } = faultReply(code, accept);
+  return { status, headers: { ...Object.fromEntries(fields), ...more }, body };
+}
+
+/** No keep-alive and no bodies: a request that was answered leaves nothing on the connection for a second one to hide in. */
+export function createPlainHttp(options: PlainHttpOptions): PlainHttp {
+  const { httpsPort, log, requestTimeoutMs = 10_000 } = options;
+  const challenges = new Map<string, string>();
+  let routes = createRouteTable([]);
+  const server = createServer({
+    maxHeaderSize: MAX_HEAD_BYTES,
+    headersTimeout: requestTimeoutMs,
+    requestTimeout: requestTimeoutMs,
+    connectionsCheckingInterval: LOOK_INTERVAL_MS,
+    // RFC 9112 §3.2; Node would otherwise take any, and of several the first.
+    requireHostHeader: true,
+  });
+  server.on('connection', makeRoom);
+  // Whoever takes no answer is not waited for either.
+  server.setTimeout(requestTimeoutMs, (socket) => socket.destroy());
+  server.on('request', answer);
+  // Nobody is asked to send on what would not be read.
+  server.on('checkContinue', answer);
+  server.on('checkExpectation', answer);
+  server.on('error', (error) => log.warn({ err: error }, 'accept failed'));
+
+  /** In the order of their coming. */
+  const open = new Set<Socket>();
+
+  /** A connection has one request and its answer: who has been here longest is waiting for nothing but a request. */
+  function makeRoom(socket: Socket) {
+    open.add(socket);
+    socket.once('close', () => open.delete(socket));
+    if (open.size <= options.maxConnections) return;
+    const [longest] = open;
+    open.delete(longest!);
+    longest!.destroy();
+  }
+
+  function answer(request: IncomingMessage, response: ServerResponse) {
+    const { status, headers, body = '' } = replyTo(request);
+    response.sendDate = false;
+    response.writeHead(status, {
+      ...headers,
+      'Content-Length': String(Buffer.byteLength(body)),
+      Connection: 'close',
+    });
+    response.end(request.method === 'HEAD' ? undefined : body);
+  }
+
+  function replyTo(request: IncomingMessage): Reply {
+    const host = hostOf(request);
+    const target = request.url ?? '';
+    // RFC 9112 §3.2.1: origin-form; what is not plain ASCII could not be sent back in a Location.
+    if (host === undefined || !/^\/[\x21-\x7e]*$/.test(target)) return refusal(request, 'bad-request');
+    // RFC 9110 §15.5.20: a name that is not ours; sent on, we would be everyone's open redirect.
+    if (!routes.knows(host)) return refusal(request, 'misdirected');
+    if (target.startsWith(CHALLENGES)) return challengeReply(request, target.slice(CHALLENGES.length));
+    const port = httpsPort === 443 ? '' : `:${httpsPort}`;
+    return { status: 308, headers: { Location: `https://${host}${port}${target}` } };
+  }
+
+  function challengeReply(request: IncomingMessage, token: string): Reply {
+    const { method } = request;
+    if (method !== 'GET' && method !== 'HEAD')
+      return refusal(request, 'method-refused', { Allow: 'GET, HEAD' });
+    const body = challenges.get(token);
+    if (body === undefined) return refusal(request, 'no-route');
+    return { status: 200, headers: { 'Content-Type': 'application/octet-stream' }, body };
+  }
+
+  return {
+    listen() {
+      const { promise, resolve, reject } = Promise.withResolvers<{ address: string; port: number }>();
+      server.once('error', reject);
+      server.listen(
+        options.fd !== undefined
+          ? { fd: options.fd }
+          : {
+              port: options.port,
+              ...(options.host !== undefined && { host: options.host }),
+              ...(options.reusePort === true && { reusePort: true }),
+            },
+        () => {
+          server.off('error', reject);
+          const { address, port } = server.address() as { address: string; port: number };
+          resolve({ address, port });
+        },
+      );
+      return promise;
+    },
+    setRoutes(list) {
+      routes = createRouteTable(list);
+    },
+    setChallenge(token, keyAuthorization) {
+      if (keyAuthorization === undefined) challenges.delete(token);
+      else challenges.set(token, keyAuthorization);
+    },
+    async drain(timeoutMs) {
+      const closed = new Promise<void>((resolve) => server.close(() => resolve()));
+      const timer = setTimeout(() => server.closeAllConnections(), timeoutMs);
+      await closed;
+      clearTimeout(timer);
+    },
+  };
+}
+
+const LABEL = '[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?';
+const NAME = new RegExp(`^${LABEL}(?:\\.${LABEL})*$`);
+
+/**
+ * The name in the one Host field, lower case and without port. A wildcard route takes any first label: one with a `#` or
+ * a `/` in it would end the host of the Location early, and send the visitor somewhere else.
+ */
+function hostOf({ rawHeaders }: IncomingMessage): string | undefined {
+  const hosts = rawHeaders.filter((_, i) => i % 2 === 1 && /^host$/i.test(rawHeaders[i - 1]!));
+  if (hosts.length !== 1) return undefined;
+  const host = parseHost(hosts[0]!);
+  return host !== undefined && NAME.test(host) ? host : undefined;
+}

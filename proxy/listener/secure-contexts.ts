@@ -1,0 +1,189 @@
+// Which certificate a handshake gets: by its SNI, exact then wildcard; swapped whole while connections live.
+
+import { X509Certificate } from 'node:crypto';
+import { createSecureContext, type SecureContext, type TLSSocket, type TlsOptions } from 'node:tls';
+import { serverNameOf } from '../http1/authority.ts';
+import { coveredBy } from '../rules/routes.ts';
+
+export interface ServedCertificate {
+  /** Lower case, as in the certificate. */
+  readonly names: readonly string[];
+  /** PEM, leaf first. */
+  readonly chain: string;
+  /** PEM. Secret. */
+  readonly key: string;
+}
+
+export type ServedCertificateErrorCode = 'certificate-refused';
+
+export class ServedCertificateError extends Error {
+  override readonly name = 'ServedCertificateError';
+  readonly code: ServedCertificateErrorCode = 'certificate-refused';
+}
+
+export interface SecureContexts {
+  /** Loads all, then replaces all. Throws ServedCertificateError, and keeps what was there, if one does not load. */
+  setCertificates(list: readonly ServedCertificate[]): void;
+  /** What a tls-alpn-01 validation of `domain` (RFC 8737) is shown; undefined takes it away. */
+  setChallenge(domain: string, certificate: ChallengeCertificate | undefined): void;
+  /** The names of the certificate that this SNI is served; undefined: none. */
+  namesFor(serverName: string): readonly string[] | undefined;
+  /** For tls.createServer(): callbacks and the pinned protocol settings. */
+  readonly serverOptions: TlsOptions;
+}
+
+/** RFC 8737 §6.2. */
+export const ACME_TLS = 'acme-tls/1';
+
+/** Understood whatever is offered: who knows nothing newer reads evidence, or is told what is wanted. */
+const HTTP1 = ['http/1.1', 'http/1.0'];
+
+// AEAD with forward secrecy only: Node's own TLS 1.2 list still has CBC, CCM and ARIA.
+const CIPHERS = [
+  'TLS_AES_128_GCM_SHA256',
+  'TLS_AES_256_GCM_SHA384',
+  'TLS_CHACHA20_POLY1305_SHA256',
+  'ECDHE-ECDSA-AES128-GCM-SHA256',
+  'ECDHE-RSA-AES128-GCM-SHA256',
+  'ECDHE-ECDSA-AES256-GCM-SHA384',
+  'ECDHE-RSA-AES256-GCM-SHA384',
+  'ECDHE-ECDSA-CHACHA20-POLY1305',
+  'ECDHE-RSA-CHACHA20-POLY1305',
+].join(':');
+
+/** The hybrid first: what is recorded today must not be readable once there are quantum computers. */
+const GROUPS = 'X25519MLKEM768:X25519:P-256:P-384';
+
+interface Entry {
+  readonly names: readonly string[];
+  readonly context: SecureContext;
+}
+
+/** A handshake that began with `acme-tls/1`, and what it is to be shown. */
+type Handshake = TLSSocket & {
+  [challengeOf]?: SecureContext | typeof elsewhere;
+  setKeyCert(context: SecureContext): void;
+};
+const challengeOf = Symbol('challenge');
+const elsewhere = Symbol('perhaps another instance has the challenge');
+
+export interface SecureContextsOptions {
+  /** In order of preference. A client that knows HTTP/1 alone is served over that, here or not. */
+  readonly alpn: readonly string[];
+  /** Whether this name's clients may choose a protocol that is not in `alpn`; otherwise the handshake fails. */
+  readonly takesAnyProtocol: (serverName: string) => boolean;
+  /**
+   * Asked when a validation begins for a name without a challenge of our own: another instance may have placed the
+   * order. TLS 1.3 only, where the certificate is chosen after the protocol.
+   */
+  readonly findChallenge?: ((domain: string) => Promise<ChallengeCertificate | undefined>) | undefined;
+}
+
+/** PEM: what a tls-alpn-01 validation is shown (RFC 8737). */
+export interface ChallengeCertificate {
+  readonly cert: string;
+  readonly key: string;
+}
+
+export function createSecureContexts(options: SecureContextsOptions): SecureContexts {
+  const { alpn, takesAnyProtocol, findChallenge } = options;
+  let byName = new Map<string, Entry>();
+  const challenges = new Map<string, SecureContext>();
+
+  const find = (serverName: string): Entry | undefined =>
+    byName.get(serverName) ?? byName.get(`*${serverName.slice(serverName.indexOf('.'))}`);
+
+  return {
+    setCertificates(list) {
+      const next = new Map<string, Entry>();
+      for (const certificate of list) {
+        const entry = { names: certificate.names, context: load(certificate) };
+        for (const name of certificate.names) if (!next.has(name)) next.set(name, entry);
+      }
+      byName = next;
+    },
+    setChallenge(domain, certificate) {
+      if (certificate === undefined) challenges.delete(domain);
+      else challenges.set(domain, load({ names: [domain], chain: certificate.cert, key: certificate.key }));
+    },
+    namesFor: (serverName) => find(serverNameOf(serverName))?.names,
+    serverOptions: {
+      minVersion: 'TLSv1.2',
+      ciphers: CIPHERS,
+      honorCipherOrder: true,
+      ecdhCurve: GROUPS,
+      SNICallback,
+      ALPNCallback,
+    } as TlsOptions,
+  };
+
+  // OpenSSL asks for the protocol first in TLS 1.3 and for the certificate first in TLS 1.2; an SNICallback's answer
+  // outdoes setKeyCert(). So the challenge is left on the socket for whichever of the two comes second.
+  function ALPNCallback(
+    this: Handshake,
+    { servername, protocols }: { servername: string; protocols: string[] },
+  ): string | undefined {
+    const name = serverNameOf(servername);
+    if (protocols.includes(ACME_TLS)) {
+      const challenge = challenges.get(name);
+      // RFC 8737 §3: without a challenge under way the protocol is not spoken.
+      if (challenge === undefined && findChallenge === undefined) return undefined;
+      this[challengeOf] = challenge ?? elsewhere;
+      if (challenge === undefined) return ACME_TLS;
+      this.setKeyCert(challenge);
+      return ACME_TLS;
+    }
+    const agreed = alpn.find((protocol) => protocols.includes(protocol));
+    if (agreed !== undefined) return agreed;
+    if (takesAnyProtocol(name)) return protocols[0];
+    // Node has no answer that goes on without a protocol: undefined is an alert (RFC 7301 §3.2).
+    return HTTP1.find((protocol) => protocols.includes(protocol));
+  }
+
+  function SNICallback(
+    this: Handshake,
+    serverName: string,
+    done: (error: Error | null, context?: SecureContext) => void,
+  ): void {
+    const name = serverNameOf(serverName);
+    const challenge = this[challengeOf];
+    // Without any context OpenSSL has no certificate to show, and says so with an alert.
+    if (challenge === elsewhere) askElsewhere(name, done);
+    else done(null, challenge ?? find(name)?.context ?? challenges.get(name));
+  }
+
+  function askElsewhere(name: string, done: (error: Error | null, context?: SecureContext) => void): void {
+    findChallenge!(name).then(
+      (found) => done(null, found && load({ names: [name], chain: found.cert, key: found.key })),
+      (error: Error) => done(error),
+    );
+  }
+}
+
+function load(certificate: ServedCertificate): SecureContext {
+  const subject = certificate.names.join(', ');
+  const refuse = (why: string, cause?: unknown): never => {
+    throw new ServedCertificateError(`the certificate for ${subject} cannot be served: ${why}`, { cause });
+  };
+  try {
+    const leaf = new X509Certificate(certificate.chain);
+    const covered = (leaf.subjectAltName ?? '')
+      .split(', ')
+      .map((entry) => entry.replace(/^DNS:/, '').toLowerCase());
+    const missing = certificate.names.find((name) => !coveredBy(covered, name) && !covered.includes(name));
+    if (missing !== undefined) return refuse(`it does not name ${missing}`);
+    // Checks as well that the key is that of the certificate.
+    return createSecureContext({
+      cert: certificate.chain,
+      key: certificate.key,
+      minVersion: 'TLSv1.2',
+      ciphers: CIPHERS,
+      honorCipherOrder: true,
+      ecdhCurve: GROUPS,
+    });
+  } catch (error) {
+    if (error instanceof ServedCertificateError) throw error;
+    // OpenSSL's messages name what is wrong, and never the key.
+    return refuse((error as Error).message);
+  }
+}

@@ -1,0 +1,391 @@
+// Which address of an upstream the next connection or stream goes to: the least loaded that is neither ill nor ejected.
+
+import { isIP } from 'node:net';
+import { Fault } from '../exchange/faults.ts';
+import type { Address, HealthSettings, UpstreamProtocol, UpstreamSettings } from '../rules/routes.ts';
+import type { Deadlines } from '../socket/deadlines.ts';
+import type { Names } from './names.ts';
+import { type Trouble, type Troubles, upstreamName } from './troubles.ts';
+
+/** One IP address of one configured address. */
+export interface Endpoint {
+  /** As configured: what TLS certificates are checked against. */
+  readonly address: Address;
+  readonly ip: string;
+  readonly protocol: UpstreamProtocol;
+  /** Exchanges, tunnels and streams under way. Whoever uses the endpoint counts them. */
+  active: number;
+  /** False while its health checks fail. */
+  readonly healthy: boolean;
+  /** Its name has another address now, or no route leads to it any more: nothing of it is kept. */
+  readonly retired: boolean;
+}
+
+/** `unreachable`: no connection could be had; `failed`: it was, and then the upstream broke it or did not answer. */
+export type Outcome = 'well' | 'failed' | 'unreachable';
+
+export interface Balance {
+  /** Whether pick() has something to go by; otherwise wait for resolve(). */
+  isResolved(settings: UpstreamSettings): boolean;
+  /** Whether a name of these is being asked: its answer may bring addresses that were not tried. */
+  isAsking(settings: UpstreamSettings): boolean;
+  /** `done` once what is being asked is answered, or known to be unavailable, or after the connect timeout. */
+  resolve(settings: UpstreamSettings, done: () => void): void;
+  /**
+   * Least connections over all addresses. If all are ejected, the one that comes back first: a guess beats a refusal.
+   * Undefined: there is none, or all are unhealthy, or tried; noneFault() tells which.
+   */
+  pick(settings: UpstreamSettings, tried?: ReadonlySet<Endpoint>): Endpoint | undefined;
+  noneFault(settings: UpstreamSettings): Fault;
+  /** A visitor's request has failed by them. */
+  failed(settings: UpstreamSettings, fault: Fault): void;
+  /** A connection has been had. */
+  connected(endpoint: Endpoint): void;
+  /** Feeds the ejection. After `unreachable` the name is asked anew. */
+  report(endpoint: Endpoint, outcome: Outcome): void;
+  /** These settings are in use, and no others: starts and stops health checks, and retires what is in none of them. */
+  serve(list: readonly UpstreamSettings[]): void;
+  /** `retired` is called for each endpoint that nothing will be sent to any more. */
+  onRetired(retired: (endpoint: Endpoint) => void): void;
+  close(): void;
+}
+
+export interface BalanceOptions {
+  readonly deadlines: Deadlines;
+  readonly names: Names;
+  readonly troubles: Troubles;
+  /** Begins to check an endpoint; the result ends it. */
+  readonly check: (
+    endpoint: Endpoint,
+    health: HealthSettings,
+    changed: (healthy: boolean) => void,
+  ) => () => void;
+}
+
+const FAILURES_TO_EJECT = 3;
+const FIRST_EJECTION_MS = 1_000;
+const LONGEST_EJECTION_MS = 60_000;
+/** Addresses this much past their time serve on while the name is asked: nobody waits for DNS on a busy route. */
+const STALE_MS = 10_000;
+/** How long addresses are kept that the DNS no longer confirms. */
+const KEEP_MS = 300_000;
+/** Between one failure to resolve and the next attempt. */
+const RETRY_MS = 1_000;
+
+interface Watched extends Endpoint {
+  readonly member: Member;
+  healthy: boolean;
+  retired: boolean;
+  failures: number;
+  ejections: number;
+  ejectedUntil: number;
+  stopCheck: (() => void) | undefined;
+}
+
+/** One configured address. */
+interface Member {
+  readonly key: string;
+  readonly address: Address;
+  readonly protocol: UpstreamProtocol;
+  readonly health: HealthSettings | undefined;
+  endpoints: readonly Watched[];
+  checked: boolean;
+  /** When the name is to be asked again, and until when what is known may be used meanwhile. */
+  refreshAt: number;
+  staleAt: number;
+  keepUntil: number;
+  resolvedAt: number;
+  fault: Fault | undefined;
+  resolving: Promise<void> | undefined;
+  refreshTimer: NodeJS.Timeout | undefined;
+  /** What it is known to be part of, until something went well. */
+  troubles: Trouble[] | undefined;
+}
+
+interface Group {
+  readonly members: readonly Member[];
+  endpoints: readonly Watched[];
+  version: number;
+  turn: number;
+}
+
+export function createBalance(options: BalanceOptions): Balance {
+  const { deadlines, names, check, troubles } = options;
+  const members = new Map<string, Member>();
+  // Settings are new objects after each reload; what they say is what an address's state belongs to.
+  let groups = new WeakMap<UpstreamSettings, Group>();
+  const retiredListeners: ((endpoint: Endpoint) => void)[] = [];
+  let version = 0;
+
+  return {
+    isResolved(settings) {
+      const now = deadlines.now();
+      for (const member of groupOf(settings).members) if (member.staleAt > now) return true;
+      return false;
+    },
+    isAsking: (settings) => groupOf(settings).members.some(({ resolving }) => resolving !== undefined),
+    resolve,
+    pick,
+    noneFault(settings) {
+      const group = groupOf(settings);
+      if (group.endpoints.some(({ healthy }) => !healthy))
+        return new Fault('upstream-unavailable', 'all health checks fail');
+      return (
+        group.members.find(({ fault }) => fault !== undefined)?.fault ?? new Fault('upstream-unavailable')
+      );
+    },
+    failed(settings, fault) {
+      const trouble = troubles.failed(upstreamName(settings), fault, true);
+      for (const member of groupOf(settings).members) {
+        if (member.troubles?.includes(trouble) !== true)
+          member.troubles = [...(member.troubles ?? []), trouble];
+      }
+    },
+    connected(endpoint) {
+      for (const trouble of (endpoint as Watched).member.troubles ?? []) trouble.connected();
+    },
+    report,
+    serve,
+    onRetired: (listener) => void retiredListeners.push(listener),
+    close: () => serve([]),
+  };
+
+  function groupOf(settings: UpstreamSettings): Group {
+    let group = groups.get(settings);
+    if (group === undefined) {
+      const { protocol, addresses, health } = settings;
+      group = {
+        members: addresses.map((address) => memberOf(address, protocol, health)),
+        endpoints: [],
+        version: -1,
+        turn: Math.floor(Math.random() * 1_000),
+      };
+      groups.set(settings, group);
+    }
+    if (group.version !== version) {
+      group.version = version;
+      group.endpoints = group.members.flatMap(({ endpoints }) => endpoints);
+    }
+    return group;
+  }
+
+  function memberOf(
+    address: Address,
+    protocol: UpstreamProtocol,
+    health: HealthSettings | undefined,
+  ): Member {
+    const key = JSON.stringify([protocol, address.host, address.port, health ?? null]);
+    const known = members.get(key);
+    if (known !== undefined) return known;
+    const fixed = isIP(address.host) !== 0;
+    const member: Member = {
+      key,
+      address,
+      protocol,
+      health,
+      endpoints: [],
+      checked: false,
+      refreshAt: fixed ? Number.POSITIVE_INFINITY : 0,
+      staleAt: fixed ? Number.POSITIVE_INFINITY : 0,
+      keepUntil: 0,
+      resolvedAt: Number.NEGATIVE_INFINITY,
+      fault: undefined,
+      resolving: undefined,
+      refreshTimer: undefined,
+      troubles: undefined,
+    };
+    if (fixed) member.endpoints = [createEndpoint(member, address.host)];
+    members.set(key, member);
+    return member;
+  }
+
+  function pick(settings: UpstreamSettings, tried?: ReadonlySet<Endpoint>): Endpoint | undefined {
+    const group = groupOf(settings);
+    const now = deadlines.now();
+    for (const member of group.members) if (member.refreshAt <= now) void refresh(member);
+    const { endpoints } = group;
+    const count = endpoints.length;
+    // Equals take turns.
+    const first = ++group.turn;
+    let best: Watched | undefined;
+    for (let i = 0; i < count; i++) {
+      const endpoint = endpoints[(first + i) % count]!;
+      if (!endpoint.healthy || tried?.has(endpoint)) continue;
+      if (best === undefined || isBetter(endpoint, best, now)) best = endpoint;
+    }
+    return best;
+  }
+
+  function resolve(settings: UpstreamSettings, done: () => void) {
+    const group = groupOf(settings);
+    const now = deadlines.now();
+    const unknown = group.members.filter(
+      ({ staleAt, resolving }) => staleAt <= now || resolving !== undefined,
+    );
+    let waiting = true;
+    const finish = () => {
+      if (!waiting) return;
+      waiting = false;
+      deadlines.forget(deadline);
+      done();
+    };
+    const deadline = {
+      at: now + settings.connectTimeoutMs,
+      expired() {
+        for (const member of unknown) member.fault ??= new Fault('upstream-unresolved', 'no answer in time');
+        finish();
+      },
+    };
+    deadlines.watch(deadline);
+    // The first name that is known will do: the others join when they are.
+    const anyKnown = Promise.any(
+      unknown.map(async (member) => {
+        await refresh(member);
+        if (member.endpoints.length === 0) throw member.fault;
+      }),
+    );
+    anyKnown.then(finish, finish);
+  }
+
+  /** Never rejects: a failure is kept in `fault`, and what is known is used on. */
+  function refresh(member: Member): Promise<void> {
+    member.resolving ??= names
+      .resolve(member.address.host)
+      .then(
+        ({ addresses, lifetimeMs }) => {
+          const now = deadlines.now();
+          member.fault = undefined;
+          member.refreshAt = now + lifetimeMs;
+          member.staleAt = member.refreshAt + STALE_MS;
+          member.keepUntil = now + lifetimeMs + KEEP_MS;
+          replaceEndpoints(member, addresses);
+        },
+        (cause: Error) => {
+          const now = deadlines.now();
+          member.fault = new Fault('upstream-unresolved', member.address.host, { cause });
+          member.refreshAt = now + RETRY_MS;
+          if (now >= member.keepUntil) replaceEndpoints(member, []);
+          member.staleAt = member.refreshAt + (member.endpoints.length === 0 ? 0 : STALE_MS);
+        },
+      )
+      .finally(() => {
+        member.resolvedAt = deadlines.now();
+        member.resolving = undefined;
+      });
+    return member.resolving;
+  }
+
+  function replaceEndpoints(member: Member, addresses: readonly string[]) {
+    const before = member.endpoints;
+    const kept = (ip: string) => before.find((endpoint) => endpoint.ip === ip);
+    member.endpoints = addresses.map((ip) => kept(ip) ?? createEndpoint(member, ip));
+    for (const endpoint of before) if (!member.endpoints.includes(endpoint)) retire(endpoint);
+    if (member.checked) for (const endpoint of member.endpoints) startCheck(endpoint);
+    version++;
+  }
+
+  function retire(endpoint: Watched) {
+    endpoint.retired = true;
+    endpoint.stopCheck?.();
+    endpoint.stopCheck = undefined;
+    for (const tell of retiredListeners) tell(endpoint);
+  }
+
+  function startCheck(endpoint: Watched) {
+    const { health } = endpoint.member;
+    if (health === undefined || endpoint.stopCheck !== undefined) return;
+    endpoint.stopCheck = check(endpoint, health, (healthy) => {
+      endpoint.healthy = healthy;
+      // What it failed before it fell ill says nothing of it any more.
+      if (healthy) reinstate(endpoint);
+    });
+  }
+
+  function report(endpoint: Endpoint, outcome: Outcome) {
+    const watched = endpoint as Watched;
+    if (outcome === 'well') {
+      if (watched.failures > 0) reinstate(watched);
+      if (watched.member.troubles !== undefined) recover(watched.member);
+      return;
+    }
+    if (outcome === 'unreachable') askAnew(watched.member);
+    watched.failures = outcome === 'unreachable' ? FAILURES_TO_EJECT : watched.failures + 1;
+    if (watched.failures < FAILURES_TO_EJECT) return;
+    const now = deadlines.now();
+    // Requests that were under way together fail together: that is one ejection, not several.
+    if (watched.ejectedUntil > now) return;
+    watched.ejectedUntil = now + Math.min(FIRST_EJECTION_MS * 2 ** watched.ejections, LONGEST_EJECTION_MS);
+    watched.ejections++;
+    // One more failure after its return, and it is out again, for longer.
+    watched.failures = FAILURES_TO_EJECT - 1;
+  }
+
+  /** An answer that the failed attempt itself had just got would be no different the second time. */
+  function askAnew(member: Member) {
+    if (isIP(member.address.host) !== 0 || deadlines.now() - member.resolvedAt < RETRY_MS) return;
+    void refresh(member);
+  }
+
+  function serve(list: readonly UpstreamSettings[]) {
+    const inUse = new Set(list.flatMap((settings) => groupOf(settings).members));
+    for (const member of members.values()) {
+      if (!inUse.has(member)) {
+        members.delete(member.key);
+        member.checked = false;
+        clearInterval(member.refreshTimer);
+        for (const endpoint of member.endpoints) retire(endpoint);
+        // Requests that still hold old settings, or settings that come back, get new endpoints.
+        groups = new WeakMap();
+      } else if (member.health !== undefined && !member.checked) beginChecks(member, member.health);
+    }
+  }
+
+  function beginChecks(member: Member, { intervalMs }: HealthSettings) {
+    member.checked = true;
+    for (const endpoint of member.endpoints) startCheck(endpoint);
+    if (isIP(member.address.host) !== 0) return;
+    // Without requests nobody else would notice that the name has moved.
+    const keepFresh = () => {
+      if (member.refreshAt <= deadlines.now()) void refresh(member);
+    };
+    member.refreshTimer = setInterval(keepFresh, Math.min(intervalMs, MOST_BETWEEN_LOOKS_MS)).unref();
+    keepFresh();
+  }
+}
+
+const MOST_BETWEEN_LOOKS_MS = 30_000;
+
+/** Should it fail again, it will be noted again. */
+function recover(member: Member) {
+  for (const trouble of member.troubles ?? []) trouble.well();
+  member.troubles = undefined;
+}
+
+function reinstate(endpoint: Watched) {
+  endpoint.failures = 0;
+  endpoint.ejections = 0;
+  endpoint.ejectedUntil = 0;
+}
+
+function createEndpoint(member: Member, ip: string): Watched {
+  return {
+    member,
+    address: member.address,
+    ip,
+    protocol: member.protocol,
+    active: 0,
+    healthy: true,
+    retired: false,
+    failures: 0,
+    ejections: 0,
+    ejectedUntil: 0,
+    stopCheck: undefined,
+  };
+}
+
+function isBetter(one: Watched, other: Watched, now: number): boolean {
+  const oneOut = one.ejectedUntil > now;
+  const otherOut = other.ejectedUntil > now;
+  if (oneOut !== otherOut) return otherOut;
+  return oneOut ? one.ejectedUntil < other.ejectedUntil : one.active < other.active;
+}

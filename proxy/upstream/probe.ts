@@ -1,0 +1,76 @@
+// Whether an upstream can be reached, found out without a visitor: its name, a connection, and a handshake where there is TLS.
+
+import { connect as connectTcp, isIP, type Socket } from 'node:net';
+import { connect as connectTls, type SecureContext } from 'node:tls';
+import { Fault } from '../exchange/faults.ts';
+import { type Address, speaksHttp2, speaksTls, type UpstreamProtocol } from '../rules/routes.ts';
+import { destroyOnError } from '../socket/errors.ts';
+import { asFault } from './faults.ts';
+import type { Names } from './names.ts';
+
+export interface ProbeOptions {
+  readonly names: Names;
+  readonly secureContext: () => SecureContext;
+  readonly timeoutMs: number;
+}
+
+/** Tries each address of the name in turn. Undefined: it can be reached; otherwise why the last one cannot. */
+export async function probeUpstream(
+  protocol: UpstreamProtocol,
+  address: Address,
+  options: ProbeOptions,
+): Promise<Fault | undefined> {
+  let ips: readonly string[] = [address.host];
+  if (isIP(address.host) === 0) {
+    try {
+      ips = (await options.names.resolve(address.host)).addresses;
+    } catch (cause) {
+      return new Fault('upstream-unresolved', address.host, { cause });
+    }
+  }
+  let fault: Fault | undefined;
+  for (const ip of ips) {
+    fault = await reach(protocol, address, ip, options);
+    if (fault === undefined) return undefined;
+  }
+  return fault;
+}
+
+function reach(
+  protocol: UpstreamProtocol,
+  address: Address,
+  ip: string,
+  { secureContext, timeoutMs }: ProbeOptions,
+): Promise<Fault | undefined> {
+  return new Promise((resolve) => {
+    const secure = speaksTls(protocol);
+    let failure: Error | undefined;
+    let reached = false;
+    const socket: Socket = secure
+      ? connectTls({
+          host: ip,
+          port: address.port,
+          secureContext: secureContext(),
+          ALPNProtocols: [speaksHttp2(protocol) ? 'h2' : 'http/1.1'],
+          servername: isIP(address.host) === 0 ? address.host : '',
+        })
+      : connectTcp({ host: ip, port: address.port });
+    const timer = setTimeout(
+      () => socket.destroy(new Fault('connect-timeout', `${address.host}:${address.port}`)),
+      timeoutMs,
+    );
+    destroyOnError(socket, (error) => {
+      failure ??= error;
+    });
+    socket.once(secure ? 'secureConnect' : 'connect', () => {
+      reached = true;
+      socket.destroy();
+    });
+    socket.once('close', () => {
+      clearTimeout(timer);
+      const fault = reached ? undefined : asFault(failure, address, protocol);
+      // Too few descriptors are no failing of the upstream's.
+      resolve(fault?.side === 'ingress' ? undefined : fault);
+    });
+  });
+}

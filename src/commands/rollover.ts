@@ -1,0 +1,64 @@
+// The rollover command: gives the ACME account a new key (RFC 8555 §7.3.5), while the ingress may be running beside it.
+
+import { openAccount, rollOver } from '../../acme/account.ts';
+import { createStore } from '../../acme/store.ts';
+import { createTransport } from '../../acme/transport.ts';
+import { type Config, ConfigError, readConfig } from '../config/config.ts';
+
+interface Streams {
+  readonly out: NodeJS.WritableStream;
+  readonly err: NodeJS.WritableStream;
+}
+
+interface ExitCodes {
+  readonly ok: number;
+  readonly failed: number;
+  readonly configuration: number;
+}
+
+/** For the state's lock, which a running ingress holds while it orders, and for the CA. */
+const DEADLINE_MS = 5 * 60_000;
+
+/** Resolves with the exit code. The account's URL, and so every CAA record, stays; the old key is worth nothing then. */
+export async function rollover(
+  env: NodeJS.ProcessEnv,
+  { out, err }: Streams,
+  exits: ExitCodes,
+): Promise<number> {
+  let config: Config;
+  try {
+    config = readConfig(env);
+  } catch (error) {
+    if (!(error instanceof ConfigError)) throw error;
+    err.write(`rollover: ${error.message}\n`);
+    return exits.configuration;
+  }
+  try {
+    const url = await changeKey(config);
+    out.write(`account ${url} has a new key\n`);
+    return exits.ok;
+  } catch (error) {
+    err.write(`rollover: ${(error as Error).message}\n`);
+    return exits.failed;
+  }
+}
+
+async function changeKey({ stateDir, acme }: Config): Promise<string> {
+  if (acme.accountKey === 'kms') {
+    throw new Error('the key is derived from the app (ACME_ACCOUNT_KEY=kms), there is none to replace');
+  }
+  const store = await createStore({ stateDir, directoryUrl: acme.directoryUrl });
+  if ((await store.readAccount())?.url === undefined) {
+    throw new Error(`there is no account at ${acme.directoryUrl} yet: the first order makes one`);
+  }
+  const transport = createTransport({ directoryUrl: acme.directoryUrl, caPem: acme.ca });
+  try {
+    return await store.hold(AbortSignal.timeout(DEADLINE_MS), async (signal) => {
+      const options = { transport, store };
+      const account = await openAccount(options, signal);
+      return (await rollOver(options, account, signal)).url;
+    });
+  } finally {
+    await transport.close();
+  }
+}

@@ -1,0 +1,97 @@
+// What the commands are, what arguments they take, and what is said to whoever gives others.
+
+import { nearest } from '../lib/spelling.ts';
+
+export interface CommandUsage {
+  readonly summary: string;
+  /** Flag -> what it does. */
+  readonly flags: Readonly<Record<string, string>>;
+  /** What else there is to know, each a line. */
+  readonly notes: readonly string[];
+}
+
+export const commands = {
+  serve: {
+    summary: 'serve with the configuration of the environment (the default)',
+    flags: {},
+    notes: [
+      'Every setting is an environment variable; the README has the table.',
+      'SIGTERM and SIGINT drain and stop, SIGHUP reads the routes file anew, SIGUSR2 renews every certificate now.',
+    ],
+  },
+  status: {
+    summary: 'say how each domain stands: certificate, next renewal, last failure, CAA, DNS records',
+    flags: { '--json': 'as JSON', '--offline': 'from the state folder alone, without asking the DNS' },
+    notes: ['Changes nothing. Ends with 1 if a domain has no certificate in force.'],
+  },
+  rollover: {
+    summary: 'give the ACME account a new key; its URL, and so every CAA record, stays',
+    flags: {},
+    notes: ['The ingress may go on meanwhile. The old key is worth nothing then.'],
+  },
+  demo: { summary: 'show everything on this machine, with nothing configured', flags: {}, notes: [] },
+} as const satisfies Record<string, CommandUsage>;
+
+export type CommandName = keyof typeof commands;
+
+/** Beside the commands; both forms are understood. */
+const INFORMATION = {
+  version: 'print the version and the git revision it was built from',
+  help: 'print this',
+};
+
+export function isCommand(name: string): name is CommandName {
+  return Object.hasOwn(commands, name);
+}
+
+export function describeCommands(): string {
+  const lines = Object.entries(commands as Record<string, CommandUsage>).flatMap(
+    ([name, { summary, flags }]) => [
+      row(2, name, 11, summary),
+      ...Object.entries(flags).map(([flag, meaning]) => row(15, flag, 11, meaning)),
+    ],
+  );
+  const rest = Object.entries(INFORMATION).map(([name, summary]) => row(2, name, 11, summary));
+  return `usage: dstack-ingress [command]\n\n${[...lines, ...rest].join('')}
+\`dstack-ingress help status\` says more of that command. Every setting is an environment variable; the README has the
+table.
+`;
+}
+
+export function describeCommand(name: CommandName): string {
+  const { summary, flags, notes }: CommandUsage = commands[name];
+  const names = Object.keys(flags);
+  const takes = names.map((flag) => ` [${flag}]`).join('');
+  const lines = Object.entries(flags).map(([flag, meaning]) => row(2, flag, 11, meaning));
+  const parts = [`${summary}\n`, lines.join(''), notes.map((note) => `${note}\n`).join('')];
+  return [`usage: dstack-ingress ${name}${takes}\n`, ...parts].filter((part) => part !== '').join('\n');
+}
+
+function row(indent: number, term: string, width: number, meaning: string): string {
+  return `${' '.repeat(indent)}${term.padEnd(width)}${meaning}\n`;
+}
+
+/** `problem`, and beneath it where to look: two lines. */
+export function describeMisuse(problem: string, hint: string): string {
+  return `${problem}\nhint: ${hint}\n`;
+}
+
+export function unknownCommand(name: string): string {
+  const like = nearest(name, [...Object.keys(commands), ...Object.keys(INFORMATION)]);
+  const hint = 'dstack-ingress --help lists the commands';
+  return describeMisuse(`unknown command: ${name}`, like === undefined ? hint : `was ${like} meant? ${hint}`);
+}
+
+/** What is wrong with the arguments of a command that takes flags alone; undefined if nothing is. */
+export function misuseOf(command: CommandName, args: readonly string[]): string | undefined {
+  const flags = Object.keys(commands[command].flags);
+  const wrong = args.find((arg) => !flags.includes(arg));
+  if (wrong === undefined) return undefined;
+  const like = nearest(wrong, [...flags, '--help']);
+  const kind = wrong.startsWith('-') ? 'unknown flag' : 'takes no such argument';
+  const hint = `dstack-ingress ${command} --help says what it takes`;
+  return describeMisuse(
+    `${command}: ${kind}: ${wrong}`,
+    like === undefined ? hint : `was ${like} meant? ${hint}`,
+  );
+}

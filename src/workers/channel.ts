@@ -1,0 +1,110 @@
+// The pipe between the supervisor and a worker: messages with their length before them, and a bound on what may come.
+
+import type { Duplex } from 'node:stream';
+import { deserialize, serialize } from 'node:v8';
+import type { FromWorker, ToWorker } from './messages.ts';
+
+/** Where a worker finds its end of the pipe. */
+export const CHANNEL_FD = 3;
+/** Where it finds sockets that its supervisor has bound for it, if any: that of TLS, then that of plain HTTP. */
+export const FIRST_SOCKET_FD = 4;
+
+/**
+ * What a worker says is short. Node's own channel would take 4 GiB in one message, and hands the bytes to V8's
+ * deserializer, which throws into the supervisor and is not made for bytes of a stranger.
+ */
+export const LONGEST_FROM_WORKER = 16 * 1024;
+/** The certificates and routes of thousands of domains; a length beyond it is a fault of ours. */
+const LONGEST_TO_WORKER = 1024 ** 3;
+const LENGTH_BYTES = 4;
+
+/** How many `findChallenge` of one worker may be open. An honest one counts too, see worker.ts. */
+export const MOST_QUESTIONS = 64;
+
+/** V8's format carries maps and bytes as they are; a worker trusts its supervisor. */
+export function writeOrder(channel: Duplex, order: ToWorker, done: (error?: Error | null) => void): void {
+  channel.write(framed(serialize(order)), done);
+}
+
+export function readOrders(channel: Duplex, onOrder: (order: ToWorker) => void): void {
+  readFrames(channel, LONGEST_TO_WORKER, (bytes) => onOrder(deserialize(bytes)));
+}
+
+export function writeMessage(channel: Duplex, message: FromWorker): void {
+  channel.write(framed(Buffer.from(JSON.stringify(message))));
+}
+
+/** The messages as JSON, still to be checked. After `onViolation`, which is called once at most, nothing more is read. */
+export function readMessages(
+  channel: Duplex,
+  onMessage: (json: unknown) => void,
+  onViolation: (why: string) => void,
+): void {
+  readFrames(
+    channel,
+    LONGEST_FROM_WORKER,
+    (bytes) => {
+      const json = parsed(bytes);
+      if (json === undefined) violated('bytes that are not JSON');
+      else onMessage(json);
+    },
+    violated,
+  );
+
+  function violated(why: string): void {
+    // What is still on its way is not worth reading.
+    channel.destroy();
+    onViolation(why);
+  }
+}
+
+/** Undefined stands for bytes that are no JSON: JSON has no undefined. */
+function parsed(bytes: Buffer): unknown {
+  try {
+    return JSON.parse(bytes.toString('utf8'));
+  } catch {
+    return undefined;
+  }
+}
+
+function framed(body: Buffer): Buffer {
+  const frame = Buffer.allocUnsafe(LENGTH_BYTES + body.length);
+  frame.writeUInt32BE(body.length);
+  body.copy(frame, LENGTH_BYTES);
+  return frame;
+}
+
+/** Each byte is copied once, in however many pieces it comes. */
+function readFrames(
+  channel: Duplex,
+  longest: number,
+  onFrame: (body: Buffer) => void,
+  onTooLong: (why: string) => void = () => channel.destroy(),
+): void {
+  let part = Buffer.allocUnsafe(LENGTH_BYTES);
+  let filled = 0;
+  let inBody = false;
+
+  channel.on('data', (chunk: Buffer) => {
+    for (let at = 0; at < chunk.length && !channel.destroyed; ) {
+      const taken = chunk.copy(part, filled, at);
+      at += taken;
+      filled += taken;
+      if (filled === part.length) endPart();
+    }
+  });
+
+  function endPart(): void {
+    const whole = part;
+    const length = inBody ? LENGTH_BYTES : whole.readUInt32BE();
+    filled = 0;
+    // An empty message is none.
+    if (length === 0 || length > longest) {
+      onTooLong(`a message of ${length} bytes`);
+      return;
+    }
+    part = Buffer.allocUnsafe(length);
+    if (inBody) onFrame(whole);
+    inBody = !inBody;
+  }
+}
