@@ -80,6 +80,30 @@ const forbidden: readonly ForbiddenArrow[] = [
   })),
 ];
 
+/** The rooms of the proxy, from the floor up: which others each may enter, and why no more. */
+const rooms: Readonly<Record<string, { readonly enters: readonly string[]; readonly reason: string }>> = {
+  socket: { enters: [], reason: 'a socket carries bytes, whatever they mean' },
+  http1: { enters: ['socket'], reason: 'a message means the same, wherever it comes from and goes to' },
+  http2: { enters: ['http1', 'socket'], reason: 'a connection carries streams, whoever has them' },
+  rules: { enters: [], reason: 'a route is plain data: it crosses to the workers' },
+  upstream: {
+    enters: ['rules', 'http1', 'http2', 'socket'],
+    reason: 'a connection to an upstream is there before the request that will use it',
+  },
+  tunnel: {
+    enters: ['exchange', 'rules', 'upstream', 'http1', 'socket'],
+    reason: 'bytes both ways begin after the listener, or after an exchange',
+  },
+  exchange: {
+    enters: ['rules', 'tunnel', 'upstream', 'http1', 'http2', 'socket'],
+    reason: 'a request is the same, however its connection was accepted',
+  },
+  listener: {
+    enters: ['exchange', 'rules', 'tunnel', 'upstream', 'http1', 'http2', 'socket'],
+    reason: 'it is the way in',
+  },
+};
+
 const exceptions: readonly { from: string; to: string; reason: string }[] = [
   {
     from: 'src/command-line.ts',
@@ -133,6 +157,21 @@ describe('imports', () => {
 
   test('follow no forbidden arrow', () => {
     const found = sources.flatMap((file) => importedFiles(file).flatMap((target) => judge(file, target)));
+    assert.deepEqual(found, []);
+  });
+
+  test('of the proxy go no further up than their room may', () => {
+    const roomOf = (file: string) => /^proxy\/([^/]+)\//.exec(file)?.[1];
+    const found = sources.flatMap((file) => {
+      const here = roomOf(file);
+      if (here === undefined) return [];
+      assert.ok(rooms[here], `proxy/${here}/ is no room that is known`);
+      return importedFiles(file).flatMap((target) => {
+        const there = roomOf(target);
+        if (there === undefined || there === here || rooms[here]!.enters.includes(there)) return [];
+        return [`${file} imports ${target}: ${rooms[here]!.reason}`];
+      });
+    });
     assert.deepEqual(found, []);
   });
 

@@ -1,7 +1,7 @@
 // The access log: one JSON line for each request, stream or tunnel, written when it has ended, many lines at a time.
 
+import type { FaultCode } from '../faults.ts';
 import type { Address } from '../rules/routes.ts';
-import type { FaultCode } from './faults.ts';
 import { loggedTarget } from './logged.ts';
 
 /** What is known of one exchange; filled while it goes on. */

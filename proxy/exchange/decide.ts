@@ -1,9 +1,9 @@
 // What becomes of a request: refused, answered here or forwarded. The order of the checks is said here, and nowhere else.
 
 import type { LocalHandler } from '../../src/lib/local-handler.ts';
+import type { FaultCode } from '../faults.ts';
 import type { UpstreamSettings } from '../rules/routes.ts';
 import type { ProxyContext } from './context.ts';
-import type { FaultCode } from './faults.ts';
 
 /** What a head asks for, whatever protocol it came by. */
 export interface Asked {

@@ -1,6 +1,6 @@
 // The page that a browser shows when a request could not be served: one small document that needs nothing else.
 
-import type { FaultCode, FaultSide } from './faults.ts';
+import type { FaultCode, FaultSide } from '../faults.ts';
 
 /** `what`: what happened, in a visitor's words. `todo`: what the visitor can do. Never anything of the inside. */
 interface Words {

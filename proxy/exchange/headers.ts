@@ -1,74 +1,20 @@
-// Which header fields pass from one side to the other, and what the ingress says about the client (RFC 9110 §7.6, RFC 7239).
+// The heads that leave, with what passes of those that came, and what the ingress says about the client (RFC 9110 §7.6, RFC 7239).
 
 import { isIPv6 } from 'node:net';
-import { FIELD_KINDS, field, fieldId, LINE, type MessageHead, nameAt, valueAt } from '../http1/message.ts';
+import {
+  interimDrops,
+  replyDrops,
+  replyLengthDrops,
+  requestDrops,
+  trailerDrops,
+  unframedDrops,
+  unframedLengthDrops,
+} from '../http1/drops.ts';
+import { field, LINE, type MessageHead, nameAt, valueAt } from '../http1/message.ts';
 import type { Connection } from './context.ts';
 
 /** What is said about a client, and whether what it says itself is believed. */
 export type Client = Pick<Connection, 'clientAddress' | 'serverPort' | 'trustedClient'>;
-
-/** RFC 9110 §7.6.1: what concerns one connection alone. */
-const hopByHop = [
-  field.connection,
-  field.keepAlive,
-  field.proxyConnection,
-  field.te,
-  field.upgrade,
-  field.http2Settings,
-  field.proxyAuthenticate,
-  field.proxyAuthorization,
-  field.proxyAuthenticationInfo,
-];
-const forwardedFamily = [
-  field.forwarded,
-  field.xForwardedFor,
-  field.xForwardedProto,
-  field.xForwardedHost,
-  field.xForwardedPort,
-  field.xRealIp,
-];
-
-// A name with an underscore reads like the one with a hyphen to CGI and its heirs: dropped, as nginx does.
-const requestDrops = table([...hopByHop, ...forwardedFamily, field.underscored]);
-const replyDrops = table(hopByHop);
-const interimDrops = table([...hopByHop, field.contentLength, field.transferEncoding]);
-const unframedDrops = table([...hopByHop, field.transferEncoding, field.trailer]);
-const replyLengthDrops = table([...hopByHop, field.contentLength]);
-const unframedLengthDrops = table([...hopByHop, field.transferEncoding, field.trailer, field.contentLength]);
-// RFC 9110 §6.5.1: framing, routing and credentials have no place in trailers.
-const trailerDrops = table([
-  ...hopByHop,
-  ...forwardedFamily,
-  field.underscored,
-  field.host,
-  field.contentLength,
-  field.transferEncoding,
-  field.trailer,
-  field.expect,
-  field.authorization,
-  field.cookie,
-]);
-
-function table(ids: Iterable<number>): Uint8Array {
-  const drops = new Uint8Array(FIELD_KINDS);
-  for (const id of ids) drops[id] = 1;
-  return drops;
-}
-
-/** Whether a request field stays here, by its lower-case name; what Connection nominates comes on top (HTTP/1.1). */
-export function dropsFromRequest(name: string): boolean {
-  return requestDrops[fieldId(name)] === 1;
-}
-
-/** Whether a reply field stays here, by its lower-case name. */
-export function dropsFromReply(name: string): boolean {
-  return replyDrops[fieldId(name)] === 1;
-}
-
-/** Whether a field may not be passed on in a trailer section, by its lower-case name. */
-export function dropsFromTrailers(name: string): boolean {
-  return trailerDrops[fieldId(name)] === 1;
-}
 
 /** The forwarded family as a trusted proxy sent it; lower-case names, repeated fields joined by ", ". */
 export type ForwardedBefore = Readonly<Partial<Record<string, string>>>;

@@ -2,6 +2,7 @@
 
 import type { TLSSocket } from 'node:tls';
 import type { LocalHandler, LocalReply } from '../../src/lib/local-handler.ts';
+import { Fault, type FaultCode } from '../faults.ts';
 import { parseHost, sameAuthority } from '../http1/authority.ts';
 import {
   type BodyReader,
@@ -59,7 +60,7 @@ import {
   type ProxyContext,
 } from './context.ts';
 import { type Asked, decide, isAnswer, isRefusal, pathOf, queryOf } from './decide.ts';
-import { acceptIn, Fault, type FaultCode, faultReply } from './faults.ts';
+import { acceptIn, faultReply } from './fault-reply.ts';
 import {
   forwardedBefore,
   forwardedLines,

@@ -1,6 +1,7 @@
 // HTTP/2 connections of clients: their limits and clocks, and each request to where it belongs.
 
 import type { LocalHandler } from '../../src/lib/local-handler.ts';
+import { Fault, type FaultCode } from '../faults.ts';
 import {
   type ConnectionUser,
   type Http2Connection,
@@ -22,7 +23,6 @@ import {
   type ProxyContext,
 } from './context.ts';
 import { decide, isAnswer, isRefusal, pathOf, queryOf } from './decide.ts';
-import { Fault, type FaultCode } from './faults.ts';
 import { forwardedFields, headerLines } from './headers.ts';
 import { replyFault, replyLocal } from './http2-reply.ts';
 import { type ForwardedFamily, type Http2Request, readRequest } from './http2-request.ts';

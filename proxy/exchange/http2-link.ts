@@ -3,6 +3,7 @@
 import { STATUS_CODES } from 'node:http';
 import type { Socket } from 'node:net';
 import { Writable } from 'node:stream';
+import { Fault } from '../faults.ts';
 import {
   beginRequestBody,
   createBodyReader,
@@ -26,7 +27,6 @@ import type { Address, UpstreamSettings } from '../rules/routes.ts';
 import type { Deadline, Deadlines } from '../socket/deadlines.ts';
 import type { Acquisition, Loss, UpstreamUser } from '../upstream/http1-pool.ts';
 import type { Http2Upstreams, UpstreamSession } from '../upstream/http2-pool.ts';
-import { Fault } from './faults.ts';
 import { hasNoBody, lossOf, replyLengthOf, trailersOf } from './translation.ts';
 
 /** Who has the link: as an HTTP/1.1 connection's, and spoken to in HTTP/1.1. */

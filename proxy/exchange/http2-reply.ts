@@ -1,11 +1,12 @@
 // Replies that the ingress itself gives on an HTTP/2 stream: to faults, and from local handlers.
 
 import type { LocalReply } from '../../src/lib/local-handler.ts';
+import type { Fault } from '../faults.ts';
 import type { Http2Stream } from '../http2/connection.ts';
 import { errorCode } from '../http2/frames.ts';
 import { noteUpstreamFault } from '../upstream/faults.ts';
 import type { AccessEntry } from './access-log.ts';
-import { type Fault, faultReply, faultTrailers } from './faults.ts';
+import { faultReply, faultTrailers } from './fault-reply.ts';
 import type { Http2Exchange, Http2Request } from './http2-request.ts';
 
 type Answered = Pick<Http2Request, 'method' | 'grpc' | 'fields'>;

@@ -1,5 +1,6 @@
 // The header block of an HTTP/2 request, read strictly (RFC 9113 §8.2 and §8.3).
 
+import type { FaultCode } from '../faults.ts';
 import { parseHost, sameAuthority } from '../http1/authority.ts';
 import { isToken } from '../http1/message.ts';
 import type { Http2Stream } from '../http2/connection.ts';
@@ -8,7 +9,6 @@ import { createField, type HeaderField } from '../http2/hpack.ts';
 import type { UpstreamSettings } from '../rules/routes.ts';
 import type { AccessEntry } from './access-log.ts';
 import type { Connection, ProxyContext } from './context.ts';
-import type { FaultCode } from './faults.ts';
 import type { ForwardedBefore } from './headers.ts';
 
 export interface Http2Request {

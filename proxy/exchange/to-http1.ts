@@ -1,5 +1,6 @@
 // One HTTP/2 stream as one HTTP/1.1 exchange with an upstream, a WebSocket's tunnel included.
 
+import { Fault } from '../faults.ts';
 import {
   type BodyReader,
   beginReplyBody,
@@ -20,7 +21,6 @@ import { askForWebsocket, switchesAsAsked } from '../tunnel/switch.ts';
 import { createTunnel, type TunnelClient } from '../tunnel/tunnel.ts';
 import { foreignBytes } from '../upstream/foreign-bytes.ts';
 import type { Acquisition, Loss, UpstreamLink, UpstreamUser } from '../upstream/http1-pool.ts';
-import { Fault } from './faults.ts';
 import { noteFault, replyFault } from './http2-reply.ts';
 import type { Http2Exchange } from './http2-request.ts';
 import { INTERIM_PAUSE_BYTES, MOST_INTERIM_BYTES, UNTAKEN } from './interim.ts';

@@ -1,12 +1,13 @@
 // One HTTP/2 stream to one HTTP/2 stream of an upstream: gRPC above all, trailers, resets and cancellation included.
 
+import { Fault, type FaultCode } from '../faults.ts';
 import type { Http2Stream, StreamUser } from '../http2/connection.ts';
 import { fieldKind, kindOf } from '../http2/fields.ts';
 import { errorCode } from '../http2/frames.ts';
 import { createField, type HeaderField } from '../http2/hpack.ts';
 import type { Deadline } from '../socket/deadlines.ts';
 import type { UpstreamSession } from '../upstream/http2-pool.ts';
-import { Fault, type FaultCode, faultTrailers } from './faults.ts';
+import { faultTrailers } from './fault-reply.ts';
 import { noteFault, replyFault } from './http2-reply.ts';
 import type { Http2Exchange } from './http2-request.ts';
 import { MOST_INTERIM_BYTES, UNTAKEN } from './interim.ts';

@@ -1,19 +1,11 @@
 // HTTP/2 fields to HTTP/1.1 heads and back (RFC 9113 §8.1 to §8.3, RFC 8441).
 
-import {
-  FIELD_KINDS,
-  field,
-  LINE,
-  lowerName,
-  type MessageHead,
-  replyLength,
-  valueAt,
-} from '../http1/message.ts';
+import { connectionDrops, dropsFromReply, dropsFromTrailers } from '../http1/drops.ts';
+import { field, LINE, lowerName, type MessageHead, replyLength, valueAt } from '../http1/message.ts';
 import type { Http2Stream } from '../http2/connection.ts';
 import { fieldKind, kindOf, lineOf } from '../http2/fields.ts';
 import { createField, type HeaderField } from '../http2/hpack.ts';
 import type { Loss } from '../upstream/http1-pool.ts';
-import { dropsFromReply, dropsFromTrailers } from './headers.ts';
 import type { Http2Exchange } from './http2-request.ts';
 
 /** How the body of the HTTP/1.1 request is framed; never left to the method (RFC 9112 §6.3). */
@@ -61,22 +53,6 @@ function fieldLines({ request, forwarded }: Http2Exchange, without = ''): string
   return lines + forwarded.lines;
 }
 
-const connectionFields = new Uint8Array(FIELD_KINDS);
-for (const id of [
-  field.connection,
-  field.keepAlive,
-  field.proxyConnection,
-  field.te,
-  field.upgrade,
-  field.transferEncoding,
-  field.http2Settings,
-  field.proxyAuthenticate,
-  field.proxyAuthorization,
-  field.proxyAuthenticationInfo,
-]) {
-  connectionFields[id] = 1;
-}
-
 const statusTexts = Array.from({ length: 1000 }, (_, status) => String(status));
 
 /**
@@ -95,7 +71,7 @@ export function sendReplyHead(
   stream.addField(':status', statusTexts[status]!);
   for (let line = 0; line < count; line++) {
     const id = lines[line * LINE + 4]!;
-    if (connectionFields[id] === 1) continue;
+    if (connectionDrops[id] === 1) continue;
     // RFC 9110 §8.6: no Content-Length in 1xx and 204.
     if (id === field.contentLength && (lengthRewritten || status < 200 || status === 204 || status === 205))
       continue;

@@ -1,6 +1,6 @@
 // HTTP/1.1 message heads and framing (RFC 9112): a request that can be read in two ways is refused; replies are put right.
 
-import type { FaultCode } from '../exchange/faults.ts';
+import type { FaultCode } from '../faults.ts';
 import { addPiece, beginPieces, gathered, type Pieces } from '../socket/pieces.ts';
 
 /** Why a message is refused: the code for the client, the reason for the log. */

@@ -1,6 +1,6 @@
 // What a header field of HTTP/2 is to a proxy, and whether it is well-formed (RFC 9113 §8.2).
 
-import { dropsFromRequest } from '../exchange/headers.ts';
+import { dropsFromRequest } from '../http1/drops.ts';
 import { type HeadLimits, MOST_REPLY_LINES } from '../http1/message.ts';
 import type { BlockLimits, HeaderField } from './hpack.ts';
 

@@ -3,7 +3,8 @@
 import { createServer, type IncomingMessage, type ServerResponse } from 'node:http';
 import type { Socket } from 'node:net';
 import type { Log } from '../../src/lib/log.ts';
-import { type FaultCode, faultReply } from '../exchange/faults.ts';
+import { faultReply } from '../exchange/fault-reply.ts';
+import type { FaultCode } from '../faults.ts';
 import { parseHost } from '../http1/authority.ts';
 import { createRouteTable, type Route } from '../rules/routes.ts';
 

@@ -2,7 +2,8 @@
 
 import type { AccessEntry } from '../exchange/access-log.ts';
 import type { Connection, ProxyContext } from '../exchange/context.ts';
-import { type Fault, lastReply } from '../exchange/faults.ts';
+import { lastReply } from '../exchange/fault-reply.ts';
+import type { Fault } from '../faults.ts';
 import type { UpstreamSettings } from '../rules/routes.ts';
 import type { Deadline } from '../socket/deadlines.ts';
 import { destroyOnError } from '../socket/errors.ts';

@@ -3,7 +3,7 @@
 import type { TLSSocket } from 'node:tls';
 import { type AccessEntry, createAccessEntry } from '../exchange/access-log.ts';
 import type { Connection, ProxyContext } from '../exchange/context.ts';
-import type { Fault } from '../exchange/faults.ts';
+import type { Fault } from '../faults.ts';
 import type { UpstreamSettings } from '../rules/routes.ts';
 import type { Deadline } from '../socket/deadlines.ts';
 import { destroyOnError } from '../socket/errors.ts';

@@ -1,7 +1,7 @@
 // Which address of an upstream the next connection or stream goes to: the least loaded that is neither ill nor ejected.
 
 import { isIP } from 'node:net';
-import { Fault } from '../exchange/faults.ts';
+import { Fault } from '../faults.ts';
 import type { Address, HealthSettings, UpstreamProtocol, UpstreamSettings } from '../rules/routes.ts';
 import type { Deadlines } from '../socket/deadlines.ts';
 import type { Names } from './names.ts';

@@ -1,7 +1,7 @@
 // Faults of upstreams: what stopped a connection before it was one, and how often the log hears of any.
 
 import type { Log } from '../../src/lib/log.ts';
-import { Fault } from '../exchange/faults.ts';
+import { Fault } from '../faults.ts';
 import type { Address, UpstreamProtocol, UpstreamSettings } from '../rules/routes.ts';
 import type { Balance } from './balance.ts';
 import { isPlainBehindTls, plainBehindTls } from './foreign-bytes.ts';

@@ -3,7 +3,7 @@
 import { connect as connectTcp, isIP, type Socket, type TcpNetConnectOpts } from 'node:net';
 import * as tls from 'node:tls';
 import { type Log, silentLog } from '../../src/lib/log.ts';
-import { Fault } from '../exchange/faults.ts';
+import { Fault } from '../faults.ts';
 import { type Address, speaksTls, type UpstreamSettings } from '../rules/routes.ts';
 import type { Deadline, Deadlines } from '../socket/deadlines.ts';
 import { destroyOnError } from '../socket/errors.ts';

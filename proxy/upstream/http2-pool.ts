@@ -2,7 +2,7 @@
 
 import { connect as connectTcp, isIP, type Socket, type TcpNetConnectOpts } from 'node:net';
 import { type ConnectionOptions, connect as connectTls, type TLSSocket } from 'node:tls';
-import { Fault } from '../exchange/faults.ts';
+import { Fault } from '../faults.ts';
 import {
   type Http2Connection,
   type Http2Stream,

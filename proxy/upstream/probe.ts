@@ -2,7 +2,7 @@
 
 import { connect as connectTcp, isIP, type Socket } from 'node:net';
 import { connect as connectTls, type SecureContext } from 'node:tls';
-import { Fault } from '../exchange/faults.ts';
+import { Fault } from '../faults.ts';
 import { type Address, speaksHttp2, speaksTls, type UpstreamProtocol } from '../rules/routes.ts';
 import { destroyOnError } from '../socket/errors.ts';
 import { asFault } from './faults.ts';

@@ -1,7 +1,7 @@
 // Upstreams that fail: said once when it begins and once when it ends, however many requests fail in between.
 
 import { describeError, type Log } from '../../src/lib/log.ts';
-import type { Fault, FaultCode } from '../exchange/faults.ts';
+import type { Fault, FaultCode } from '../faults.ts';
 import { type Address, authorityOf, type UpstreamProtocol, type UpstreamSettings } from '../rules/routes.ts';
 
 export interface UpstreamChange {

@@ -2,7 +2,7 @@
 
 import { z } from 'zod';
 import type { Bundle } from '../../evidence/bundle.ts';
-import type { FaultCode } from '../../proxy/exchange/faults.ts';
+import type { FaultCode } from '../../proxy/faults.ts';
 import type { ListenerLimits, ServedCertificate } from '../../proxy/listener/listener.ts';
 import type { Route } from '../../proxy/rules/routes.ts';
 import type { LogLevel } from '../lib/log.ts';
@@ -85,7 +85,7 @@ const NameSchema = z.string().min(1).max(255);
 /** What an error of a worker says ends up in our log. */
 const TextSchema = z.string().max(2_000);
 
-/** A change of an upstream as a worker tells it; the code is one of proxy/exchange/faults.ts. */
+/** A change of an upstream as a worker tells it; the code is one of proxy/faults.ts. */
 const UpstreamSchema = z.strictObject({
   upstream: TextSchema,
   state: z.enum(['failing', 'well', 'gone']),

@@ -5,7 +5,7 @@ import { once } from 'node:events';
 import type { AddressInfo } from 'node:net';
 import { after, describe, it } from 'node:test';
 import { createServer as createTlsServer, type TLSSocket } from 'node:tls';
-import type { Fault } from '../../../proxy/exchange/faults.ts';
+import type { Fault } from '../../../proxy/faults.ts';
 import type { ServedCertificate } from '../../../proxy/listener/listener.ts';
 import { createDeadlines } from '../../../proxy/socket/deadlines.ts';
 import {

@@ -7,7 +7,7 @@ import { connect as connectHttp2, createServer as createHttp2Server } from 'node
 import { type AddressInfo, createServer, type Server } from 'node:net';
 import { Writable } from 'node:stream';
 import { after, describe, it } from 'node:test';
-import { Fault } from '../../../proxy/exchange/faults.ts';
+import { Fault } from '../../../proxy/faults.ts';
 import { createListener, type UpstreamChange } from '../../../proxy/listener/listener.ts';
 import type { UpstreamProtocol, UpstreamSettings } from '../../../proxy/rules/routes.ts';
 import { foreignBytes } from '../../../proxy/upstream/foreign-bytes.ts';
