@@ -10,7 +10,7 @@ import {
   unknownCommand,
 } from './commands/usage.ts';
 
-/** What the process ends with; part of the interface, see the README. */
+/** What the process ends with; part of the interface, see docs/operation.md. */
 export const exitCodes = {
   ok: 0,
   failed: 1,

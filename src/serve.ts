@@ -117,7 +117,7 @@ function describeConfigError({ mistakes, warnings }: ConfigError): string {
     `configuration: ${mistakes.length} ${mistakes.length === 1 ? 'mistake' : 'mistakes'}, nothing was started:\n`,
     ...mistakes.map((mistake) => `  ${describeMistake(mistake)}\n`),
     ...(odd.length > 0 ? ['look at this too:\n', ...odd] : []),
-    'hint: the README has a table of every setting\n',
+    'hint: docs/settings.md has a table of every setting\n',
   ].join('');
 }
 

@@ -1,7 +1,8 @@
-// The README and the examples: what they say is what the program does.
+// The README, the docs and the examples: what they say is what the program does.
 
 import assert from 'node:assert/strict';
 import { existsSync, globSync, readFileSync, writeFileSync } from 'node:fs';
+import { dirname, join } from 'node:path';
 import { test } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import { parse } from 'yaml';
@@ -11,6 +12,14 @@ import { retiredSettings, settings, unsupportedSettings } from '../src/config/se
 
 const root = fileURLToPath(new URL('..', import.meta.url));
 const read = (path: string) => readFileSync(`${root}/${path}`, 'utf8');
+/** What people read. */
+const pages = [
+  'README.md',
+  'CHANGELOG.md',
+  'CONTRIBUTING.md',
+  'SECURITY.md',
+  ...globSync('docs/*.md', { cwd: root }),
+];
 const code = (text: string) => `\`${text}\``;
 const cell = (text: string) => text.replaceAll('|', '\\|');
 
@@ -35,13 +44,13 @@ function settingsTable(): string {
   return `| Setting, and older names | Meaning | Default | Example |\n| --- | --- | --- | --- |\n${lines.join('\n')}\n`;
 }
 
-test('the table of settings in the README is that of the program (UPDATE_DOCS=1 writes it)', () => {
-  const readme = read('README.md');
+test('the table of settings is that of the program (UPDATE_DOCS=1 writes it)', () => {
+  const page = read('docs/settings.md');
   const [, before, shown, after] =
-    /^(.*<!-- settings:[^\n]*-->\n)(.*)(<!-- \/settings -->.*)$/s.exec(readme) ?? [];
+    /^(.*<!-- settings:[^\n]*-->\n)(.*)(<!-- \/settings -->.*)$/s.exec(page) ?? [];
   assert.ok(before !== undefined && after !== undefined, 'the markers are there');
   if (process.env.UPDATE_DOCS === '1')
-    writeFileSync(`${root}/README.md`, `${before}${settingsTable()}${after}`);
+    writeFileSync(`${root}/docs/settings.md`, `${before}${settingsTable()}${after}`);
   else assert.equal(shown, settingsTable());
 });
 
@@ -59,12 +68,15 @@ test('no setting is in two tables', () => {
   );
 });
 
-test('every setting that the prose of the README names exists', () => {
+test('every setting that the prose names exists', () => {
   const known = new Set([
     ...settings.flatMap(({ name, aliases = [] }) => [name, ...aliases]),
     ...[...retiredSettings, ...unsupportedSettings].map(({ name }) => name),
   ]);
-  const prose = read('README.md').replace(/<!-- settings:.*<!-- \/settings -->/s, '');
+  const prose = pages
+    .map(read)
+    .join('\n')
+    .replace(/<!-- settings:.*<!-- \/settings -->/s, '');
   const named = [...prose.matchAll(/`([A-Z]+_[A-Z_]+)(?:=[a-z0-9]+)?`/g)].map(([, name]) => name!);
   assert.ok(named.length > 10);
   assert.deepEqual(
@@ -73,33 +85,58 @@ test('every setting that the prose of the README names exists', () => {
   );
 });
 
-test('every link in the README leads to a file, and every npm command to a script', () => {
+test('the README is a front door: under 200 lines', () => {
+  assert.ok(read('README.md').split('\n').length < 200);
+});
+
+for (const page of pages) {
+  test(`every link in ${page} leads to a file, and every npm command to a script`, () => {
+    const text = read(page);
+    const links = [...text.matchAll(/\]\((?!https?:)([^)#]+)\)/g)].map(([, path]) => path!);
+    for (const path of links) assert.ok(existsSync(join(root, dirname(page), path)), path);
+    const { scripts } = JSON.parse(read('package.json'));
+    const commands = [...text.matchAll(/npm (?:run ([\w-]+)|(start|test))/g)].map(
+      ([, script, short]) => script ?? short!,
+    );
+    for (const command of commands) assert.ok(Object.hasOwn(scripts, command), `npm run ${command}`);
+  });
+}
+
+test('every page of docs/ is found from the README', () => {
   const readme = read('README.md');
-  const links = [...readme.matchAll(/\]\((?!https?:)([^)#]+)\)/g)].map(([, path]) => path!);
-  assert.ok(links.length > 5);
-  for (const path of links) assert.ok(existsSync(`${root}/${path}`), path);
-  const { scripts } = JSON.parse(read('package.json'));
-  const commands = [...readme.matchAll(/npm (?:run ([\w-]+)|(start|test))/g)].map(
-    ([, script, short]) => script ?? short!,
+  for (const page of pages.filter((path) => path !== 'README.md'))
+    assert.ok(readme.includes(`(${page})`), page);
+});
+
+test('each step of the walks in docs/architecture.md is in the source', () => {
+  const steps = [...read('docs/architecture.md').matchAll(/^\d+\. `([^`]+)` · `([^`]+)`/gm)];
+  assert.ok(steps.length > 40);
+  const missing = steps.filter(
+    ([, file, name]) =>
+      !new RegExp(`\\b(?:function|class|const)?\\s*${name}\\b[^;]*[({:=]`).test(read(file!)),
   );
-  for (const command of commands) assert.ok(Object.hasOwn(scripts, command), `npm run ${command}`);
+  assert.deepEqual(
+    missing.map(([step]) => step),
+    [],
+  );
 });
 
 test('every dependency is argued for, and none that is gone', () => {
   const { dependencies, devDependencies } = JSON.parse(read('package.json'));
-  const section = /## What each dependency is for\n(.*?)\n## /s.exec(read('README.md'))![1]!;
-  const rows = section.split('\n').filter((line) => line.startsWith('| `'));
+  const rows = read('docs/dependencies.md')
+    .split('\n')
+    .filter((line) => line.startsWith('| `'));
   const named = rows.flatMap((row) =>
     [...row.split('|')[1]!.matchAll(/`([^`]+)`/g)].map(([, name]) => name!),
   );
   assert.deepEqual(named.sort(), Object.keys({ ...dependencies, ...devDependencies }).sort());
 });
 
-test('the exit codes in the README are those of the program', () => {
+test('the exit codes in docs/operation.md are those of the program', () => {
   const codes = [
     ...read('src/command-line.ts').matchAll(/^ {2}(?:ok|failed|usage|configuration): (\d+),$/gm),
   ].map(([, n]) => n);
-  const table = /\| Exit code \| Meaning \|\n(.*?)\n\n/s.exec(read('README.md'))![1]!;
+  const table = /\| Exit code \| Meaning \|\n(.*?)(?:\n\n|$)/s.exec(read('docs/operation.md'))![1]!;
   assert.deepEqual(
     [...table.matchAll(/^\| (\d+) \|/gm)].map(([, n]) => n),
     codes,

@@ -15,7 +15,7 @@ export const commands = {
     summary: 'serve with the configuration of the environment (the default)',
     flags: {},
     notes: [
-      'Every setting is an environment variable; the README has the table.',
+      'Every setting is an environment variable; docs/settings.md has the table.',
       'SIGTERM and SIGINT drain and stop, SIGHUP reads the routes file anew, SIGUSR2 renews every certificate now.',
     ],
   },
@@ -53,7 +53,7 @@ export function describeCommands(): string {
   );
   const rest = Object.entries(INFORMATION).map(([name, summary]) => row(2, name, 11, summary));
   return `usage: dstack-ingress [command]\n\n${[...lines, ...rest].join('')}
-\`dstack-ingress help status\` says more of that command. Every setting is an environment variable; the README has the
+\`dstack-ingress help status\` says more of that command. Every setting is an environment variable; docs/settings.md has the
 table.
 `;
 }

@@ -1,4 +1,4 @@
-// The table of all settings: what each is for, its default and what it means for security; the README shows it.
+// The table of all settings: what each is for, its default and what it means for security; docs/settings.md shows it.
 
 export interface Setting {
   readonly name: string;

@@ -153,7 +153,7 @@ function cureOf(code: ErrorCode): string {
     case 'BAD_INDENT':
       return 'wants what belongs together to begin in the same column, and every bracket closed';
     default:
-      return 'wants YAML 1.2 in the shape that the README shows';
+      return 'wants YAML 1.2 in the shape that docs/routes.md shows';
   }
 }
 

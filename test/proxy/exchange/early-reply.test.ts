@@ -7,8 +7,8 @@ import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join as joinPath } from 'node:path';
 import { after, describe, it } from 'node:test';
-import { LingeringStream } from '../../../proxy/http2/lingering.ts';
 import type { Http2Stream, StreamUser } from '../../../proxy/http2/connection.ts';
+import { LingeringStream } from '../../../proxy/http2/lingering.ts';
 import { createDeadlines } from '../../../proxy/socket/deadlines.ts';
 import { Lingering } from '../../../proxy/socket/lingering.ts';
 import {

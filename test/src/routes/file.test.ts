@@ -229,7 +229,7 @@ test('nesting by the ten thousand is refused and does not end the process', () =
   for (const text of ['['.repeat(50_000), `routes: ${'{a: '.repeat(20_000)}`, '- '.repeat(50_000)]) {
     assert.match(
       mistakesOf(text)[0]!,
-      /is not sound YAML: it is nested too deeply: wants YAML 1\.2 in the shape that the README shows$/,
+      /is not sound YAML: it is nested too deeply: wants YAML 1\.2 in the shape that docs\/routes.md shows$/,
     );
   }
 });
