@@ -74,7 +74,7 @@ import { acquireHttp2Link, type Http2Link } from './http2-link.ts';
 import { INTERIM_PAUSE_BYTES, MOST_INTERIM_BYTES, UNTAKEN } from './interim.ts';
 import { KeptBody } from './kept-body.ts';
 import { loggedRequestLine, loggedTarget } from './logged.ts';
-import { mayTryAgain, REPLAY_BYTES, type Tries } from './retry.ts';
+import { isWorthKeeping, mayTryAgain, REPLAY_BYTES, type Tries } from './retry.ts';
 import { asksForUpgrade, beginTunnel } from './upgrade.ts';
 
 export interface Http1Acceptor extends Acceptor {
@@ -550,7 +550,10 @@ function passRequestBody(relay: Relay, prefix: string, bytes: Buffer) {
 
 /** For a second attempt, should there be one; `text` and `bytes[start, end)` are about to be sent. */
 function keepBody(relay: Relay, text: string, bytes: Buffer, start: number, end: number) {
-  if (!relay.bodySent && !relay.replyHeard) relay.replay = new KeptBody();
+  if (!relay.bodySent && !relay.replyHeard) {
+    const { kind, received, remaining } = relay.request;
+    if (isWorthKeeping(kind === 'length' ? received + remaining : -1)) relay.replay = new KeptBody();
+  }
   relay.bodySent = true;
   const { replay } = relay;
   if (replay === undefined) return;

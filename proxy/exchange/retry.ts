@@ -9,6 +9,11 @@ import { isIdempotent } from './methods.ts';
  */
 export const REPLAY_BYTES = 64 * 1024;
 
+/** Whether a body of this announced length is kept at all (-1: unknown): a copy of the beginning of a larger one is of no use. */
+export function isWorthKeeping(contentLength: number): boolean {
+  return contentLength <= REPLAY_BYTES;
+}
+
 /**
  * How often a request is sent again that the upstream never began with. Servers that end a connection after so many
  * requests (nginx: 1,000) refuse in that moment whatever had been sent ahead, and the next connection may be near its

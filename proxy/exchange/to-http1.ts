@@ -25,7 +25,7 @@ import { noteFault, replyFault } from './http2-reply.ts';
 import type { Http2Exchange } from './http2-request.ts';
 import { INTERIM_PAUSE_BYTES, MOST_INTERIM_BYTES, UNTAKEN } from './interim.ts';
 import { KeptBody } from './kept-body.ts';
-import { mayTryAgain, REPLAY_BYTES, type Tries } from './retry.ts';
+import { isWorthKeeping, mayTryAgain, REPLAY_BYTES, type Tries } from './retry.ts';
 import {
   lastChunk,
   requestFraming,
@@ -149,7 +149,8 @@ class Relay implements StreamUser, UpstreamUser, Deadline, Tries {
     if (!this.bodyKept) return;
     // What has no connection yet is bounded by the stream's window.
     const waits = this.link === undefined || this.websocket !== undefined;
-    if (!waits && this.received > REPLAY_BYTES) this.dropKept();
+    const tooMuch = this.received > REPLAY_BYTES || !isWorthKeeping(this.exchange.request.contentLength);
+    if (!waits && tooMuch) this.dropKept();
     else {
       this.kept ??= new KeptBody();
       this.kept.add(bytes, start, end);

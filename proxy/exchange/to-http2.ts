@@ -12,7 +12,7 @@ import { noteFault, replyFault } from './http2-reply.ts';
 import type { Http2Exchange } from './http2-request.ts';
 import { MOST_INTERIM_BYTES, UNTAKEN } from './interim.ts';
 import { KeptBody } from './kept-body.ts';
-import { mayTryAgain, REPLAY_BYTES, type Tries } from './retry.ts';
+import { isWorthKeeping, mayTryAgain, REPLAY_BYTES, type Tries } from './retry.ts';
 import { hasNoBody, lossOf, replyLengthOf, replyTrailers, requestTrailers } from './translation.ts';
 
 /**
@@ -135,7 +135,8 @@ class Relay implements StreamUser, Deadline, Tries {
   private keep(bytes: Buffer, start: number, end: number): void {
     if (!this.bodyKept) return;
     // What has no stream yet is bounded by the window of the client's.
-    if (this.up !== undefined && this.received > REPLAY_BYTES) this.dropKept();
+    const tooMuch = this.received > REPLAY_BYTES || !isWorthKeeping(this.exchange.request.contentLength);
+    if (this.up !== undefined && tooMuch) this.dropKept();
     else {
       this.kept ??= new KeptBody();
       this.kept.add(bytes, start, end);
