@@ -47,6 +47,6 @@ const cures: Readonly<Record<string, string>> = {
   ENOTDIR: 'a part of its path is a file',
   EISDIR: 'it is a folder, wants a file',
   EACCES: 'its mode keeps us out',
-  'not-a-file': 'it is a folder, a pipe or a device, wants a file',
+  'not-a-file': 'it is a pipe or a device, wants a file',
   'too-large': 'wants a smaller file',
 };

@@ -52,6 +52,8 @@ export function readGuardedFileSync(path: string): string {
 }
 
 function judge(path: string, stats: Stats, onlyName: boolean): void {
+  if (stats.isDirectory())
+    throw Object.assign(new Error(`${path} is a folder`), { code: 'EISDIR', syscall: 'read', path });
   if (!stats.isFile()) throw new GuardedFileError('not-a-file', `${path} is not a regular file`);
   if (stats.size > LARGEST_FILE) throw tooLarge(path);
   if (onlyName && stats.nlink > 1)

@@ -11,6 +11,7 @@ import { join } from 'node:path';
 import { after, type TestContext, test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { type IngressProcess, startIngressProcess } from '../support/ingress-process.ts';
+import { isOpenToOthers, NOT_OPEN } from '../support/open-to-others.ts';
 import { freePort } from '../support/ports.ts';
 
 const mounts: string[] = [];
@@ -229,6 +230,7 @@ test('a state folder that another process holds does not keep it from serving, n
 
 test('a state folder of another user stops the start of one who is not root', async (t) => {
   if (process.getuid?.() !== 0) return t.skip('only root can start it as somebody else');
+  if (!isOpenToOthers()) return t.skip(NOT_OPEN);
   const folder = await place(t);
   await mkdir(join(folder, 'state'), { mode: 0o700 });
   await chmod(folder, 0o755);

@@ -115,14 +115,17 @@ describe('a client that renegotiates (RFC 9113 §9.2.1)', async () => {
 it('nobody in proxy/ listens for the error of a connection but through the one helper', () => {
   const folder = new URL('../../../proxy/', import.meta.url);
   const others = readdirSync(folder, { recursive: true, encoding: 'utf8' })
-    .filter((name) => name.endsWith('.ts') && !name.endsWith('socket-errors.ts'))
+    .filter((name) => name.endsWith('.ts') && name !== 'socket/errors.ts')
     .flatMap((name) =>
       [...readFileSync(new URL(name, folder), 'utf8').matchAll(/^.*\bsocket\.on(?:ce)?\('error'.*$/gm)].map(
         ([line]) => `${name}: ${line.trim()}`,
       ),
     );
   // Both settle a promise that ends the socket, whatever it is settled with.
-  const settling = ["health.ts: socket.on('error', reject);", "listener.ts: socket.on('error', refuse);"];
+  const settling = [
+    "upstream/health.ts: socket.on('error', reject);",
+    "listener/listener.ts: socket.on('error', refuse);",
+  ];
   assert.deepEqual(
     others.filter((line) => !settling.includes(line)),
     [],

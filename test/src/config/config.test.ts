@@ -824,8 +824,8 @@ test('every example in the table of settings is one that works', () => {
 });
 
 test('every setting of the table is read, and its default is the one the program uses', () => {
-  const source = ['config', 'routing']
-    .map((file) => readFileSync(new URL(`../../src/${file}.ts`, import.meta.url), 'utf8'))
+  const source = ['config/config', 'routes/plan']
+    .map((file) => readFileSync(new URL(`../../../src/${file}.ts`, import.meta.url), 'utf8'))
     .join();
   for (const { name, aliases = [] } of settings) {
     for (const each of [name, ...aliases])

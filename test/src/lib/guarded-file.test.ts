@@ -11,6 +11,7 @@ import { readLego } from '../../../acme/lego.ts';
 import { createStateLock } from '../../../acme/state-lock.ts';
 import { createStore } from '../../../acme/store.ts';
 import { readConfig } from '../../../src/config/config.ts';
+import type { Mistake } from '../../../src/config/mistake.ts';
 import { readFileIfPresent } from '../../../src/lib/atomic-file.ts';
 import { readGuardedFile } from '../../../src/lib/guarded-file.ts';
 import type { Log } from '../../../src/lib/log.ts';
@@ -41,10 +42,12 @@ test('a pipe, a device, a folder and a giant are refused, with links followed or
   pipeAt(join(folder, 'pipe'));
   await writeFile(join(folder, 'giant'), '');
   await truncate(join(folder, 'giant'), 1024 ** 4);
-  for (const path of [join(folder, 'pipe'), '/dev/zero', folder, join(folder, 'giant')]) {
+  for (const path of [join(folder, 'pipe'), '/dev/zero', join(folder, 'giant')]) {
     for (const links of ['refused', 'followed', { within: folder }] as const)
       await assert.rejects(readGuardedFile(path, { links }), { name: 'GuardedFileError' }, path);
   }
+  for (const links of ['refused', 'followed', { within: folder }] as const)
+    await assert.rejects(readGuardedFile(folder, { links }), { code: 'EISDIR' });
 });
 
 test('a link is followed only where that is allowed, and out of a tree nowhere', async (t) => {
@@ -164,9 +167,9 @@ test('a pipe in the place of a file that a setting names is a mistake, not a wai
   for (const variable of ['ROUTES_FILE', 'ACME_CA_FILE', 'UPSTREAM_CA_FILE'])
     assert.throws(
       () => readConfig({ [variable]: pipe }),
-      (error: { problems?: readonly { variable: string; problem: string }[] }) =>
-        error.problems?.some(
-          (each) => each.variable === variable && /cannot be read: not a file/.test(each.problem),
+      (error: { mistakes?: readonly Mistake[] }) =>
+        error.mistakes?.some(
+          ({ place, subject }) => place.variable === variable && /cannot be read: not a file/.test(subject),
         ) === true,
     );
 });

@@ -201,7 +201,7 @@ test('an http-01 challenge is answered by every worker, by one born later too, a
     });
     await lookOften(200, 'a-token.thumbprint');
     await workers.setHttpChallenge('a-token', undefined);
-    await lookOften(404, '');
+    await lookOften(404, '{"error":"no-route","message":"nothing is served under this host and path"}\n');
   } finally {
     await workers.drain(1_000);
   }
