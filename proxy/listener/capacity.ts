@@ -71,7 +71,7 @@ export function createCapacity<T extends Occupant>(options: CapacityOptions<T>):
   /** Each with the next to go at its end. */
   let idleOfLarge: Candidate<T>[] = [];
   let idle: Candidate<T>[] = [];
-  /** Nothing was said on them yet, and the time for it is not over. */
+  /** Connections without a first word whose time for it is not over. */
   let unspoken: Candidate<T>[] = [];
   let busyOfLarge: Candidate<T>[] = [];
   let lookedAt = Number.NEGATIVE_INFINITY;
@@ -145,7 +145,7 @@ export function createCapacity<T extends Occupant>(options: CapacityOptions<T>):
     return (
       end(idleOfLarge, newcomer, isLarge) ||
       end(idle, newcomer, () => true) ||
-      // A flood may bring more than the limit within that time: who has had the most of it goes.
+      // A flood may bring more connections than the limit within that time: the one that has waited longest goes.
       end(unspoken, newcomer, () => true)
     );
   }

@@ -4,10 +4,10 @@ import type { ChildProcess } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
 import { createServer, type Server } from 'node:net';
 import type { Duplex } from 'node:stream';
-import { createSecureContext } from 'node:tls';
 import type { Bundle } from '../../evidence/bundle.ts';
 import type { ServedCertificate } from '../../proxy/listener/listener.ts';
 import type { Route } from '../../proxy/rules/routes.ts';
+import { loadFault } from '../lib/certificate.ts';
 import { type Clock, monotonicMs, systemClock } from '../lib/clock.ts';
 import { CodedError } from '../lib/coded-error.ts';
 import type { Log } from '../lib/log.ts';
@@ -462,14 +462,11 @@ async function claimAddress(host: string | undefined, port: number): Promise<voi
   });
 }
 
-function proveLoads({ names, chain, key }: ServedCertificate): void {
-  try {
-    createSecureContext({ cert: chain, key });
-  } catch (cause) {
-    throw new WorkersError('certificate-refused', `the certificate for ${names.join(', ')} does not load`, {
-      cause,
-    });
-  }
+function proveLoads(certificate: ServedCertificate): void {
+  const why = loadFault(certificate);
+  if (why === undefined) return;
+  const subject = `the certificate for ${certificate.names.join(', ')}`;
+  throw new WorkersError('certificate-refused', `${subject} does not load`, { cause: new Error(why) });
 }
 
 function isAlive(child: ChildProcess): boolean {

@@ -21,7 +21,7 @@ for (const target of targets) {
     for (const family of Object.keys(target.growing)) {
       it(`costs four times as much for four times as much: ${family}`, async () => {
         let times = Number.POSITIVE_INFINITY;
-        // A machine with other work to do shows what is linear as worse, but nothing worse as linear.
+        // A busy machine can make linear cost look worse. It cannot make quadratic cost look linear.
         for (let attempt = 0; attempt < 3 && times >= MOST_GROWTH; attempt++)
           times = Math.min(times, await growth(target, family));
         assert.ok(times < MOST_GROWTH, `${times.toFixed(1)} times`);
