@@ -4,22 +4,24 @@ import type { TLSSocket } from 'node:tls';
 import type { LocalHandler, LocalReply } from '../../src/lib/local-handler.ts';
 import { Fault, type FaultCode } from '../faults.ts';
 import { parseHost, sameAuthority } from '../http1/authority.ts';
+import { readBody } from '../http1/body.ts';
 import {
   type BodyReader,
   beginBody,
   beginReplyBody,
   beginRequestBody,
   createBodyReader,
+} from '../http1/body-reader.ts';
+import {
   createMessageHead,
   INCOMPLETE,
   type MessageHead,
   nameAt,
-  parseReplyHead,
-  parseRequestHead,
   REFUSED,
-  readBody,
   valueAt,
 } from '../http1/message.ts';
+import { parseReplyHead } from '../http1/reply-head.ts';
+import { parseRequestHead } from '../http1/request-head.ts';
 import { coveredBy, speaksHttp2, type UpstreamSettings } from '../rules/routes.ts';
 import type { Deadline } from '../socket/deadlines.ts';
 import { destroyOnError } from '../socket/errors.ts';
