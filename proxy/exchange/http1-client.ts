@@ -3,20 +3,17 @@
 import type { TLSSocket } from 'node:tls';
 import { Fault, type FaultCode } from '../faults.ts';
 import { parseHost, sameAuthority } from '../http1/authority.ts';
+import { readBody } from '../http1/body.ts';
 import {
   type BodyReader,
   beginBody,
   beginReplyBody,
   beginRequestBody,
   createBodyReader,
-  createMessageHead,
-  INCOMPLETE,
-  type MessageHead,
-  parseReplyHead,
-  parseRequestHead,
-  REFUSED,
-  readBody,
-} from '../http1/message.ts';
+} from '../http1/body-reader.ts';
+import { createMessageHead, INCOMPLETE, type MessageHead, REFUSED } from '../http1/message.ts';
+import { parseReplyHead } from '../http1/reply-head.ts';
+import { parseRequestHead } from '../http1/request-head.ts';
 import { coveredBy, speaksHttp2, type UpstreamSettings } from '../rules/routes.ts';
 import type { Deadline } from '../socket/deadlines.ts';
 import { destroyOnError } from '../socket/errors.ts';

@@ -4,21 +4,20 @@ import { STATUS_CODES } from 'node:http';
 import type { Socket } from 'node:net';
 import { Writable } from 'node:stream';
 import { Fault } from '../faults.ts';
+import { readBody } from '../http1/body.ts';
+import { beginRequestBody, createBodyReader } from '../http1/body-reader.ts';
+import { field } from '../http1/known-fields.ts';
 import {
-  beginRequestBody,
-  createBodyReader,
   createMessageHead,
-  field,
   type HeadLimits,
   INCOMPLETE,
   LINE,
   lowerName,
   type MessageHead,
-  parseRequestHead,
   REFUSED,
-  readBody,
   valueAt,
 } from '../http1/message.ts';
+import { parseRequestHead } from '../http1/request-head.ts';
 import type { Http2Stream, StreamUser } from '../http2/connection.ts';
 import { isPseudo, kindOf, lineOf } from '../http2/fields.ts';
 import { errorCode } from '../http2/frames.ts';

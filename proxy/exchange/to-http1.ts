@@ -1,16 +1,10 @@
 // One HTTP/2 stream as one HTTP/1.1 exchange with an upstream, a WebSocket's tunnel included.
 
 import { Fault } from '../faults.ts';
-import {
-  type BodyReader,
-  beginReplyBody,
-  createBodyReader,
-  createMessageHead,
-  INCOMPLETE,
-  parseReplyHead,
-  REFUSED,
-  readBody,
-} from '../http1/message.ts';
+import { readBody } from '../http1/body.ts';
+import { type BodyReader, beginReplyBody, createBodyReader } from '../http1/body-reader.ts';
+import { createMessageHead, INCOMPLETE, REFUSED } from '../http1/message.ts';
+import { parseReplyHead } from '../http1/reply-head.ts';
 import type { Http2Stream, StreamUser } from '../http2/connection.ts';
 import { errorCode } from '../http2/frames.ts';
 import type { HeaderField } from '../http2/hpack.ts';

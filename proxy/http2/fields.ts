@@ -1,7 +1,8 @@
 // What a header field of HTTP/2 is to a proxy, and whether it is well-formed (RFC 9113 §8.2).
 
 import { dropsFromRequest } from '../http1/drops.ts';
-import { type HeadLimits, MOST_REPLY_LINES } from '../http1/message.ts';
+import type { HeadLimits } from '../http1/message.ts';
+import { MOST_REPLY_LINES } from '../http1/reply-head.ts';
 import type { BlockLimits, HeaderField } from './hpack.ts';
 
 /** RFC 9113 §6.5.2 counts 32 for each field; the four or five pseudo-header fields are no lines of HTTP/1.1. */
