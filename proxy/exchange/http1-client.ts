@@ -1,7 +1,6 @@
 // One HTTP/1.1 exchange after another between a client's socket and upstream sockets (RFC 9112), as one state machine.
 
 import type { TLSSocket } from 'node:tls';
-import type { LocalHandler, LocalReply } from '../../src/lib/local-handler.ts';
 import { Fault, type FaultCode } from '../faults.ts';
 import { parseHost, sameAuthority } from '../http1/authority.ts';
 import {
@@ -13,12 +12,10 @@ import {
   createMessageHead,
   INCOMPLETE,
   type MessageHead,
-  nameAt,
   parseReplyHead,
   parseRequestHead,
   REFUSED,
   readBody,
-  valueAt,
 } from '../http1/message.ts';
 import { coveredBy, type RouteMatch, speaksHttp2, type UpstreamSettings } from '../rules/routes.ts';
 import type { Deadline } from '../socket/deadlines.ts';
@@ -59,21 +56,20 @@ import {
   LAST_REQUEST_MS,
   type ProxyContext,
 } from './context.ts';
-import { type Asked, decide, isRefusal, pathOf, queryOf } from './decide.ts';
-import { acceptIn, faultReply } from './fault-reply.ts';
+import { type Asked, decide, isRefusal } from './decide.ts';
 import {
   forwardedBefore,
   forwardedLines,
-  headerLines,
   interimHeadText,
   replyHeadText,
   requestHeadText,
   trailerText,
 } from './headers.ts';
+import { answerLocally, type Http1Question, localRequest, writeFault } from './http1-reply.ts';
 import { acquireHttp2Link, type Http2Link } from './http2-link.ts';
 import { INTERIM_PAUSE_BYTES, MOST_INTERIM_BYTES, UNTAKEN } from './interim.ts';
 import { KeptBody } from './kept-body.ts';
-import { loggedRequestLine, loggedTarget } from './logged.ts';
+import { loggedRequestLine } from './logged.ts';
 import { isWorthKeeping, mayTryAgain, REPLAY_BYTES, type Tries } from './retry.ts';
 import { asksForUpgrade, beginTunnel } from './upgrade.ts';
 
@@ -103,7 +99,7 @@ const AS_IT_CAME = 0;
 const CHUNKED = 1;
 const UNCHUNKED = 2;
 
-interface Relay extends Omit<UpstreamUser, 'upstreamReady'>, RosterMember, Tries, Holder {
+interface Relay extends Omit<UpstreamUser, 'upstreamReady'>, RosterMember, Tries, Holder, Http1Question {
   readonly shared: Shared;
   readonly connection: Connection;
   readonly client: TLSSocket;
@@ -226,6 +222,7 @@ function acceptConnection(shared: Shared, connection: Connection, first: Buffer 
 function createRelay(shared: Shared, connection: Connection): Relay {
   const relay: Relay = {
     shared,
+    context: shared.context,
     connection,
     client: connection.socket,
     deadline: { at: 0, expired: () => expire(relay), place: -1 },
@@ -271,6 +268,12 @@ function createRelay(shared: Shared, connection: Connection): Relay {
     trustedClient: false,
     idleSince,
     leave,
+    isUnanswered,
+    awaitOwnReply,
+    stopClock,
+    beginOwnReply,
+    endOwnReply,
+    answerFailed,
     upstreamReady,
     upstreamFailed,
     upstreamData,
@@ -464,37 +467,6 @@ const ABSOLUTE_FORM = /^(https?):\/\/([^/?]+)(\/[^?]*)?(\?.*)?$/i;
 /** HTTP/1.0 without Host: a target in absolute form names the host, and otherwise the handshake did. */
 function hostWithoutField({ target }: MessageHead, { connection }: Relay): string {
   return ABSOLUTE_FORM.exec(target)?.[2] ?? connection.serverName;
-}
-
-function localRequest(head: MessageHead, target: string, host: string) {
-  const headers: Record<string, string> = Object.create(null);
-  for (let line = 0; line < head.count; line++) {
-    const name = nameAt(head, line).toLowerCase();
-    const value = valueAt(head, line);
-    headers[name] = headers[name] === undefined ? value : `${headers[name]}, ${value}`;
-  }
-  return { method: head.method, path: pathOf(target), query: queryOf(target), host, headers };
-}
-
-function answerLocally(relay: Relay, handler: LocalHandler, request: Parameters<LocalHandler['handle']>[0]) {
-  relay.deadline.at = Number.POSITIVE_INFINITY;
-  const failed = (error: unknown) => {
-    relay.shared.context.log.error({ err: error, path: loggedTarget(request.path) }, 'local handler failed');
-    replyFault(relay, new Fault('failed'));
-  };
-  try {
-    const reply = handler.handle(request);
-    if (!(reply instanceof Promise)) return replyLocally(relay, reply);
-    pauseClient(relay);
-    reply.then((answer) => replyLocally(relay, answer), failed);
-  } catch (error) {
-    failed(error);
-  }
-}
-
-function replyLocally(relay: Relay, reply: LocalReply) {
-  if (relay.state !== EXCHANGE) return;
-  writeOwnReply(relay, reply.status, '', headerLines(Object.entries(reply.headers)), reply.body);
 }
 
 function forward(relay: Relay, head: MessageHead, target: string, settings: UpstreamSettings) {
@@ -1063,8 +1035,7 @@ function replyFault(relay: Relay, fault: Fault) {
     relay.shared.context.log.debug({ err: fault, client: relay.connection.clientAddress }, 'request refused');
   if (relay.replyBegun) return abandonClient(relay, fault.code);
   if (relay.access !== undefined) relay.access.fault = fault.code;
-  const { status, reason, fields, body } = faultReply(fault.code, acceptIn(relay.requestText));
-  writeOwnReply(relay, status, reason, headerLines(fields), Buffer.from(body, 'latin1'));
+  writeFault(relay, fault.code, relay.requestText);
 }
 
 /** A reply has begun that will never be whole. */
@@ -1077,28 +1048,35 @@ function logUpstream(relay: Relay, fault: Fault) {
   noteUpstreamFault(relay.shared.context, relay.settings, fault, { host: relay.host, method: relay.method });
 }
 
-function writeOwnReply(relay: Relay, status: number, reason: string, fields: string, body: Uint8Array) {
-  if (!relay.request.done || relay.shared.draining) relay.keepAlive = false;
-  const connection = relay.keepAlive
-    ? relay.http10
-      ? 'Connection: keep-alive\r\n'
-      : ''
-    : 'Connection: close\r\n';
-  // RFC 9110 §6.6.1: an origin server with a clock sends Date.
-  const text = `HTTP/1.1 ${status} ${reason}\r\nDate: ${new Date().toUTCString()}\r\n${fields}${lengthLine(status, body)}${connection}\r\n`;
-  const bytes = Buffer.from(body.buffer, body.byteOffset, body.byteLength);
-  const bare = relay.method === 'HEAD' || status === 204 || status === 304;
-  relay.replyBegun = true;
-  relay.requestText = '';
-  if (relay.access !== undefined) {
-    relay.access.status = status;
-    relay.access.sent = bare ? 0 : bytes.length;
-  }
-  writeJoined(relay.client, text, bytes, 0, bare ? 0 : bytes.length);
-  afterReply(relay);
+// --- As http1-reply.ts sees it ---
+
+function isUnanswered(this: Relay): boolean {
+  return this.state === EXCHANGE;
 }
 
-/** RFC 9110 §8.6: not in 204; in 304 it would have to be that of the 200. */
-function lengthLine(status: number, body: Uint8Array): string {
-  return status === 204 || status === 304 ? '' : `Content-Length: ${body.byteLength}\r\n`;
+function awaitOwnReply(this: Relay): void {
+  pauseClient(this);
+}
+
+function stopClock(this: Relay): void {
+  this.deadline.at = Number.POSITIVE_INFINITY;
+}
+
+function beginOwnReply(this: Relay, status: number, sent: number): boolean {
+  if (!this.request.done || this.shared.draining) this.keepAlive = false;
+  this.replyBegun = true;
+  this.requestText = '';
+  if (this.access !== undefined) {
+    this.access.status = status;
+    this.access.sent = sent;
+  }
+  return this.keepAlive;
+}
+
+function endOwnReply(this: Relay): void {
+  afterReply(this);
+}
+
+function answerFailed(this: Relay): void {
+  replyFault(this, new Fault('failed'));
 }
