@@ -14,7 +14,7 @@ import {
 import { createMessageHead, INCOMPLETE, type MessageHead, REFUSED } from '../http1/message.ts';
 import { parseReplyHead } from '../http1/reply-head.ts';
 import { parseRequestHead } from '../http1/request-head.ts';
-import { coveredBy, speaksHttp2, type UpstreamSettings } from '../rules/routes.ts';
+import { coveredBy, type RouteMatch, speaksHttp2, type UpstreamSettings } from '../rules/routes.ts';
 import type { Deadline } from '../socket/deadlines.ts';
 import { destroyOnError } from '../socket/errors.ts';
 import { LINGER_MS, Lingering } from '../socket/lingering.ts';
@@ -53,7 +53,7 @@ import {
   LAST_REQUEST_MS,
   type ProxyContext,
 } from './context.ts';
-import { type Asked, decide, isAnswer, isRefusal } from './decide.ts';
+import { type Asked, decide, isRefusal } from './decide.ts';
 import {
   forwardedBefore,
   forwardedLines,
@@ -116,6 +116,8 @@ interface Relay extends Omit<UpstreamUser, 'upstreamReady'>, RosterMember, Tries
   requestText: string;
   readonly request: BodyReader;
   requestNominated: readonly string[];
+  /** Undefined until it is decided what becomes of the request. */
+  match: RouteMatch | undefined;
   settings: UpstreamSettings | undefined;
   /** When the whole exchange must be over, in the deadlines' time. */
   endsAt: number;
@@ -233,6 +235,7 @@ function createRelay(shared: Shared, connection: Connection): Relay {
     requestText: '',
     request: createBodyReader(),
     requestNominated: [],
+    match: undefined,
     settings: undefined,
     endsAt: Number.POSITIVE_INFINITY,
     attempt: undefined,
@@ -358,6 +361,7 @@ function readRequest(relay: Relay, bytes: Buffer) {
   relay.pieces = undefined;
   relay.requestText = '';
   relay.attempt = undefined;
+  relay.match = undefined;
   relay.settings = undefined;
   relay.bodySent = false;
   relay.replay = undefined;
@@ -407,8 +411,12 @@ function beginExchange(relay: Relay, head: MessageHead) {
   asked.contentLength = head.contentLength;
   const decision = decide(asked, relay.hostCovered, context);
   if (isRefusal(decision)) return refuseHead(relay, head, decision);
-  if (isAnswer(decision)) return answerLocally(relay, decision, localRequest(head, asked.path!, host!));
-  forward(relay, head, asked.path!, decision);
+  relay.match = decision;
+  if (decision.answeredBy !== undefined) {
+    const handler = context.localHandlers[decision.answeredBy]!;
+    return answerLocally(relay, handler, localRequest(head, asked.path!, host!));
+  }
+  forward(relay, head, asked.path!, decision.upstream);
 }
 
 function refuseHead(relay: Relay, head: MessageHead, code: FaultCode) {
@@ -487,15 +495,14 @@ function acquire(relay: Relay, settings: UpstreamSettings, how?: AcquireOptions)
 function passRequestBody(relay: Relay, prefix: string, bytes: Buffer) {
   const { request, link } = relay;
   const { limits } = relay.shared.context;
-  const { maxBodyBytes } = limits;
+  const { maxBodyBytes } = relay.match!;
   let pos = 0;
   let from = 0;
   let text = prefix;
   while (pos < bytes.length && !request.done) {
     const next = readBody(request, bytes, pos, bytes.length, limits);
     if (next === REFUSED) return failRequest(relay, request.refusal.code, request.refusal.reason);
-    if (maxBodyBytes > 0 && request.received > maxBodyBytes)
-      return failRequest(relay, 'body-too-large', 'by count');
+    if (request.received > maxBodyBytes) return failRequest(relay, 'body-too-large', 'by count');
     if (request.cutEnd > request.cutStart) {
       text += bytes.toString('latin1', from, request.cutStart);
       from = request.cutEnd;

@@ -3,7 +3,8 @@
 import { z } from 'zod';
 import type { Bundle } from '../../evidence/bundle.ts';
 import type { FaultCode } from '../../proxy/faults.ts';
-import type { ListenerLimits, ServedCertificate } from '../../proxy/listener/listener.ts';
+import type { ListenerLimits } from '../../proxy/limits.ts';
+import type { ServedCertificate } from '../../proxy/listener/listener.ts';
 import type { Route } from '../../proxy/rules/routes.ts';
 import type { LogLevel } from '../lib/log.ts';
 
@@ -35,7 +36,7 @@ export interface WorkerSettings {
   readonly proxyProtocol: boolean;
   readonly trustedProxies: readonly string[];
   readonly trustedForwarders: readonly string[];
-  readonly limits: Partial<ListenerLimits>;
+  readonly limits: ListenerLimits;
   /** PEM of CAs trusted for upstreams beside the system's. */
   readonly upstreamCa: string | undefined;
   /** Whether /evidences/ is answered. */

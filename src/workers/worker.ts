@@ -1,11 +1,10 @@
 // A worker process: listens, and serves what the supervisor sends it; it reads no file and no environment.
 
 import { Socket } from 'node:net';
-import { createEvidenceEndpoint } from '../../evidence/endpoint.ts';
+import { createEvidenceEndpoint, type EvidenceEndpoint } from '../../evidence/endpoint.ts';
 import {
   createAccessLog,
   createListener,
-  defaultLimits,
   type Listener,
   type UpstreamChange,
 } from '../../proxy/listener/listener.ts';
@@ -33,11 +32,9 @@ Buffer.allocUnsafeSlow(MAPPED_BLOCK).buffer.transfer(0);
 
 collectWhenIdle();
 
-type Evidence = ReturnType<typeof createEvidenceEndpoint>;
-
 let listener: Listener | undefined;
 let plainHttp: PlainHttp | undefined;
-const evidence: Evidence = createEvidenceEndpoint();
+const evidence: EvidenceEndpoint = createEvidenceEndpoint();
 
 const supervisor = new Socket({ fd: CHANNEL_FD, readable: true, writable: true });
 
@@ -131,7 +128,8 @@ async function start(settings: WorkerSettings, serving: Serving, bound: boolean)
     ...(bound && { fd: FIRST_SOCKET_FD }),
     alpn: settings.alpn,
     limits: settings.limits,
-    localHandlers: settings.evidence ? [evidence] : [],
+    localPaths: settings.evidence ? [{ path: evidence.path, answeredBy: 'evidence' }] : [],
+    localHandlers: { evidence },
     proxyProtocol: settings.proxyProtocol,
     trustedProxies: settings.trustedProxies,
     trustedForwarders: settings.trustedForwarders,
@@ -163,7 +161,7 @@ async function startPlainHttp(
     ...(host !== undefined && { host }),
     reusePort: true,
     ...(bound && { fd: FIRST_SOCKET_FD + 1 }),
-    maxConnections: limits.maxConnections ?? defaultLimits.maxConnections,
+    maxConnections: limits.maxConnections,
     log,
   });
   server.setRoutes(serving.routes);

@@ -3,6 +3,7 @@
 import { type ChildProcess, fork } from 'node:child_process';
 import { once } from 'node:events';
 import { readFileSync } from 'node:fs';
+import { defaultLimits } from '../../proxy/limits.ts';
 import type { Route, UpstreamProtocol } from '../../proxy/rules/routes.ts';
 import { parseDomain } from '../../src/lib/domain.ts';
 import { readMessages, writeOrder } from '../../src/workers/channel.ts';
@@ -35,7 +36,7 @@ const SETTINGS: WorkerSettings = {
   proxyProtocol: false,
   trustedProxies: [],
   trustedForwarders: [],
-  limits: {},
+  limits: defaultLimits,
   upstreamCa: undefined,
   evidence: false,
   sharedChallenges: false,

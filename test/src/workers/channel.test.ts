@@ -7,6 +7,7 @@ import { PassThrough } from 'node:stream';
 import { test } from 'node:test';
 import { serialize } from 'node:v8';
 import fc from 'fast-check';
+import { defaultLimits } from '../../../proxy/limits.ts';
 import type { Log } from '../../../src/lib/log.ts';
 import {
   LONGEST_FROM_WORKER,
@@ -27,7 +28,7 @@ const settings: WorkerSettings = {
   proxyProtocol: false,
   trustedProxies: [],
   trustedForwarders: [],
-  limits: {},
+  limits: defaultLimits,
   upstreamCa: undefined,
   evidence: false,
   sharedChallenges: true,

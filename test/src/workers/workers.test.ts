@@ -10,6 +10,7 @@ import { join } from 'node:path';
 import { after, before, test } from 'node:test';
 import { connect, type PeerCertificate } from 'node:tls';
 import { request } from 'undici';
+import { defaultLimits } from '../../../proxy/limits.ts';
 import type { ServedCertificate } from '../../../proxy/listener/listener.ts';
 import type { Route } from '../../../proxy/rules/routes.ts';
 import { createDemoPki, type DemoPki, generateLeafKeys } from '../../../src/demo/demo-pki.ts';
@@ -66,7 +67,7 @@ const settings: WorkerSettings = {
   proxyProtocol: false,
   trustedProxies: [],
   trustedForwarders: [],
-  limits: {},
+  limits: defaultLimits,
   upstreamCa: undefined,
   evidence: true,
   sharedChallenges: false,
