@@ -3,8 +3,8 @@
 import type { LocalHandler } from '../../src/lib/local-handler.ts';
 import { Fault, type FaultCode } from '../faults.ts';
 import {
-  type ConnectionUser,
   type Http2Connection,
+  type Http2ConnectionUser,
   type Http2Stream,
   openHttp2Connection,
 } from '../http2/connection.ts';
@@ -109,7 +109,7 @@ function createClient(shared: Shared, connection: Connection, closed: () => void
     idle.at = deadlines.now() + limits.keepAliveTimeoutMs;
     deadlines.watch(idle);
   };
-  const user: ConnectionUser = {
+  const user: Http2ConnectionUser = {
     greeted() {
       deadlines.forget(preface);
       if (http2.openStreams === 0) watchIdle();
