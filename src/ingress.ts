@@ -178,6 +178,7 @@ export async function startIngress(config: Config, options: IngressOptions): Pro
       watch?.close();
       stopping.abort();
       await workers.drain(options.drainMs ?? DRAIN_MS);
+      log.info({ ...workers.state().totals }, 'workers have ended');
       await issuance.close();
     },
   };

@@ -22,6 +22,16 @@ import { createUpstreams } from '../upstream/http1-pool.ts';
 import { createHttp2Upstreams } from '../upstream/http2-pool.ts';
 import type { UpstreamChange } from '../upstream/troubles.ts';
 import { createCapacity, type Occupant } from './capacity.ts';
+import {
+  ACCEPTED,
+  createConnectionCounts,
+  FAILED_HANDSHAKES,
+  HANDSHAKES,
+  OPEN,
+  RECEIVED,
+  REFUSED,
+  SENT,
+} from './counts.ts';
 import { createFailedHandshakes } from './failed-handshakes.ts';
 import { createProxyHeaderReader } from './proxy-protocol.ts';
 import {
@@ -74,6 +84,8 @@ export interface ListenerOptions {
    */
   readonly onUpstreamChange?: ((change: UpstreamChange) => void) | undefined;
   readonly log: Log;
+  /** Counted in it, see counts.ts; default: an array of its own that nobody reads. */
+  readonly counts?: Float64Array;
   /** Flushed when a drain has ended; whoever ends the process otherwise flushes it himself. Default: none. */
   readonly accessLog?: AccessLog | undefined;
 }
@@ -140,8 +152,8 @@ class Accepted implements Occupant {
   }
 }
 
-const ACCEPTED = Symbol('accepted');
-type AcceptedSocket = Socket & { [ACCEPTED]?: Accepted };
+const acceptedOf = Symbol('accepted');
+type AcceptedSocket = Socket & { [acceptedOf]?: Accepted };
 
 /** What is known of a connection before its handshake. */
 interface Origin {
@@ -154,6 +166,7 @@ interface Origin {
 export function createListener(options: ListenerOptions): Listener {
   const { log, alpn = ['h2', 'http/1.1'] } = options;
   const limits = limitsWith(options.limits);
+  const counts = options.counts ?? createConnectionCounts();
   const deadlines = createDeadlines();
   const isProxy = createTrust(options.trustedProxies ?? []);
   const isForwarder = createTrust(options.trustedForwarders ?? []);
@@ -242,7 +255,10 @@ export function createListener(options: ListenerOptions): Listener {
       ...(options.ticketKeys === undefined ? {} : { ticketKeys: options.ticketKeys }),
     });
     created.on('secureConnection', secured);
-    created.on('tlsClientError', handshakes.failed);
+    created.on('tlsClientError', (error, socket) => {
+      counts[FAILED_HANDSHAKES]!++;
+      handshakes.failed(error, socket);
+    });
     return created;
   }
 
@@ -281,13 +297,19 @@ export function createListener(options: ListenerOptions): Listener {
 
   function accepted(socket: Socket) {
     const connection = new Accepted(socket, deadlines.now());
-    (socket as AcceptedSocket)[ACCEPTED] = connection;
+    (socket as AcceptedSocket)[acceptedOf] = connection;
     open.add(connection);
+    counts[ACCEPTED]!++;
+    counts[OPEN]!++;
     socket.once('close', () => {
       open.remove(connection);
       capacity.left(connection);
+      counts[OPEN]!--;
+      counts[RECEIVED]! += socket.bytesRead;
+      counts[SENT]! += socket.bytesWritten;
     });
     if (!capacity.admits(connection) || !leavesDescriptors(socket)) {
+      counts[REFUSED]!++;
       socket.destroy();
       return;
     }
@@ -357,6 +379,7 @@ export function createListener(options: ListenerOptions): Listener {
   }
 
   function secured(socket: TLSSocket) {
+    counts[HANDSHAKES]!++;
     forbidRenegotiation(socket);
     // RFC 6066 §3: a name without a final dot; many send the one that was typed.
     const serverName = serverNameOf((socket.servername || '').toString());
@@ -374,7 +397,7 @@ export function createListener(options: ListenerOptions): Listener {
       return;
     }
     // Node names the socket under a TLS socket only so; the test with a PROXY header would notice a change.
-    const accepted = (socket as TLSSocket & { _parent: AcceptedSocket })._parent[ACCEPTED];
+    const accepted = (socket as TLSSocket & { _parent: AcceptedSocket })._parent[acceptedOf];
     if (accepted === undefined) {
       socket.destroy();
       return;

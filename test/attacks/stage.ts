@@ -9,6 +9,7 @@ import { parseDomain } from '../../src/lib/domain.ts';
 import { readMessages, writeOrder } from '../../src/workers/channel.ts';
 import { FromWorkerSchema, type ToWorker, type WorkerSettings } from '../../src/workers/messages.ts';
 import { channelOf, forkWorker } from '../../src/workers/process.ts';
+import { nothingServed } from '../../src/workers/serving.ts';
 import { makeCertificate } from '../support/certificates.ts';
 import { type NginxServer, startNginx } from '../support/nginx.ts';
 import { freePort } from '../support/ports.ts';
@@ -69,6 +70,7 @@ export async function openStage(changes: Partial<WorkerSettings> = {}): Promise<
       evidence: undefined,
       ticketKeys: Buffer.alloc(48, 7),
     },
+    generations: nothingServed,
   });
   return {
     port,
@@ -88,7 +90,7 @@ async function started(worker: ChildProcess, order: ToWorker): Promise<{ port: n
   const { promise, resolve, reject } = Promise.withResolvers<{ port: number }>();
   const hear = (json: unknown) => {
     const message = FromWorkerSchema.parse(json);
-    // What else it says is about upstreams.
+    // What else it says is telemetry.
     if (!('id' in message)) return;
     if (message.done && message.address !== undefined) resolve(message.address);
     else reject(new Error('the worker does not start', { cause: message }));
