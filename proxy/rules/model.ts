@@ -13,14 +13,12 @@ export interface VariableName {
   readonly name: string;
 }
 
-/** Only readPattern() makes one: it has refused what cannot be translated or what could explode. */
+/** Only readPattern() makes one: it has refused what cannot be translated. */
 export interface Pattern {
-  /** In JavaScript's syntax. */
+  /** PCRE, as the file has it. */
   readonly source: string;
   readonly flags: '' | 'i';
-  /** As the file has it. */
-  readonly written: string;
-  /** Names of its named groups. */
+  /** Names of its named groups: variables, where it is matched. */
   readonly names: readonly string[];
 }
 
@@ -92,6 +90,8 @@ export interface Location {
   readonly when?: RequestMatch;
   /** 404 to what clients ask; only internal redirects and sub-requests reach it. */
   readonly internal?: boolean;
+  /** A prefix that ends with `/`: the same path without it is answered with 301. nginx: where it is a proxy. */
+  readonly addsSlash?: boolean;
   readonly policy?: Policy;
   readonly rewrite?: readonly Instruction[];
   /** Not inherited, as proxy_pass is not. Without it, files if a root is known, else 404. */
@@ -316,6 +316,8 @@ export type Proxy =
       readonly protocol: UpstreamProtocol;
       /** `$proxy_host`: as written in the URL, with the port only if it is written and not the default one. */
       readonly host: string;
+      /** The URL as written, if it differs from protocol, host and path: what the default of `redirects` looks for. */
+      readonly url?: string;
       /** The URL's part from `/` on; undefined: the client's own target goes. */
       readonly path?: string;
       /** What a routes file's `strip_prefix` takes away from the raw target: nothing is decoded or merged. */
@@ -416,7 +418,7 @@ export interface ForwardPolicy {
   readonly totalTimeoutMs?: number;
   readonly retry?: Retry;
   readonly upstreamTls?: UpstreamTls;
-  /** Beyond those that are never passed (X-Accel-*, and of nginx Date, Server, X-Pad). */
+  /** Beyond X-Accel-*, which never pass. nginx's reader adds its Date, Server and X-Pad to each list, and to the outermost. */
   readonly hideHeaders?: readonly string[];
   /** Passed in spite of that. */
   readonly passHeaders?: readonly string[];
