@@ -1,7 +1,7 @@
 // What carries acme-client's signed requests to the CA: deadlines, nonces, problems (RFC 8555 §6).
 
 import { createHash } from 'node:crypto';
-import { getCACertificates } from 'node:tls';
+import { createSecureContext, getCACertificates } from 'node:tls';
 import { Client } from 'acme-client';
 import { Agent, request } from 'undici';
 import { z } from 'zod';
@@ -178,10 +178,9 @@ const NOTABLE_SKEW_MS = 5 * 60_000;
 export function createTransport(options: TransportOptions): Transport {
   const { directoryUrl, timeoutMs = 30_000, clock = systemClock, log = silentLog } = options;
   const userAgent = options.userAgent ?? 'dstack-ingress';
-  const ca = options.caPem === undefined ? undefined : [...getCACertificates('default'), options.caPem];
   const agent = new Agent({
     allowH2: false,
-    connect: { timeout: timeoutMs, ...(ca === undefined ? {} : { ca }) },
+    connect: { timeout: timeoutMs, ...trusting(options.caPem) },
   });
   const nonces = createNoncePool();
   let known: { directory: Directory; at: number } | undefined;
@@ -346,6 +345,12 @@ export function createTransport(options: TransportOptions): Transport {
   }
 
   return { directoryUrl, directory, get, session, clockSkewMs: () => skewMs, close };
+}
+
+/** Made once: to read more than a hundred roots anew for each connection takes longer than its handshake. */
+function trusting(caPem: string | undefined) {
+  if (caPem === undefined) return {};
+  return { secureContext: createSecureContext({ ca: [...getCACertificates('default'), caPem] }) };
 }
 
 /** Parses what the CA sent. Throws AcmeTransportError naming the subject and the first field that is wrong. */

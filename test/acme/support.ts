@@ -27,14 +27,17 @@ export function providerOver(dns: PebbleDns): Pick<DnsProvider, 'add' | 'remove'
 
 export interface Lines {
   readonly log: Log;
+  /** What it writes to. */
+  readonly stream: NodeJS.WritableStream;
   /** Each line that was logged, parsed. */
   readonly lines: readonly Record<string, unknown>[];
 }
 
 export function recordedLog(): Lines {
   const lines: Record<string, unknown>[] = [];
-  const stream = { write: (line: string) => lines.push(JSON.parse(line)) > 0 };
-  return { lines, log: createLog({ level: 'trace', stream: stream as unknown as NodeJS.WritableStream }) };
+  const write = (line: string) => lines.push(JSON.parse(line)) > 0;
+  const stream = { write } as unknown as NodeJS.WritableStream;
+  return { lines, stream, log: createLog({ level: 'trace', stream }) };
 }
 
 export async function storeFor(pebble: Pebble, stateDir: string, log?: Log): Promise<Store> {
