@@ -4,6 +4,7 @@ import type { Change, ResourceRecordSet, Route53Client } from '@aws-sdk/client-r
 import { z } from 'zod';
 import { type Clock, systemClock } from '../../src/lib/clock.ts';
 import type { HttpReply } from '../../src/lib/fetch.ts';
+import { createTurns } from '../../src/lib/turns.ts';
 import { DnsError, type DnsErrorCode } from '../error.ts';
 import type { DnsProvider, DnsRecord, ProviderKind, ProviderOptions, RecordType } from '../provider.ts';
 import { fromZoneFile, normalizeName, sameRecord, zoneFileValue } from '../wire/presentation.ts';
@@ -11,7 +12,6 @@ import { possibleZones } from '../zone.ts';
 import { type Api, createApi, readBaseUrl } from './api.ts';
 import { type AwsKeys, assumeRole } from './aws-role.ts';
 import { patiently } from './patience.ts';
-import { createTurns } from './turn.ts';
 import { elementsNamed, parseXml } from './xml.ts';
 import { createZoneCache } from './zone-cache.ts';
 
