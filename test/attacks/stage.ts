@@ -11,7 +11,7 @@ import { channelOf, forkWorker } from '../../src/workers/process.ts';
 import { makeCertificate } from '../support/certificates.ts';
 import { type NginxServer, startNginx } from '../support/nginx.ts';
 import { freePort } from '../support/ports.ts';
-import { hosts } from './attack.ts';
+import { hosts } from './hosts.ts';
 
 export interface Stage {
   readonly port: number;
