@@ -15,7 +15,7 @@ import type { Domain } from '../src/lib/domain.ts';
 import type { Challenge, Solver } from './issuer.ts';
 import type { Store } from './store.ts';
 
-export interface ChallengeCertificate {
+export interface TlsAlpn01Certificate {
   /** PEM */
   readonly cert: string;
   /** PEM, PKCS#8 */
@@ -24,7 +24,7 @@ export interface ChallengeCertificate {
 
 export interface TlsAlpn01Options {
   /** Serves this to handshakes that ask for `domain` with ALPN acme-tls/1; undefined: no more. */
-  serve(domain: Domain, certificate: ChallengeCertificate | undefined): void | Promise<void>;
+  serve(domain: Domain, certificate: TlsAlpn01Certificate | undefined): void | Promise<void>;
   /** Where other instances find what to answer: the CA may reach any of them. */
   store?: Pick<Store, 'shareChallenge' | 'unshareChallenge'>;
   clock?: Clock;
@@ -55,7 +55,7 @@ export async function challengeCertificate(
   domain: Domain,
   keyAuthorization: string,
   now: Date,
-): Promise<ChallengeCertificate> {
+): Promise<TlsAlpn01Certificate> {
   const algorithm = { name: 'ECDSA', namedCurve: 'P-256', hash: 'SHA-256' };
   const keys = await webcrypto.subtle.generateKey(algorithm, true, ['sign', 'verify']);
   const digest = createHash('sha256').update(keyAuthorization).digest();

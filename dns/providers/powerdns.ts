@@ -2,12 +2,12 @@
 
 import { z } from 'zod';
 import type { HttpReply } from '../../src/lib/fetch.ts';
+import { createTurns } from '../../src/lib/turns.ts';
 import type { DnsProvider, DnsRecord, ProviderKind, ProviderOptions, RecordType } from '../provider.ts';
 import { fromZoneFile, normalizeName, sameRecord, zoneFileValue } from '../wire/presentation.ts';
 import { possibleZones } from '../zone.ts';
 import { type Api, createApi, readBaseUrl } from './api.ts';
 import { patiently } from './patience.ts';
-import { createTurns } from './turn.ts';
 import { createZoneCache } from './zone-cache.ts';
 
 export const powerdnsKind: ProviderKind = {

@@ -3,7 +3,8 @@
 import { entryFor } from '../../acme/ledger.ts';
 import { planFor } from '../../acme/plan.ts';
 import { pick } from '../../acme/selection.ts';
-import { createStore, type Store, type StoredVerdict } from '../../acme/store.ts';
+import { createStore, type Store } from '../../acme/store.ts';
+import type { StoredVerdict } from '../../acme/stored.ts';
 import { lookAtUpstreams, upstreamAddresses } from '../../proxy/upstream/watch.ts';
 import { type Config, ConfigError, readConfig } from '../config/config.ts';
 import type { Certificate } from '../lib/certificate.ts';

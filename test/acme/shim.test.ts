@@ -3,11 +3,11 @@
 import assert from 'node:assert/strict';
 import { after, before, type TestContext, test } from 'node:test';
 import { generateKey } from '../../acme/account.ts';
+import { AcmeProblem } from '../../acme/answer.ts';
 import { createAcme } from '../../acme/connect.ts';
 import { createDns01Solver } from '../../acme/dns01.ts';
 import { renewalInfoId } from '../../acme/renewal.ts';
 import { createStore } from '../../acme/store.ts';
-import { AcmeProblem } from '../../acme/transport.ts';
 import type { Clock } from '../../src/lib/clock.ts';
 import { parseDomain } from '../../src/lib/domain.ts';
 import { problem, startShim } from '../support/acme-shim.ts';

@@ -4,7 +4,7 @@ import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { TestContext } from 'node:test';
-import { type AcmeSettings, createAcme } from '../../acme/connect.ts';
+import { type AcmeOptions, createAcme } from '../../acme/connect.ts';
 import { createDns01Solver } from '../../acme/dns01.ts';
 import { createStore, type Store } from '../../acme/store.ts';
 import type { DnsProvider } from '../../dns/provider.ts';
@@ -44,7 +44,7 @@ export async function storeFor(pebble: Pebble, stateDir: string, log?: Log): Pro
   return createStore({ stateDir, directoryUrl: pebble.directoryUrl, ...(log === undefined ? {} : { log }) });
 }
 
-export function connectionTo(pebble: Pebble, store: Store, settings: Partial<AcmeSettings> = {}) {
+export function connectionTo(pebble: Pebble, store: Store, settings: Partial<AcmeOptions> = {}) {
   const solver = createDns01Solver({ provider: providerOver(pebble.dns), wait: async () => {}, store });
   return createAcme({ directoryUrl: pebble.directoryUrl, caPem: pebble.caPem, store, solver, ...settings });
 }

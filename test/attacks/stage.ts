@@ -13,7 +13,7 @@ import { nothingServed } from '../../src/workers/serving.ts';
 import { makeCertificate } from '../support/certificates.ts';
 import { type NginxServer, startNginx } from '../support/nginx.ts';
 import { freePort } from '../support/ports.ts';
-import { hosts } from './attack.ts';
+import { hosts } from './hosts.ts';
 
 export interface Stage {
   readonly port: number;
