@@ -9,7 +9,11 @@ import type { Log } from '../lib/log.ts';
 import { isPersistentName } from './persistent-validation.ts';
 import type { Webhook } from './webhook.ts';
 
-/** `auto` writes; `wait` shows what to write and waits for it; `print` shows it and goes on; `webhook` asks, then waits. */
+/**
+ * Who makes the records, or with a delegation zone the aliases into it. `auto`: we write them. `wait`: we show what is to
+ * be written, and wait until it is there. `print`: we show it, and do not look. `webhook`: we ask the operator's service,
+ * and wait.
+ */
 export type RecordsMode = 'auto' | 'wait' | 'print' | 'webhook';
 
 export interface RecordsSetupOptions {
