@@ -78,23 +78,6 @@ export function createPublisher(options: PublisherOptions): Publisher {
     return true;
   }
 
-  async function buildInTime(next: readonly Certificate[]): Promise<Bundle | undefined> {
-    if (account === undefined) return undefined;
-    const gaveUp = new AbortController();
-    const patience = clock.sleep(options.patienceMs ?? PATIENCE_MS, gaveUp.signal).then(
-      () => undefined,
-      () => undefined,
-    );
-    try {
-      return await Promise.race([options.build(account, next), patience]);
-    } catch (err) {
-      log.warn({ err }, 'evidence for new certificates failed, they are served without it for now');
-      return undefined;
-    } finally {
-      gaveUp.abort();
-    }
-  }
-
   /** One try; says how long to wait before the next, and whether it failed. */
   async function attempt(retryMs: number): Promise<{ pauseMs: number; failed: boolean }> {
     if (account === undefined || certificates.length === 0) return { pauseMs: LAST_RETRY_MS, failed: false };
@@ -120,7 +103,7 @@ export function createPublisher(options: PublisherOptions): Publisher {
       const isPublished = published !== 0 && published === wanted;
       // Where nothing is published nothing can be contradicted: visitors need not wait for the agent.
       const describedAccount = account;
-      const bundle = isPublished ? await buildInTime(next) : undefined;
+      const bundle = isPublished && account !== undefined ? await inTime(options, account, next) : undefined;
       await swap();
       certificates = next;
       const describes = ++wanted;
@@ -145,4 +128,25 @@ export function createPublisher(options: PublisherOptions): Publisher {
       }
     },
   };
+}
+
+/** Undefined where it fails or takes longer than new certificates can wait. */
+async function inTime(
+  { build, clock = systemClock, patienceMs = PATIENCE_MS, log }: PublisherOptions,
+  account: AccountDocument,
+  certificates: readonly Certificate[],
+): Promise<Bundle | undefined> {
+  const gaveUp = new AbortController();
+  const patience = clock.sleep(patienceMs, gaveUp.signal).then(
+    () => undefined,
+    () => undefined,
+  );
+  try {
+    return await Promise.race([build(account, certificates), patience]);
+  } catch (err) {
+    log.warn({ err }, 'evidence for new certificates failed, they are served without it for now');
+    return undefined;
+  } finally {
+    gaveUp.abort();
+  }
 }

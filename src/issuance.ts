@@ -173,7 +173,7 @@ function createSolver(parts: Parts): Solver {
 
 function createRecords(parts: Parts, acme: Acme): RecordsKeeper {
   const { config, store, agent, log } = parts;
-  const { setup: mode, delegationZone } = config.dns;
+  const { recordsMode: mode, delegationZone } = config.dns;
   const delegated = delegationZone !== undefined;
   const writes = delegated || mode === 'auto';
   return createRecordsKeeper({

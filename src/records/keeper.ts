@@ -3,7 +3,7 @@
 import type { ChallengeType } from '../../acme/issuer.ts';
 import { urgencyOfPreparation } from '../../acme/urgency.ts';
 import type { DnsRecord } from '../../dns/provider.ts';
-import type { DnsSettings } from '../config/config.ts';
+import type { DnsSettings } from '../config/dns.ts';
 import { type Clock, systemClock } from '../lib/clock.ts';
 import type { Domain } from '../lib/domain.ts';
 import type { Log } from '../lib/log.ts';
