@@ -7,6 +7,8 @@ import type { Duplex } from 'node:stream';
 import type { Bundle } from '../../evidence/bundle.ts';
 import type { ServedCertificate } from '../../proxy/listener/listener.ts';
 import type { Route } from '../../proxy/rules/routes.ts';
+import { descriptorOf } from '../../proxy/socket/insides/descriptors.ts';
+import { INSIDES_VARIABLE } from '../../proxy/socket/insides/switch.ts';
 import { loadFault } from '../lib/certificate.ts';
 import { type Clock, monotonicMs, systemClock } from '../lib/clock.ts';
 import { CodedError } from '../lib/coded-error.ts';
@@ -417,7 +419,7 @@ async function withBoundSockets<T>(
   });
   try {
     await Promise.all(servers.map(({ listening }) => listening));
-    return use(servers.map(({ server }) => descriptorOf(server)));
+    return use(servers.map(({ server }) => neededDescriptorOf(server)));
   } finally {
     for (const { server } of servers) server.close();
   }
@@ -431,11 +433,12 @@ async function listening(server: Server, host: string | undefined, port: number)
   });
 }
 
-/** Node has no name for it: this is what it hands over itself when a server is sent to a child. */
-function descriptorOf(server: Server): number {
-  const fd = (server as unknown as { _handle?: { fd?: number } })._handle?.fd;
-  if (fd === undefined || fd < 0) throw new Error('this Node does not tell the descriptor of a server');
-  return fd;
+function neededDescriptorOf(server: Server): number {
+  const fd = descriptorOf(server);
+  if (fd !== undefined) return fd;
+  throw new Error(
+    `a worker that runs as another user cannot be given a port below ${firstUnprivilegedPort()}: this Node does not tell the descriptor of a server, or ${INSIDES_VARIABLE} has switched it off: choose a higher port`,
+  );
 }
 
 /** Workers share the port by SO_REUSEPORT, which would also share it, silently, with a second ingress. */
