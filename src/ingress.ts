@@ -7,6 +7,7 @@ import { createStore, type Store } from '../acme/store.ts';
 import { createAgent } from '../evidence/agent.ts';
 import { buildBundle } from '../evidence/bundle.ts';
 import { publishBundle } from '../evidence/publish.ts';
+import { NO_LIMIT } from '../proxy/limits.ts';
 import { type Config, planFromFile } from './config/config.ts';
 import { createDeployment } from './deployment.ts';
 import { createPublisher } from './evidence-publisher.ts';
@@ -177,6 +178,7 @@ export async function startIngress(config: Config, options: IngressOptions): Pro
       watch?.close();
       stopping.abort();
       await workers.drain(options.drainMs ?? DRAIN_MS);
+      log.info({ ...workers.state().totals }, 'workers have ended');
       await issuance.close();
     },
   };
@@ -197,8 +199,8 @@ function workerSettings(config: Config): WorkerSettings {
     limits: {
       ...limits,
       maxConnections: Math.ceil(limits.maxConnections / config.workers),
-      maxDescriptors: descriptorLimit(),
-      maxBodyBytes: limits.maxBodyBytes ?? 0,
+      // What is not known limits nobody.
+      maxDescriptors: descriptorLimit() || NO_LIMIT,
     },
     upstreamCa: config.upstreamCa,
     evidence: config.evidence.serve,

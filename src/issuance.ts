@@ -16,6 +16,7 @@ import { createResolver, type Resolver, waitForRecords } from '../dns/resolver.t
 import type { Agent } from '../evidence/agent.ts';
 import { deriveAccountKey } from './account-key.ts';
 import type { Config } from './config/config.ts';
+import type { ChallengeCertificate } from './lib/certificate.ts';
 import { systemClock } from './lib/clock.ts';
 import type { Domain } from './lib/domain.ts';
 import type { Log } from './lib/log.ts';
@@ -27,7 +28,6 @@ import { createRecordsSetup, type RecordsMode } from './records/setup.ts';
 import { createWebhook } from './records/webhook.ts';
 import { createWrittenPins } from './records/written-pins.ts';
 import type { RoutingPlan } from './routes/plan.ts';
-import type { ChallengeCertificate } from './workers/messages.ts';
 
 export interface IssuanceOptions {
   readonly config: Config;

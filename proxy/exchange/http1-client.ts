@@ -1,7 +1,6 @@
 // One HTTP/1.1 exchange after another between a client's socket and upstream sockets (RFC 9112), as one state machine.
 
 import type { TLSSocket } from 'node:tls';
-import type { LocalHandler, LocalReply } from '../../src/lib/local-handler.ts';
 import { Fault, type FaultCode } from '../faults.ts';
 import { parseHost, sameAuthority } from '../http1/authority.ts';
 import { readBody } from '../http1/body.ts';
@@ -12,17 +11,10 @@ import {
   beginRequestBody,
   createBodyReader,
 } from '../http1/body-reader.ts';
-import {
-  createMessageHead,
-  INCOMPLETE,
-  type MessageHead,
-  nameAt,
-  REFUSED,
-  valueAt,
-} from '../http1/message.ts';
+import { createMessageHead, INCOMPLETE, type MessageHead, REFUSED } from '../http1/message.ts';
 import { parseReplyHead } from '../http1/reply-head.ts';
 import { parseRequestHead } from '../http1/request-head.ts';
-import { coveredBy, speaksHttp2, type UpstreamSettings } from '../rules/routes.ts';
+import { coveredBy, type RouteMatch, speaksHttp2, type UpstreamSettings } from '../rules/routes.ts';
 import type { Deadline } from '../socket/deadlines.ts';
 import { destroyOnError } from '../socket/errors.ts';
 import { LINGER_MS, Lingering } from '../socket/lingering.ts';
@@ -61,21 +53,20 @@ import {
   LAST_REQUEST_MS,
   type ProxyContext,
 } from './context.ts';
-import { type Asked, decide, isAnswer, isRefusal, pathOf, queryOf } from './decide.ts';
-import { acceptIn, faultReply } from './fault-reply.ts';
+import { type Asked, decide, isRefusal } from './decide.ts';
 import {
   forwardedBefore,
   forwardedLines,
-  headerLines,
   interimHeadText,
   replyHeadText,
   requestHeadText,
   trailerText,
 } from './headers.ts';
+import { answerLocally, type Http1Question, localRequest, writeFault } from './http1-reply.ts';
 import { acquireHttp2Link, type Http2Link } from './http2-link.ts';
 import { INTERIM_PAUSE_BYTES, MOST_INTERIM_BYTES, UNTAKEN } from './interim.ts';
 import { KeptBody } from './kept-body.ts';
-import { loggedRequestLine, loggedTarget } from './logged.ts';
+import { loggedRequestLine } from './logged.ts';
 import { isWorthKeeping, mayTryAgain, REPLAY_BYTES, type Tries } from './retry.ts';
 import { asksForUpgrade, beginTunnel } from './upgrade.ts';
 
@@ -105,7 +96,7 @@ const AS_IT_CAME = 0;
 const CHUNKED = 1;
 const UNCHUNKED = 2;
 
-interface Relay extends Omit<UpstreamUser, 'upstreamReady'>, RosterMember, Tries, Holder {
+interface Relay extends Omit<UpstreamUser, 'upstreamReady'>, RosterMember, Tries, Holder, Http1Question {
   readonly shared: Shared;
   readonly connection: Connection;
   readonly client: TLSSocket;
@@ -125,6 +116,8 @@ interface Relay extends Omit<UpstreamUser, 'upstreamReady'>, RosterMember, Tries
   requestText: string;
   readonly request: BodyReader;
   requestNominated: readonly string[];
+  /** Undefined until it is decided what becomes of the request. */
+  match: RouteMatch | undefined;
   settings: UpstreamSettings | undefined;
   /** When the whole exchange must be over, in the deadlines' time. */
   endsAt: number;
@@ -226,6 +219,7 @@ function acceptConnection(shared: Shared, connection: Connection, first: Buffer 
 function createRelay(shared: Shared, connection: Connection): Relay {
   const relay: Relay = {
     shared,
+    context: shared.context,
     connection,
     client: connection.socket,
     deadline: { at: 0, expired: () => expire(relay), place: -1 },
@@ -241,6 +235,7 @@ function createRelay(shared: Shared, connection: Connection): Relay {
     requestText: '',
     request: createBodyReader(),
     requestNominated: [],
+    match: undefined,
     settings: undefined,
     endsAt: Number.POSITIVE_INFINITY,
     attempt: undefined,
@@ -270,6 +265,12 @@ function createRelay(shared: Shared, connection: Connection): Relay {
     trustedClient: false,
     idleSince,
     leave,
+    isUnanswered,
+    awaitOwnReply,
+    stopClock,
+    beginOwnReply,
+    endOwnReply,
+    answerFailed,
     upstreamReady,
     upstreamFailed,
     upstreamData,
@@ -360,6 +361,7 @@ function readRequest(relay: Relay, bytes: Buffer) {
   relay.pieces = undefined;
   relay.requestText = '';
   relay.attempt = undefined;
+  relay.match = undefined;
   relay.settings = undefined;
   relay.bodySent = false;
   relay.replay = undefined;
@@ -409,8 +411,12 @@ function beginExchange(relay: Relay, head: MessageHead) {
   asked.contentLength = head.contentLength;
   const decision = decide(asked, relay.hostCovered, context);
   if (isRefusal(decision)) return refuseHead(relay, head, decision);
-  if (isAnswer(decision)) return answerLocally(relay, decision, localRequest(head, asked.path!, host!));
-  forward(relay, head, asked.path!, decision);
+  relay.match = decision;
+  if (decision.answeredBy !== undefined) {
+    const handler = context.localHandlers[decision.answeredBy]!;
+    return answerLocally(relay, handler, localRequest(head, asked.path!, host!));
+  }
+  forward(relay, head, asked.path!, decision.upstream);
 }
 
 function refuseHead(relay: Relay, head: MessageHead, code: FaultCode) {
@@ -460,37 +466,6 @@ function hostWithoutField({ target }: MessageHead, { connection }: Relay): strin
   return ABSOLUTE_FORM.exec(target)?.[2] ?? connection.serverName;
 }
 
-function localRequest(head: MessageHead, target: string, host: string) {
-  const headers: Record<string, string> = Object.create(null);
-  for (let line = 0; line < head.count; line++) {
-    const name = nameAt(head, line).toLowerCase();
-    const value = valueAt(head, line);
-    headers[name] = headers[name] === undefined ? value : `${headers[name]}, ${value}`;
-  }
-  return { method: head.method, path: pathOf(target), query: queryOf(target), host, headers };
-}
-
-function answerLocally(relay: Relay, handler: LocalHandler, request: Parameters<LocalHandler['handle']>[0]) {
-  relay.deadline.at = Number.POSITIVE_INFINITY;
-  const failed = (error: unknown) => {
-    relay.shared.context.log.error({ err: error, path: loggedTarget(request.path) }, 'local handler failed');
-    replyFault(relay, new Fault('failed'));
-  };
-  try {
-    const reply = handler.handle(request);
-    if (!(reply instanceof Promise)) return replyLocally(relay, reply);
-    pauseClient(relay);
-    reply.then((answer) => replyLocally(relay, answer), failed);
-  } catch (error) {
-    failed(error);
-  }
-}
-
-function replyLocally(relay: Relay, reply: LocalReply) {
-  if (relay.state !== EXCHANGE) return;
-  writeOwnReply(relay, reply.status, '', headerLines(Object.entries(reply.headers)), reply.body);
-}
-
 function forward(relay: Relay, head: MessageHead, target: string, settings: UpstreamSettings) {
   const { context } = relay.shared;
   const own = relay.trustedClient
@@ -520,15 +495,14 @@ function acquire(relay: Relay, settings: UpstreamSettings, how?: AcquireOptions)
 function passRequestBody(relay: Relay, prefix: string, bytes: Buffer) {
   const { request, link } = relay;
   const { limits } = relay.shared.context;
-  const { maxBodyBytes } = limits;
+  const { maxBodyBytes } = relay.match!;
   let pos = 0;
   let from = 0;
   let text = prefix;
   while (pos < bytes.length && !request.done) {
     const next = readBody(request, bytes, pos, bytes.length, limits);
     if (next === REFUSED) return failRequest(relay, request.refusal.code, request.refusal.reason);
-    if (maxBodyBytes > 0 && request.received > maxBodyBytes)
-      return failRequest(relay, 'body-too-large', 'by count');
+    if (request.received > maxBodyBytes) return failRequest(relay, 'body-too-large', 'by count');
     if (request.cutEnd > request.cutStart) {
       text += bytes.toString('latin1', from, request.cutStart);
       from = request.cutEnd;
@@ -1058,8 +1032,7 @@ function replyFault(relay: Relay, fault: Fault) {
     relay.shared.context.log.debug({ err: fault, client: relay.connection.clientAddress }, 'request refused');
   if (relay.replyBegun) return abandonClient(relay, fault.code);
   if (relay.access !== undefined) relay.access.fault = fault.code;
-  const { status, reason, fields, body } = faultReply(fault.code, acceptIn(relay.requestText));
-  writeOwnReply(relay, status, reason, headerLines(fields), Buffer.from(body, 'latin1'));
+  writeFault(relay, fault.code, relay.requestText);
 }
 
 /** A reply has begun that will never be whole. */
@@ -1072,28 +1045,35 @@ function logUpstream(relay: Relay, fault: Fault) {
   noteUpstreamFault(relay.shared.context, relay.settings, fault, { host: relay.host, method: relay.method });
 }
 
-function writeOwnReply(relay: Relay, status: number, reason: string, fields: string, body: Uint8Array) {
-  if (!relay.request.done || relay.shared.draining) relay.keepAlive = false;
-  const connection = relay.keepAlive
-    ? relay.http10
-      ? 'Connection: keep-alive\r\n'
-      : ''
-    : 'Connection: close\r\n';
-  // RFC 9110 §6.6.1: an origin server with a clock sends Date.
-  const text = `HTTP/1.1 ${status} ${reason}\r\nDate: ${new Date().toUTCString()}\r\n${fields}${lengthLine(status, body)}${connection}\r\n`;
-  const bytes = Buffer.from(body.buffer, body.byteOffset, body.byteLength);
-  const bare = relay.method === 'HEAD' || status === 204 || status === 304;
-  relay.replyBegun = true;
-  relay.requestText = '';
-  if (relay.access !== undefined) {
-    relay.access.status = status;
-    relay.access.sent = bare ? 0 : bytes.length;
-  }
-  writeJoined(relay.client, text, bytes, 0, bare ? 0 : bytes.length);
-  afterReply(relay);
+// --- As http1-reply.ts sees it ---
+
+function isUnanswered(this: Relay): boolean {
+  return this.state === EXCHANGE;
 }
 
-/** RFC 9110 §8.6: not in 204; in 304 it would have to be that of the 200. */
-function lengthLine(status: number, body: Uint8Array): string {
-  return status === 204 || status === 304 ? '' : `Content-Length: ${body.byteLength}\r\n`;
+function awaitOwnReply(this: Relay): void {
+  pauseClient(this);
+}
+
+function stopClock(this: Relay): void {
+  this.deadline.at = Number.POSITIVE_INFINITY;
+}
+
+function beginOwnReply(this: Relay, status: number, sent: number): boolean {
+  if (!this.request.done || this.shared.draining) this.keepAlive = false;
+  this.replyBegun = true;
+  this.requestText = '';
+  if (this.access !== undefined) {
+    this.access.status = status;
+    this.access.sent = sent;
+  }
+  return this.keepAlive;
+}
+
+function endOwnReply(this: Relay): void {
+  afterReply(this);
+}
+
+function answerFailed(this: Relay): void {
+  replyFault(this, new Fault('failed'));
 }

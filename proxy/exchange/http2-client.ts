@@ -3,8 +3,8 @@
 import type { LocalHandler } from '../../src/lib/local-handler.ts';
 import { Fault, type FaultCode } from '../faults.ts';
 import {
-  type ConnectionUser,
   type Http2Connection,
+  type Http2ConnectionUser,
   type Http2Stream,
   openHttp2Connection,
 } from '../http2/connection.ts';
@@ -22,7 +22,7 @@ import {
   LAST_REQUEST_MS,
   type ProxyContext,
 } from './context.ts';
-import { decide, isAnswer, isRefusal, pathOf, queryOf } from './decide.ts';
+import { decide, isRefusal, pathOf, queryOf } from './decide.ts';
 import { forwardedFields, headerLines } from './headers.ts';
 import { replyFault, replyLocal } from './http2-reply.ts';
 import { type ForwardedFamily, type Http2Request, readRequest } from './http2-request.ts';
@@ -109,7 +109,7 @@ function createClient(shared: Shared, connection: Connection, closed: () => void
     idle.at = deadlines.now() + limits.keepAliveTimeoutMs;
     deadlines.watch(idle);
   };
-  const user: ConnectionUser = {
+  const user: Http2ConnectionUser = {
     greeted() {
       deadlines.forget(preface);
       if (http2.openStreams === 0) watchIdle();
@@ -198,11 +198,14 @@ function takeRequest(
   const covered = coveredBy(client.connection.certificateNames, request.host);
   const decision = decide(request, covered, context);
   if (isRefusal(decision)) return refuse(stream, decision, access, request);
-  if (isAnswer(decision)) return void answer(stream, request, decision, context, access);
+  if (decision.answeredBy !== undefined) {
+    return void answer(stream, request, context.localHandlers[decision.answeredBy]!, context, access);
+  }
   const { connection, forwardedFor } = client;
   const forwarded = forwardedFor(request);
-  const exchange = { stream, request, connection, upstream: decision, context, forwarded, access };
-  if (speaksHttp2(decision.protocol)) relayToHttp2(exchange);
+  const { upstream } = decision;
+  const exchange = { stream, request, connection, match: decision, upstream, context, forwarded, access };
+  if (speaksHttp2(upstream.protocol)) relayToHttp2(exchange);
   else relayToHttp1(exchange);
 }
 

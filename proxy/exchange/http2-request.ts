@@ -6,7 +6,7 @@ import { isToken } from '../http1/characters.ts';
 import type { Http2Stream } from '../http2/connection.ts';
 import { fieldKind, kindOf } from '../http2/fields.ts';
 import { createField, type HeaderField } from '../http2/hpack.ts';
-import type { UpstreamSettings } from '../rules/routes.ts';
+import type { ForwardMatch, UpstreamSettings } from '../rules/routes.ts';
 import type { AccessEntry } from './access-log.ts';
 import type { Connection, ProxyContext } from './context.ts';
 import type { ForwardedBefore } from './headers.ts';
@@ -43,6 +43,8 @@ export interface Http2Exchange {
   readonly stream: Http2Stream;
   readonly request: Http2Request;
   readonly connection: Connection;
+  readonly match: ForwardMatch;
+  /** The match's. */
   readonly upstream: UpstreamSettings;
   readonly context: ProxyContext;
   readonly forwarded: ForwardedFamily;

@@ -167,11 +167,10 @@ class Relay implements StreamUser, UpstreamUser, Deadline, Tries {
   streamData(bytes: Buffer, start: number, end: number) {
     // The rest of a request that was answered before its end.
     if (this.failed || this.replied) return;
-    const { access, context } = this.exchange;
-    const { maxBodyBytes } = context.limits;
+    const { access, match } = this.exchange;
     this.received += end - start;
     if (access !== undefined) access.received = this.received;
-    if (maxBodyBytes > 0 && this.received > maxBodyBytes && this.websocket === undefined) {
+    if (this.received > match.maxBodyBytes && this.websocket === undefined) {
       return this.fail(new Fault('body-too-large'));
     }
     this.keep(bytes, start, end);

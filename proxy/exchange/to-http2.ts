@@ -121,11 +121,10 @@ class Relay implements StreamUser, Deadline, Tries {
 
   streamData(bytes: Buffer, start: number, end: number, last: boolean) {
     if (this.failed || this.isOver()) return;
-    const { access, context } = this.exchange;
-    const { maxBodyBytes } = context.limits;
+    const { access, match } = this.exchange;
     this.received += end - start;
     if (access !== undefined) access.received = this.received;
-    if (maxBodyBytes > 0 && this.received > maxBodyBytes) return this.fail(new Fault('body-too-large'));
+    if (this.received > match.maxBodyBytes) return this.fail(new Fault('body-too-large'));
     this.keep(bytes, start, end);
     this.requestEnded = last;
     this.alive();

@@ -2,7 +2,7 @@
 
 import type { Deadline, Deadlines } from '../socket/deadlines.ts';
 import { Lingering } from '../socket/lingering.ts';
-import type { Http2Stream, StreamUser } from './connection.ts';
+import type { Http2Stream, StreamUser } from './contract.ts';
 
 /** Takes the place of the stream's user, who is told of its end alone. `giveUp` is called when there was enough. */
 export class LingeringStream implements StreamUser, Deadline {

@@ -7,6 +7,7 @@ import { join, resolve } from 'node:path';
 import type { ChallengeType } from '../../acme/issuer.ts';
 import { DnsError, type DnsProvider, type ProviderKind } from '../../dns/provider.ts';
 import { chooseProvider, providerKinds } from '../../dns/providers/choice.ts';
+import { defaultLimits, type ListenerLimits, NO_LIMIT } from '../../proxy/limits.ts';
 import type { Route } from '../../proxy/rules/routes.ts';
 import { nodeInsides, parseInsidesOff } from '../../proxy/socket/insides/switch.ts';
 import { splitChain } from '../lib/certificate.ts';
@@ -40,23 +41,8 @@ import {
 
 export type Alpn = 'h2' | 'http/1.1';
 
-export interface Limits {
-  /** Of clients, over all workers. */
-  readonly maxConnections: number;
-  readonly handshakeTimeoutMs: number;
-  /** From the first byte of a request's head to its last. */
-  readonly headerTimeoutMs: number;
-  /** Longest silence of a client in the middle of an exchange or a tunnel. */
-  readonly clientIdleTimeoutMs: number;
-  /** Longest pause between two requests. */
-  readonly keepAliveTimeoutMs: number;
-  readonly maxHeaderBytes: number;
-  readonly maxHeaderCount: number;
-  /** Undefined: no limit. */
-  readonly maxBodyBytes: number | undefined;
-  /** HTTP/2 requests at once on one connection. */
-  readonly maxConcurrentStreams: number;
-}
+/** Connections are counted over all workers; how many descriptors there are is the machine's to say. */
+export type Limits = Omit<ListenerLimits, 'maxDescriptors'>;
 
 export interface ListenSettings {
   /** Undefined: every address of the machine. */
@@ -417,30 +403,33 @@ function readLimits(environment: Environment): Limits {
   const count = (name: string, most: number, otherwise: number) =>
     environment.read(name, (text) => parseCount(text, 1, most)) ?? otherwise;
   return {
-    maxConnections: count('MAXCONN', 10_000_000, 4096),
-    handshakeTimeoutMs: duration('HANDSHAKE_TIMEOUT', 10_000),
-    headerTimeoutMs: duration('HEADER_TIMEOUT', 30_000),
-    clientIdleTimeoutMs: duration('TIMEOUT_CLIENT', DAY_MS),
-    keepAliveTimeoutMs: duration('KEEPALIVE_TIMEOUT', 75_000),
+    maxConnections: count('MAXCONN', 10_000_000, defaultLimits.maxConnections),
+    handshakeTimeoutMs: duration('HANDSHAKE_TIMEOUT', defaultLimits.handshakeTimeoutMs),
+    headerTimeoutMs: duration('HEADER_TIMEOUT', defaultLimits.headerTimeoutMs),
+    clientIdleTimeoutMs: duration('TIMEOUT_CLIENT', defaultLimits.clientIdleTimeoutMs),
+    keepAliveTimeoutMs: duration('KEEPALIVE_TIMEOUT', defaultLimits.keepAliveTimeoutMs),
     maxHeaderBytes: readHeaderSize(environment),
-    maxHeaderCount: count('MAX_HEADER_COUNT', 2000, 128),
-    // nginx's zero is no limit; an unset size is none either, as in the 2.x images.
-    maxBodyBytes: environment.read('CLIENT_MAX_BODY_SIZE', parseSize) || undefined,
-    maxConcurrentStreams: count('MAX_CONCURRENT_STREAMS', 10_000, 100),
+    maxHeaderCount: count('MAX_HEADER_COUNT', 2000, defaultLimits.maxHeaderCount),
+    maxBodyBytes: environment.read('CLIENT_MAX_BODY_SIZE', parseBodyLimit) ?? defaultLimits.maxBodyBytes,
+    maxConcurrentStreams: count('MAX_CONCURRENT_STREAMS', 10_000, defaultLimits.maxConcurrentStreams),
   };
 }
 
-const DEFAULT_HEADER_BYTES = 64 * 1024;
+/** nginx writes no limit as zero. */
+function parseBodyLimit(text: string): number {
+  return parseSize(text) || NO_LIMIT;
+}
 
 function readHeaderSize(environment: Environment): number {
   const size = environment.read(['MAX_HEADER_SIZE', 'PROXY_BUFFER_SIZE'], (text, name) => {
     const bytes = parseSize(text);
     // What is a small buffer in nginx would be a strict limit here.
-    if (name === 'PROXY_BUFFER_SIZE' && bytes <= DEFAULT_HEADER_BYTES) return DEFAULT_HEADER_BYTES;
+    if (name === 'PROXY_BUFFER_SIZE' && bytes <= defaultLimits.maxHeaderBytes)
+      return defaultLimits.maxHeaderBytes;
     if (bytes >= 1024 && bytes <= 1024 * 1024) return bytes;
     throw new ValueError(`${quote(text)} is out of range`, 'wants 1k to 1m');
   });
-  return size ?? DEFAULT_HEADER_BYTES;
+  return size ?? defaultLimits.maxHeaderBytes;
 }
 
 function parseAlpn(text: string): Alpn[] {

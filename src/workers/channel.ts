@@ -13,7 +13,7 @@ export const FIRST_SOCKET_FD = 4;
  * What a worker says is short. Node's own channel would take 4 GiB in one message, and hands the bytes to V8's
  * deserializer, which throws into the supervisor and is not made for bytes of a stranger.
  */
-export const LONGEST_FROM_WORKER = 16 * 1024;
+export const LONGEST_FROM_WORKER = 64 * 1024;
 /** The certificates and routes of thousands of domains; a length beyond it is a fault of ours. */
 const LONGEST_TO_WORKER = 1024 ** 3;
 const LENGTH_BYTES = 4;

@@ -278,14 +278,15 @@ describe('row 7: no host, HTTP/0.9, HTTP/2.0 as text', () => {
 
 describe('row 8: more than 16 KiB of fields or target', () => {
   const long = 'b'.repeat(17_000);
+  const limited = { listener: { limits: { maxHeaderBytes: 16_384 } } };
   it('h1: 431 and 414', async (t) =>
-    refusedOverHttp1(await start(t), [
+    refusedOverHttp1(await start(t, limited), [
       [request('GET /', `A: ${long}`), 431],
       [request('GET /', ...Array.from({ length: 2_000 }, (_, i) => `A${i}: b`)), 431],
       [request(`GET /${long}`), 414],
     ]));
   it('h2: 431', async (t) => {
-    const world = await start(t);
+    const world = await start(t, limited);
     const block = encodeFields(withFields(['a', long]));
     const answer = await askFrames(
       world.ingress,

@@ -8,6 +8,7 @@ import { test } from 'node:test';
 import { rootCertificates } from 'node:tls';
 import fc from 'fast-check';
 import { providerKinds } from '../../../dns/providers/choice.ts';
+import { NO_LIMIT } from '../../../proxy/limits.ts';
 import { type Config, ConfigError, planFromFile, readConfig } from '../../../src/config/config.ts';
 import { describeMistake } from '../../../src/config/mistake.ts';
 import { retiredSettings, settings, unsupportedSettings } from '../../../src/config/settings.ts';
@@ -449,8 +450,8 @@ test('sizes are read as nginx reads them, and zero is no limit', () => {
   assert.equal(bodyOf('8K'), 8192);
   assert.equal(bodyOf('1g'), 1_073_741_824);
   assert.equal(bodyOf('1000'), 1000);
-  assert.equal(bodyOf('0'), undefined);
-  assert.equal(configOf().listen.limits.maxBodyBytes, undefined);
+  assert.equal(bodyOf('0'), NO_LIMIT);
+  assert.equal(configOf().listen.limits.maxBodyBytes, NO_LIMIT);
   for (const value of ['10mb', '-1', '1.5m', 'unlimited', '10 m']) {
     assert.equal(mistakesOf({ CLIENT_MAX_BODY_SIZE: value }).length, 1, value);
   }
