@@ -10,21 +10,15 @@ import {
   SubjectAlternativeNameExtension,
   X509CertificateGenerator,
 } from '@peculiar/x509';
+import type { ChallengeCertificate } from '../src/lib/certificate.ts';
 import { type Clock, systemClock } from '../src/lib/clock.ts';
 import type { Domain } from '../src/lib/domain.ts';
 import type { Challenge, Solver } from './issuer.ts';
 import type { Store } from './store.ts';
 
-export interface TlsAlpn01Certificate {
-  /** PEM */
-  readonly cert: string;
-  /** PEM, PKCS#8 */
-  readonly key: string;
-}
-
 export interface TlsAlpn01Options {
   /** Serves this to handshakes that ask for `domain` with ALPN acme-tls/1; undefined: no more. */
-  serve(domain: Domain, certificate: TlsAlpn01Certificate | undefined): void | Promise<void>;
+  serve(domain: Domain, certificate: ChallengeCertificate | undefined): void | Promise<void>;
   /** Where other instances find what to answer: the CA may reach any of them. */
   store?: Pick<Store, 'shareChallenge' | 'unshareChallenge'>;
   clock?: Clock;
@@ -55,7 +49,7 @@ export async function challengeCertificate(
   domain: Domain,
   keyAuthorization: string,
   now: Date,
-): Promise<TlsAlpn01Certificate> {
+): Promise<ChallengeCertificate> {
   const algorithm = { name: 'ECDSA', namedCurve: 'P-256', hash: 'SHA-256' };
   const keys = await webcrypto.subtle.generateKey(algorithm, true, ['sign', 'verify']);
   const digest = createHash('sha256').update(keyAuthorization).digest();

@@ -16,6 +16,8 @@ import { type ListenerLimits, limitsWith, NO_LIMIT } from '../limits.ts';
 import { createRouteTable, type LocalPath, type Route, speaksHttp2 } from '../rules/routes.ts';
 import { createDeadlines, type Deadline } from '../socket/deadlines.ts';
 import { forbidRenegotiation } from '../socket/errors.ts';
+import { descriptorsInUse } from '../socket/insides/descriptors.ts';
+import { rawSocketUnder, rememberRawSocket } from '../socket/insides/raw-sockets.ts';
 import { createRoster } from '../socket/roster.ts';
 import { acceptTcp } from '../tunnel/tunnel.ts';
 import { createUpstreams } from '../upstream/http1-pool.ts';
@@ -298,6 +300,7 @@ export function createListener(options: ListenerOptions): Listener {
   function accepted(socket: Socket) {
     const connection = new Accepted(socket, deadlines.now());
     (socket as AcceptedSocket)[acceptedOf] = connection;
+    rememberRawSocket(socket);
     open.add(connection);
     counts[ACCEPTED]!++;
     counts[OPEN]!++;
@@ -317,12 +320,9 @@ export function createListener(options: ListenerOptions): Listener {
     else tlsServer.emit('connection', socket);
   }
 
-  /**
-   * The system gives out the lowest descriptor that is free, so that a high one means that few are left. When none is,
-   * libuv closes what waits to be accepted, and tells nobody.
-   */
+  /** When no descriptor is left, libuv closes the connections that wait to be accepted, and tells nobody. */
   function leavesDescriptors(socket: Socket): boolean {
-    if (descriptorOf(socket) < lastDescriptor) return true;
+    if (descriptorsInUse(socket) < lastDescriptor) return true;
     return upstreams.closeIdle() > 0 || capacity.relieve(1) > 0;
   }
 
@@ -396,8 +396,7 @@ export function createListener(options: ListenerOptions): Listener {
       socket.destroy();
       return;
     }
-    // Node names the socket under a TLS socket only so; the test with a PROXY header would notice a change.
-    const accepted = (socket as TLSSocket & { _parent: AcceptedSocket })._parent[acceptedOf];
+    const accepted = (rawSocketUnder(socket) as AcceptedSocket | undefined)?.[acceptedOf];
     if (accepted === undefined) {
       socket.destroy();
       return;
@@ -493,11 +492,6 @@ class Secured implements Connection {
   get trustedClient(): boolean {
     return this.origin().forwarder;
   }
-}
-
-/** Node's inside, and the switch of it: where it is missing, descriptors are not watched. */
-function descriptorOf(socket: Socket): number {
-  return (socket as Socket & { _handle?: { fd?: number } | null })._handle?.fd ?? -1;
 }
 
 /** ::ffff:192.0.2.1 is how a socket for both families names an IPv4 peer. */

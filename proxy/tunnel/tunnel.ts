@@ -7,7 +7,12 @@ import type { Fault } from '../faults.ts';
 import type { UpstreamSettings } from '../rules/routes.ts';
 import type { Deadline } from '../socket/deadlines.ts';
 import { destroyOnError } from '../socket/errors.ts';
-import { endedByReset, hearLastWords, type LastWords, wasFoundByWriting } from '../socket/last-words.ts';
+import {
+  endedByReset,
+  hearLastWords,
+  type LastWords,
+  wasFoundByWriting,
+} from '../socket/insides/last-words.ts';
 import { onData } from '../socket/reads.ts';
 import { flush, gather, isFull, writeLent } from '../socket/writes.ts';
 import { noteUpstreamFault } from '../upstream/faults.ts';

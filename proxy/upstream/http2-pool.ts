@@ -15,7 +15,7 @@ import type { BlockLimits } from '../http2/hpack.ts';
 import { type Address, speaksTls, type UpstreamSettings } from '../rules/routes.ts';
 import type { Deadline, Deadlines } from '../socket/deadlines.ts';
 import { destroyOnError } from '../socket/errors.ts';
-import { hearLastWords } from '../socket/last-words.ts';
+import { hearLastWords } from '../socket/insides/last-words.ts';
 import type { Endpoint } from './balance.ts';
 import { asFault } from './faults.ts';
 import { foreignBytes } from './foreign-bytes.ts';

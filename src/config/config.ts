@@ -4,6 +4,7 @@ import { readdirSync } from 'node:fs';
 import { availableParallelism } from 'node:os';
 import { resolve } from 'node:path';
 import { providerKinds } from '../../dns/providers/choice.ts';
+import { nodeInsides, parseInsidesOff } from '../../proxy/socket/insides/switch.ts';
 import { isWildcard } from '../lib/domain.ts';
 import { readGuardedFileSync } from '../lib/guarded-file.ts';
 import type { LogLevel } from '../lib/log.ts';
@@ -96,10 +97,21 @@ export function readConfig(
     logLevel: environment.read('LOG_LEVEL', (text) => parseChoice(text, LOG_LEVELS)) ?? 'info',
     warnings: environment.warnings,
   };
+  environment.read('DSTACK_INGRESS_NODE_INSIDES', checkInsides);
   refuseWildcards(environment, config);
   refuseUnanswerable(environment, config);
   if (environment.mistakes.length > 0) throw new ConfigError(environment.mistakes, environment.warnings);
   return config;
+}
+
+/** Each process reads the value itself, when it loads what it may switch off: see proxy/socket/insides/switch.ts. */
+function checkInsides(text: string): void {
+  const { unknown } = parseInsidesOff(text);
+  if (unknown.length === 0) return;
+  throw new ValueError(
+    `${quote(unknown.join(', '))} is none of Node's insides that are used`,
+    `wants off, or names from ${nodeInsides.join(', ')}`,
+  );
 }
 
 const LOG_LEVELS = ['trace', 'debug', 'info', 'warn', 'error', 'silent'] as const;

@@ -445,6 +445,13 @@ export const settings: readonly Setting[] = [
     byDefault: 'info',
     example: 'debug',
   },
+  {
+    name: 'DSTACK_INGRESS_NODE_INSIDES',
+    meaning:
+      "For diagnosis: which uses of Node's insides are switched off, `off` for all or names from docs/performance.md. What is off is done by Node's public interface alone, at a higher cost.",
+    byDefault: '',
+    example: 'off',
+  },
 ];
 
 export interface RetiredSetting {

@@ -1,6 +1,9 @@
 // The ports that workers share: whether they are free, and sockets that are bound for workers that may not bind them.
 
 import { createServer, type Server } from 'node:net';
+import { descriptorOf } from '../../proxy/socket/insides/descriptors.ts';
+import { INSIDES_VARIABLE } from '../../proxy/socket/insides/switch.ts';
+import { firstUnprivilegedPort } from './fence.ts';
 import { WorkersError } from './workers-error.ts';
 
 /** As the listener's own. */
@@ -22,7 +25,7 @@ export async function withBoundSockets<T>(
   });
   try {
     await Promise.all(servers.map(({ listening }) => listening));
-    return use(servers.map(({ server }) => descriptorOf(server)));
+    return use(servers.map(({ server }) => neededDescriptorOf(server)));
   } finally {
     for (const { server } of servers) server.close();
   }
@@ -36,11 +39,12 @@ async function listening(server: Server, host: string | undefined, port: number)
   });
 }
 
-/** Node does not document it; it is what Node itself hands over when a server is sent to a child. */
-function descriptorOf(server: Server): number {
-  const fd = (server as unknown as { _handle?: { fd?: number } })._handle?.fd;
-  if (fd === undefined || fd < 0) throw new Error('this Node does not tell the descriptor of a server');
-  return fd;
+function neededDescriptorOf(server: Server): number {
+  const fd = descriptorOf(server);
+  if (fd !== undefined) return fd;
+  throw new Error(
+    `a worker that runs as another user cannot be given a port below ${firstUnprivilegedPort()}: this Node does not tell the descriptor of a server, or ${INSIDES_VARIABLE} switches that off: choose a higher port`,
+  );
 }
 
 /**

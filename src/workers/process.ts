@@ -1,24 +1,12 @@
-// Starts a worker process: it gets a pipe to its supervisor and the standard output, and nothing of our environment.
+// Starts a worker process: it gets a pipe to its supervisor and the standard output, and of our environment what is switched off of Node's insides.
 
 import { type ChildProcess, spawn } from 'node:child_process';
 import { dirname } from 'node:path';
 import type { Duplex } from 'node:stream';
 import { fileURLToPath } from 'node:url';
+import { insidesEnvironment } from '../../proxy/socket/insides/switch.ts';
+import { V8_FLAGS } from '../../proxy/socket/insides/v8-flags.ts';
 import { type Fence, judgeFence, WORKER_ID } from './fence.ts';
-
-/**
- * What a request allocates, some 2.4 KiB, lives as long as the request: with thousands of them open a young generation
- * of 1 MiB copied all of it into the old one, a tenth of what a request cost. With a floor under the old one's limit a
- * heap of some 10 MiB is not marked for the memory that an upload comes in: it may grow to the 36 first. gc() is for
- * proxy/socket/reads.ts, which keeps that memory from growing.
- */
-const HEAP = ['--max-semi-space-size=16', '--initial-old-space-size=36', '--expose-gc'];
-
-/** Freed by the thread that took it, memory is taken again at once; freed by a collector's, it costs another fifth. */
-const BUFFERS = '--no-concurrent-array-buffer-sweeping';
-
-/** What V8 is told in a worker. */
-export const WORKER_FLAGS: readonly string[] = [...HEAP, BUFFERS];
 
 /** However this process ends, a worker must not stay behind with the port: one that loads yet heeds no channel. */
 const living = new Set<ChildProcess>();
@@ -50,9 +38,9 @@ export function fenceOfWorkers(): Fence | undefined {
 
 function start(sockets: readonly number[], fenced: boolean): ChildProcess {
   const program = workerProgram();
-  return spawn(process.execPath, [...process.execArgv, ...WORKER_FLAGS, ...permissions(program), program], {
+  return spawn(process.execPath, [...process.execArgv, ...V8_FLAGS, ...permissions(program), program], {
     // The environment holds tokens: none of it reaches a worker.
-    env: {},
+    env: insidesEnvironment(),
     // libuv drops the supplementary groups with these.
     ...(fenced && { uid: WORKER_ID, gid: WORKER_ID }),
     cwd: '/',

@@ -11,6 +11,7 @@ import {
   type UpstreamChange,
 } from '../../proxy/listener/listener.ts';
 import { createPlainHttp, type PlainHttp } from '../../proxy/listener/plain-http.ts';
+import { keepFreedMemory } from '../../proxy/socket/insides/allocator.ts';
 import type { ChallengeCertificate } from '../lib/certificate.ts';
 import { createLog, type Log } from '../lib/log.ts';
 import { CHANNEL_FD, FIRST_SOCKET_FD, MOST_QUESTIONS, readOrders, writeMessage } from './channel.ts';
@@ -28,14 +29,7 @@ const LONGEST_TEXT = 2_000;
 /** RFC 1035 §2.3.4, as text. */
 const LONGEST_NAME = 253;
 
-/**
- * glibc returns the top of its heap to the system once 128 KiB of it are free. An upload, whose memory comes back all at
- * once, takes it again page by page: ten faults a MiB, a twentieth of what it costs. After the release of a block that
- * was mapped on its own, twice that block's size may stay (mallopt(3), M_MMAP_THRESHOLD); none of this one is touched.
- */
-const MAPPED_BLOCK = 16 * 1024 * 1024;
-Buffer.allocUnsafeSlow(MAPPED_BLOCK).buffer.transfer(0);
-
+keepFreedMemory();
 collectWhenIdle();
 
 let listener: Listener | undefined;

@@ -5,11 +5,8 @@ import { createHash, X509Certificate } from 'node:crypto';
 import type { AddressInfo } from 'node:net';
 import { test } from 'node:test';
 import { connect, createSecureContext, createServer, type SecureContext, type TLSSocket } from 'node:tls';
-import {
-  challengeCertificate,
-  createTlsAlpn01Solver,
-  type TlsAlpn01Certificate,
-} from '../../acme/tls-alpn01.ts';
+import { challengeCertificate, createTlsAlpn01Solver } from '../../acme/tls-alpn01.ts';
+import type { ChallengeCertificate } from '../../src/lib/certificate.ts';
 import { parseDomain } from '../../src/lib/domain.ts';
 import { startPebble } from '../support/pebble.ts';
 import { connectionTo, freshFolder, storeFor } from './support.ts';
@@ -33,7 +30,7 @@ async function challengeServer(t: { after(fn: () => void): void }) {
   server.on('tlsClientError', () => {});
   await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
   t.after(() => server.close());
-  const serve = (domain: string, certificate: TlsAlpn01Certificate | undefined) => {
+  const serve = (domain: string, certificate: ChallengeCertificate | undefined) => {
     if (certificate === undefined) challenges.delete(domain);
     else challenges.set(domain, createSecureContext(certificate));
   };

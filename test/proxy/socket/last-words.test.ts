@@ -5,7 +5,7 @@ import { once } from 'node:events';
 import { connect, createServer, type Socket } from 'node:net';
 import { describe, it, type TestContext } from 'node:test';
 import { createServer as createTlsServer } from 'node:tls';
-import { hearLastWords } from '../../../proxy/socket/last-words.ts';
+import { hearLastWords } from '../../../proxy/socket/insides/last-words.ts';
 import { type Answer, join, pairings } from '../../support/pairings.ts';
 import {
   connectRaw,

@@ -8,8 +8,8 @@ import { createInterface } from 'node:readline';
 import { test } from 'node:test';
 import { setImmediate as nextTurn } from 'node:timers/promises';
 import { connect, type TLSSocket } from 'node:tls';
+import { V8_FLAGS } from '../../../proxy/socket/insides/v8-flags.ts';
 import { onData } from '../../../proxy/socket/reads.ts';
-import { WORKER_FLAGS } from '../../../src/workers/process.ts';
 import { appCertificate, eventually } from '../../support/proxy.ts';
 import { connectTlsPair } from '../../support/tls-pair.ts';
 
@@ -163,9 +163,9 @@ async function youngCollections(flags: readonly string[], size: number): Promise
 
 test('a long upload has the young generation collected for every 32 MiB of it', async () => {
   const size = 512 * 1024 * 1024;
-  const collections = await youngCollections(WORKER_FLAGS, size);
+  const collections = await youngCollections(V8_FLAGS, size);
   const left = await youngCollections(
-    WORKER_FLAGS.filter((flag) => flag !== '--expose-gc'),
+    V8_FLAGS.filter((flag) => flag !== '--expose-gc'),
     size,
   );
   assert.ok(collections >= 16, `${collections} collections`);

@@ -892,3 +892,10 @@ test('whatever is set, the answer is a whole configuration or a list of mistakes
     { numRuns: 500 },
   );
 });
+
+test('a name that is none of the insides of Node that are used stops the start, and is told with those that are', () => {
+  assert.deepEqual(mistakesOf({ DSTACK_INGRESS_NODE_INSIDES: 'off' }), []);
+  assert.deepEqual(mistakesOf({ DSTACK_INGRESS_NODE_INSIDES: 'allocator,last-words' }), []);
+  const [mistake] = mistakesOf({ DSTACK_INGRESS_NODE_INSIDES: 'alocator' });
+  assert.match(mistake!, /"alocator" is none of Node's insides.* allocator/);
+});
