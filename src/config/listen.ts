@@ -86,7 +86,7 @@ function readLimits(environment: Environment): Limits {
     keepAliveTimeoutMs: duration('KEEPALIVE_TIMEOUT', 75_000),
     maxHeaderBytes: readHeaderSize(environment),
     maxHeaderCount: count('MAX_HEADER_COUNT', 2000, 128),
-    // nginx's zero is no limit; an unset size is none either, as in the 2.x images.
+    // Zero is no limit, as in nginx. Without the setting there is none either, as in the 2.x images.
     maxBodyBytes: environment.read('CLIENT_MAX_BODY_SIZE', parseSize) || undefined,
     maxConcurrentStreams: count('MAX_CONCURRENT_STREAMS', 10_000, 100),
   };
@@ -97,7 +97,7 @@ const DEFAULT_HEADER_BYTES = 64 * 1024;
 function readHeaderSize(environment: Environment): number {
   const size = environment.read(['MAX_HEADER_SIZE', 'PROXY_BUFFER_SIZE'], (text, name) => {
     const bytes = parseSize(text);
-    // What is a small buffer in nginx would be a strict limit here.
+    // In nginx it is the size of a buffer; a small one would be a strict limit here.
     if (name === 'PROXY_BUFFER_SIZE' && bytes <= DEFAULT_HEADER_BYTES) return DEFAULT_HEADER_BYTES;
     if (bytes >= 1024 && bytes <= 1024 * 1024) return bytes;
     throw new ValueError(`${quote(text)} is out of range`, 'wants 1k to 1m');

@@ -24,15 +24,16 @@ import { createTelemetrySender } from './telemetry.ts';
 /** How long an orphan lets its open requests finish after the supervisor is gone. */
 const ORPHAN_DRAIN_MS = 10_000;
 const ORPHAN_GRACE_MS = 1_000;
-/** Of an error, or of what is said of an upstream; see FromWorkerSchema. */
+/** Of an error's text, or of what is told about an upstream; see FromWorkerSchema. */
 const LONGEST_TEXT = 2_000;
 /** RFC 1035 §2.3.4, as text. */
 const LONGEST_NAME = 253;
 
 /**
- * glibc returns the top of its heap to the system once 128 KiB of it are free. An upload, whose memory comes back all at
- * once, takes it again page by page: ten faults a MiB, a twentieth of what it costs. After the release of a block that
- * was mapped on its own, twice that block's size may stay (mallopt(3), M_MMAP_THRESHOLD); none of this one is touched.
+ * glibc returns the top of its heap to the system once 128 KiB of it are free. The memory of an upload is freed all at
+ * once, and is then faulted in again page by page: ten faults a MiB, a twentieth of the upload's cost. After a block that
+ * was mapped on its own is released, glibc keeps up to twice its size (mallopt(3), M_MMAP_THRESHOLD). No page of this block
+ * is touched.
  */
 const MAPPED_BLOCK = 16 * 1024 * 1024;
 Buffer.allocUnsafeSlow(MAPPED_BLOCK).buffer.transfer(0);
@@ -70,13 +71,13 @@ readOrders(supervisor, (order) => {
   );
 });
 
-// Nobody can send it certificates any more: it must not go on taking visitors.
+// Without its supervisor it gets no new certificates: it must not take new visitors.
 supervisor.once('end', endAsOrphan);
 supervisor.once('close', endAsOrphan);
 supervisor.on('error', () => {});
 
 function endAsOrphan(): void {
-  // Whatever hangs in the drain must not keep the port.
+  // A drain that hangs must not keep the port.
   setTimeout(() => process.exit(0), ORPHAN_DRAIN_MS + ORPHAN_GRACE_MS);
   void drain(ORPHAN_DRAIN_MS).finally(() => process.exit(0));
 }
@@ -158,7 +159,7 @@ const asked = new Map<string, PromiseWithResolvers<ChallengeCertificate | undefi
 function findChallenge(domain: string): Promise<ChallengeCertificate | undefined> {
   const known = asked.get(domain);
   if (known !== undefined) return known.promise;
-  // Strangers choose the name, and how many there are: what the supervisor would not answer is not asked.
+  // Strangers choose the names and their number: only what the supervisor would answer is asked.
   if (domain === '' || domain.length > LONGEST_NAME || asked.size >= MOST_QUESTIONS) {
     return Promise.resolve(undefined);
   }
