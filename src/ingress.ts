@@ -44,8 +44,8 @@ export interface IngressOptions {
 const DRAIN_MS = 8_000;
 
 /**
- * Resolves as soon as it listens and serves what is on disk: nothing that can be unreachable is waited for. Rejects with
- * WorkersError if the port is not to be had, with StoreError if the state folder is not.
+ * Resolves as soon as it listens and serves what is on disk; it waits for nothing that can be unreachable. Rejects with
+ * WorkersError if the port cannot be had, and with StoreError if the state folder cannot.
  */
 export async function startIngress(config: Config, options: IngressOptions): Promise<Ingress> {
   const { log } = options;
@@ -155,7 +155,7 @@ function workerSettings(config: Config): WorkerSettings {
   return {
     host,
     port,
-    // Visitors have to be told a port that leads to us from outside.
+    // Visitors are sent to the port that leads here from outside.
     plainHttp: httpPort === undefined ? undefined : { port: httpPort, httpsPort: config.dns.publicPort },
     alpn,
     proxyProtocol,
@@ -176,7 +176,7 @@ function workerSettings(config: Config): WorkerSettings {
   };
 }
 
-/** Each exchange under way takes two: near the limit idle connections are ended, and without any newcomers are refused. */
+/** Each exchange takes two. Near the limit idle connections are ended; where there are none, new ones are refused. */
 function sayIfTooFewDescriptors({ listen, workers }: Config, log: Log): void {
   const limit = descriptorLimit();
   const needed = 2 * Math.ceil(listen.limits.maxConnections / workers);
@@ -187,7 +187,7 @@ function sayIfTooFewDescriptors({ listen, workers }: Config, log: Log): void {
   );
 }
 
-/** Why no account may be made, if so. What of an earlier image cannot be read must not keep ours from serving. */
+/** Returns why no account may be made, if so. Unreadable state of an earlier image must not stop this one from serving. */
 async function adopt(config: Config, store: Store, log: Log): Promise<string | undefined> {
   const { stateDir, acme, certificates: wanted } = config;
   try {

@@ -88,7 +88,7 @@ export function createIssuance(options: IssuanceOptions): Issuance {
     pins: config.dns.setCaa,
     identities: async (signal) => {
       const { meta } = await acme.transport.directory(signal);
-      // A CA that does not say its names is judged by the one that we wrote, if we wrote any.
+      // Where the CA does not tell its names, the one in the records that we write is taken.
       return meta.caaIdentities ?? (config.dns.setCaa ? ownIdentities(config) : []);
     },
     store,
@@ -107,7 +107,7 @@ export function createIssuance(options: IssuanceOptions): Issuance {
           try {
             await records.ensure(names, account.url, abort);
           } catch (err) {
-            // What visitors need can be mended at any time, a certificate that has lapsed cannot: the CA decides.
+            // The records can be mended at any time, a lapsed certificate cannot. Whether it is renewed the CA decides.
             if (abort.aborted || !(await haveCertificates(names, store))) throw err;
             log[needsOperator(err) ? 'warn' : 'error'](
               { err, domains: names },
@@ -141,7 +141,7 @@ async function haveCertificates(
   return names.every((name) => valid.some((certificate) => certificate.names.includes(name)));
 }
 
-/** A CA asks the zone's own servers: where we cannot, the slowest of them gets this long. */
+/** A CA asks the zone's own servers. Where we cannot ask them, the slowest gets this long. */
 const BLIND_WAIT_MS = 30_000;
 
 function createSolver(parts: Parts): Solver {

@@ -29,7 +29,7 @@ export interface AcmeSettings {
   readonly renewDaysBefore: number | undefined;
 }
 
-/** Kept here and not with the ACME client, which takes a quarter of a second to load: certificates on disk serve before. */
+/** Not kept with the ACME client, which takes a quarter of a second to load: certificates on disk serve before that. */
 const letsEncrypt = {
   production: 'https://acme-v02.api.letsencrypt.org/directory',
   staging: 'https://acme-staging-v02.api.letsencrypt.org/directory',

@@ -42,7 +42,7 @@ export interface Config extends RoutingPlan {
   readonly warnings: readonly ConfigWarning[];
 }
 
-/** Every mistake found, at once, and what looks odd beside them: a name that was misspelt may explain one that is missing. */
+/** Every mistake found, and the warnings beside them: a misspelt name may explain a missing setting. */
 export class ConfigError extends Error {
   override readonly name = 'ConfigError';
   readonly code = 'invalid-configuration';
@@ -137,7 +137,7 @@ function refuseUnsupported(environment: Environment): void {
   }
 }
 
-/** What the agent's SDK takes: a socket's path or a URL. */
+/** A socket's path or a URL, as the agent's SDK takes it. */
 function parseAgentEndpoint(text: string): string {
   if (/^https?:\/\//i.test(text)) {
     if (URL.canParse(text)) return text;
@@ -150,7 +150,7 @@ function parseAgentEndpoint(text: string): string {
   );
 }
 
-/** RFC 8737 §3, RFC 8555 §8.3 and §7.1.3: what proves single names. */
+/** These challenges prove single names alone (RFC 8737 §3, RFC 8555 §8.3 and §7.1.3). */
 function refuseWildcards(environment: Environment, { domains, acme }: Config): void {
   if (acme.challenge !== 'tls-alpn-01' && acme.challenge !== 'http-01') return;
   const wildcards = domains.filter(isWildcard);

@@ -151,7 +151,10 @@ function readWebhook(environment: Environment, mode: RecordsMode): DnsSettings['
   return url === undefined ? undefined : { url, token };
 }
 
-/** What is sent is no secret and is signed, so plain HTTP to a container nearby is fair. Never quotes it: it may hold a key. */
+/**
+ * Plain HTTP to a container nearby is fair: what is sent is signed and not secret. The URL may hold a key, and is never
+ * quoted.
+ */
 function parseWebhookUrl(text: string): string {
   const url = URL.parse(text);
   if (url === null || !['https:', 'http:'].includes(url.protocol)) {
@@ -207,7 +210,7 @@ function readProvider(environment: Environment, needs: ProviderNeeds): DnsSettin
   return isUsable(environment, choice, needs) ? choice : undefined;
 }
 
-/** Making a provider contacts nothing, and tells whether its credentials can be right. */
+/** Creating a provider contacts nothing, and shows whether its credentials can be right. */
 function isUsable(
   environment: Environment,
   choice: NonNullable<DnsSettings['provider']>,
@@ -231,7 +234,7 @@ function isUsable(
   }
 }
 
-/** What a provider cannot do is said at start, and not when the first order is due. */
+/** A start that needs more than the provider can do is refused at once, and not when the first order is due. */
 function refuseIncapable(environment: Environment, provider: DnsProvider, needs: ProviderNeeds): void {
   if (!needs.writes) return;
   if (provider.challengesOnly) {
@@ -269,7 +272,7 @@ function parseZone(text: string): string {
   throw new ValueError(`${quote(text)} is not a DNS zone`, 'wants one as in delegated.example.net');
 }
 
-/** With "-wildcard" it still is one label of at most 63 (RFC 1035 §2.3.4). */
+/** With "-wildcard" behind it, it must still be one label of at most 63 (RFC 1035 §2.3.4). */
 function parseTxtPrefix(text: string): string {
   if (/^[a-z0-9_-]{1,54}$/i.test(text)) return text.toLowerCase();
   throw new ValueError(

@@ -83,7 +83,7 @@ function parseBodyLimit(text: string): number {
 function readHeaderSize(environment: Environment): number {
   const size = environment.read(['MAX_HEADER_SIZE', 'PROXY_BUFFER_SIZE'], (text, name) => {
     const bytes = parseSize(text);
-    // What is a small buffer in nginx would be a strict limit here.
+    // In nginx it is the size of a buffer; a small one would be a strict limit here.
     if (name === 'PROXY_BUFFER_SIZE' && bytes <= defaultLimits.maxHeaderBytes)
       return defaultLimits.maxHeaderBytes;
     if (bytes >= 1024 && bytes <= 1024 * 1024) return bytes;

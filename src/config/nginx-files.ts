@@ -1,4 +1,4 @@
-// Files that 1.x images read from /etc/nginx/conf.d: not read here, so each is looked through for what it would have done.
+// The files that 1.x images read from /etc/nginx/conf.d: not obeyed here, but searched for what they would have done.
 
 import { type Domain, DomainError, parseDomain } from '../lib/domain.ts';
 import type { Mistake } from './mistake.ts';
@@ -39,7 +39,7 @@ interface Directive {
   readonly block: readonly Directive[] | undefined;
 }
 
-/** Written in nearly every file, and so here in any case: TLS, connections, and what an upstream is told of the client. */
+/** In nearly every file, and done here unasked: TLS, connections, and what an upstream is told of the client. */
 const SAME_HERE = new Set([
   'listen',
   'server_name',

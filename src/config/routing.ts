@@ -69,7 +69,7 @@ export function readPlan(
 ): RoutingPlan {
   const fileRoutes = readFileRoutes(environment, fixed, routesFile);
   const { plan, problems } = planRouting(fixed, fileRoutes);
-  // A domain or upstream that could not be read is one mistake: what follows from it is not told as another.
+  // A domain or upstream that could not be read is reported already. What follows from it is not a second mistake.
   if (environment.isWrong('DOMAIN', 'DOMAINS', 'TARGET_ENDPOINT', 'ROUTING_MAP', 'ROUTES_FILE')) return plan;
   if (plan.domains.length === 0) {
     environment.refuse(

@@ -75,7 +75,7 @@ export function parseRoutesFile(text: string, path: string, timeouts: UpstreamTi
 
 interface Mistakes {
   readonly lines: LineCounter;
-  /** Nothing more is said of an alias than that it is one. */
+  /** An alias is reported once, as an alias, whatever else is wrong with it. */
   at(node: Positioned, subject: string, cure: string): void;
   atOffset(offset: number, subject: string, cure: string): void;
   inFile(subject: string, cure: string): void;
@@ -353,7 +353,7 @@ function readManner(fields: Fields, inherited: Manner, mistakes: Mistakes): Mann
 
 const HEALTH_KEYS = ['path', 'host', 'tcp', 'grpc', 'interval', 'timeout', 'unhealthy', 'healthy'];
 
-/** How upstreams are asked whether they are well; `false` for not at all, where a route says otherwise for its paths. */
+/** How upstreams are checked. `false`: not at all, for a path whose route says otherwise. */
 function readHealth(node: Node, mistakes: Mistakes): HealthSettings | undefined {
   if (isScalar(node) && node.value === false) return undefined;
   const fields = readFields(node, HEALTH_KEYS, '"health"', mistakes);
@@ -421,7 +421,7 @@ function readHttpProbe(
 function readDuration(fields: Fields, key: string, otherwise: number, mistakes: Mistakes): number {
   const value = fields.find(key);
   if (value === undefined) return otherwise;
-  // Without a unit YAML reads a number: that what is missing is the unit the duration's own reader says.
+  // YAML reads a time without a unit as a number. parseDuration then reports the missing unit.
   const number = isScalar(value) && typeof value.value === 'number' ? value.source : undefined;
   const text = number ?? readString(value, `"${key}"`, '10s', mistakes);
   return text === undefined

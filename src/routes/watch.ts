@@ -64,7 +64,7 @@ export function watchRoutesFile<T>(options: RoutesWatchOptions<T>): RoutesWatch 
   }
 
   async function look(): Promise<void> {
-    // No file has this fingerprint: what was written between the caller's reading and the first look is seen too.
+    // No file has this fingerprint, so that a change between the caller's reading and the first look is seen too.
     let known = '';
     let before = await fingerprint(path);
     for (;;) {

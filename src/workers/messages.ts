@@ -51,9 +51,9 @@ export type Order =
 /** Every order is answered once by its number. */
 export type ToWorker = Order & { readonly id: number };
 
-/** A name as a visitor's handshake has it (RFC 6066 §3), or one that is too long for any. */
+/** A name as a visitor's handshake has it (RFC 6066 §3). */
 const NameSchema = z.string().min(1).max(255);
-/** What an error of a worker says ends up in our log. */
+/** Ends up in our log. */
 const TextSchema = z.string().max(2_000);
 
 /** A change of an upstream; the code is one of proxy/faults.ts. */

@@ -8,13 +8,13 @@ import { insidesEnvironment } from '../../proxy/socket/insides/switch.ts';
 import { V8_FLAGS } from '../../proxy/socket/insides/v8-flags.ts';
 import { type Fence, judgeFence, WORKER_ID } from './fence.ts';
 
-/** However this process ends, a worker must not stay behind with the port: one that loads yet heeds no channel. */
+/** A worker that is still loading does not notice that its channel closes. It must not outlive this process. */
 const living = new Set<ChildProcess>();
 process.on('exit', () => {
   for (const child of living) child.kill('SIGKILL');
 });
 
-/** Judged when the first worker is started, and not lowered afterwards: a worker could bring that about. */
+/** Judged when the first worker is started. Never lowered afterwards: a hostile worker could bring that about. */
 let fence: Fence | undefined;
 
 /** `sockets` are descriptors that listen; the worker finds them from FIRST_SOCKET_FD on. */
@@ -25,7 +25,7 @@ export function forkWorker(sockets: readonly number[] = []): ChildProcess {
     return track(start(sockets, fence.raised));
   } catch (error) {
     if (!first || !fence.raised) throw error;
-    // Where the namespace has no such user, or a filter of system calls is in the way.
+    // The namespace has no such user, or a filter of system calls forbids the change.
     fence = { raised: false, why: (error as Error).message };
     return track(start(sockets, false));
   }
@@ -56,15 +56,16 @@ function track(child: ChildProcess): ChildProcess {
 }
 
 /**
- * Node's permission model: a worker opens no file but its program's, writes none and starts no process. It keeps out code
- * that was tricked, not code that has the process (Node says so itself): the user of their own is the fence.
+ * Node's permission model: a worker opens no file but its program's, writes none and starts no process. It holds back code
+ * that was tricked, but not code that controls the process (Node says so itself). Against that stands the user of their
+ * own.
  */
 function permissions(program: string): string[] {
   // From source, packages may lie anywhere.
   const readable = isSource ? '*' : dirname(program);
-  // Older ones have no such flag, and leave the network open.
+  // Older Nodes have no such flag, and leave the network open.
   const network = process.allowedNodeEnvironmentFlags.has('--allow-net') ? ['--allow-net'] : [];
-  // Of each flag that is experimental it is said once a worker, on stderr.
+  // Otherwise every worker warns on stderr that these flags are experimental.
   return ['--permission', `--allow-fs-read=${readable}`, ...network, '--disable-warning=ExperimentalWarning'];
 }
 

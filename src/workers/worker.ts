@@ -24,7 +24,7 @@ import { createTelemetrySender } from './telemetry.ts';
 /** How long an orphan lets its open requests finish after the supervisor is gone. */
 const ORPHAN_DRAIN_MS = 10_000;
 const ORPHAN_GRACE_MS = 1_000;
-/** Of an error, or of what is said of an upstream; see FromWorkerSchema. */
+/** Of an error's text, or of what is told about an upstream; see FromWorkerSchema. */
 const LONGEST_TEXT = 2_000;
 /** RFC 1035 §2.3.4, as text. */
 const LONGEST_NAME = 253;
@@ -61,13 +61,13 @@ readOrders(supervisor, (order) => {
   );
 });
 
-// Nobody can send it certificates any more: it must not go on taking visitors.
+// Without its supervisor it gets no new certificates: it must not take new visitors.
 supervisor.once('end', endAsOrphan);
 supervisor.once('close', endAsOrphan);
 supervisor.on('error', () => {});
 
 function endAsOrphan(): void {
-  // Whatever hangs in the drain must not keep the port.
+  // A drain that hangs must not keep the port.
   setTimeout(() => process.exit(0), ORPHAN_DRAIN_MS + ORPHAN_GRACE_MS);
   void drain(ORPHAN_DRAIN_MS).finally(() => process.exit(0));
 }
@@ -149,7 +149,7 @@ const asked = new Map<string, PromiseWithResolvers<ChallengeCertificate | undefi
 function findChallenge(domain: string): Promise<ChallengeCertificate | undefined> {
   const known = asked.get(domain);
   if (known !== undefined) return known.promise;
-  // Strangers choose the name, and how many there are: what the supervisor would not answer is not asked.
+  // Strangers choose the names and their number: only what the supervisor would answer is asked.
   if (domain === '' || domain.length > LONGEST_NAME || asked.size >= MOST_QUESTIONS) {
     return Promise.resolve(undefined);
   }

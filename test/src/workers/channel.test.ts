@@ -1,4 +1,4 @@
-// What a worker sends: whatever it is, the supervisor lives, and that worker is ended and replaced.
+// Whatever a hostile worker sends, the supervisor lives, and ends and replaces that worker.
 
 import assert from 'node:assert/strict';
 import { type ChildProcess, spawn } from 'node:child_process';
@@ -56,7 +56,7 @@ function impostor(program: string): ChildProcess {
       head.writeUInt32BE(length);
       return Buffer.concat([head, Buffer.from(body)]);
     };
-    // It would stay if it were let.
+    // It does not end by itself.
     setInterval(() => {}, 1000);`;
   return spawn(process.execPath, ['-e', `${prelude}\n${program}`], {
     stdio: ['ignore', 'inherit', 'inherit', 'pipe'],
@@ -194,7 +194,7 @@ test('a worker that turns hostile while it serves is replaced by one that serves
       if (now !== undefined && now !== pid) break;
       await new Promise((resolve) => setTimeout(resolve, 25));
     }
-    // It takes orders: it serves.
+    // The successor takes orders.
     await workers.setRoutes([]);
     assert.ok(!workers.pids().includes(pid));
     assert.equal(lines.filter(({ why }) => /no message/.test(why ?? '')).length, 1);
