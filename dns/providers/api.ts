@@ -3,7 +3,7 @@
 import type { z } from 'zod';
 import { type Clock, systemClock } from '../../src/lib/clock.ts';
 import { HttpError, type HttpReply, type HttpRequest, httpRequest } from '../../src/lib/fetch.ts';
-import { DnsError, type DnsErrorCode, type DnsErrorOptions } from '../error.ts';
+import { DnsError, type DnsErrorCode, type DnsErrorOptions, dnsCodeOf } from '../error.ts';
 import { cureOf } from './cures.ts';
 import { readRetryAfter } from './patience.ts';
 
@@ -17,7 +17,7 @@ export interface ApiOptions {
 }
 
 export interface Api {
-  /** Any reply, a refusal too. Rejects with DnsError `unreachable` or `unintelligible`. */
+  /** Any reply, a refusal too. Rejects with DnsError `unreachable`, `unintelligible` or `unsupported`. */
   send(request: Omit<HttpRequest, 'timeoutMs' | 'maxBytes'>): Promise<HttpReply>;
   /** The reply's JSON, or DnsError `unintelligible`. */
   json(reply: HttpReply): unknown;
@@ -52,8 +52,8 @@ export function createApi(options: ApiOptions): Api {
         return await httpRequest({ ...request, timeoutMs });
       } catch (failure) {
         if (!(failure instanceof HttpError)) throw failure;
-        const code = failure.code === 'too-large' ? 'unintelligible' : 'unreachable';
-        throw error(code, failure.message);
+        const { message, cure } = failure;
+        throw error(dnsCodeOf(failure), message, { cure });
       }
     },
     json(reply) {
