@@ -12,7 +12,8 @@ export interface ApiOptions {
   readonly provider: string;
   /** Never to appear in an error, even if the API repeats them. */
   readonly secrets: readonly string[];
-  readonly timeoutMs: number;
+  /** For one call. Default 30 s. */
+  readonly timeoutMs: number | undefined;
   readonly clock?: Clock;
 }
 
@@ -32,7 +33,7 @@ export interface Api {
 }
 
 export function createApi(options: ApiOptions): Api {
-  const { provider, secrets, timeoutMs, clock = systemClock } = options;
+  const { provider, secrets, timeoutMs = 30_000, clock = systemClock } = options;
   const clean = (text: string) => {
     const hidden = secrets
       .filter((secret) => secret !== '')
@@ -128,6 +129,27 @@ export function createJsonCall(api: Api, options: JsonCallOptions): JsonCall {
     const words = said(reply);
     throw api.refusal(reply, `${method} ${path.split('?')[0]}`, words, codeOf?.(reply, words));
   };
+}
+
+/** Reads the API's own words from the JSON of a refusal; empty if it does not have this shape. */
+export function wordsIn<T>(
+  schema: z.ZodType<T>,
+  words: (refusal: T) => string,
+): (reply: HttpReply) => string {
+  return (reply) => {
+    try {
+      const parsed = schema.safeParse(JSON.parse(reply.body.toString('utf8')));
+      return parsed.success ? words(parsed.data) : '';
+    } catch {
+      return '';
+    }
+  };
+}
+
+/** For `catch`: what is not there is undefined, and no failure. A record that somebody else removed is removed. */
+export function unlessNotFound(error: unknown): undefined {
+  if (error instanceof DnsError && error.code === 'zone-not-found') return undefined;
+  throw error;
 }
 
 /** One page of a list: `last` as far as the API knows. */

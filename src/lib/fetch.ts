@@ -64,12 +64,12 @@ const DEFAULT_MAX_BYTES = 4 * 1024 * 1024;
 
 /** Any status is a reply, a redirect too; rejects with HttpError when there is none. */
 export async function httpRequest(options: HttpRequest): Promise<HttpReply> {
+  const host = hostOf(options.url);
+  // Loaded by the first request, and not at its expense: a start that needs none serves sooner.
+  const undici = await import('./undici.ts');
   const deadline = AbortSignal.timeout(options.timeoutMs ?? DEFAULT_TIMEOUT_MS);
   const signal = options.signal === undefined ? deadline : AbortSignal.any([deadline, options.signal]);
-  const host = hostOf(options.url);
   try {
-    // Loaded by the first request: a start that needs none serves sooner.
-    const undici = await import('./undici.ts');
     const reply = await undici.request(options.url, {
       method: (options.method ?? 'GET') as Dispatcher.HttpMethod,
       headers: { ...options.headers },
