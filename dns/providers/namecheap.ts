@@ -66,7 +66,7 @@ function createNamecheap(
   credentials: Readonly<Record<string, string>>,
   options: ProviderOptions = {},
 ): DnsProvider {
-  const { timeoutMs = 30_000, patience } = options;
+  const { timeoutMs, patience } = options;
   const key = credentials.NAMECHEAP_API_KEY ?? '';
   const api = createApi({ provider: 'namecheap', secrets: [key], timeoutMs });
   const user = credentials.NAMECHEAP_USERNAME ?? '';

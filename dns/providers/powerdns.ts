@@ -54,7 +54,7 @@ function createPowerdns(
   credentials: Readonly<Record<string, string>>,
   options: ProviderOptions = {},
 ): DnsProvider {
-  const { timeoutMs = 30_000, patience } = options;
+  const { timeoutMs, patience } = options;
   const key = credentials.PDNS_API_KEY ?? '';
   const api = createApi({ provider: 'powerdns', secrets: [key], timeoutMs });
   const base = readBaseUrl('PDNS_API_URL', credentials.PDNS_API_URL ?? '').replace(/\/api\/v1$/, '');

@@ -115,7 +115,7 @@ function createRoute53(
   credentials: Readonly<Record<string, string>>,
   options: ProviderOptions = {},
 ): DnsProvider {
-  const { timeoutMs = 30_000, patience, clock = systemClock } = options;
+  const { timeoutMs, patience, clock = systemClock } = options;
   const keys: AwsKeys = {
     accessKeyId: credentials.AWS_ACCESS_KEY_ID ?? '',
     secretAccessKey: credentials.AWS_SECRET_ACCESS_KEY ?? '',
