@@ -103,8 +103,10 @@ interface Member extends UpstreamSession {
   pinging: boolean;
 }
 
-/** Per stream, and what one stalled client can make us hold of one reply. */
+/** Per stream at first, and what a client that takes nothing can make us hold of one reply. */
 const STREAM_WINDOW = 64 * 1024;
+/** What it grows to while a client takes all that comes: at 50 ms of round trip a download moves 80 MiB/s. */
+const LARGEST_STREAM_WINDOW = 4 * 1024 * 1024;
 /** Given back on receipt: what all streams together may have on their way. */
 const CONNECTION_WINDOW = 16 * 1024 * 1024;
 /**
@@ -290,6 +292,7 @@ export function createHttp2Upstreams(options: Http2UpstreamsOptions): Http2Upstr
         role: 'client',
         deadlines,
         streamWindow: STREAM_WINDOW,
+        largestStreamWindow: LARGEST_STREAM_WINDOW,
         connectionWindow: CONNECTION_WINDOW,
         fieldLimits: replyFieldLimitsOf(options.fieldLimits),
         // A peer that has sent SETTINGS speaks HTTP/2 (RFC 9113 §3.4), and its limits are known.
@@ -432,5 +435,6 @@ function memberWithRoom(pool: Pool, apart: boolean): Member | undefined {
 }
 
 function hasRoom({ streams, http2 }: Member): boolean {
-  return http2 !== undefined && streams < MOST_STREAMS && streams < http2.peerMaxStreams && !http2.leaving;
+  if (http2 === undefined || http2.leaving || http2.isStarved()) return false;
+  return streams < MOST_STREAMS && streams < http2.peerMaxStreams;
 }
