@@ -7,7 +7,7 @@ import type { Http2ConnectionState, StreamState } from './state.ts';
  * as 256 streams have anyway, so that clients that stop reading make us hold at most twice as much.
  */
 const MOST_GROWTH = 16 * 1024 * 1024;
-/** Of a window that is used up the credit comes back after one round trip; two allow for what is slow on the way. */
+/** A peer that waits for credit uses its window once in each round trip; the second one allows for delays. */
 const ROUND_TRIPS = 2;
 
 /** The bytes to add to the stream's window now that `stream.credit` bytes were taken. */
@@ -33,7 +33,7 @@ export function ticksOf({ deadlines }: Http2ConnectionState): number {
   return (deadlines.now() * 16) | 1;
 }
 
-/** The peer has answered what we sent at `sentAt` (by ticksOf()). The shortest time counts: others hold waits of either side. */
+/** The peer has answered what we sent at `sentAt` (by ticksOf()). The shortest time counts: longer ones include waits. */
 export function noteRoundTrip(connection: Http2ConnectionState, sentAt: number): void {
   const ticks = Math.max(1, (ticksOf(connection) - sentAt) | 0);
   if (connection.roundTrip === 0 || ticks < connection.roundTrip) connection.roundTrip = ticks;

@@ -327,7 +327,7 @@ function openSocket(
     },
   };
   const common: TcpNetConnectOpts = { host: ip, port, noDelay: true, onread };
-  if (!pool.tls) return heard(connectTcp(common));
+  if (!pool.tls) return hearing(connectTcp(common));
   // An IP address is not a server name (RFC 6066 §3); the certificate is still checked against it.
   const options: ConnectionOptions & TcpNetConnectOpts = {
     ...common,
@@ -335,11 +335,11 @@ function openSocket(
     ALPNProtocols: ['h2'],
     servername: isIP(host) === 0 ? host : '',
   };
-  return heard(connectTls(options));
+  return hearing(connectTls(options));
 }
 
 /** Replies and GOAWAY that came before a reset count. */
-function heard<S extends Socket>(socket: S): S {
+function hearing<S extends Socket>(socket: S): S {
   hearLastWords(socket);
   return socket;
 }
