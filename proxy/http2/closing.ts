@@ -18,6 +18,7 @@ export function closeStream(stream: StreamState, end: StreamEnd, code: number): 
   stream.end = end;
   stream.code = code;
   letGo(connection, stream.queued + stream.withheld);
+  connection.growth -= stream.window - connection.streamWindow;
   stream.queue = undefined;
   stream.queued = 0;
   if (connection.isServer && stream.withheld > 0) refund(connection, stream.withheld);

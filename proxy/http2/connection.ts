@@ -21,6 +21,7 @@ import { receiveContinuation, receiveHeaders } from './header-blocks.ts';
 import { receiveReset } from './resets.ts';
 import { continueSending, pump } from './sending.ts';
 import { greet, receiveSettings } from './settings.ts';
+import { isStarved } from './shares.ts';
 import { Http2ConnectionState } from './state.ts';
 import { Stream } from './stream.ts';
 
@@ -53,6 +54,10 @@ class OpenHttp2Connection extends Http2ConnectionState implements Http2Connectio
 
   get openStreams(): number {
     return this.streams.size;
+  }
+
+  isStarved(): boolean {
+    return isStarved(this);
   }
 
   // --- Reading ---

@@ -116,6 +116,8 @@ export interface Http2ConnectionOptions {
   readonly maxConcurrentStreams?: number;
   /** What a peer may send on one stream, and on all together, before it is taken. */
   readonly streamWindow: number;
+  /** What the window of a stream may grow to, if a round trip takes longer than the window lasts; absent: it does not grow. */
+  readonly largestStreamWindow?: number;
   readonly connectionWindow: number;
   readonly fieldLimits: BlockLimits;
 }
@@ -134,6 +136,8 @@ export interface Http2Connection {
   readonly leaving: boolean;
   /** It is over; our last frames may still be on their way. */
   readonly closed: boolean;
+  /** Whether the peer has left next to no window for a while: a new stream could not send its body. */
+  isStarved(): boolean;
   /** Takes what has arrived: `bytes[0, end)`. They may be overwritten after the call. */
   receive(bytes: Buffer, end: number): void;
   /** Begins a stream of ours; the caller sends its head at once. */

@@ -12,8 +12,10 @@ import {
   readUint32,
   writeNumbers,
 } from './frames.ts';
+import { noteRoundTrip, ticksOf } from './growth.ts';
 import { schedule } from './output.ts';
 import { isIdle, resetStream } from './resets.ts';
+import { noteWindow } from './shares.ts';
 import type { Http2ConnectionState } from './state.ts';
 
 export function receiveWindowUpdate(
@@ -44,11 +46,13 @@ function openConnectionWindow(connection: Http2ConnectionState, increment: numbe
   if (connection.sendWindow > LARGEST_WINDOW) {
     return fail(connection, errorCode.flowControlError, 'a window too large');
   }
+  noteWindow(connection);
   connection.opened = true;
 }
 
 export function ping(connection: Http2ConnectionState, answered: () => void): void {
   connection.pinged = answered;
+  connection.pingSentAt = ticksOf(connection);
   writeNumbers(connection.out, frameType.ping, 0, 0, 0, 0);
   schedule(connection);
 }
@@ -67,6 +71,7 @@ export function receivePing(
     const { pinged } = connection;
     connection.pinged = undefined;
     if (pinged === undefined) return countExcess(connection, FRAME_HEADER_BYTES + 8);
+    noteRoundTrip(connection, connection.pingSentAt);
     return pinged();
   }
   const [first, second] = [readUint32(bytes, start), readUint32(bytes, start + 4)];

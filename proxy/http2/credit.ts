@@ -1,6 +1,7 @@
 // What the peer may still send (RFC 9113 §6.9): it gets credit for bytes as they are taken.
 
 import { frameType, writeNumbers } from './frames.ts';
+import { growWindow } from './growth.ts';
 import { letGo } from './held.ts';
 import { schedule } from './output.ts';
 import type { Http2ConnectionState, StreamState } from './state.ts';
@@ -10,9 +11,11 @@ export function take(stream: StreamState, size: number): void {
   const { connection } = stream;
   if (connection.isServer) refund(connection, size);
   stream.credit += size;
-  if (stream.credit < connection.streamWindow / 2 || stream.remoteEnded || stream.closed) return;
-  writeNumbers(connection.out, frameType.windowUpdate, 0, stream.id, stream.credit);
-  stream.receiveWindow += stream.credit;
+  if (stream.credit < stream.window / 2 || stream.remoteEnded || stream.closed) return;
+  const growth = stream.window < connection.largestWindow ? growWindow(stream) : 0;
+  const increment = stream.credit + growth;
+  writeNumbers(connection.out, frameType.windowUpdate, 0, stream.id, increment);
+  stream.receiveWindow += increment;
   stream.credit = 0;
   schedule(connection);
 }

@@ -9,6 +9,7 @@ import { beginBlock, writeField } from './hpack.ts';
 import { LingeringStream } from './lingering.ts';
 import { flush, schedule } from './output.ts';
 import { resetStream } from './resets.ts';
+import { sendable } from './shares.ts';
 import type { Http2ConnectionState, StreamState } from './state.ts';
 
 /** What a stream may have queued before its source is asked to pause, while its peer takes what it is sent. */
@@ -83,7 +84,7 @@ function writeData(stream: StreamState, bytes: Buffer, start: number, end: numbe
   while (pos < end) {
     if (out.length >= WRITE_BYTES) flush(connection);
     if (out.length >= WRITE_BYTES) return pos;
-    const room = Math.min(stream.sendWindow, connection.sendWindow, MAX_FRAME_BYTES);
+    const room = Math.min(sendable(stream), MAX_FRAME_BYTES);
     if (room <= 0) return pos;
     const size = Math.min(room, end - pos);
     const ends = last && pos + size === end;
@@ -117,12 +118,12 @@ function writeDataFrame(stream: StreamState, bytes: Buffer, pos: number, size: n
 export function roomOf(stream: StreamState): number {
   const { connection, queued } = stream;
   if (connection.held - queued >= HIGH_WATER_IN_ALL) return 0;
-  return Math.min(stream.sendWindow, connection.sendWindow) - queued;
+  return sendable(stream) - queued;
 }
 
 /** Whether what the stream has queued is on its way, and not kept by a peer that takes nothing. */
-function isMoving({ connection, sendWindow }: StreamState): boolean {
-  return sendWindow > 0 && connection.sendWindow > 0 && connection.held < HIGH_WATER_IN_ALL;
+function isMoving(stream: StreamState): boolean {
+  return sendable(stream) > 0 && stream.connection.held < HIGH_WATER_IN_ALL;
 }
 
 // --- Turns ---
@@ -175,7 +176,7 @@ function writeQueued(stream: StreamState): boolean {
     if (drained && !stream.closed) stream.user.streamDrained();
     return true;
   }
-  const size = Math.min(stream.sendWindow, connection.sendWindow, MAX_FRAME_BYTES, queue.headLength);
+  const size = Math.min(sendable(stream), MAX_FRAME_BYTES, queue.headLength);
   if (size <= 0) return false;
   const ends = size === queue.length && stream.ending && stream.trailers === undefined;
   writeDataFrame(stream, queue.head, queue.headStart, size, ends);

@@ -18,6 +18,7 @@ import {
   writeNumbers,
   writeSettings,
 } from './frames.ts';
+import { noteRoundTrip, ticksOf } from './growth.ts';
 import { limitTable } from './hpack.ts';
 import { schedule } from './output.ts';
 import type { Http2ConnectionState } from './state.ts';
@@ -40,6 +41,7 @@ export function greet(connection: Http2ConnectionState): void {
       ] as const)
     : ([[setting.enablePush, 0]] as const);
   writeSettings(out, [...common, ...own]);
+  connection.settingsSentAt = ticksOf(connection);
   writeNumbers(out, frameType.windowUpdate, 0, 0, connection.connectionWindow - DEFAULT_WINDOW);
   schedule(connection);
 }
@@ -81,6 +83,7 @@ export function receiveSettings(
 function receiveAcknowledgement(connection: Http2ConnectionState, size: number) {
   if (size !== 0) return fail(connection, errorCode.frameSizeError, 'an acknowledgement with settings in it');
   if (!connection.greeted) return fail(connection, errorCode.protocolError, 'no SETTINGS at the beginning');
+  if (connection.roundTrip === 0) noteRoundTrip(connection, connection.settingsSentAt);
   countExcess(connection, FRAME_HEADER_BYTES);
 }
 

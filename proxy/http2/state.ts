@@ -52,6 +52,11 @@ export abstract class StreamState implements Http2Stream {
   /** What the peer may be sent, and what it may send. */
   sendWindow: number;
   receiveWindow: number;
+  /** What it may send before any of it is taken: grows (growth.ts). */
+  window: number;
+  /** Bytes taken since, and since when. */
+  measured = 0;
+  measuredSince = 0;
   /** Bytes taken for which the peer has not been given credit yet. */
   credit = 0;
   /** Bytes that arrived while it was paused. */
@@ -74,6 +79,7 @@ export abstract class StreamState implements Http2Stream {
     this.connection = connection;
     this.sendWindow = connection.peerWindow;
     this.receiveWindow = connection.streamWindow;
+    this.window = connection.streamWindow;
   }
 
   abstract readonly room: number;
@@ -156,6 +162,14 @@ export abstract class Http2ConnectionState implements Holder {
 
   // What the peer may send
   readonly streamWindow: number;
+  /** What the window of a stream may grow to. */
+  readonly largestWindow: number;
+  /** By how much the windows of all streams have grown. */
+  growth = 0;
+  /** The shortest that was seen, as growth.ts counts; 0 before the first. */
+  roundTrip = 0;
+  settingsSentAt = 0;
+  pingSentAt = 0;
   readonly connectionWindow: number;
   receiveWindow: number;
   credit = 0;
@@ -164,6 +178,10 @@ export abstract class Http2ConnectionState implements Holder {
   readonly encoder: HpackEncoder = createEncoder();
   readonly out: Outbox = createOutbox();
   sendWindow = DEFAULT_WINDOW;
+  /** The largest that `sendWindow` has been: what the peer lends to all our streams together. */
+  widest = DEFAULT_WINDOW;
+  /** Since when `sendWindow` is known to be next to nothing. */
+  starvedSince = Number.POSITIVE_INFINITY;
   /** Where in `out` the header block begins that is being written. */
   headAt = 0;
   /** Streams with something to send, in the order of their turns. */
@@ -198,6 +216,7 @@ export abstract class Http2ConnectionState implements Holder {
     this.peerMaxStreams = 100;
     this.prefaceLeft = this.isServer ? PREFACE.length : 0;
     this.streamWindow = streamWindow;
+    this.largestWindow = options.largestStreamWindow ?? streamWindow;
     this.connectionWindow = connectionWindow;
     this.receiveWindow = connectionWindow;
     this.strikesSince = deadlines.now();
