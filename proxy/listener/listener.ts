@@ -19,7 +19,6 @@ import { forbidRenegotiation } from '../socket/errors.ts';
 import { descriptorsInUse } from '../socket/insides/descriptors.ts';
 import { rawSocketUnder, rememberRawSocket } from '../socket/insides/raw-sockets.ts';
 import { createRoster } from '../socket/roster.ts';
-import { acceptTcp } from '../tunnel/tunnel.ts';
 import { createUpstreams } from '../upstream/http1-pool.ts';
 import { createHttp2Upstreams } from '../upstream/http2-pool.ts';
 import type { UpstreamChange } from '../upstream/troubles.ts';
@@ -36,6 +35,7 @@ import {
 } from './counts.ts';
 import { createFailedHandshakes } from './failed-handshakes.ts';
 import { createProxyHeaderReader } from './proxy-protocol.ts';
+import { acceptTcp } from './raw-bytes.ts';
 import {
   ACME_TLS,
   createSecureContexts,
