@@ -305,10 +305,10 @@ export interface ConnectionLimit {
 
 // Content
 
-export type Content = (Proxy | Respond | Redirect | Files | Maintenance) & { readonly origin?: Origin };
+export type Content = (Forwarding | Respond | Redirect | Files | Maintenance) & { readonly origin?: Origin };
 
 /** Forwarded. The two forms of nginx's proxy_pass; the first is what a routes file makes as well. */
-export type Proxy =
+export type Forwarding =
   | {
       readonly kind: 'proxy';
       /** Name of a group. */
