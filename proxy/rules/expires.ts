@@ -3,8 +3,11 @@
 import type { Field } from './compiled.ts';
 
 type Expiry =
-  | { readonly kind: 'off' | 'epoch' | 'max' }
-  | { readonly kind: 'after' | 'daily'; readonly seconds: number };
+  | { readonly kind: 'off' }
+  | { readonly kind: 'epoch' }
+  | { readonly kind: 'max' }
+  | { readonly kind: 'after'; readonly seconds: number }
+  | { readonly kind: 'daily'; readonly seconds: number };
 
 const unitSeconds: Readonly<Record<string, number>> = {
   s: 1,
@@ -34,16 +37,15 @@ export function parseExpires(text: string): Expiry | undefined {
 /** `from`: seconds of the epoch, now or when a file was modified. */
 export function expiresFields(text: string, from: number, now: number): readonly Field[] {
   const expiry = parseExpires(text);
-  if (expiry === undefined || expiry.kind === 'off') return [];
+  if (expiry === undefined) return [];
+  if (expiry.kind === 'off') return [];
   if (expiry.kind === 'epoch') return fields('Thu, 01 Jan 1970 00:00:01 GMT', 'no-cache');
   if (expiry.kind === 'max') return fields('Thu, 31 Dec 2037 23:55:55 GMT', `max-age=${TEN_YEARS}`);
-  const at = expiry.kind === 'after' ? from + expiry.seconds : nextTimeOfDay(expiry.seconds, now);
+  const { kind, seconds } = expiry;
+  const at = kind === 'after' ? from + seconds : nextTimeOfDay(seconds, now);
   const age = at - now;
   const date = new Date(at * 1000).toUTCString();
-  return fields(
-    date,
-    age < 0 || (expiry.kind === 'after' && expiry.seconds < 0) ? 'no-cache' : `max-age=${age}`,
-  );
+  return fields(date, age < 0 || (kind === 'after' && seconds < 0) ? 'no-cache' : `max-age=${age}`);
 }
 
 function nextTimeOfDay(seconds: number, now: number): number {

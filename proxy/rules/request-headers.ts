@@ -51,7 +51,7 @@ export function requestFields(
   if (more.length === 0) return { removed: headers.removed, own, host, upgrade };
   const winning = new Set(more.map(({ name }) => name.toLowerCase()));
   return {
-    removed: headers.removed.union(winning),
+    removed: new Set([...headers.removed, ...winning]),
     own: [
       ...own.filter(({ name }) => !winning.has(name.toLowerCase())),
       ...more.filter(({ value }) => value !== ''),
