@@ -132,7 +132,7 @@ export function tryFiles(run: Control, then: () => Step): Step {
     const { path, root } = onDisk(run, value);
     return run.look(candidate.directory ? 'directory' : 'file', path, root, (found) => {
       if (!found) return tryFrom(at + 1);
-      run.uri = candidate.directory && !value.endsWith('/') ? `${value}/` : value;
+      run.uri = value;
       return then();
     });
   };

@@ -45,8 +45,11 @@ function rewriteAttribute(
   if (value === undefined) return undefined;
   const lower = key.toLowerCase();
   if (lower === 'path') return changedTo(key, rewriteText(value, paths, 'beginning', run));
-  if (lower === 'domain') return changedTo(key, rewriteText(value.replace(/^\./, ''), domains, 'whole', run));
-  return undefined;
+  if (lower !== 'domain') return undefined;
+  // A dot in front means nothing any more (RFC 6265 §5.2.3), and stays where it is.
+  const dot = value.startsWith('.') ? '.' : '';
+  const rewritten = rewriteText(value.slice(dot.length), domains, 'whole', run);
+  return changedTo(key, rewritten === undefined ? undefined : dot + rewritten);
 }
 
 function changedTo(key: string, value: string | undefined): Attribute | undefined {
@@ -85,7 +88,16 @@ function withFlags(
   set: readonly string[],
   remove: readonly string[],
 ): Attribute[] {
-  const given = set.map(parseAttribute);
+  const given = set.map((flag) => parseAttribute(usual[flag.toLowerCase()] ?? flag));
   const gone = new Set([...remove, ...given.map(({ key }) => key)].map((key) => key.toLowerCase()));
   return [...attributes.filter(({ key }) => !gone.has(key.toLowerCase())), ...given];
 }
+
+/** In the spelling of RFC 6265. */
+const usual: Readonly<Record<string, string>> = {
+  secure: 'Secure',
+  httponly: 'HttpOnly',
+  'samesite=strict': 'SameSite=Strict',
+  'samesite=lax': 'SameSite=Lax',
+  'samesite=none': 'SameSite=None',
+};

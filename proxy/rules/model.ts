@@ -160,7 +160,7 @@ export type Instruction = (
 export interface If {
   readonly do: 'if';
   readonly condition: Condition;
-  readonly then: readonly Instruction[];
+  readonly body: readonly Instruction[];
   /** Inherited from the location's. In a site's own program neither of these two. */
   readonly policy?: Policy;
   readonly content?: Content;

@@ -20,7 +20,7 @@ export function compileProgram(
       continue;
     }
     const at = program.length;
-    const guarded = compileProgram(instruction.then, scope, placeOf).map((operation) =>
+    const guarded = compileProgram(instruction.body, scope, placeOf).map((operation) =>
       moved(operation, at + 1),
     );
     const place = placeOf(instruction);

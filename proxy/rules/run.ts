@@ -386,6 +386,7 @@ export class RuleRun implements Control, Resumable {
 
   fail(status: number, fields: readonly Field[] = NONE): Step {
     this.#told = status;
+    this.status = status;
     const { errors } = this.place.settings;
     if (!this.#onErrorPage && errors.pages.size > 0 && this.#changes <= MOST_CHANGES) {
       if (!errors.recursive) this.#onErrorPage = true;
@@ -402,6 +403,7 @@ export class RuleRun implements Control, Resumable {
   ): Step {
     this.#watcher?.event(`error page of ${status}`, origin);
     if (overwrite !== undefined) this.#told = overwrite === 'target' ? 0 : overwrite;
+    this.status = this.#told;
     const challenges = fields.filter(({ name }) => name === 'WWW-Authenticate');
     if (target.kind === 'document') {
       const { html, json } = target;
