@@ -34,6 +34,12 @@ import { compileTemplate } from './template.ts';
 
 /** Throws RuleSetError or PatternError for what a reader should have refused. */
 export function compile(rules: RuleSet): CompiledRules {
+  const steps = compileInSteps(rules);
+  for (let step = steps.next(); ; step = steps.next()) if (step.done === true) return step.value;
+}
+
+/** The same in parts of one site each, so that who serves meanwhile can do so in between. */
+export function* compileInSteps(rules: RuleSet): Generator<void, CompiledRules> {
   const scope = createScope(rules.maps ?? []);
   // Each map is looked through, whether or not it is used.
   for (const { variable } of rules.maps ?? []) scope.resolve(variable);
@@ -48,7 +54,11 @@ export function compile(rules: RuleSet): CompiledRules {
   };
   const compiler = new Compiler(tools);
   const outer = compiler.level({}, rules.policy);
-  const sites = rules.sites.map((site) => [site, compiler.site(site, outer)] as const);
+  const sites: (readonly [Site, CompiledSite])[] = [];
+  for (const site of rules.sites) {
+    sites.push([site, compiler.site(site, outer)]);
+    yield;
+  }
   const table = createSites(sites);
   return {
     find: table.find,
@@ -69,6 +79,8 @@ export function compile(rules: RuleSet): CompiledRules {
 interface Level {
   readonly policy: Policy;
   readonly settings: Settings;
+  /** One object for all places of the level: pools are kept by it. */
+  readonly variant: PoolVariant;
 }
 
 class Compiler {
@@ -81,15 +93,9 @@ class Compiler {
   }
 
   level(outer: Partial<Level>, own: Policy | undefined): Level {
-    const { policy, settings } = outer;
-    if (
-      policy !== undefined &&
-      settings !== undefined &&
-      (own === undefined || Object.keys(own).length === 0)
-    )
-      return { policy, settings };
-    const merged = { ...policy, ...own };
-    return { policy: merged, settings: compileSettings(merged, this.#tools) };
+    if (isWhole(outer) && (own === undefined || Object.keys(own).length === 0)) return outer;
+    const policy = { ...outer.policy, ...own };
+    return { policy, settings: compileSettings(policy, this.#tools), variant: variantOf(policy) };
   }
 
   site(site: Site, outer: Level): CompiledSite {
@@ -135,7 +141,6 @@ class Compiler {
     if (depth > DEEPEST) throw new RuleSetError('locations are nested too deeply', location.origin);
     const level = this.level(outer, location.policy);
     const { match, limitExcept } = location;
-    const content = this.#content(location.content, level);
     const base: Place = {
       ...NOWHERE,
       kind: match.kind,
@@ -148,26 +153,28 @@ class Compiler {
       internal: location.internal === true,
       addsSlash: location.addsSlash === true,
       settings: level.settings,
-      program: [],
-      content,
+      program: NO_PROGRAM,
+      content: this.#content(location.content, level),
       tryFiles: this.#tryFiles(location.tryFiles),
-    };
-    const place: Place = {
-      ...base,
-      program: compileProgram(location.rewrite ?? [], this.#tools.scope, (branch) =>
-        this.#branch(branch.policy, branch.content, base, level),
-      ),
       inner: this.#inner(location.locations, level, depth),
-      limitExcept:
-        limitExcept === undefined
-          ? undefined
-          : {
-              methods: withHead(limitExcept.methods),
-              place: this.#branch(limitExcept.policy, limitExcept.content, base, level),
-            },
     };
+    const isSimple = location.rewrite === undefined && limitExcept === undefined;
+    const place = isSimple ? base : this.#withBranches(location, base, level);
     if (match.kind === 'named') this.#named.set(match.name, place);
     return place;
+  }
+
+  #withBranches({ rewrite = [], limitExcept }: Location, base: Place, level: Level): Place {
+    return {
+      ...base,
+      program: compileProgram(rewrite, this.#tools.scope, (branch) =>
+        this.#branch(branch.policy, branch.content, base, level),
+      ),
+      limitExcept: limitExcept && {
+        methods: withHead(limitExcept.methods),
+        place: this.#branch(limitExcept.policy, limitExcept.content, base, level),
+      },
+    };
   }
 
   #inner(locations: readonly Location[] | undefined, level: Level, depth: number): Place['inner'] {
@@ -195,12 +202,12 @@ class Compiler {
     const { origin } = content;
     switch (content.kind) {
       case 'proxy':
-        return { ...this.#proxy(content, origin, variantOf(level.policy)), origin };
+        return { ...this.#proxy(content, origin, level.variant), origin };
       case 'proxy-to':
         return {
           kind: 'proxy-to',
           url: compileTemplate(content.url, resolve),
-          variant: variantOf(level.policy),
+          variant: level.variant,
           origin,
         };
       case 'respond':
@@ -277,6 +284,11 @@ class Compiler {
 }
 
 const DEEPEST = 32;
+const NO_PROGRAM: Place['program'] = [];
+
+function isWhole(level: Partial<Level>): level is Level {
+  return level.settings !== undefined;
+}
 
 const NOWHERE = {
   path: '',

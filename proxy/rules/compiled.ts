@@ -318,6 +318,8 @@ export interface RequestHeaders {
     readonly lower: string;
     readonly do: HeaderEdit['do'];
     readonly value: Value;
+    /** The whole field, where its value holds no variable. */
+    readonly field: Field | undefined;
   }[];
 }
 
@@ -350,13 +352,13 @@ export interface CookieRules {
 }
 
 export interface ReplySettings {
-  readonly added: readonly { readonly name: string; readonly value: Value; readonly always: boolean }[];
-  readonly edits: readonly {
-    readonly do: HeaderEdit['do'];
+  readonly added: readonly {
     readonly name: string;
-    readonly lower: string;
     readonly value: Value;
+    readonly field: Field | undefined;
+    readonly always: boolean;
   }[];
+  readonly edits: RequestHeaders['own'];
   readonly expires: { readonly value: Value; readonly modified: boolean } | undefined;
   readonly compress: Compress | undefined;
   readonly cors: Cors | undefined;

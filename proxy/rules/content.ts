@@ -3,7 +3,7 @@
 import { createHash } from 'node:crypto';
 import { plainAddress, verdict } from './addresses.ts';
 import type { CompiledCanary, CompiledContent, Field, Pool } from './compiled.ts';
-import { extensionOf } from './media-types.ts';
+import { extensionOf } from './media.ts';
 import { requestFields, safeValue } from './request-headers.ts';
 import type { Control, Forward, Step } from './step.ts';
 import { expandedTarget, strippedTarget, upstreamTarget } from './upstream-uri.ts';

@@ -1,4 +1,4 @@
-// nginx's expires: a time -> Expires and Cache-Control.
+// The expires of nginx: a time -> Expires and Cache-Control.
 
 import type { Field } from './compiled.ts';
 

@@ -1,4 +1,4 @@
-// nginx's map: a variable whose value is looked up by the value of another.
+// The map of nginx: a variable whose value is looked up by the value of another.
 
 import { bytesOf } from './bytes.ts';
 import type { Matcher, Run, Value } from './compiled.ts';

@@ -34,8 +34,6 @@ export interface RuleSet {
   readonly connectionZones?: readonly ConnectionZone[];
 }
 
-// Sites
-
 /** One server block, one host of a routes file. */
 export interface Site {
   readonly origin?: Origin;
@@ -80,8 +78,6 @@ export interface ClientAuth {
   readonly authorities: string;
   readonly depth?: number;
 }
-
-// Locations
 
 export interface Location {
   readonly origin?: Origin;

@@ -20,14 +20,23 @@ export function createPools(groups: readonly UpstreamGroup[], resolve: Resolve):
   const byName = new Map(groups.map((group) => [group.name, group]));
   const balancings = new Map(groups.map((group) => [group, compileBalancing(group.balance, resolve)]));
   const pools = new Map<string, Pool>();
+  /** The same, found without writing out a key. */
+  const byVariant = new Map<PoolVariant, Map<string, Pool>>();
   const dynamic = new Map<string, Pool>();
   const make = (group: UpstreamGroup, protocol: UpstreamProtocol, variant: PoolVariant): Pool =>
     createPool(group, protocol, variant, balancings.get(group));
   return {
     pool(name, protocol, variant, origin) {
+      const near = remember(byVariant, variant, () => new Map<string, Pool>());
+      const known = near.get(`${protocol} ${name}`);
+      if (known !== undefined) return known;
       const group = byName.get(name);
       if (group === undefined) throw new RuleSetError(`there is no upstream ${name}`, origin);
-      return remember(pools, JSON.stringify([name, protocol, variant]), () => make(group, protocol, variant));
+      const pool = remember(pools, JSON.stringify([name, protocol, variant]), () =>
+        make(group, protocol, variant),
+      );
+      near.set(`${protocol} ${name}`, pool);
+      return pool;
     },
     poolFor(url, variant) {
       const found = readUrl(url);
@@ -44,7 +53,7 @@ export function createPools(groups: readonly UpstreamGroup[], resolve: Resolve):
   };
 }
 
-function remember<T>(known: Map<string, T>, key: string, make: () => T): T {
+function remember<K, T>(known: Map<K, T>, key: K, make: () => T): T {
   const before = known.get(key);
   if (before !== undefined) return before;
   const made = make();

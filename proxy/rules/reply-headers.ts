@@ -60,12 +60,21 @@ function addOwn(run: Run, status: number, fields: Fields, removed: string[], own
   if (reply.expires !== undefined && usual) addExpires(run, fields, removed, own);
   run.status = status;
   run.sent = own;
-  for (const { name, value, always } of reply.added) {
+  for (const { name, value, field, always } of reply.added) {
     if (!usual && !always) continue;
+    if (field !== undefined) {
+      own.push(field);
+      continue;
+    }
     const text = value(run);
     if (text !== '') own.push({ name, value: safeValue(text) });
   }
-  for (const { do: how, name, lower, value } of reply.edits) {
+  applyEdits(run, fields, removed, own);
+  if (reply.cors !== undefined) own.push(...corsFields(run, reply.cors, isPreflight(run)));
+}
+
+function applyEdits(run: Run, fields: Fields, removed: string[], own: Field[]): void {
+  for (const { do: how, name, lower, value } of run.place.settings.reply.edits) {
     if (
       how === 'default' &&
       (hasOwn(own, lower) || (!removed.includes(lower) && fields.all(lower).length > 0))
@@ -79,7 +88,6 @@ function addOwn(run: Run, status: number, fields: Fields, removed: string[], own
     }
     if (text !== '') own.push({ name, value: safeValue(text) });
   }
-  if (reply.cors !== undefined) own.push(...corsFields(run, reply.cors, isPreflight(run)));
 }
 
 function hasOwn(own: readonly Field[], lower: string): boolean {

@@ -38,8 +38,12 @@ export function requestFields(
   let host: string | undefined;
   let upgradeTo = '';
   let connection = '';
-  for (const { do: how, name, lower, value } of headers.own) {
+  for (const { do: how, name, lower, value, field } of headers.own) {
     if (how === 'default' && run.facts.headers.all(lower).length > 0) continue;
+    if (field !== undefined && lower !== 'host' && !framing.has(lower)) {
+      own.push(field);
+      continue;
+    }
     const text = value(run);
     if (text === '') continue;
     if (lower === 'host') host = safeValue(text);

@@ -6,6 +6,7 @@ import type {
   Access,
   CompiledErrorPage,
   CookieRules,
+  Field,
   FileSettings,
   ForwardSettings,
   PoolVariant,
@@ -18,11 +19,12 @@ import type {
   Value,
 } from './compiled.ts';
 import { compileMatcher } from './match.ts';
-import { mediaTypes } from './media-types.ts';
+import { mediaTypes } from './media.ts';
 import type { ErrorPage, HeaderEdit, Origin, Policy, Template, TextMatch, TextRule } from './model.ts';
 import type { Pools } from './pools.ts';
+import { safeValue } from './request-headers.ts';
 import { RuleSetError, type Scope } from './scope.ts';
-import { compileTemplate } from './template.ts';
+import { compileTemplate, literalOf } from './template.ts';
 
 export interface Tools {
   readonly scope: Scope;
@@ -167,7 +169,13 @@ function compileEdits(edits: readonly HeaderEdit[], { resolve }: Scope): Request
     name: edit.name,
     lower: edit.name.toLowerCase(),
     value: compileTemplate(edit.do === 'remove' ? [] : edit.value, resolve),
+    field: edit.do === 'remove' ? undefined : literalField(edit.name, edit.value),
   }));
+}
+
+function literalField(name: string, template: Template): Field | undefined {
+  const text = literalOf(template);
+  return text === undefined || text === '' ? undefined : { name, value: safeValue(text) };
 }
 
 function compileForward(policy: Policy, { scope }: Tools): ForwardSettings {
@@ -224,6 +232,7 @@ function compileReply(policy: Policy, { scope }: Tools): ReplySettings {
     added: addHeaders.map(({ name, value, always }) => ({
       name,
       value: compileTemplate(value, scope.resolve),
+      field: literalField(name, value),
       always: always === true,
     })),
     edits: compileEdits(replyHeaders, scope),
