@@ -2,7 +2,6 @@
 
 import type { BlockList } from 'node:net';
 import type {
-  Canary,
   ClientAuth,
   Compress,
   Cors,
@@ -102,6 +101,17 @@ export interface Run {
   args: string;
   place: Place;
   captures: Captures;
+  /** The client's path held an escape, or a `+`. */
+  readonly quoted: boolean;
+  readonly plus: boolean;
+  /** What the client sent is still what is asked for: it may go to the upstream byte for byte. */
+  targetHolds: boolean;
+  /** The URI begins with what the location matched. */
+  placeHolds: boolean;
+  /** A location is to be looked for again. */
+  uriChanged: boolean;
+  /** `internal` locations are open to it. */
+  internal: boolean;
   /** Variables of rules, by slot. */
   readonly slots: (string | undefined)[];
   user: string;
@@ -127,9 +137,10 @@ export interface CompiledRules {
   find(host: string): CompiledSite | undefined;
   readonly sites: readonly CompiledSite[];
   readonly slotCount: number;
-  readonly pools: ReadonlyMap<string, Pool>;
-  /** The pool of a URL that was put together of variables; made once for each. Undefined: it is no URL of a server. */
-  poolFor(url: string): { readonly pool: Pool; readonly host: string; readonly path: string } | undefined;
+  /** All that the rules name. */
+  readonly pools: readonly Pool[];
+  /** The pool of a URL that was put together of variables. Undefined: it is no URL of a server. */
+  poolFor(url: string, variant: PoolVariant): PoolOfUrl | undefined;
   readonly requestZones: readonly {
     readonly name: string;
     readonly perThousandSeconds: number;
@@ -148,8 +159,10 @@ export interface CompiledSite {
   /** Holds outside all locations; its program is the site's own. */
   readonly place: Place;
   readonly named: ReadonlyMap<string, Place>;
-  /** Undefined: it was chosen by a plain name. */
-  readonly matcher: Matcher | undefined;
+  /** Of its names that are patterns. */
+  readonly matchers: readonly Matcher[];
+  /** Whether a plain name of it is this host: then its patterns leave no captures. */
+  hasName(host: string): boolean;
 }
 
 /** Where a request has come to: a location, a site outside its locations, or an `if` that was true. */
@@ -174,6 +187,8 @@ export interface Place {
 }
 
 export interface Locations {
+  /** Whether any of them adds a slash by a redirect. */
+  readonly addSlashes: boolean;
   exact(path: string): readonly Place[];
   /** The longest prefix first. */
   prefix(path: string): PrefixMatch | undefined;
@@ -303,6 +318,8 @@ export interface RequestHeaders {
     readonly lower: string;
     readonly do: HeaderEdit['do'];
     readonly value: Value;
+    /** The whole field, where its value holds no variable. */
+    readonly field: Field | undefined;
   }[];
 }
 
@@ -335,13 +352,13 @@ export interface CookieRules {
 }
 
 export interface ReplySettings {
-  readonly added: readonly { readonly name: string; readonly value: Value; readonly always: boolean }[];
-  readonly edits: readonly {
-    readonly do: HeaderEdit['do'];
+  readonly added: readonly {
     readonly name: string;
-    readonly lower: string;
     readonly value: Value;
+    readonly field: Field | undefined;
+    readonly always: boolean;
   }[];
+  readonly edits: RequestHeaders['own'];
   readonly expires: { readonly value: Value; readonly modified: boolean } | undefined;
   readonly compress: Compress | undefined;
   readonly cors: Cors | undefined;
@@ -405,7 +422,6 @@ export interface CompiledCanary {
   readonly percent: number;
   readonly key: Value;
   readonly when: ((run: Run) => boolean) | undefined;
-  readonly origin: Canary;
 }
 
 export interface CompiledTryFiles {
@@ -414,6 +430,14 @@ export interface CompiledTryFiles {
     | { readonly kind: 'uri'; readonly uri: Value }
     | { readonly kind: 'named'; readonly name: string }
     | { readonly kind: 'status'; readonly status: number };
+}
+
+export interface PoolOfUrl {
+  readonly pool: Pool;
+  /** `$proxy_host`. */
+  readonly host: string;
+  /** Empty: the URL has no path. */
+  readonly path: string;
 }
 
 /** What of a place's policy a pool of its own is needed for. */

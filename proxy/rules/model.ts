@@ -34,8 +34,6 @@ export interface RuleSet {
   readonly connectionZones?: readonly ConnectionZone[];
 }
 
-// Sites
-
 /** One server block, one host of a routes file. */
 export interface Site {
   readonly origin?: Origin;
@@ -80,8 +78,6 @@ export interface ClientAuth {
   readonly authorities: string;
   readonly depth?: number;
 }
-
-// Locations
 
 export interface Location {
   readonly origin?: Origin;
@@ -160,7 +156,7 @@ export type Instruction = (
 export interface If {
   readonly do: 'if';
   readonly condition: Condition;
-  readonly then: readonly Instruction[];
+  readonly body: readonly Instruction[];
   /** Inherited from the location's. In a site's own program neither of these two. */
   readonly policy?: Policy;
   readonly content?: Content;
@@ -305,10 +301,10 @@ export interface ConnectionLimit {
 
 // Content
 
-export type Content = (Proxy | Respond | Redirect | Files | Maintenance) & { readonly origin?: Origin };
+export type Content = (Forwarding | Respond | Redirect | Files | Maintenance) & { readonly origin?: Origin };
 
 /** Forwarded. The two forms of nginx's proxy_pass; the first is what a routes file makes as well. */
-export type Proxy =
+export type Forwarding =
   | {
       readonly kind: 'proxy';
       /** Name of a group. */

@@ -265,14 +265,14 @@ class Parser {
     if (posix !== undefined) {
       const known = posixClasses[posix[2]!];
       if (known === undefined) throw new PatternError(`[:${posix[2]}:] is no class`, 'as in [[:alpha:]]');
-      for (let byte = 0; byte < 256; byte++) if (known[byte] === (posix[1] === '' ? 1 : 0)) set[byte] = 1;
+      include(set, posix[1] === '' ? known : opposite(known));
       return;
     }
     const low = this.#setAtom();
     const range =
       this.#text[this.#at] === '-' && !/^(\]|$)/.test(this.#text.slice(this.#at + 1, this.#at + 2));
     if (!range || low.byte < 0) {
-      for (let byte = 0; byte < 256; byte++) if (low.set[byte] === 1) set[byte] = 1;
+      include(set, low.set);
       return;
     }
     this.#at++;
@@ -300,6 +300,10 @@ function maximumOf(text: string, min: number, comma: string | undefined, most: s
 
 function unclosed(what: string): PatternError {
   return new PatternError(`${what} is not closed`, `close it, or write \\${what[0]}`);
+}
+
+function include(set: Uint8Array, more: Uint8Array): void {
+  for (let byte = 0; byte < 256; byte++) if (more[byte] === 1) set[byte] = 1;
 }
 
 function setOf(has: (byte: number) => boolean): Uint8Array {

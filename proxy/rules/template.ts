@@ -16,7 +16,7 @@ export function parseTemplate(text: string): Template | { readonly fault: string
     if (found === null)
       return {
         fault: `a $ without a variable's name after it: ${text.slice(dollar, dollar + 20)}`,
-        cure: 'write the name, as in $host or ${host}; for a $ itself use a variable that holds one',
+        cure: 'write the name, as in $host; for a $ itself use a variable that holds one',
       };
     // Names of variables ignore case.
     parts.push({ name: (found[1] ?? found[2] ?? found[3])!.toLowerCase() });
