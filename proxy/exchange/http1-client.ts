@@ -24,6 +24,7 @@ import { LINGER_MS, Lingering } from '../socket/lingering.ts';
 import { createPacer, type Pacer } from '../socket/pacing.ts';
 import { addPiece, beginPieces, gathered, type Pieces } from '../socket/pieces.ts';
 import { onData } from '../socket/reads.ts';
+import { resetConnection } from '../socket/reset.ts';
 import { createRoster, type Roster, type RosterMember } from '../socket/roster.ts';
 import {
   flush,
@@ -65,7 +66,8 @@ import {
   requestHeadText,
   trailerText,
 } from './headers.ts';
-import { answerLocally, type Http1Question, localRequest, writeFault } from './http1-reply.ts';
+import { Http1Answer, type Http1Answering } from './http1-answer.ts';
+import { writeFault } from './http1-reply.ts';
 import { acquireHttp2Link, type Http2Link } from './http2-link.ts';
 import { INTERIM_PAUSE_BYTES, MOST_INTERIM_BYTES, UNTAKEN } from './interim.ts';
 import { KeptBody } from './kept-body.ts';
@@ -99,7 +101,7 @@ const AS_IT_CAME = 0;
 const CHUNKED = 1;
 const UNCHUNKED = 2;
 
-interface Relay extends Omit<UpstreamUser, 'upstreamReady'>, RosterMember, Tries, Holder, Http1Question {
+interface Relay extends Omit<UpstreamUser, 'upstreamReady'>, RosterMember, Tries, Holder, Http1Answering {
   readonly shared: Shared;
   readonly connection: Connection;
   readonly client: TLSSocket;
@@ -143,6 +145,8 @@ interface Relay extends Omit<UpstreamUser, 'upstreamReady'>, RosterMember, Tries
   upstreamKeeps: boolean;
 
   tunnel: Tunnel | undefined;
+  /** While a handler of our own answers. */
+  answer: Http1Answer | undefined;
   /** Once the last reply was written, and more has come. */
   lingering: Lingering | undefined;
   /** Of the exchange under way; undefined where no access log is written. */
@@ -256,6 +260,7 @@ function createRelay(shared: Shared, connection: Connection): Relay {
     replyNominated: [],
     upstreamKeeps: false,
     tunnel: undefined,
+    answer: undefined,
     lingering: undefined,
     access:
       shared.context.accessLog === undefined
@@ -268,12 +273,17 @@ function createRelay(shared: Shared, connection: Connection): Relay {
     trustedClient: false,
     idleSince,
     leave,
-    isUnanswered,
-    awaitOwnReply,
-    stopClock,
     beginOwnReply,
     endOwnReply,
-    answerFailed,
+    setClock,
+    takeHeld,
+    hold: holdMore,
+    pauseClient: pauseThis,
+    resumeClient: resumeThis,
+    noteSent,
+    failBody,
+    failAnswer,
+    cutAnswer,
     upstreamReady,
     upstreamFailed,
     upstreamData,
@@ -301,6 +311,7 @@ function clientData(relay: Relay, bytes: Buffer) {
     case HEAD:
       return moreOfHead(relay, bytes);
     case EXCHANGE:
+      if (relay.answer?.reads) return relay.answer.clientData(bytes);
       if (relay.request.done || relay.link === undefined) return hold(relay, bytes);
       return passRequestBody(relay, '', bytes);
     case TUNNEL:
@@ -416,8 +427,8 @@ function beginExchange(relay: Relay, head: MessageHead) {
   if (isRefusal(decision)) return refuseHead(relay, head, decision);
   relay.match = decision;
   if (decision.answeredBy !== undefined) {
-    const handler = context.localHandlers[decision.answeredBy]!;
-    return answerLocally(relay, handler, localRequest(head, asked.path!, host!));
+    relay.answer = new Http1Answer(relay, head, asked.path!, host!, decision.maxBodyBytes);
+    return relay.answer.begin(context.localHandlers[decision.answeredBy]!);
   }
   forward(relay, head, asked.path!, decision.upstream);
 }
@@ -564,6 +575,7 @@ function dropUpstream(relay: Relay) {
 function clientDrained(relay: Relay) {
   if (relay.state === TUNNEL) return relay.tunnel!.clientDrained();
   if (relay.state === IDLE) return readHeld(relay);
+  if (relay.answer !== undefined) return relay.answer.clientDrained();
   if (!relay.upstreamPaused) return;
   relay.upstreamPaused = false;
   relay.link?.socket.resume();
@@ -586,6 +598,7 @@ function destroyClient(relay: Relay) {
 function clientClosed(relay: Relay) {
   if (relay.state === CLOSED) return;
   relay.tunnel?.clientClosed();
+  relay.answer?.abandon('the client has gone');
   if (relay.state === EXCHANGE) logAccess(relay, 'client-closed');
   else if (relay.state === TUNNEL) logAccess(relay);
   relay.state = CLOSED;
@@ -654,6 +667,7 @@ function expire(relay: Relay) {
 }
 
 function expireExchange(relay: Relay) {
+  if (relay.answer !== undefined) return expireAnswer(relay, relay.answer);
   const waitsForClient = relay.link !== undefined && !relay.request.done && !relay.clientPaused;
   if (relay.replyBegun) {
     const slow = waitsForClient || relay.upstreamPaused;
@@ -667,6 +681,12 @@ function expireExchange(relay: Relay) {
   relay.link = undefined;
   dropUpstream(relay);
   replyFault(relay, new Fault('upstream-timeout', loggedRequestLine(relay.requestText)));
+}
+
+function expireAnswer(relay: Relay, answer: Http1Answer) {
+  answer.abandon('the client took too long');
+  if (relay.replyBegun) return abandonClient(relay, 'request-timeout');
+  refuse(relay, 'request-timeout', 'its body');
 }
 
 // --- The upstream's side ---
@@ -952,6 +972,7 @@ function finishReply(relay: Relay) {
 }
 
 function afterReply(relay: Relay) {
+  relay.answer = undefined;
   if (relay.access !== undefined) logAccess(relay);
   if (!relay.keepAlive || !relay.request.done) return endClient(relay);
   relay.state = IDLE;
@@ -1039,8 +1060,10 @@ function replyFault(relay: Relay, fault: Fault) {
 }
 
 /** A reply has begun that will never be whole. */
-function abandonClient(relay: Relay, code: FaultCode) {
+function abandonClient(relay: Relay, code: FaultCode, framed = true) {
   if (relay.access !== undefined) relay.access.fault = code;
+  // The missing end of a body that is framed is missed by itself.
+  if (!framed) resetConnection(relay.client);
   destroyClient(relay);
 }
 
@@ -1048,22 +1071,10 @@ function logUpstream(relay: Relay, fault: Fault) {
   noteUpstreamFault(relay.shared.context, relay.settings, fault, { host: relay.host, method: relay.method });
 }
 
-// --- As http1-reply.ts sees it ---
+// --- As http1-reply.ts and http1-answer.ts see it ---
 
-function isUnanswered(this: Relay): boolean {
-  return this.state === EXCHANGE;
-}
-
-function awaitOwnReply(this: Relay): void {
-  pauseClient(this);
-}
-
-function stopClock(this: Relay): void {
-  this.deadline.at = Number.POSITIVE_INFINITY;
-}
-
-function beginOwnReply(this: Relay, status: number, sent: number): boolean {
-  if (!this.request.done || this.shared.draining) this.keepAlive = false;
+function beginOwnReply(this: Relay, status: number, sent: number, framed: boolean): boolean {
+  if (!this.request.done || this.shared.draining || !framed) this.keepAlive = false;
   this.replyBegun = true;
   this.requestText = '';
   if (this.access !== undefined) {
@@ -1077,6 +1088,40 @@ function endOwnReply(this: Relay): void {
   afterReply(this);
 }
 
-function answerFailed(this: Relay): void {
+function setClock(this: Relay, ms: number): void {
+  this.deadline.at = this.shared.context.deadlines.after(ms);
+}
+
+function takeHeld(this: Relay): Buffer | undefined {
+  const { held } = this;
+  this.held = undefined;
+  return held;
+}
+
+function holdMore(this: Relay, bytes: Buffer): void {
+  hold(this, bytes);
+}
+
+function pauseThis(this: Relay): void {
+  pauseClient(this);
+}
+
+function resumeThis(this: Relay): void {
+  resumeClient(this);
+}
+
+function noteSent(this: Relay, size: number): void {
+  if (this.access !== undefined) this.access.sent += size;
+}
+
+function failBody(this: Relay, code: FaultCode, reason: string): void {
+  failRequest(this, code, reason);
+}
+
+function failAnswer(this: Relay): void {
   replyFault(this, new Fault('failed'));
+}
+
+function cutAnswer(this: Relay, framed: boolean): void {
+  abandonClient(this, 'failed', framed);
 }

@@ -1,6 +1,5 @@
 // HTTP/2 connections of clients: their limits and clocks, and each request to where it belongs.
 
-import type { LocalHandler } from '../../src/lib/local-handler.ts';
 import { Fault, type FaultCode } from '../faults.ts';
 import {
   type ConnectionUser,
@@ -22,11 +21,11 @@ import {
   LAST_REQUEST_MS,
   type ProxyContext,
 } from './context.ts';
-import { decide, isRefusal, pathOf, queryOf } from './decide.ts';
+import { decide, isRefusal } from './decide.ts';
 import { forwardedFields, headerLines } from './headers.ts';
-import { replyFault, replyLocal } from './http2-reply.ts';
+import { Http2Answer } from './http2-answer.ts';
+import { replyFault } from './http2-reply.ts';
 import { type ForwardedFamily, type Http2Request, readRequest } from './http2-request.ts';
-import { loggedTarget } from './logged.ts';
 import { relayToHttp1 } from './to-http1.ts';
 import { relayToHttp2 } from './to-http2.ts';
 
@@ -198,35 +197,17 @@ function takeRequest(
   const covered = coveredBy(client.connection.certificateNames, request.host);
   const decision = decide(request, covered, context);
   if (isRefusal(decision)) return refuse(stream, decision, access, request);
-  if (decision.answeredBy !== undefined) {
-    return void answer(stream, request, context.localHandlers[decision.answeredBy]!, context, access);
-  }
   const { connection, forwardedFor } = client;
+  if (decision.answeredBy !== undefined) {
+    const { maxBodyBytes } = decision;
+    const answer = new Http2Answer({ stream, request, connection, context, maxBodyBytes, access });
+    return answer.begin(context.localHandlers[decision.answeredBy]!);
+  }
   const forwarded = forwardedFor(request);
   const { upstream } = decision;
   const exchange = { stream, request, connection, match: decision, upstream, context, forwarded, access };
   if (speaksHttp2(upstream.protocol)) relayToHttp2(exchange);
   else relayToHttp1(exchange);
-}
-
-async function answer(
-  stream: Http2Stream,
-  request: Http2Request,
-  handler: LocalHandler,
-  context: ProxyContext,
-  access: AccessEntry | undefined,
-): Promise<void> {
-  const { method, host, fields } = request;
-  const path = pathOf(request.path);
-  const query = queryOf(request.path);
-  try {
-    const reply = await handler.handle({ method, path, query, host, headers: joinFields(fields) });
-    replyLocal(stream, request, reply, access);
-  } catch (err) {
-    context.log.error({ path: loggedTarget(path), err }, 'local handler failed');
-    if (access !== undefined) access.fault = 'failed';
-    replyFault(stream, request, new Fault('failed', undefined, { cause: err }), access);
-  }
 }
 
 const UNREAD = { method: 'GET', grpc: false, fields: [] };
@@ -263,12 +244,4 @@ function logStream({ shared }: Client, stream: Http2Stream): void {
   if (stream.end !== 'complete') access.fault ??= shared.ended ? 'draining' : 'client-closed';
   if (access.fault === 'client-closed' && access.status === 0) access.status = 499;
   accessLog?.write(access, deadlines.now());
-}
-
-function joinFields(fields: readonly HeaderField[]): Record<string, string> {
-  const joined: Record<string, string> = Object.create(null);
-  for (const { name, value } of fields) {
-    joined[name] = joined[name] === undefined ? value : `${joined[name]}, ${value}`;
-  }
-  return joined;
 }

@@ -1,6 +1,5 @@
 // Replies that the ingress itself gives on an HTTP/2 stream: to faults, and from local handlers.
 
-import type { LocalReply } from '../../src/lib/local-handler.ts';
 import type { Fault } from '../faults.ts';
 import type { Http2Stream } from '../http2/connection.ts';
 import { errorCode } from '../http2/frames.ts';
@@ -8,6 +7,7 @@ import { noteUpstreamFault } from '../upstream/faults.ts';
 import type { AccessEntry } from './access-log.ts';
 import { faultReply, faultTrailers } from './fault-reply.ts';
 import type { Http2Exchange, Http2Request } from './http2-request.ts';
+import { asBuffer, hasNoBody } from './local-body.ts';
 
 type Answered = Pick<Http2Request, 'method' | 'grpc' | 'fields'>;
 
@@ -50,15 +50,20 @@ function replyGrpcFault(stream: Http2Stream, fault: Fault, access: AccessEntry |
   stream.refuseRest();
 }
 
+interface WholeReply {
+  readonly status: number;
+  readonly headers: Readonly<Record<string, string>>;
+  readonly body: Uint8Array;
+}
+
 export function replyLocal(
   stream: Http2Stream,
   request: Answered,
-  reply: LocalReply,
+  reply: WholeReply,
   access: AccessEntry | undefined,
 ): void {
   const { status, headers, body } = reply;
-  const bytes = Buffer.from(body.buffer, body.byteOffset, body.byteLength);
-  replyWhole(stream, request, status, Object.entries(headers), bytes, access);
+  replyWhole(stream, request, status, Object.entries(headers), asBuffer(body), access);
 }
 
 function replyWhole(
@@ -70,22 +75,31 @@ function replyWhole(
   access: AccessEntry | undefined,
 ): void {
   if (stream.closed) return;
-  // Neither has content, and 204 may not even name a length (RFC 9110 §8.6).
-  const bodiless = status === 204 || status === 304;
-  const bare = bodiless || request.method === 'HEAD';
+  const bare = hasNoBody(status) || request.method === 'HEAD';
   if (access !== undefined) {
     access.status = status;
     access.sent = bare ? 0 : body.length;
   }
+  sendOwnHead(stream, status, fields, body.length, bare ? 'last' : 'open');
+  if (!bare) stream.sendData(body, 0, body.length, true);
+  stream.refuseRest();
+}
+
+/** `length`: of the body, if it is known. */
+export function sendOwnHead(
+  stream: Http2Stream,
+  status: number,
+  fields: readonly (readonly [name: string, value: string])[],
+  length: number | undefined,
+  kind: 'open' | 'last',
+): void {
   stream.beginHead();
   stream.addField(':status', String(status));
   // RFC 9110 §6.6.1: an origin server with a clock sends Date.
   stream.addField('date', new Date().toUTCString());
   for (const [name, value] of fields) stream.addField(name.toLowerCase(), value);
-  if (!bodiless) stream.addField('content-length', String(body.length));
-  stream.endHead(bare ? 'last' : 'open');
-  if (!bare) stream.sendData(body, 0, body.length, true);
-  stream.refuseRest();
+  if (length !== undefined && !hasNoBody(status)) stream.addField('content-length', String(length));
+  stream.endHead(kind);
 }
 
 /** What the log says of a fault; the client is told less. */
