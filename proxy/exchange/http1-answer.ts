@@ -4,8 +4,9 @@ import type { LocalHandler, LocalReply } from '../../src/lib/local-handler.ts';
 import type { FaultCode } from '../faults.ts';
 import { type BodyReader, type MessageHead, nameAt, REFUSED, readBody, valueAt } from '../http1/message.ts';
 import { NO_LIMIT } from '../limits.ts';
+import type { RouteMatch } from '../rules/routes.ts';
 import { gather } from '../socket/writes.ts';
-import type { Connection } from './context.ts';
+import type { ClientConnection } from './context.ts';
 import { headerLines } from './headers.ts';
 import { type Http1Question, ownHead, writeOwnReply } from './http1-reply.ts';
 import { discard, hasNoBody, ReplyBody, RequestBody } from './local-body.ts';
@@ -14,44 +15,47 @@ import { loggedTarget } from './logged.ts';
 
 /** The exchange that is answered. */
 export interface Http1Answering extends Http1Question {
-  readonly connection: Connection;
+  readonly connection: ClientConnection;
+  readonly host: string;
+  readonly match: RouteMatch | undefined;
   readonly request: BodyReader;
+  readonly carrier: BodyCarrier;
+  /** Bytes of bodies that came and left. */
+  received: number;
+  sent: number;
   /** How long the client may now take; NO_LIMIT: it is not the client who is waited for. */
   setClock(ms: number): void;
-  /** What the client has sent beyond what was read. */
-  readonly held: Buffer | undefined;
-  takeHeld(): Buffer | undefined;
-  hold(bytes: Buffer): void;
-  pauseClient(): void;
-  resumeClient(): void;
-  noteSent(size: number): void;
   /** The client broke its message. */
-  failBody(code: FaultCode, reason: string): void;
+  breakRequest(code: FaultCode, reason: string): void;
   /** The handler gave no reply. */
-  failAnswer(): void;
+  answerFailed(): void;
   /** The reply that has begun will never be whole. `framed`: the client can tell. */
-  cutAnswer(framed: boolean): void;
+  cutAnswer(code: FaultCode, framed: boolean): void;
+}
+
+/** The connection that the request's body comes by. */
+export interface BodyCarrier {
+  pause(): void;
+  resume(): void;
+  /** Bytes that cannot be used yet wait here, and the client with them. */
+  hold(bytes: Buffer): void;
+  /** What was held; the client is read again. */
+  takeHeld(): Buffer | undefined;
+  holdsNothing(): boolean;
 }
 
 export class Http1Answer {
   private readonly exchange: Http1Answering;
-  private readonly maxBodyBytes: number;
+  private framed = true;
   private readonly question: LocalQuestion;
   private requestBody: RequestBody | undefined;
   private replyBody: ReplyBody | undefined;
   private settled = false;
 
-  /** `target` in origin form, `host` as it was parsed. */
-  constructor(
-    exchange: Http1Answering,
-    head: MessageHead,
-    target: string,
-    host: string,
-    maxBodyBytes: number,
-  ) {
-    const { connection, method } = exchange;
+  /** `target` in origin form. */
+  constructor(exchange: Http1Answering, head: MessageHead, target: string) {
+    const { connection, method, host } = exchange;
     this.exchange = exchange;
-    this.maxBodyBytes = maxBodyBytes;
     const asked = { method, target, host, headers: headersOf(head), connection };
     this.question = new LocalQuestion(asked, () => this.openBody());
   }
@@ -90,7 +94,7 @@ export class Http1Answer {
     const { exchange, question } = this;
     // RFC 9110 §10.1.1: who expects it waits for it, and HTTP/1.0 does not know it.
     const expects = question.headers.expect !== undefined && !exchange.http10;
-    if (expects && exchange.held === undefined)
+    if (expects && exchange.carrier.holdsNothing())
       exchange.client.write('HTTP/1.1 100 Continue\r\n\r\n', 'latin1');
     this.readMore();
   }
@@ -99,14 +103,14 @@ export class Http1Answer {
     const { exchange } = this;
     if (this.settled || exchange.request.done) return;
     exchange.setClock(exchange.context.limits.clientIdleTimeoutMs);
-    const held = exchange.takeHeld();
-    exchange.resumeClient();
+    const held = exchange.carrier.takeHeld();
     if (held !== undefined) this.clientData(held);
   }
 
   clientData(bytes: Buffer) {
-    const { exchange, maxBodyBytes } = this;
-    const { request } = exchange;
+    const { exchange } = this;
+    const { request, carrier } = exchange;
+    const { maxBodyBytes } = exchange.match!;
     const body = this.requestBody!;
     let free = true;
     let pos = 0;
@@ -117,15 +121,16 @@ export class Http1Answer {
       free = body.add(bytes, request.dataStart, request.dataEnd);
       pos = next;
     }
-    if (pos < bytes.length) exchange.hold(bytes.subarray(pos));
+    exchange.received = request.received;
+    if (pos < bytes.length) carrier.hold(bytes.subarray(pos));
     if (request.done) body.end();
-    else if (!free) exchange.pauseClient();
+    else if (!free) carrier.pause();
     exchange.setClock(free && !request.done ? exchange.context.limits.clientIdleTimeoutMs : NO_LIMIT);
   }
 
   private refuse(code: FaultCode, reason: string): void {
     this.abandon(reason);
-    this.exchange.failBody(code, reason);
+    this.exchange.breakRequest(code, reason);
   }
 
   // --- The reply ---
@@ -151,9 +156,9 @@ export class Http1Answer {
     const { client, http10, method } = exchange;
     const bare = method === 'HEAD' || hasNoBody(status);
     const chunked = !bare && length === undefined && !http10;
-    const framed = bare || chunked || length !== undefined;
+    this.framed = bare || chunked || length !== undefined;
     // RFC 9112 §6.3: without a length HTTP/1.0 knows the end of a body by the end of the connection alone.
-    const keepAlive = exchange.beginOwnReply(status, 0, framed);
+    const keepAlive = exchange.beginOwnReply(status, 0, this.framed);
     const framing = chunked ? 'Transfer-Encoding: chunked\r\n' : lengthOf(status, length);
     gather(client);
     client.write(ownHead(exchange, status, '', fields + framing, keepAlive), 'latin1');
@@ -165,7 +170,7 @@ export class Http1Answer {
     this.replyBody = new ReplyBody(source, length, {
       take: (bytes) => this.write(bytes, chunked),
       whole: () => this.end(chunked),
-      broken: (cause) => this.cut(cause, framed),
+      broken: (cause) => this.cut(cause),
     });
     void this.replyBody.send();
   }
@@ -177,7 +182,7 @@ export class Http1Answer {
     if (chunked) client.write(`${bytes.length.toString(16)}\r\n`, 'latin1');
     client.write(bytes);
     if (chunked) client.write('\r\n', 'latin1');
-    exchange.noteSent(bytes.length);
+    exchange.sent += bytes.length;
     if (!client.writableNeedDrain) return true;
     exchange.setClock(exchange.context.limits.clientIdleTimeoutMs);
     return false;
@@ -197,17 +202,24 @@ export class Http1Answer {
 
   // --- Endings ---
 
+  expired() {
+    const replying = this.replyBody !== undefined;
+    if (!replying) return this.refuse('request-timeout', 'its body');
+    this.abandon('the client took too long');
+    this.exchange.cutAnswer('request-timeout', this.framed);
+  }
+
   private fail(error: unknown) {
     if (this.settled) return this.note(error);
     this.abandon('the handler failed');
     this.note(error);
-    this.exchange.failAnswer();
+    this.exchange.answerFailed();
   }
 
-  private cut(error: unknown, framed: boolean): void {
+  private cut(error: unknown): void {
     this.abandon('the reply broke off');
     this.note(error);
-    this.exchange.cutAnswer(framed);
+    this.exchange.cutAnswer('failed', this.framed);
   }
 
   /** What a handler says of a client that is gone is no trouble of anybody's. */

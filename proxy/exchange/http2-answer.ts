@@ -2,45 +2,31 @@
 
 import type { LocalHandler, LocalReply } from '../../src/lib/local-handler.ts';
 import { Fault, type FaultCode } from '../faults.ts';
-import type { Http2Stream, StreamUser } from '../http2/connection.ts';
+import type { StreamUser } from '../http2/connection.ts';
 import { errorCode } from '../http2/frames.ts';
 import type { HeaderField } from '../http2/hpack.ts';
 import { NO_LIMIT } from '../limits.ts';
 import type { Deadline } from '../socket/deadlines.ts';
-import type { AccessEntry } from './access-log.ts';
-import type { Connection, ProxyContext } from './context.ts';
-import { replyFault, replyLocal, sendOwnHead } from './http2-reply.ts';
-import type { Http2Request } from './http2-request.ts';
+import type { Http2Exchange } from './http2-exchange.ts';
+import { replyLocal, sendOwnHead } from './http2-reply.ts';
 import { discard, hasNoBody, ReplyBody, RequestBody } from './local-body.ts';
 import { LocalQuestion } from './local-request.ts';
 import { loggedTarget } from './logged.ts';
-
-/** The exchange that is answered. */
-export interface Http2Answering {
-  readonly stream: Http2Stream;
-  readonly request: Http2Request;
-  readonly connection: Connection;
-  readonly context: ProxyContext;
-  readonly maxBodyBytes: number;
-  /** Undefined where no access log is written. */
-  readonly access: AccessEntry | undefined;
-}
 
 export class Http2Answer implements StreamUser, Deadline {
   /** While the client is waited for. */
   at = NO_LIMIT;
   place = -1;
 
-  private readonly exchange: Http2Answering;
+  private readonly exchange: Http2Exchange;
   private readonly question: LocalQuestion;
-  private received = 0;
   private requestEnded: boolean;
   private requestBody: RequestBody | undefined;
   private bodyAsked = false;
   private replyBody: ReplyBody | undefined;
   private settled = false;
 
-  constructor(exchange: Http2Answering) {
+  constructor(exchange: Http2Exchange) {
     const { request, connection } = exchange;
     const { method, host, path: target, fields } = request;
     this.exchange = exchange;
@@ -70,7 +56,7 @@ export class Http2Answer implements StreamUser, Deadline {
     const body = this.bodyOf();
     if (this.settled || this.replyBody !== undefined)
       body.fail(new Error('the reply has been given already'));
-    else if (this.received > this.exchange.maxBodyBytes) this.refuse('body-too-large');
+    else if (this.exchange.received > this.exchange.match!.maxBodyBytes) this.refuse('body-too-large');
     else if (!this.requestEnded) this.awaitBody();
     return body;
   }
@@ -86,7 +72,7 @@ export class Http2Answer implements StreamUser, Deadline {
   private awaitBody(): void {
     const { stream, request } = this.exchange;
     // RFC 9110 §10.1.1: who expects it waits for it.
-    if (this.received === 0 && request.fields.some(({ name }) => name === 'expect')) {
+    if (this.exchange.received === 0 && request.fields.some(({ name }) => name === 'expect')) {
       stream.beginHead();
       stream.addField(':status', '100');
       stream.endHead('interim');
@@ -101,11 +87,12 @@ export class Http2Answer implements StreamUser, Deadline {
   }
 
   streamData(bytes: Buffer, start: number, end: number) {
-    const { stream, access, maxBodyBytes, context } = this.exchange;
-    this.received += end - start;
-    if (access !== undefined) access.received = this.received;
+    const { exchange } = this;
+    const { stream, context } = exchange;
+    exchange.received += end - start;
     if (this.settled || (this.replyBody !== undefined && !this.bodyAsked)) return;
-    if (this.bodyAsked && this.received > maxBodyBytes) return this.refuse('body-too-large');
+    if (this.bodyAsked && exchange.received > exchange.match!.maxBodyBytes)
+      return this.refuse('body-too-large');
     // What nobody has asked for yet is bounded by the stream's window.
     const free = this.bodyOf().add(bytes, start, end) && this.bodyAsked;
     if (!free) stream.pause();
@@ -121,22 +108,20 @@ export class Http2Answer implements StreamUser, Deadline {
   }
 
   private refuse(code: FaultCode): void {
-    const { stream, request, access } = this.exchange;
     this.abandon(`the request was refused: ${code}`);
-    if (access !== undefined) access.fault = code;
-    replyFault(stream, request, new Fault(code), access);
+    this.exchange.fail(new Fault(code));
   }
 
   // --- The reply ---
 
   private reply(reply: LocalReply) {
-    const { stream, request, access } = this.exchange;
+    const { exchange } = this;
     const { status, headers, body, length } = reply;
     if (this.settled) return void (body instanceof Uint8Array || discard(body));
     this.setClock(NO_LIMIT);
     if (!(body instanceof Uint8Array)) return this.stream(status, headers, body, length);
     this.settle();
-    replyLocal(stream, request, { status, headers, body }, access);
+    replyLocal(exchange.stream, exchange.request, { status, headers, body }, exchange);
   }
 
   private stream(
@@ -145,9 +130,10 @@ export class Http2Answer implements StreamUser, Deadline {
     source: AsyncIterable<Uint8Array>,
     length: number | undefined,
   ) {
-    const { stream, request, access } = this.exchange;
+    const { exchange } = this;
+    const { stream, request } = exchange;
     const bare = request.method === 'HEAD' || hasNoBody(status);
-    if (access !== undefined) access.status = status;
+    exchange.beginReply(status);
     sendOwnHead(stream, status, Object.entries(headers), length, bare ? 'last' : 'open');
     if (bare) {
       discard(source);
@@ -164,8 +150,8 @@ export class Http2Answer implements StreamUser, Deadline {
   }
 
   private write(bytes: Buffer): boolean {
-    const { stream, access, context } = this.exchange;
-    if (access !== undefined) access.sent += bytes.length;
+    const { stream, context } = this.exchange;
+    this.exchange.sent += bytes.length;
     if (stream.sendData(bytes, 0, bytes.length, false)) return true;
     this.setClock(context.limits.clientIdleTimeoutMs);
     return false;
@@ -201,21 +187,19 @@ export class Http2Answer implements StreamUser, Deadline {
   }
 
   private fail(error: unknown): void {
-    const { stream, request, access } = this.exchange;
     const answered = this.settled;
     this.note(error);
     if (answered) return;
     this.abandon('the handler failed');
-    if (access !== undefined) access.fault = 'failed';
-    replyFault(stream, request, new Fault('failed', undefined, { cause: error }), access);
+    this.exchange.fail(new Fault('failed', undefined, { cause: error }));
   }
 
   private cut(error: unknown): void {
-    const { stream, access } = this.exchange;
+    const { exchange } = this;
     this.note(error);
     this.abandon('the reply broke off');
-    if (access !== undefined) access.fault = 'failed';
-    stream.reset(errorCode.internalError);
+    exchange.fault = 'failed';
+    exchange.stream.reset(errorCode.internalError);
   }
 
   /** What a handler says of a client that is gone is no trouble of anybody's. */

@@ -1,7 +1,7 @@
 // A request as a handler of our own sees it: what was asked, and of the connection no more than it needs.
 
 import type { LocalCertificate, LocalConnection, LocalRequest } from '../../src/lib/local-handler.ts';
-import type { Connection } from './context.ts';
+import type { ClientConnection } from './context.ts';
 import { pathOf, queryOf } from './decide.ts';
 
 export interface LocalAsked {
@@ -10,7 +10,7 @@ export interface LocalAsked {
   readonly target: string;
   readonly host: string;
   readonly headers: Readonly<Record<string, string>>;
-  readonly connection: Connection;
+  readonly connection: ClientConnection;
 }
 
 /** The rest is made for who asks for it: most handlers want none of it. */
@@ -20,7 +20,7 @@ export class LocalQuestion implements LocalRequest {
   readonly query: string;
   readonly host: string;
   readonly headers: Readonly<Record<string, string>>;
-  readonly #connection: Connection;
+  readonly #connection: ClientConnection;
   readonly #openBody: () => AsyncIterable<Uint8Array>;
   #known: LocalConnection | undefined;
   #gone: AbortController | undefined;
@@ -60,7 +60,7 @@ export class LocalQuestion implements LocalRequest {
   }
 }
 
-function knownOf(connection: Connection): LocalConnection {
+function knownOf(connection: ClientConnection): LocalConnection {
   const { socket } = connection;
   return {
     get certificate() {
@@ -81,7 +81,7 @@ function knownOf(connection: Connection): LocalConnection {
   };
 }
 
-function certificateOf({ socket }: Connection): LocalCertificate | undefined {
+function certificateOf({ socket }: ClientConnection): LocalCertificate | undefined {
   const leaf = socket.getX509Certificate();
   if (leaf === undefined) return undefined;
   return { pem: leaf.toString(), fingerprint: leaf.fingerprint256.replaceAll(':', '').toLowerCase() };
