@@ -6,7 +6,7 @@ import type { Log } from '../../src/lib/log.ts';
 import type { ListenerLimits } from '../limits.ts';
 import type { RouteTable } from '../rules/routes.ts';
 import type { Deadlines } from '../socket/deadlines.ts';
-import type { OpenTunnel } from '../tunnel/tunnel.ts';
+import type { OpenTunnel } from '../tunnel/open-tunnel.ts';
 import type { Upstreams } from '../upstream/http1-pool.ts';
 import type { Http2Upstreams } from '../upstream/http2-pool.ts';
 import type { AccessLog } from './access-log.ts';

@@ -12,6 +12,7 @@ import { onData } from '../socket/reads.ts';
 import { flush, gather, isFull, writeLent } from '../socket/writes.ts';
 import { noteUpstreamFault } from '../upstream/faults.ts';
 import type { UpstreamLink, UpstreamUser } from '../upstream/http1-pool.ts';
+import type { OpenTunnel } from './open-tunnel.ts';
 import { createFrameTracker, type FrameTracker, goingAwayFrame, trackFrames } from './websocket-frames.ts';
 
 /** The client's side of a tunnel: a socket, or a stream of HTTP/2. */
@@ -48,14 +49,6 @@ export interface Tunnel extends UpstreamUser {
   clientEnded(): void;
   /** The client is gone: so is the upstream. */
   clientClosed(): void;
-}
-
-/** What a drain can ask of a tunnel. */
-export interface OpenTunnel {
-  /** Of a WebSocket: tells both ends that it is over, each where a frame ends. Nothing that is cheap does it for others. */
-  goAway(): void;
-  /** Ends both directions after what has been passed on. */
-  end(): void;
 }
 
 export interface TunnelOptions {
