@@ -3,12 +3,8 @@
 import type { FaultCode } from '../faults.ts';
 import { parseHost, sameAuthority } from '../http1/authority.ts';
 import { isToken } from '../http1/characters.ts';
-import type { Http2Stream } from '../http2/connection.ts';
 import { fieldKind, kindOf } from '../http2/fields.ts';
 import { createField, type HeaderField } from '../http2/hpack.ts';
-import type { ForwardMatch, UpstreamSettings } from '../rules/routes.ts';
-import type { AccessEntry } from './access-log.ts';
-import type { Connection, ProxyContext } from './context.ts';
 import type { ForwardedBefore } from './headers.ts';
 
 export interface Http2Request {
@@ -38,18 +34,10 @@ export interface ForwardedFamily {
   readonly lines: string;
 }
 
-/** One request on its way to its upstream. */
-export interface Http2Exchange {
-  readonly stream: Http2Stream;
+/** What leaves for the upstream. */
+export interface Forwarding {
   readonly request: Http2Request;
-  readonly connection: Connection;
-  readonly match: ForwardMatch;
-  /** The match's. */
-  readonly upstream: UpstreamSettings;
-  readonly context: ProxyContext;
   readonly forwarded: ForwardedFamily;
-  /** Undefined where no access log is written. */
-  readonly access: AccessEntry | undefined;
 }
 
 // RFC 3986 §3.3 and §3.4 as sent by clients in the wild: visible ASCII, no fragment.
