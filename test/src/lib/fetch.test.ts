@@ -60,7 +60,7 @@ test('a caller who gives up is told so, and not of a deadline', async () => {
   await assert.rejects(run, { code: 'aborted' });
 });
 
-test('a closed port and an address that is none are unreachable', async () => {
+test('a closed port and a text that is no address are unreachable', async () => {
   const url = await serve(() => {});
   const server = servers.at(-1)!;
   server.close();
