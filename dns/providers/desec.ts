@@ -1,4 +1,4 @@
-// deSEC: record sets in zones that each have a shortest time to live.
+// Record sets of deSEC, in zones that each have a shortest time to live.
 
 import { z } from 'zod';
 import type { HttpReply } from '../../src/lib/fetch.ts';

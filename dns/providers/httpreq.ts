@@ -1,4 +1,4 @@
-// lego's httpreq protocol: two calls to a server of the operator's, which writes challenges to any DNS.
+// The httpreq protocol of lego: two calls to a server of the operator's, which writes challenges to any DNS.
 
 import type { DnsProvider, DnsRecord, ProviderKind, ProviderOptions } from '../provider.ts';
 import { type Api, createApi, readBaseUrl } from './api.ts';
