@@ -15,7 +15,7 @@ export interface FilesUpstream {
   readonly running: Running;
   /** On 127.0.0.1. */
   readonly port: number;
-  /** Requests answered so far, these questions left out. */
+  /** Requests answered so far, without those that ask for this number. */
   served(): Promise<number>;
 }
 

@@ -8,7 +8,7 @@ import type { Peer, Site } from './peer.ts';
 const needs = { program: 'haproxy', package: 'haproxy' };
 const version = { program: 'haproxy', args: ['-v'] };
 
-/** TLS ended, P-384 alone, no tickets, the look at the first bytes for /evidences, then bytes both ways. */
+/** Ends TLS with P-384 alone and no tickets, looks for /evidences in the first bytes, then passes bytes both ways. */
 export const haproxy2x: Peer = {
   id: 'haproxy-2.x',
   title: 'HAProxy (2.x images, TCP)',

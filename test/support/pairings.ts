@@ -53,7 +53,7 @@ export interface Served {
   refuse(): void;
   /** No more of the request is wanted: RST_STREAM without an error, or the end of the connection. */
   stop(): void;
-  /** Resolves when nobody waits for this reply any more. */
+  /** Resolves when no client waits for this reply any more. */
   readonly gone: Promise<void>;
 }
 
