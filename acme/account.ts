@@ -5,16 +5,10 @@ import { z } from 'zod';
 import { CodedError } from '../src/lib/coded-error.ts';
 import { type Log, silentLog } from '../src/lib/log.ts';
 import { isPrivateKey } from '../src/lib/private-key.ts';
-import type { Store, StoredAccount } from './store.ts';
-import {
-  AcmeProblem,
-  absentIfNull,
-  type ExternalAccount,
-  isBusy,
-  readObject,
-  type Session,
-  type Transport,
-} from './transport.ts';
+import { AcmeProblem, absentIfNull, isBusy, readObject } from './answer.ts';
+import type { Store } from './store.ts';
+import type { StoredAccount } from './stored.ts';
+import type { ExternalAccount, Session, Transport } from './transport.ts';
 
 /** What evidence publishes: the form of certbot's regr.json, without contact data. */
 export interface AccountDocument {

@@ -24,7 +24,7 @@ export interface AdoptOptions {
 /**
  * Copies into our own state; the earlier files stay as they are, for a way back. An account of ours is never replaced,
  * nor a certificate that ends later. Touches no network. Resolves to why no new account may be made, which is for
- * AcmeSettings.refuseToRegister; rejects when our own state cannot be read or written.
+ * AcmeOptions.refuseToRegister; rejects when our own state cannot be read or written.
  */
 export async function adoptEarlierState(options: AdoptOptions): Promise<string | undefined> {
   const { stateDir, directoryUrl, log = silentLog } = options;

@@ -35,12 +35,32 @@ export async function readCertbot(
   directoryUrl: string,
   log: Log = silentLog,
 ): Promise<FoundState> {
-  const confs = (await readConfs(folder, log)).filter((conf) => conf.server === directoryUrl);
+  const { confs, unread } = await readConfs(folder, log);
+  const ours = confs.filter((conf) => conf.server === directoryUrl);
   const { accounts, damaged } = await readAccounts(folder, directoryUrl, log);
   // certbot renews with the account that the renewal conf names: CAA pins are about that one.
-  const named = new Set(confs.map((conf) => conf.account));
+  const named = new Set(ours.map((conf) => conf.account));
   const fitting = accounts.length > 1 ? accounts.filter((each) => named.has(each.id)) : accounts;
   const account = fitting.length === 1 ? fitting[0] : undefined;
+  const several =
+    accounts.length > 1
+      ? [
+          `${folder} has several certbot accounts and does not say which: ${accounts.map(({ url }) => url).join(', ')}`,
+          ...unread.map((path) => `${path} cannot be read`),
+        ].join('; ')
+      : damaged;
+  return {
+    account: account && { url: account.url, key: account.key, from: account.from },
+    unclear: account === undefined ? several : undefined,
+    certificates: await readCertificates(folder, ours, log),
+  };
+}
+
+async function readCertificates(
+  folder: string,
+  confs: readonly RenewalConf[],
+  log: Log,
+): Promise<Certificate[]> {
   const certificates: Certificate[] = [];
   for (const { lineage } of confs) {
     const live = join(folder, 'live', lineage);
@@ -51,20 +71,20 @@ export async function readCertbot(
       log.warn({ lineage: live, err }, 'certbot certificate cannot be read');
     }
   }
-  const urls = accounts.map((each) => each.url).join(', ');
-  const several =
-    accounts.length > 1 ? `${folder} has several certbot accounts and does not say which: ${urls}` : damaged;
-  return {
-    account: account && { url: account.url, key: account.key, from: account.from },
-    unclear: account === undefined ? several : undefined,
-    certificates,
-  };
+  return certificates;
 }
 
-async function readConfs(tree: string, log: Log): Promise<RenewalConf[]> {
+/** `unread` are the paths of those that were set aside because they cannot be read. */
+async function readConfs(tree: string, log: Log): Promise<{ confs: RenewalConf[]; unread: string[] }> {
   const folder = join(tree, 'renewal');
   const confs: RenewalConf[] = [];
-  for (const file of (await entries(folder)).filter((each) => each.endsWith('.conf'))) {
+  const unread: string[] = [];
+  const files = await entries(folder).catch((err: unknown) => {
+    log.warn({ folder, err }, 'certbot renewal files cannot be listed');
+    unread.push(folder);
+    return [];
+  });
+  for (const file of files.filter((each) => each.endsWith('.conf'))) {
     const path = join(folder, file);
     try {
       const text = await readWithin(tree, path);
@@ -72,10 +92,11 @@ async function readConfs(tree: string, log: Log): Promise<RenewalConf[]> {
       const lineage = file.slice(0, -'.conf'.length);
       confs.push({ lineage, account: value('account'), server: value('server') });
     } catch (err) {
-      log.warn({ file: path, err }, 'certbot renewal file cannot be read');
+      log.warn({ file: path, err }, 'certbot renewal file set aside, the others are adopted');
+      unread.push(path);
     }
   }
-  return confs;
+  return { confs, unread };
 }
 
 /** certbot's `live` is links into its `archive`: they are followed, and not out of the tree. */
@@ -93,7 +114,12 @@ async function readAccounts(folder: string, directoryUrl: string, log: Log) {
   const parent = join(folder, 'accounts', host, pathname);
   const accounts: CertbotAccount[] = [];
   let damaged: string | undefined;
-  for (const id of await entries(parent)) {
+  const ids = await entries(parent).catch((err: unknown) => {
+    log.warn({ folder: parent, err }, 'certbot accounts cannot be listed');
+    damaged = `the certbot accounts in ${parent} cannot be read`;
+    return [];
+  });
+  for (const id of ids) {
     const from = join(parent, id);
     try {
       const { uri } = JSON.parse(await readWithin(folder, join(from, 'regr.json'))) as { uri: unknown };
@@ -115,7 +141,8 @@ async function readAccounts(folder: string, directoryUrl: string, log: Log) {
   return { accounts, damaged };
 }
 
-async function entries(folder: string): Promise<string[]> {
+/** What a folder of an earlier image holds; empty if it is not there. */
+export async function entries(folder: string): Promise<string[]> {
   try {
     return (await readdir(folder)).sort();
   } catch (error) {

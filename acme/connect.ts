@@ -1,16 +1,17 @@
-// Builds from settings what the manager needs of one ACME directory: the connection, renewal information, recovery.
+// Builds from options what the manager needs of one ACME directory: the connection, renewal information, recovery.
 
 import type { Certificate } from '../src/lib/certificate.ts';
 import { type Clock, systemClock } from '../src/lib/clock.ts';
 import { type Log, silentLog } from '../src/lib/log.ts';
 import { openAccount } from './account.ts';
-import { createIssuer, type Solver } from './issuer.ts';
-import type { Connection } from './manager.ts';
+import type { Solver } from './issuer.ts';
+import type { CaConnection } from './manager.ts';
+import { createIssuer } from './obtain.ts';
 import { fetchRenewalInfo, type SuggestedWindow } from './renewal.ts';
 import type { Store } from './store.ts';
 import { createTransport, type ExternalAccount, type Transport } from './transport.ts';
 
-export interface AcmeSettings {
+export interface AcmeOptions {
   directoryUrl: string;
   /** PEM, trusted beside the public roots for the ACME server alone. */
   caPem?: string | undefined;
@@ -32,7 +33,7 @@ export interface AcmeSettings {
 
 export interface Acme {
   readonly transport: Transport;
-  connect(signal: AbortSignal): Promise<Connection>;
+  connect(signal: AbortSignal): Promise<CaConnection>;
   renewalInfo(certificate: Certificate, signal: AbortSignal): Promise<SuggestedWindow | undefined>;
   recover(): Promise<void>;
   /** Ends idle connections to the CA. */
@@ -40,9 +41,9 @@ export interface Acme {
 }
 
 /** Contacts nobody by itself; the members named as in ManagerOptions are for it. */
-export function createAcme(settings: AcmeSettings): Acme {
-  const { directoryUrl, caPem, store, solver, clock = systemClock, log = silentLog } = settings;
-  const { userAgent, deadlineMs } = settings;
+export function createAcme(options: AcmeOptions): Acme {
+  const { directoryUrl, caPem, store, solver, clock = systemClock, log = silentLog } = options;
+  const { userAgent, deadlineMs } = options;
   const transport = createTransport({
     directoryUrl,
     caPem,
@@ -53,8 +54,8 @@ export function createAcme(settings: AcmeSettings): Acme {
   return {
     transport,
     async connect(signal) {
-      const { email, externalAccount, profile, refuseToRegister } = settings;
-      const key = await settings.accountKey?.();
+      const { email, externalAccount, profile, refuseToRegister } = options;
+      const key = await options.accountKey?.();
       const account = await openAccount(
         { transport, store, email, externalAccount, key, refuseToRegister, log },
         signal,

@@ -2,9 +2,9 @@
 
 import type { Certificate } from '../src/lib/certificate.ts';
 import type { Domain } from '../src/lib/domain.ts';
+import { AcmeProblem, isBusy } from './answer.ts';
 import { IssuerError } from './issuer.ts';
-import type { Ledger, LedgerEntry } from './store.ts';
-import { AcmeProblem, isBusy } from './transport.ts';
+import type { Ledger, LedgerEntry } from './stored.ts';
 
 const MINUTE_MS = 60_000;
 const DELAYS_MS = [1, 10, 100, 24 * 60].map((minutes) => minutes * MINUTE_MS);

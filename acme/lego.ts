@@ -1,11 +1,10 @@
 // What a lego volume holds for one ACME directory: the account and the certificates, as lego 4 or 5 wrote them. Reads only.
 
 import { createPrivateKey } from 'node:crypto';
-import { readdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { type Certificate, readCertificate } from '../src/lib/certificate.ts';
 import { type Log, silentLog } from '../src/lib/log.ts';
-import { type FoundAccount, type FoundState, readWithin } from './certbot.ts';
+import { entries, type FoundAccount, type FoundState, readWithin } from './certbot.ts';
 
 /** `folder` has `accounts` and `certificates`. Damaged parts are reported and left out; nothing in it is changed. */
 export async function readLego(
@@ -26,7 +25,12 @@ async function readAccounts(folder: string, directoryUrl: string, log: Log) {
   const server = join(folder, 'accounts', new URL(directoryUrl).host.replaceAll(':', '_'));
   const accounts: FoundAccount[] = [];
   let damaged: string | undefined;
-  for (const id of await entries(server)) {
+  const ids = await entries(server).catch((err: unknown) => {
+    log.warn({ folder: server, err }, 'lego accounts cannot be listed');
+    damaged = `the lego accounts in ${server} cannot be read`;
+    return [];
+  });
+  for (const id of ids) {
     const from = join(server, id);
     try {
       const account = JSON.parse(await readWithin(folder, join(from, 'account.json'))) as {
@@ -64,7 +68,11 @@ async function readKey(tree: string, files: readonly string[]): Promise<string> 
 async function readCertificates(tree: string, host: string, log: Log): Promise<Certificate[]> {
   const folder = join(tree, 'certificates');
   const found: Certificate[] = [];
-  for (const file of (await entries(folder)).filter((each) => each.endsWith('.json'))) {
+  const files = await entries(folder).catch((err: unknown) => {
+    log.warn({ folder, err }, 'lego certificates cannot be listed');
+    return [];
+  });
+  for (const file of files.filter((each) => each.endsWith('.json'))) {
     const path = join(folder, file.slice(0, -'.json'.length));
     try {
       const about = JSON.parse(await readWithin(tree, `${path}.json`)) as { certUrl?: unknown };
@@ -77,13 +85,4 @@ async function readCertificates(tree: string, host: string, log: Log): Promise<C
     }
   }
   return found;
-}
-
-async function entries(folder: string): Promise<string[]> {
-  try {
-    return (await readdir(folder)).sort();
-  } catch (error) {
-    if (['ENOENT', 'ENOTDIR'].includes((error as NodeJS.ErrnoException).code ?? '')) return [];
-    throw error;
-  }
 }

@@ -1,25 +1,25 @@
 // The loop that keeps the wanted certificates: loads, obtains, deploys, renews, backs off, and says what it does.
 
 import type { Certificate } from '../src/lib/certificate.ts';
-import { type Clock, monotonicMs, systemClock } from '../src/lib/clock.ts';
+import { type Clock, systemClock } from '../src/lib/clock.ts';
 import type { Domain } from '../src/lib/domain.ts';
 import { type Log, silentLog } from '../src/lib/log.ts';
+import { createTurns } from '../src/lib/turns.ts';
 import { type Account, type AccountDocument, AccountError, storedDocument } from './account.ts';
+import { type CertificateStatus, type Entry, newEntry, statusOf } from './entry.ts';
 import type { Issuer } from './issuer.ts';
-import * as ledgers from './ledger.ts';
+import { unprepared } from './ledger.ts';
+import { createLedgerFile, type LedgerFile } from './ledger-file.ts';
 import { holdBack, planFor } from './plan.ts';
-import {
-  chooseWithin,
-  type Renewal,
-  type RenewalSettings,
-  renewalInfoId,
-  type SuggestedWindow,
-} from './renewal.ts';
+import type { Renewal, RenewalSettings } from './renewal.ts';
+import { type AskRenewalInfo, createRenewalWindows, type RenewalWindows } from './renewal-windows.ts';
+import { createRenewer, type Renewer } from './renewer.ts';
 import { pick } from './selection.ts';
-import type { Ledger, LedgerEntry, Store, StoredWindow } from './store.ts';
-import { servesOn, urgencyOfOrder, urgencyOfPreparation } from './urgency.ts';
+import type { Store } from './store.ts';
+import { servesOn, urgencyOfPreparation } from './urgency.ts';
 
-export interface Connection {
+/** What a renewal needs of the CA. */
+export interface CaConnection {
   readonly account: Account;
   readonly issuer: Issuer;
 }
@@ -29,9 +29,9 @@ export interface ManagerOptions {
   wanted: readonly (readonly Domain[])[];
   store: Store;
   /** Everything that needs the CA, made when something is due: a start with the CA unreachable still serves. */
-  connect(signal: AbortSignal): Promise<Connection>;
+  connect(signal: AbortSignal): Promise<CaConnection>;
   /** ARI; undefined where the CA offers none. A failure never delays a renewal. */
-  renewalInfo?(certificate: Certificate, signal: AbortSignal): Promise<SuggestedWindow | undefined>;
+  renewalInfo?: AskRenewalInfo;
   /** Takes away what a killed process left in DNS; called once, before anything else. */
   recover?(): Promise<void>;
   /** Makes all true that an order for these names depends on; no order without it, and no back-off when it fails. */
@@ -54,13 +54,6 @@ export interface ManagerOptions {
   random?: () => number;
 }
 
-export interface CertificateStatus {
-  readonly names: readonly Domain[];
-  readonly certificate: Certificate | undefined;
-  readonly next: Renewal | undefined;
-  readonly failure: { readonly count: number; readonly reason: string; readonly notBefore: Date } | undefined;
-}
-
 export interface Manager {
   /** What is on disk for the wanted names, expired ones included; touches no network. */
   load(): Promise<readonly Certificate[]>;
@@ -73,383 +66,245 @@ export interface Manager {
   status(): readonly CertificateStatus[];
 }
 
-interface Entry {
-  readonly names: readonly Domain[];
-  certificate: Certificate | undefined;
-  /** Serving, but not on disk yet. */
-  unsaved: boolean;
-  /** Asked for by an operator: at once, or, once that has failed, as soon as the ledger lets it be tried again. */
-  asked: 'at once' | 'again' | undefined;
-  window: StoredWindow | undefined;
-  /** On the monotonic clock. */
-  askWindowAt: number;
-  next: Renewal | undefined;
-  told: string;
-}
-
-const ARI_INTERVAL_MS = 6 * 3_600_000;
-const ARI_BOUNDS_MS = [60_000, 24 * 3_600_000] as const;
-/** Between passes that could not reach the CA or write the records: none of these counts against a CA's limits. */
+/** Waits between passes that could not reach the CA or write the records: neither counts against a CA's limits. */
 const PASS_DELAYS_MS = [10_000, 60_000, 300_000, 900_000, 3_600_000];
+const UNSAVED_DELAY_MS = 60_000;
 
 export function createManager(options: ManagerOptions): Manager {
-  const { store, clock = systemClock, log = silentLog, random = Math.random, parallel = 4 } = options;
-  const entries = options.wanted.map(newEntry);
-  /** Ledger entries that the disk would not take. */
-  const unwritten: Ledger = {};
-  let ledger: Ledger = {};
-  let wake = new AbortController();
-  let failedPasses = 0;
-  let recovered = false;
+  return new CertificateManager(options);
+}
 
-  async function load(): Promise<readonly Certificate[]> {
-    const stored = await store.readCertificates();
-    for (const entry of entries) entry.certificate = pick(stored, entry.names);
-    await announceStored();
-    return served();
+class CertificateManager implements Manager {
+  readonly #options: ManagerOptions;
+  readonly #store: Store;
+  readonly #clock: Clock;
+  readonly #log: Log;
+  readonly #random: () => number;
+  readonly #entries: readonly Entry[];
+  readonly #ledger: LedgerFile;
+  readonly #windows: RenewalWindows;
+  readonly #renewer: Renewer;
+  /** Deployments take turns: each is given everything that serves. */
+  readonly #deployInTurn = createTurns();
+  #wake = new AbortController();
+  #failedPasses = 0;
+  #recovered = false;
+
+  constructor(options: ManagerOptions) {
+    const { store, renewalInfo, clock = systemClock, log = silentLog, random = Math.random } = options;
+    const ledger = createLedgerFile(store);
+    const windows = createRenewalWindows({ store, renewalInfo, clock, log, random });
+    this.#options = options;
+    this.#store = store;
+    this.#clock = clock;
+    this.#log = log;
+    this.#random = random;
+    this.#entries = options.wanted.map(newEntry);
+    this.#ledger = ledger;
+    this.#windows = windows;
+    this.#renewer = createRenewer({
+      store,
+      ledger,
+      windows,
+      deploy: (entry, fresh) => this.#deploy(entry, fresh),
+      plan: (entry) => this.#plan(entry),
+      clock,
+      log,
+      random,
+    });
   }
 
-  async function announceStored(): Promise<void> {
+  async load(): Promise<readonly Certificate[]> {
+    const stored = await this.#store.readCertificates();
+    for (const entry of this.#entries) entry.certificate = pick(stored, entry.names);
+    await this.#announceStored();
+    return this.#entries.map(({ certificate }) => certificate).filter((each) => each !== undefined);
+  }
+
+  async #announceStored(): Promise<void> {
     try {
-      const document = await storedDocument(store);
-      if (document !== undefined) options.onAccount?.(document);
+      const document = await storedDocument(this.#store);
+      if (document !== undefined) this.#options.onAccount?.(document);
     } catch (err) {
-      log.error({ err }, 'account cannot be read from disk');
+      this.#log.error({ err }, 'account cannot be read from disk');
     }
   }
 
-  async function run(signal: AbortSignal): Promise<void> {
+  async run(signal: AbortSignal): Promise<void> {
     while (!signal.aborted) {
-      let sleepMs: number;
-      try {
-        await store.hold(signal, pass);
-        failedPasses = 0;
-        sleepMs = nextLookMs();
-      } catch (err) {
-        if (signal.aborted) return;
-        sleepMs = passDelayMs();
-        failedPasses += 1;
-        const fields = { err, next: inMs(sleepMs) };
-        if (failedPasses > 2 || err instanceof AccountError)
-          log.error(fields, 'certificates cannot be renewed');
-        else log.warn(fields, 'certificates cannot be renewed');
-      }
-      await clock.sleep(sleepMs, AbortSignal.any([signal, wake.signal])).catch(() => {});
-      if (wake.signal.aborted) wake = new AbortController();
+      const sleepMs = await this.#passAndPlan(signal);
+      if (signal.aborted) return;
+      await this.#clock.sleep(sleepMs, AbortSignal.any([signal, this.#wake.signal])).catch(() => {});
+      if (this.#wake.signal.aborted) this.#wake = new AbortController();
+    }
+  }
+
+  /** Resolves to how long to sleep before the next pass. */
+  async #passAndPlan(signal: AbortSignal): Promise<number> {
+    try {
+      await this.#store.hold(signal, (held) => this.#pass(held));
+      this.#failedPasses = 0;
+      return this.#nextPassMs();
+    } catch (err) {
+      const sleepMs = this.#failedPassDelayMs();
+      if (signal.aborted) return sleepMs;
+      this.#failedPasses += 1;
+      const urgent = this.#failedPasses > 2 || err instanceof AccountError;
+      const next = new Date(this.#clock.now().getTime() + sleepMs);
+      this.#log[urgent ? 'error' : 'warn']({ err, next }, 'certificates cannot be renewed');
+      return sleepMs;
     }
   }
 
   /** One look at everything, under the lock: another process may have renewed since the last one. */
-  async function pass(signal: AbortSignal): Promise<void> {
-    if (!recovered) {
-      await store.sweep();
-      await options.recover?.();
-      recovered = true;
+  async #pass(signal: AbortSignal): Promise<void> {
+    if (!this.#recovered) {
+      await this.#store.sweep();
+      await this.#options.recover?.();
+      this.#recovered = true;
     }
-    await adoptFromDisk();
-    ledger = { ...(await store.readLedger()), ...unwritten };
-    await refreshWindows(signal);
-    for (const entry of entries) if (entry.unsaved) await save(entry);
-    const due = entries.filter(isDueNow);
-    for (const entry of entries) tellPlan(entry);
+    await this.#adoptFromDisk();
+    await this.#ledger.refresh();
+    await this.#windows.refresh(this.#entries, signal);
+    for (const entry of this.#entries) if (entry.unsaved) await this.#renewer.save(entry);
+    const due = this.#entries.filter((entry) => this.#isDueNow(entry));
+    for (const entry of this.#entries) this.#logPlan(entry);
     if (due.length === 0) return;
-    const connection = await connectFor(due, signal);
-    options.onAccount?.(connection.account.document);
-    await renewPrepared(due, connection, signal);
+    const connection = await this.#connectFor(due, signal);
+    this.#options.onAccount?.(connection.account.document);
+    await this.#renewPrepared(due, connection, signal);
     signal.throwIfAborted();
   }
 
-  async function connectFor(due: readonly Entry[], signal: AbortSignal): Promise<Connection> {
-    try {
-      return await options.connect(signal);
-    } catch (err) {
-      if (!signal.aborted) for (const entry of due) await noteUnprepared(entry, err);
-      throw err;
-    }
-  }
-
-  /** Together at first, which shows all that is missing at once; then one by one, so that none holds up another. */
-  async function renewPrepared(due: readonly Entry[], connection: Connection, signal: AbortSignal) {
-    const prepare = (entries: readonly Entry[]) =>
-      options.prepare(
-        connection.account,
-        entries.flatMap(({ names }) => names),
-        signal,
-      );
-    const failures: unknown[] = [];
-    const alone = async (entry: Entry, prepared: Promise<void>) => {
-      try {
-        await prepared;
-      } catch (err) {
-        signal.throwIfAborted();
-        await noteUnprepared(entry, err);
-        const serves = servesOn(entry.certificate, clock.now());
-        log[urgencyOfPreparation(err, serves)](
-          { domain: entry.names[0], err },
-          'certificate cannot be ordered yet',
-        );
-        failures.push(err);
-        return;
-      }
-      await renew(entry, connection, signal);
-    };
-    const together = prepare(due);
-    const holds =
-      due.length === 1 ||
-      (await together.then(
-        () => true,
-        () => false,
-      ));
-    signal.throwIfAborted();
-    await inParallel(due, parallel, (entry) => alone(entry, holds ? together : prepare([entry])));
-    if (failures.length > 0) throw failures[0];
-  }
-
-  /** For whoever looks into the ledger: it was not the CA that refused, so nothing has to wait. */
-  function noteUnprepared(entry: Entry, err: unknown): Promise<void> {
-    const before = ledgers.entryFor(ledger, entry.names);
-    return note(entry, ledgers.unprepared(before, entry.names, err, clock.now())).catch(() => {});
-  }
-
-  async function adoptFromDisk(): Promise<void> {
-    const stored = await store.readCertificates();
+  async #adoptFromDisk(): Promise<void> {
+    const stored = await this.#store.readCertificates();
     let adopted = false;
-    for (const entry of entries) {
+    for (const entry of this.#entries) {
       const found = pick(stored, entry.names);
-      // It was set aside as damaged, say: what serves is whole, and is stored anew.
+      // The file was removed, or set aside as damaged: the certificate in memory is whole, and is stored again.
       if (found === undefined && entry.certificate !== undefined) entry.unsaved = true;
       if (found === undefined || found.sha256 === entry.certificate?.sha256) continue;
       if (entry.certificate !== undefined && found.notAfter <= entry.certificate.notAfter) continue;
-      log.info(
+      this.#log.info(
         { domain: entry.names[0], serial: found.serial },
         'certificate of another process found on disk',
       );
-      await deploy(entry, found);
+      await this.#deploy(entry, found);
       entry.certificate = found;
       adopted = true;
     }
-    if (adopted) await announceStored();
+    if (adopted) await this.#announceStored();
   }
 
-  function isDueNow(entry: Entry): boolean {
-    entry.next = plan(entry);
-    return entry.next.at.getTime() <= clock.now().getTime();
+  #isDueNow(entry: Entry): boolean {
+    entry.next = this.#plan(entry);
+    return entry.next.at.getTime() <= this.#clock.now().getTime();
   }
 
-  function plan(entry: Entry): Renewal {
-    const now = clock.now();
-    const held = ledgers.entryFor(ledger, entry.names);
-    if (entry.asked === undefined) return planFor({ ...entry, held }, now, options.renewal);
+  #plan(entry: Entry): Renewal {
+    const now = this.#clock.now();
+    const held = this.#ledger.entryFor(entry.names);
+    if (entry.asked === undefined) return planFor({ ...entry, held }, now, this.#options.renewal);
     const wish = { at: now, reason: 'asked for' };
     if (entry.asked === 'at once' || held === undefined) return wish;
     return holdBack(wish, held, now, entry.certificate !== undefined);
   }
 
-  async function renew(entry: Entry, { issuer }: Connection, signal: AbortSignal): Promise<void> {
-    const { names, certificate: old } = entry;
-    const before = ledgers.entryFor(ledger, names);
-    log.info({ domain: names[0], names, reason: entry.next?.reason }, 'certificate due');
+  async #connectFor(due: readonly Entry[], signal: AbortSignal): Promise<CaConnection> {
     try {
-      // First of all, and fatal to the attempt: without it a crash loop would order without end.
-      await note(entry, ledgers.begun(before, names, clock.now()));
-      // A hint that may have been what failed last time is left out.
-      const replaces = old === undefined || (before?.failures ?? 0) > 0 ? undefined : renewalInfoId(old);
-      const fresh = await issuer.obtain(names, signal, { replaces });
-      await deploy(entry, fresh);
-      adopt(entry, fresh);
-      await save(entry);
-      const lifeMs = fresh.notAfter.getTime() - fresh.notBefore.getTime();
-      const oldAgeMs = old === undefined ? undefined : clock.now().getTime() - old.notBefore.getTime();
-      await note(entry, ledgers.obtained(names, lifeMs, oldAgeMs, clock.now())).catch(() => {});
-      entry.next = plan(entry);
-      const { serial, notAfter, issuer: by } = fresh;
-      log.info({ domain: names[0], serial, notAfter, by, next: entry.next.at }, 'certificate obtained');
+      return await this.#options.connect(signal);
     } catch (err) {
-      await giveUp(entry, before, err, signal);
+      if (!signal.aborted) for (const entry of due) await this.#noteUnprepared(entry, err);
+      throw err;
     }
   }
 
-  async function giveUp(entry: Entry, before: LedgerEntry | undefined, err: unknown, signal: AbortSignal) {
-    if (signal.aborted) {
-      // We were asked to stop: that is nobody's failure, and the stored order waits for the next start.
-      if (before !== undefined) await note(entry, before).catch(() => {});
-      else await forget(entry).catch(() => {});
-      return;
-    }
-    const longestMs = ledgers.longestDelayMs(entry.certificate, clock.now());
-    const held = ledgers.failed(before, entry.names, err, clock.now(), random(), longestMs);
-    await note(entry, held).catch((cause: unknown) =>
-      log.error({ err: cause }, 'failure could not be noted on disk'),
-    );
-    if (entry.asked !== undefined) entry.asked = 'again';
-    entry.next = plan(entry);
-    const fields = { domain: entry.names[0], err, failures: held.failures, next: held.notBefore };
-    const serves = servesOn(entry.certificate, clock.now());
-    log[urgencyOfOrder(err, held.failures, serves)](fields, 'certificate not obtained');
-  }
-
-  function adopt(entry: Entry, fresh: Certificate): void {
-    entry.certificate = fresh;
-    entry.unsaved = true;
-    entry.asked = undefined;
-    entry.window = undefined;
-    entry.askWindowAt = monotonicMs(clock) + ARI_BOUNDS_MS[0];
-  }
-
-  async function save(entry: Entry): Promise<void> {
-    try {
-      await store.keepCertificate(entry.certificate!);
-      entry.unsaved = false;
-    } catch (err) {
-      log.error({ domain: entry.names[0], err }, 'certificate serves but could not be stored');
-    }
-  }
-
-  // Deployments one after the other, each with everything that serves.
-  let deploying: Promise<unknown> = Promise.resolve();
-  function deploy(changed: Entry, fresh: Certificate): Promise<void> {
-    const turn = deploying.then(() =>
-      options.deploy(
-        entries
-          .map((entry) => (entry === changed ? fresh : entry.certificate))
-          .filter((certificate) => certificate !== undefined),
-        fresh,
-      ),
-    );
-    deploying = turn.catch(() => {});
-    return turn;
-  }
-
-  // Changes of the ledger likewise: several certificates share the file.
-  let noting: Promise<unknown> = Promise.resolve();
-  function note(entry: Entry, held: LedgerEntry): Promise<void> {
-    return changeLedger((all) => ({ ...all, [entry.names[0]!]: held }), entry, held);
-  }
-
-  function forget(entry: Entry): Promise<void> {
-    return changeLedger(({ [entry.names[0]!]: _, ...rest }) => rest, entry, undefined);
-  }
-
-  function changeLedger(change: (all: Ledger) => Ledger, entry: Entry, held: LedgerEntry | undefined) {
-    const name = entry.names[0]!;
-    ledger = change(ledger);
-    if (held === undefined) delete unwritten[name];
-    else unwritten[name] = held;
-    const turn = noting.then(async () => {
-      await store.writeLedger(ledger);
-      if (unwritten[name] === held) delete unwritten[name];
-    });
-    noting = turn.catch(() => {});
-    return turn;
-  }
-
-  async function refreshWindows(signal: AbortSignal): Promise<void> {
-    if (options.renewalInfo === undefined) return;
-    const windows = await store.readWindows();
-    let changed = false;
-    for (const entry of entries) {
-      const name = entry.names[0]!;
-      if (entry.certificate === undefined) continue;
-      const known = windows[name]?.certificate === entry.certificate.sha256 ? windows[name] : undefined;
-      entry.window = known;
-      // RFC 9773 §4.3: not after its end, and not before the CA wants to be asked again.
-      if (entry.askWindowAt > monotonicMs(clock) || !isInForce(entry, clock.now().getTime())) continue;
-      const fresh = await askWindow(entry, entry.certificate, signal);
-      if (fresh === undefined || (known?.start === fresh.start && known.end === fresh.end)) continue;
-      entry.window = fresh;
-      windows[name] = fresh;
-      changed = true;
-    }
-    if (changed)
-      await store.writeWindows(windows).catch((err: unknown) => log.warn({ err }, 'window not stored'));
-  }
-
-  async function askWindow(entry: Entry, certificate: Certificate, signal: AbortSignal) {
-    const ask = (ms: number) => {
-      const [least, most] = ARI_BOUNDS_MS;
-      entry.askWindowAt = monotonicMs(clock) + Math.min(Math.max(ms, least), most);
+  /** Prepares all together, which shows at once all that is missing; if that fails, each alone, so that none holds up another. */
+  async #renewPrepared(due: readonly Entry[], connection: CaConnection, signal: AbortSignal): Promise<void> {
+    const prepare = (entries: readonly Entry[]) => {
+      const names = entries.flatMap((entry) => entry.names);
+      return this.#options.prepare(connection.account, names, signal);
     };
-    try {
-      const suggested = await options.renewalInfo!(certificate, signal);
-      ask(suggested?.retryAfterMs ?? ARI_INTERVAL_MS);
-      if (suggested === undefined) return undefined;
-      const { start, end } = suggested;
-      const chosen = chooseWithin(start, end, random()).toISOString();
-      return { certificate: certificate.sha256, start: start.toISOString(), end: end.toISOString(), chosen };
-    } catch (err) {
-      signal.throwIfAborted();
-      ask(Math.max(ledgers.retryAfterOf(err) ?? 0, ARI_INTERVAL_MS / 6));
-      log.warn({ domain: entry.names[0], err }, 'renewal information not to be had');
-      return undefined;
-    }
+    const together = prepare(due);
+    const shared = due.length === 1 || (await succeeds(together));
+    signal.throwIfAborted();
+    const failures: unknown[] = [];
+    await inParallel(due, this.#options.parallel ?? 4, async (entry) => {
+      try {
+        await (shared ? together : prepare([entry]));
+      } catch (err) {
+        signal.throwIfAborted();
+        await this.#noteUnprepared(entry, err);
+        failures.push(err);
+        const urgency = urgencyOfPreparation(err, servesOn(entry.certificate, this.#clock.now()));
+        this.#log[urgency]({ domain: entry.names[0], err }, 'certificate cannot be ordered yet');
+        return;
+      }
+      await this.#renewer.renew(entry, connection.issuer, signal);
+    });
+    if (failures.length > 0) throw failures[0];
   }
 
-  function tellPlan(entry: Entry): void {
+  /** Shows the reason to whoever reads the ledger. The CA refused nothing, so the next attempt need not wait. */
+  async #noteUnprepared(entry: Entry, err: unknown): Promise<void> {
+    const before = this.#ledger.entryFor(entry.names);
+    await this.#ledger.note(unprepared(before, entry.names, err, this.#clock.now())).catch(() => {});
+  }
+
+  #deploy(changed: Entry, fresh: Certificate): Promise<void> {
+    return this.#deployInTurn(() => {
+      const serving = this.#entries.map((entry) => (entry === changed ? fresh : entry.certificate));
+      return this.#options.deploy(
+        serving.filter((certificate) => certificate !== undefined),
+        fresh,
+      );
+    });
+  }
+
+  #logPlan(entry: Entry): void {
     const { next, certificate, names } = entry;
     const text = `${certificate?.serial} ${next?.reason}`;
-    if (next === undefined || certificate === undefined || entry.told === text) return;
-    entry.told = text;
-    log.info(
-      { domain: names[0], serial: certificate.serial, next: next.at, reason: next.reason },
-      'renewal planned',
+    if (next === undefined || certificate === undefined || entry.loggedPlan === text) return;
+    entry.loggedPlan = text;
+    const { at, reason } = next;
+    this.#log.info({ domain: names[0], serial: certificate.serial, next: at, reason }, 'renewal planned');
+  }
+
+  #nextPassMs(): number {
+    const now = this.#clock.now().getTime();
+    const renewals = this.#entries.map((entry) =>
+      entry.unsaved ? UNSAVED_DELAY_MS : this.#plan(entry).at.getTime() - now,
     );
+    const asks = this.#windows.nextAsksMs(this.#entries);
+    return Math.max(Math.min(...renewals, ...asks, this.#options.intervalMs), 0);
   }
 
-  function nextLookMs(): number {
-    const now = clock.now().getTime();
-    // Of an expired one the CA is not asked any more, so its moment must not wake us either.
-    const asked = options.renewalInfo === undefined ? [] : entries.filter((each) => isInForce(each, now));
-    const waits = [
-      ...entries.map((entry) => (entry.unsaved ? PASS_DELAYS_MS[1]! : plan(entry).at.getTime() - now)),
-      ...asked.map((entry) => entry.askWindowAt - monotonicMs(clock)),
-      options.intervalMs,
-    ];
-    return Math.max(Math.min(...waits), 0);
+  #failedPassDelayMs(): number {
+    const delayMs = PASS_DELAYS_MS[Math.min(this.#failedPasses, PASS_DELAYS_MS.length - 1)]!;
+    return Math.round(delayMs * (1 + this.#random() / 10));
   }
 
-  function passDelayMs(): number {
-    const delay = PASS_DELAYS_MS[Math.min(failedPasses, PASS_DELAYS_MS.length - 1)]!;
-    return Math.round(delay * (1 + random() / 10));
+  renewNow(names?: readonly Domain[]): void {
+    for (const entry of this.#entries) if (names?.includes(entry.names[0]!) ?? true) entry.asked = 'at once';
+    this.#wake.abort();
   }
 
-  const inMs = (ms: number): Date => new Date(clock.now().getTime() + ms);
-  const served = () => entries.map((entry) => entry.certificate).filter((each) => each !== undefined);
+  asked(): readonly Domain[] {
+    return this.#entries.filter(({ asked }) => asked !== undefined).map(({ names }) => names[0]!);
+  }
 
-  return {
-    load,
-    run,
-    renewNow(names) {
-      for (const entry of entries) if (names?.includes(entry.names[0]!) ?? true) entry.asked = 'at once';
-      wake.abort();
-    },
-    asked: () => entries.filter(({ asked }) => asked !== undefined).map(({ names }) => names[0]!),
-    status: () => entries.map((entry) => statusOf(entry, ledgers.entryFor(ledger, entry.names))),
-  };
+  status(): readonly CertificateStatus[] {
+    return this.#entries.map((entry) => statusOf(entry, this.#ledger.entryFor(entry.names)));
+  }
 }
 
-function newEntry(names: readonly Domain[]): Entry {
-  return {
-    names,
-    certificate: undefined,
-    unsaved: false,
-    asked: undefined,
-    window: undefined,
-    askWindowAt: 0,
-    next: undefined,
-    told: '',
-  };
-}
-
-function statusOf({ names, certificate, next }: Entry, held: LedgerEntry | undefined): CertificateStatus {
-  const failing = held !== undefined && held.failures > 0;
-  const failure = failing
-    ? { count: held.failures, reason: held.reason, notBefore: new Date(held.notBefore) }
-    : undefined;
-  return { names, certificate, next, failure };
-}
-
-function isInForce({ certificate }: Entry, nowMs: number): boolean {
-  return certificate !== undefined && certificate.notAfter.getTime() > nowMs;
+async function succeeds(promise: Promise<unknown>): Promise<boolean> {
+  try {
+    await promise;
+    return true;
+  } catch {
+    return false;
+  }
 }
 
 async function inParallel<T>(

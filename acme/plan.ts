@@ -5,7 +5,7 @@ import type { Domain } from '../src/lib/domain.ts';
 import { heldUntil } from './ledger.ts';
 import { type Renewal, type RenewalSettings, type RenewalWindow, renewAt } from './renewal.ts';
 import { sameSet } from './selection.ts';
-import type { LedgerEntry, StoredWindow } from './store.ts';
+import type { LedgerEntry, StoredWindow } from './stored.ts';
 
 export interface Situation {
   readonly names: readonly Domain[];

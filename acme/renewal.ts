@@ -6,7 +6,8 @@ import { X509Certificate } from 'node:crypto';
 import { X509Certificate as ParsedCertificate } from '@peculiar/x509';
 import { z } from 'zod';
 import { type Certificate, splitChain } from '../src/lib/certificate.ts';
-import { absentIfNull, readObject, type Transport } from './transport.ts';
+import { absentIfNull, readObject } from './answer.ts';
+import type { Transport } from './transport.ts';
 
 /** The CA's suggestion, and the moment that we chose within it. */
 export interface RenewalWindow {

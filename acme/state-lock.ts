@@ -7,6 +7,7 @@ import { z } from 'zod';
 import { type Clock, systemClock } from '../src/lib/clock.ts';
 import { GuardedFileError, readGuardedFile } from '../src/lib/guarded-file.ts';
 import { type Log, silentLog } from '../src/lib/log.ts';
+import { createTurns } from '../src/lib/turns.ts';
 
 export interface StateLockOptions {
   folder: string;
@@ -42,8 +43,8 @@ const TAKEN = Symbol('taken');
 export function createStateLock(options: StateLockOptions): StateLock {
   const { folder, clock = systemClock, log = silentLog, pollMs = 1000, staleMs = 30_000 } = options;
   const path = join(folder, 'lock');
-  /** Within one process, callers queue here. */
-  let last: Promise<unknown> = Promise.resolve();
+  /** The file excludes other processes; within this one, callers take turns. */
+  const inTurn = createTurns();
 
   async function acquire(signal: AbortSignal): Promise<Owner> {
     const self = await describeSelf();
@@ -90,11 +91,7 @@ export function createStateLock(options: StateLockOptions): StateLock {
   }
 
   return {
-    hold(signal, work) {
-      const turn = last.then(() => holding(signal, work));
-      last = turn.catch(() => {});
-      return turn;
-    },
+    hold: (signal, work) => inTurn(() => holding(signal, work)),
   };
 }
 

@@ -10,17 +10,11 @@ import {
   SubjectAlternativeNameExtension,
   X509CertificateGenerator,
 } from '@peculiar/x509';
+import type { ChallengeCertificate } from '../src/lib/certificate.ts';
 import { type Clock, systemClock } from '../src/lib/clock.ts';
 import type { Domain } from '../src/lib/domain.ts';
 import type { Challenge, Solver } from './issuer.ts';
 import type { Store } from './store.ts';
-
-export interface ChallengeCertificate {
-  /** PEM */
-  readonly cert: string;
-  /** PEM, PKCS#8 */
-  readonly key: string;
-}
 
 export interface TlsAlpn01Options {
   /** Serves this to handshakes that ask for `domain` with ALPN acme-tls/1; undefined: no more. */

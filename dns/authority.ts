@@ -3,15 +3,10 @@
 import { DnsError } from './error.ts';
 import { lookUpOnce } from './lookup.ts';
 import type { RecordType } from './provider.ts';
-import type { ResolverView } from './resolver.ts';
+import type { Authority, ResolverView } from './views.ts';
 import { createPlainExchange, type Exchange } from './wire/exchange.ts';
 import { normalizeName } from './wire/presentation.ts';
 import { possibleZones } from './zone.ts';
-
-export interface Authority {
-  /** One view for each name server of the name's zone. Rejects with DnsError when they cannot be found. */
-  viewsOf(name: string): Promise<ResolverView[]>;
-}
 
 export interface AuthorityOptions {
   readonly nameServers: (zone: string) => Promise<string[]>;

@@ -1,5 +1,7 @@
 // What a DNS provider or resolver did not do, and whether it is worth asking again.
 
+import type { HttpError } from '../src/lib/fetch.ts';
+
 export type DnsErrorCode =
   | 'zone-not-found'
   /** It does not know who we are, or the token is no longer good. */
@@ -46,6 +48,12 @@ export class DnsError extends Error {
     if (variable !== undefined) this.variable = variable;
     if (cure !== undefined) this.cure = cure;
   }
+}
+
+/** What an HTTP request without a reply means here. Only `unreachable` is worth asking again. */
+export function dnsCodeOf({ code }: HttpError): DnsErrorCode {
+  if (code === 'too-large' || code === 'malformed') return 'unintelligible';
+  return code === 'bad-request' ? 'unsupported' : 'unreachable';
 }
 
 /** Whether it, or what caused it, stays so until an operator changes a setting or something at the provider. */

@@ -1,10 +1,10 @@
-// The wait until records show: at every server that holds the zone first, at public resolvers as the second opinion.
+// Waits until records are visible: first at every server that holds the zone, then at public resolvers.
 
 import { type Clock, monotonicMs, systemClock } from '../src/lib/clock.ts';
 import { type Log, silentLog } from '../src/lib/log.ts';
 import { DnsError } from './error.ts';
 import type { DnsRecord, RecordType } from './provider.ts';
-import type { Resolver, ResolverView } from './resolver.ts';
+import type { Resolver, ResolverView } from './views.ts';
 import { normalizeValue } from './wire/presentation.ts';
 
 export interface PropagationOptions {
@@ -14,11 +14,11 @@ export interface PropagationOptions {
   readonly intervalMs?: number;
   /** Between two log lines about the same missing record. Default 30 s. */
   readonly reportEveryMs?: number;
-  /** How long resolvers may lag behind the zone's own servers, with their caches, before they are left behind. Default 60 s. */
+  /** How long to wait for resolvers once the zone's own servers have the record. Default 60 s. */
   readonly secondOpinionMs?: number;
   /**
-   * How long to wait in addition where port 53 is closed to us: resolvers then show that one of the zone's servers has
-   * the record, and not that the others have. Default 0.
+   * How long to wait in addition where port 53 is closed to us. Resolvers then show only that one of the zone's servers has
+   * the record. Default 0.
    */
   readonly blindWaitMs?: number;
   readonly clock?: Clock;
@@ -33,13 +33,13 @@ interface Wanted {
   readonly type: RecordType;
   readonly values: readonly string[];
   /**
-   * A resolver that has a CNAME in its cache answers for the target whatever is asked (RFC 1034 §3.6.2): a CAA record
-   * beside a CNAME may be there and never be seen.
+   * It is a CAA record beside a CNAME. A resolver with the CNAME in its cache answers any question for the target (RFC 1034
+   * §3.6.2), so it may never show the record.
    */
   readonly besideAlias: boolean;
 }
 
-/** What one server sees in place of what is wanted. */
+/** A record that one server does not show, and what it shows instead. */
 interface Lack {
   readonly name: string;
   readonly type: RecordType;
@@ -47,21 +47,22 @@ interface Lack {
   readonly server: string;
   readonly seen: readonly string[];
   readonly failure?: string;
-  /** Seen by the servers of the zone, or not to be seen for sure: not worth more than a while. */
+  /** The zone's own servers show it, or a resolver may never show it: it is waited for only a while. */
   readonly minor: boolean;
 }
 
 /**
- * Resolves once every record is seen, all its values beside whatever else is there, by every server that answers, and
- * enough of them do. A CNAME counts as seen, too, when the name has the addresses of its target, as flattened aliases
- * have. Where the zone's own servers can be asked, resolvers are asked only after them, so that none remembers that there
- * was nothing. Rejects with DnsError `not-visible` that says what is missing, or with the signal's reason.
+ * Resolves once enough servers answer and each that answers has every value of every record; other values beside them do
+ * not matter. A CNAME also counts as seen when the name has the addresses of its target, as flattened aliases have. Where
+ * the zone's own servers can be asked, resolvers are asked only after them, because a resolver that is asked too early
+ * remembers that there was nothing. Rejects with DnsError `not-visible`, which says what is missing, or with the signal's
+ * reason.
  */
 export const waitForRecords: WaitForRecords = async (records, options) => {
-  const { timeoutMs, intervalMs = 5_000, reportEveryMs = 30_000, secondOpinionMs = 60_000 } = options;
+  const { timeoutMs, intervalMs = 5_000, secondOpinionMs = 60_000 } = options;
   const { clock = systemClock, log = silentLog, signal } = options;
   const since = monotonicMs(clock);
-  let reported = Number.NEGATIVE_INFINITY;
+  const report = createReport(options);
   let minorSince: number | undefined;
   let blind = false;
   let wanted = groupWanted(records);
@@ -79,16 +80,22 @@ export const waitForRecords: WaitForRecords = async (records, options) => {
       return;
     }
     wanted = wanted.filter((want) =>
-      lacks.some((lack) => lack.name === want.name && lack.type === want.type),
+      lacks.some(({ name, type }) => name === want.name && type === want.type),
     );
     if (waitedMs >= timeoutMs) throw notVisible(lacks, waitedMs);
-    if (waitedMs - reported >= reportEveryMs) {
-      reported = waitedMs;
-      for (const { minor, ...lack } of lacks) log.info({ ...lack, waitedMs }, 'waiting for a DNS record');
-    }
+    report(lacks, waitedMs);
     await clock.sleep(Math.min(intervalMs, Math.max(1, timeoutMs - waitedMs)), signal);
   }
 };
+
+function createReport({ reportEveryMs = 30_000, log = silentLog }: PropagationOptions) {
+  let reported = Number.NEGATIVE_INFINITY;
+  return (lacks: readonly Lack[], waitedMs: number): void => {
+    if (waitedMs - reported < reportEveryMs) return;
+    reported = waitedMs;
+    for (const { minor, ...lack } of lacks) log.info({ ...lack, waitedMs }, 'waiting for a DNS record');
+  };
+}
 
 async function waitBlindly({
   blindWaitMs = 0,
@@ -116,7 +123,7 @@ async function lookFor(want: Wanted, resolver: Resolver): Promise<{ lacks: Lack[
   const holders = await holdersOf(want, resolver);
   const held =
     holders.length === 0 ? undefined : await lookWithAll(want, holders, Math.ceil(holders.length / 2));
-  // When none of the zone's servers answers, port 53 is closed to us.
+  // If none of the zone's servers answers, port 53 is probably closed to us.
   const blind = held === undefined || held.answered === 0;
   if (!blind && held.lacks.length > 0) {
     return { blind, lacks: held.lacks.map((lack) => ({ ...lack, minor: want.besideAlias })) };
@@ -138,7 +145,7 @@ async function holdersOf(want: Wanted, resolver: Resolver): Promise<readonly Res
 
 type PlainLack = Omit<Lack, 'minor'>;
 
-/** Failures count only when so many fail that those that answer are too few. */
+/** A server that fails counts as lacking the record only when fewer than `quorum` servers answer. */
 async function lookWithAll(want: Wanted, views: readonly ResolverView[], quorum: number) {
   const looks = await Promise.all(views.map((view) => lookWith(view, want)));
   const lacks = looks.filter((lack) => lack !== undefined);

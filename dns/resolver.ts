@@ -1,28 +1,14 @@
 // What the world sees in DNS: several resolvers asked at once, and a quorum of answers required.
 
-import { type Authority, createAuthority } from './authority.ts';
+import { createAuthority } from './authority.ts';
 import { DnsError } from './error.ts';
 import { lookUp } from './lookup.ts';
 import type { RecordType } from './provider.ts';
+import type { Resolver, ResolverView } from './views.ts';
 import { createHttpsExchange, createPlainExchange, type Exchange } from './wire/exchange.ts';
 
 export { type PropagationOptions, type WaitForRecords, waitForRecords } from './propagation.ts';
-
-export interface Resolver {
-  /** The values at this name, CNAMEs followed for every type but CNAME; empty if there are none. Rejects with DnsError. */
-  resolve(name: string, type: RecordType): Promise<string[]>;
-  /** Each of the resolvers behind this one, for those who must know who says what. */
-  readonly views?: readonly ResolverView[];
-  /** How many views have to answer before their answers count. */
-  readonly quorum?: number;
-  /** The servers that hold the zones themselves, where they may be asked. */
-  readonly authority?: Authority;
-}
-
-export interface ResolverView extends Pick<Resolver, 'resolve'> {
-  /** The server as the operator wrote it. */
-  readonly server: string;
-}
+export type { Resolver, ResolverView } from './views.ts';
 
 export interface ResolverOptions {
   /** Plain DNS: IP addresses with an optional port. When given, `doh` has no default. */

@@ -5,6 +5,8 @@ import type { LocalHandler, LocalReply, LocalRequest } from '../src/lib/local-ha
 import type { Bundle, BundleFile } from './bundle.ts';
 
 export interface EvidenceEndpoint extends LocalHandler {
+  /** It answers for this path and everything below it. */
+  readonly path: string;
   /** Undefined: there is none (yet), and 503 is the answer. */
   setBundle(bundle: Bundle | undefined): void;
 }
@@ -21,15 +23,18 @@ const COMMON_HEADERS = {
   'x-content-type-options': 'nosniff',
 };
 
-/** `prefix` starts with a slash and does not end with one. Everything below it is answered here, nothing beside it. */
-export function createEvidenceEndpoint(options: { prefix?: string } = {}): EvidenceEndpoint {
-  const prefix = options.prefix ?? '/evidences';
+/** `prefix` starts with a slash and does not end with one. */
+export function createEvidenceEndpoint({
+  prefix = '/evidences',
+}: {
+  prefix?: string;
+} = {}): EvidenceEndpoint {
   let served: Served | undefined;
   return {
+    path: prefix,
     setBundle(bundle) {
       served = bundle && prepare(bundle);
     },
-    matches: (path) => path === prefix || path.startsWith(`${prefix}/`),
     handle(request) {
       if (request.method === 'OPTIONS') return preflight();
       if (request.method !== 'GET' && request.method !== 'HEAD') {

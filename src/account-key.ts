@@ -38,7 +38,7 @@ function keyPath(directoryUrl: string): string {
 
 /**
  * A private key from 32 secret bytes. They are stretched by HKDF-SHA-256 (RFC 5869) and become the scalar as FIPS 186-5
- * §A.2.1 and §A.4.1 say: d = (c mod (n - 1)) + 1, of so many bits that the remainder's bias is of no account.
+ * §A.2.1 and §A.4.1 say: d = (c mod (n - 1)) + 1, with so many bits that the bias of the remainder does not matter.
  */
 export function p256KeyFrom(secret: Uint8Array): string {
   const bits = Buffer.from(

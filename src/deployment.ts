@@ -1,4 +1,4 @@
-// The one owner of what is served: routes, certificates and their evidence. Whoever asks is put in line, and the newest wins.
+// The one owner of what is served: routes, certificates and their evidence. Requests queue, and the newest wins.
 
 import { servable } from '../acme/selection.ts';
 import type { Publisher } from './evidence-publisher.ts';
@@ -23,8 +23,9 @@ export interface Deployment {
   /** `stored` is what lies on disk for it: it serves the names that nothing serves yet. */
   follow(plan: RoutingPlan, stored: readonly Certificate[]): Promise<void>;
   /**
-   * `fresh` takes the place of the one for the same names. The others of `certificates` serve only where nothing does: who
-   * asks may know them from before another's request. Rejects if `fresh` is not served; what was served then goes on.
+   * `fresh` takes the place of the certificate for the same names. The others of `certificates` serve only names that
+   * nothing serves: the caller may have read them before a newer request. Rejects if `fresh` is not served; what was served
+   * goes on.
    */
   offer(certificates: readonly Certificate[], fresh: Certificate): Promise<void>;
   /** Resolves when every certificate of the plan is served for the first time. */
@@ -53,14 +54,14 @@ export function createDeployment(first: RoutingPlan, parts: DeploymentParts): De
       served = target;
       if (target.length === wanted.length) covered.resolve();
     } finally {
-      // One that the workers refuse must not come along with the next that is offered.
+      // A certificate that the workers refuse must not be offered again with the next.
       const arrived = known.filter((each) => !taken.includes(each));
       known = [...without(served, arrived), ...arrived];
     }
   });
 
   const judged = new WeakMap<Certificate, boolean>();
-  /** One that does not load is left out, and the rest is served. */
+  /** A certificate that does not load is left out; the others are served. */
   function isSound(certificate: Certificate): boolean {
     const before = judged.get(certificate);
     if (before !== undefined) return before;
@@ -91,12 +92,12 @@ export function createDeployment(first: RoutingPlan, parts: DeploymentParts): De
   };
 }
 
-/** Those that none of `others` takes the place of. */
+/** Those that `others` do not replace. */
 function without(all: readonly Certificate[], others: readonly Certificate[]): Certificate[] {
   return all.filter((each) => !others.some((other) => sameSubject(each, other)));
 }
 
-/** Whether one takes the place of the other: stored under the same name, for the same names. */
+/** Whether one replaces the other: it is stored under the same name and is for the same names. */
 function sameSubject(a: Certificate, b: Certificate): boolean {
   return a.names[0] === b.names[0] && [...a.names].sort().join() === [...b.names].sort().join();
 }

@@ -6,7 +6,7 @@ import { type Clock, systemClock } from './lib/clock.ts';
 import type { Log } from './lib/log.ts';
 import { newestWins } from './lib/newest-wins.ts';
 
-/** The account's public document; what else it holds is its own affair. */
+/** The account's public document. What else it holds does not matter here. */
 export interface AccountDocument {
   readonly uri: string;
 }
@@ -16,7 +16,7 @@ export interface PublisherOptions {
   build(account: AccountDocument, certificates: readonly Certificate[]): Promise<Bundle>;
   /** Puts the files where other containers read them. */
   write(bundle: Bundle): Promise<void>;
-  /** What visitors are shown; undefined: that there is none yet. */
+  /** Shows it to visitors; undefined: there is none yet. */
   serve(bundle: Bundle | undefined): Promise<void>;
   readonly log: Log;
   readonly clock?: Clock;
@@ -78,23 +78,6 @@ export function createPublisher(options: PublisherOptions): Publisher {
     return true;
   }
 
-  async function buildInTime(next: readonly Certificate[]): Promise<Bundle | undefined> {
-    if (account === undefined) return undefined;
-    const gaveUp = new AbortController();
-    const patience = clock.sleep(options.patienceMs ?? PATIENCE_MS, gaveUp.signal).then(
-      () => undefined,
-      () => undefined,
-    );
-    try {
-      return await Promise.race([options.build(account, next), patience]);
-    } catch (err) {
-      log.warn({ err }, 'evidence for new certificates failed, they are served without it for now');
-      return undefined;
-    } finally {
-      gaveUp.abort();
-    }
-  }
-
   /** One try; says how long to wait before the next, and whether it failed. */
   async function attempt(retryMs: number): Promise<{ pauseMs: number; failed: boolean }> {
     if (account === undefined || certificates.length === 0) return { pauseMs: LAST_RETRY_MS, failed: false };
@@ -118,14 +101,14 @@ export function createPublisher(options: PublisherOptions): Publisher {
     },
     async deploy(next, swap) {
       const isPublished = published !== 0 && published === wanted;
-      // Where nothing is published nothing can be contradicted: visitors need not wait for the agent.
+      // Evidence that is not published cannot become false: visitors need not wait for the agent.
       const describedAccount = account;
-      const bundle = isPublished ? await buildInTime(next) : undefined;
+      const bundle = isPublished && account !== undefined ? await inTime(options, account, next) : undefined;
       await swap();
       certificates = next;
       const describes = ++wanted;
       try {
-        // Made for an account that is not ours any more, it would describe something that is not so.
+        // A bundle for an account that is no longer ours would describe what is not served.
         const current = bundle !== undefined && account === describedAccount;
         if (current && (await publish(bundle, describes))) return;
         if (published !== wanted) await options.serve(undefined);
@@ -145,4 +128,25 @@ export function createPublisher(options: PublisherOptions): Publisher {
       }
     },
   };
+}
+
+/** Undefined where it fails or takes longer than new certificates can wait. */
+async function inTime(
+  { build, clock = systemClock, patienceMs = PATIENCE_MS, log }: PublisherOptions,
+  account: AccountDocument,
+  certificates: readonly Certificate[],
+): Promise<Bundle | undefined> {
+  const gaveUp = new AbortController();
+  const patience = clock.sleep(patienceMs, gaveUp.signal).then(
+    () => undefined,
+    () => undefined,
+  );
+  try {
+    return await Promise.race([build(account, certificates), patience]);
+  } catch (err) {
+    log.warn({ err }, 'evidence for new certificates failed, they are served without it for now');
+    return undefined;
+  } finally {
+    gaveUp.abort();
+  }
 }

@@ -2,21 +2,22 @@
 
 import type { ChildProcess } from 'node:child_process';
 import { adoptEarlierState } from '../acme/adopt.ts';
-import type { Manager } from '../acme/manager.ts';
 import { createStore, type Store } from '../acme/store.ts';
 import { createAgent } from '../evidence/agent.ts';
 import { buildBundle } from '../evidence/bundle.ts';
 import { publishBundle } from '../evidence/publish.ts';
-import { type Config, planFromFile } from './config/config.ts';
-import { createDeployment } from './deployment.ts';
+import { NO_LIMIT } from '../proxy/limits.ts';
+import type { Config } from './config/config.ts';
+import { planFromFile } from './config/routing.ts';
+import { createDeployment, type Deployment } from './deployment.ts';
 import { createPublisher } from './evidence-publisher.ts';
-import type { Issuance } from './issuance.ts';
-import { systemClock } from './lib/clock.ts';
+import { createFollowing } from './following.ts';
 import { descriptorLimit } from './lib/descriptors.ts';
+import type { Domain } from './lib/domain.ts';
 import type { Log } from './lib/log.ts';
-import { newestWins } from './lib/newest-wins.ts';
-import { watchRoutesFile } from './routes/file.ts';
+import { createRenewing } from './renewing.ts';
 import { describeRoutes, type RoutingPlan } from './routes/plan.ts';
+import { watchRoutesFile } from './routes/watch.ts';
 import type { WorkerSettings } from './workers/messages.ts';
 import { createWorkers } from './workers/workers.ts';
 
@@ -41,24 +42,81 @@ export interface IngressOptions {
 
 /** A container that is asked to stop is killed ten seconds later. */
 const DRAIN_MS = 8_000;
-/** Between attempts to follow routes that could not be followed. */
-const FIRST_RETRY_MS = 1_000;
-const LAST_RETRY_MS = 60_000;
 
 /**
- * Resolves as soon as it listens and serves what is on disk: nothing that can be unreachable is waited for. Rejects with
- * WorkersError if the port is not to be had, with StoreError if the state folder is not.
+ * Resolves as soon as it listens and serves what is on disk; it waits for nothing that can be unreachable. Rejects with
+ * WorkersError if the port cannot be had, and with StoreError if the state folder cannot.
  */
 export async function startIngress(config: Config, options: IngressOptions): Promise<Ingress> {
   const { log } = options;
   const stopping = new AbortController();
   sayIfTooFewDescriptors(config, log);
+  const parts = createParts(config, options, () => stored);
+  const { workers, agent, publisher, deployment } = parts;
+  await deployment.follow(config, []);
+  const starting = workers.start();
+  // Awaited below; until then its failure must not count as unhandled.
+  starting.catch(() => {});
+  const stored = serveStored(config, deployment, log);
+  const giveUp = async (error: unknown): Promise<never> => {
+    stopping.abort();
+    await workers.drain(0);
+    throw error;
+  };
+  const [{ store, refuseToRegister }, address] = await Promise.all([stored, starting]).catch(giveUp);
+  const { httpPort } = config.listen;
+  log.info({ ...address, httpPort, workers: config.workers, domains: config.domains }, 'serving');
+  log.info({ routes: describeRoutes(config.routes) }, 'where requests go');
+  void publisher.run(stopping.signal);
+
+  const { createIssuance } = await import('./issuance.ts');
+  const { setChallenge, setHttpChallenge } = workers;
+  const issuance = createIssuance({
+    config,
+    store,
+    refuseToRegister,
+    agent,
+    setChallenge,
+    setHttpChallenge,
+    log,
+  });
+  const hooks = { deploy: deployment.offer, onAccount: publisher.setAccount };
+  const renewing = createRenewing(issuance, hooks, stopping.signal);
+  await renewing.keep(config).catch(giveUp);
+  const follow = createFollowing(config, { store, deployment, renewing, stopping: stopping.signal, log });
+  const watch = config.routesFile && watchRoutes(config, log, follow);
+  return {
+    address,
+    ready: Promise.all([deployment.covered, publisher.complete]).then(() =>
+      log.info({ domains: deployment.plan().domains }, 'ready'),
+    ),
+    renewNow: renewing.renewNow,
+    reloadRoutes: async () => watch?.reload(),
+    async stop() {
+      watch?.close();
+      stopping.abort();
+      await workers.drain(options.drainMs ?? DRAIN_MS);
+      log.info({ ...workers.state().totals }, 'workers have ended');
+      await issuance.close();
+    },
+  };
+}
+
+interface Stored {
+  readonly store: Store;
+  /** Why no account may be made, if so. */
+  readonly refuseToRegister: string | undefined;
+}
+
+/** Makes what serves, and starts nothing. `stored` is asked only once visitors come. */
+function createParts(config: Config, { log, forkedAhead }: IngressOptions, stored: () => Promise<Stored>) {
   const workers = createWorkers({
     count: config.workers,
     settings: workerSettings(config),
-    findChallenge,
+    findChallenge: async (domain) =>
+      sharedChallenge(domain, deployment.plan().domains, async () => (await stored()).store),
     log,
-    ...(options.forkedAhead !== undefined && { forkedAhead: options.forkedAhead }),
+    ...(forkedAhead !== undefined && { forkedAhead }),
   });
   const { agentEndpoint, dir } = config.evidence;
   const agent = createAgent({ ...(agentEndpoint !== undefined && { endpoint: agentEndpoint }), log });
@@ -71,115 +129,24 @@ export async function startIngress(config: Config, options: IngressOptions): Pro
   });
   const { setRoutes, setCertificates } = workers;
   const deployment = createDeployment(config, { setRoutes, setCertificates, publisher, log });
-  await deployment.follow(config, []);
-  const starting = workers.start();
-  // Awaited below; until then its failure must not count as unhandled.
-  starting.catch(() => {});
+  return { workers, agent, publisher, deployment };
+}
 
-  /** A challenge of another instance that shares our state folder: the CA may have come to us instead. */
-  async function findChallenge(asked: string) {
-    const domain = deployment.plan().domains.find((own) => own === asked);
-    const keyAuthorization = domain && (await (await stored).store.sharedChallenge(domain));
-    if (domain === undefined || keyAuthorization === undefined) return undefined;
-    const { challengeCertificate } = await import('../acme/tls-alpn01.ts');
-    return challengeCertificate(domain, keyAuthorization, new Date());
-  }
+/** A challenge of another instance that shares our state folder: the CA may have come to us instead. */
+async function sharedChallenge(asked: string, own: readonly Domain[], store: () => Promise<Store>) {
+  const domain = own.find((each) => each === asked);
+  const keyAuthorization = domain && (await (await store()).sharedChallenge(domain));
+  if (domain === undefined || keyAuthorization === undefined) return undefined;
+  const { challengeCertificate } = await import('../acme/tls-alpn01.ts');
+  return challengeCertificate(domain, keyAuthorization, new Date());
+}
 
-  async function serveStored() {
-    const { stateDir, acme } = config;
-    const store = await createStore({ stateDir, directoryUrl: acme.directoryUrl, log });
-    const refuseToRegister = await adopt(config, store, log);
-    await deployment.follow(config, await store.readCertificates());
-    return { store, refuseToRegister };
-  }
-
-  let kept:
-    | { plan: RoutingPlan; until: AbortController; manager: Pick<Manager, 'renewNow' | 'asked'> }
-    | undefined;
-  let timesAsked = 0;
-  async function keepCertificates({ keep }: Issuance, plan: RoutingPlan): Promise<void> {
-    const askedBefore = timesAsked;
-    const until = new AbortController();
-    const hooks = { deploy: deployment.offer, onAccount: publisher.setAccount };
-    // The one before goes on until this one has read the disk: if it cannot, somebody still renews.
-    const manager = await keep(plan, hooks, AbortSignal.any([stopping.signal, until.signal]));
-    const before = kept;
-    kept = { plan, until, manager };
-    before?.until.abort();
-    // What an operator asked for while this one was made is for its names as well.
-    const asked = timesAsked === askedBefore ? (before?.manager.asked() ?? []) : undefined;
-    if (asked?.length !== 0) manager.renewNow(asked);
-  }
-
-  const stored = serveStored();
-  const giveUp = async (error: unknown): Promise<never> => {
-    stopping.abort();
-    await workers.drain(0);
-    throw error;
-  };
-  const started = await Promise.all([stored, starting]).catch(giveUp);
-  const [{ store, refuseToRegister }, address] = started;
-  const { httpPort } = config.listen;
-  log.info({ ...address, httpPort, workers: config.workers, domains: config.domains }, 'serving');
-  log.info({ routes: describeRoutes(config.routes) }, 'where requests go');
-  void publisher.run(stopping.signal);
-  const { createIssuance } = await import('./issuance.ts');
-  const { setChallenge, setHttpChallenge } = workers;
-  const issuance = createIssuance({
-    config,
-    store,
-    refuseToRegister,
-    agent,
-    setChallenge,
-    setHttpChallenge,
-    log,
-  });
-  await keepCertificates(issuance, config).catch(giveUp);
-
-  let newest: RoutingPlan = config;
-  const catchUp = newestWins(async () => {
-    const next = newest;
-    const sameNames = JSON.stringify(next.certificates) === JSON.stringify(kept?.plan.certificates);
-    // Routes do not wait for a disk that cannot be read: where names have changed that fails below, and is tried again.
-    const stored = await store.readCertificates().catch(() => []);
-    await deployment.follow(next, stored);
-    log.info({ hosts: next.routes.length, routes: describeRoutes(next.routes) }, 'routes replaced');
-    if (!sameNames) await keepCertificates(issuance, next);
-  });
-
-  /** Until it has worked, or there are newer ones. */
-  async function follow(next: RoutingPlan): Promise<void> {
-    newest = next;
-    for (let retryMs = FIRST_RETRY_MS; newest === next && !stopping.signal.aborted; ) {
-      try {
-        return await catchUp();
-      } catch (err) {
-        log.error({ err, retryMs }, 'new routes cannot be followed');
-      }
-      await systemClock.sleep(retryMs, stopping.signal).catch(() => {});
-      retryMs = Math.min(retryMs * 2, LAST_RETRY_MS);
-    }
-  }
-
-  const watch = config.routesFile && watchRoutes(config, log, follow);
-  const ready = Promise.all([deployment.covered, publisher.complete]).then(() =>
-    log.info({ domains: deployment.plan().domains }, 'ready'),
-  );
-  return {
-    address,
-    ready,
-    renewNow() {
-      timesAsked += 1;
-      kept?.manager.renewNow();
-    },
-    reloadRoutes: async () => watch?.reload(),
-    async stop() {
-      watch?.close();
-      stopping.abort();
-      await workers.drain(options.drainMs ?? DRAIN_MS);
-      await issuance.close();
-    },
-  };
+async function serveStored(config: Config, deployment: Deployment, log: Log): Promise<Stored> {
+  const { stateDir, acme } = config;
+  const store = await createStore({ stateDir, directoryUrl: acme.directoryUrl, log });
+  const refuseToRegister = await adopt(config, store, log);
+  await deployment.follow(config, await store.readCertificates());
+  return { store, refuseToRegister };
 }
 
 function workerSettings(config: Config): WorkerSettings {
@@ -188,7 +155,7 @@ function workerSettings(config: Config): WorkerSettings {
   return {
     host,
     port,
-    // Visitors have to be told a port that leads to us from outside.
+    // Visitors are sent to the port that leads here from outside.
     plainHttp: httpPort === undefined ? undefined : { port: httpPort, httpsPort: config.dns.publicPort },
     alpn,
     proxyProtocol,
@@ -197,8 +164,8 @@ function workerSettings(config: Config): WorkerSettings {
     limits: {
       ...limits,
       maxConnections: Math.ceil(limits.maxConnections / config.workers),
-      maxDescriptors: descriptorLimit(),
-      maxBodyBytes: limits.maxBodyBytes ?? 0,
+      // What is not known limits nobody.
+      maxDescriptors: descriptorLimit() || NO_LIMIT,
     },
     upstreamCa: config.upstreamCa,
     evidence: config.evidence.serve,
@@ -209,7 +176,7 @@ function workerSettings(config: Config): WorkerSettings {
   };
 }
 
-/** Each exchange under way takes two: near the limit idle connections are ended, and without any newcomers are refused. */
+/** Each exchange takes two. Near the limit idle connections are ended; where there are none, new ones are refused. */
 function sayIfTooFewDescriptors({ listen, workers }: Config, log: Log): void {
   const limit = descriptorLimit();
   const needed = 2 * Math.ceil(listen.limits.maxConnections / workers);
@@ -220,7 +187,7 @@ function sayIfTooFewDescriptors({ listen, workers }: Config, log: Log): void {
   );
 }
 
-/** Why no account may be made, if so. What of an earlier image cannot be read must not keep ours from serving. */
+/** Returns why no account may be made, if so. Unreadable state of an earlier image must not stop this one from serving. */
 async function adopt(config: Config, store: Store, log: Log): Promise<string | undefined> {
   const { stateDir, acme, certificates: wanted } = config;
   try {

@@ -16,6 +16,7 @@ import { createResolver, type Resolver, waitForRecords } from '../dns/resolver.t
 import type { Agent } from '../evidence/agent.ts';
 import { deriveAccountKey } from './account-key.ts';
 import type { Config } from './config/config.ts';
+import type { ChallengeCertificate } from './lib/certificate.ts';
 import { systemClock } from './lib/clock.ts';
 import type { Domain } from './lib/domain.ts';
 import type { Log } from './lib/log.ts';
@@ -27,7 +28,6 @@ import { createRecordsSetup, type RecordsMode } from './records/setup.ts';
 import { createWebhook } from './records/webhook.ts';
 import { createWrittenPins } from './records/written-pins.ts';
 import type { RoutingPlan } from './routes/plan.ts';
-import type { ChallengeCertificate } from './workers/messages.ts';
 
 export interface IssuanceOptions {
   readonly config: Config;
@@ -88,7 +88,7 @@ export function createIssuance(options: IssuanceOptions): Issuance {
     pins: config.dns.setCaa,
     identities: async (signal) => {
       const { meta } = await acme.transport.directory(signal);
-      // A CA that does not say its names is judged by the one that we wrote, if we wrote any.
+      // Where the CA does not tell its names, the one in the records that we write is taken.
       return meta.caaIdentities ?? (config.dns.setCaa ? ownIdentities(config) : []);
     },
     store,
@@ -107,7 +107,7 @@ export function createIssuance(options: IssuanceOptions): Issuance {
           try {
             await records.ensure(names, account.url, abort);
           } catch (err) {
-            // What visitors need can be mended at any time, a certificate that has lapsed cannot: the CA decides.
+            // The records can be mended at any time, a lapsed certificate cannot. Whether it is renewed the CA decides.
             if (abort.aborted || !(await haveCertificates(names, store))) throw err;
             log[needsOperator(err) ? 'warn' : 'error'](
               { err, domains: names },
@@ -141,7 +141,7 @@ async function haveCertificates(
   return names.every((name) => valid.some((certificate) => certificate.names.includes(name)));
 }
 
-/** A CA asks the zone's own servers: where we cannot, the slowest of them gets this long. */
+/** A CA asks the zone's own servers. Where we cannot ask them, the slowest gets this long. */
 const BLIND_WAIT_MS = 30_000;
 
 function createSolver(parts: Parts): Solver {
@@ -173,7 +173,7 @@ function createSolver(parts: Parts): Solver {
 
 function createRecords(parts: Parts, acme: Acme): RecordsKeeper {
   const { config, store, agent, log } = parts;
-  const { setup: mode, delegationZone } = config.dns;
+  const { recordsMode: mode, delegationZone } = config.dns;
   const delegated = delegationZone !== undefined;
   const writes = delegated || mode === 'auto';
   return createRecordsKeeper({

@@ -18,14 +18,14 @@ interface ExitCodes {
 
 /** A container that is asked to stop is killed after ten seconds; the drain takes nine of them at most. */
 const STOP_LIMIT_MS = 9_500;
-/** What is nearly there is stopped in order: it may serve somebody already. */
+/** A start that is nearly complete is stopped in order: it may be serving already. */
 const START_GRACE_MS = 500;
-/** Ctrl-C reaches this process from the terminal and once more from npm: that is one wish. */
-const SAME_WISH_MS = 1_000;
+/** Ctrl-C reaches this process from the terminal and once more from npm: both are one request to stop. */
+const SAME_REQUEST_MS = 1_000;
 
 /**
- * Resolves with the exit code, and nothing may go on after it: what started hangs or lives as it may, so the caller
- * exits. SIGTERM and SIGINT drain, once more they end it at once; SIGHUP reloads the routes, SIGUSR2 renews now.
+ * Resolves with the exit code. The caller must then exit: something may still hang or run. SIGTERM and SIGINT drain, and
+ * end the program at once when they come again; SIGHUP reloads the routes, SIGUSR2 renews now.
  */
 export async function serve(
   env: NodeJS.ProcessEnv,
@@ -38,12 +38,12 @@ export async function serve(
   for (const { variable, warning } of config.warnings)
     log.warn({ variable, warning }, 'setting needs attention');
   tellFence(config, log);
-  const wishes = stopWishes(log);
+  const requests = stopRequests(log);
   let ingress: Ingress | undefined;
   try {
     const started = startIngress(config, { log, forkedAhead });
-    // Whatever the start waits for, a disk that hangs say, a wish to stop does not wait for long.
-    const waited = wishes.stop.then(() => systemClock.sleep(START_GRACE_MS));
+    // A start that hangs, on a disk for example, holds up a request to stop for a moment only.
+    const waited = requests.stop.then(() => systemClock.sleep(START_GRACE_MS));
     ingress = (await Promise.race([started, waited])) ?? undefined;
   } catch (err) {
     log.error({ err }, 'cannot start');
@@ -51,9 +51,9 @@ export async function serve(
   }
   if (ingress !== undefined) {
     const detach = onSignals(ingress, log);
-    await wishes.stop;
+    await requests.stop;
     const overdue = systemClock.sleep(STOP_LIMIT_MS).then(() => 'overdue' as const);
-    const outcome = await Promise.race([ingress.stop(), wishes.stopAtOnce, overdue]);
+    const outcome = await Promise.race([ingress.stop(), requests.stopAtOnce, overdue]);
     detach();
     if (outcome === 'overdue') {
       log.error({ limitMs: STOP_LIMIT_MS }, 'something hangs, ending all the same');
@@ -64,7 +64,7 @@ export async function serve(
   return exits.ok;
 }
 
-/** What visitors' bytes meet, and how far it is from what is secret: see SECURITY.md. */
+/** Logs where workers can reach what is secret, see SECURITY.md. */
 function tellFence({ evidence: { agentEndpoint } }: Config, log: Log): void {
   const fence = fenceOfWorkers();
   if (fence === undefined) return;
@@ -76,12 +76,12 @@ function tellFence({ evidence: { agentEndpoint } }: Config, log: Log): void {
   if (open.length > 0) log.warn({ sockets: open }, 'workers can reach the guest agent');
 }
 
-interface StopWishes {
+interface StopRequests {
   readonly stop: Promise<void>;
   readonly stopAtOnce: Promise<void>;
 }
 
-function stopWishes(log: Log): StopWishes {
+function stopRequests(log: Log): StopRequests {
   const stop = Promise.withResolvers<void>();
   const stopAtOnce = Promise.withResolvers<void>();
   let first: number | undefined;
@@ -92,7 +92,7 @@ function stopWishes(log: Log): StopWishes {
         first = now;
         log.info({ signal }, 'stopping');
         stop.resolve();
-      } else if (now - first > SAME_WISH_MS) {
+      } else if (now - first > SAME_REQUEST_MS) {
         log.warn({ signal }, 'asked again, stopping at once');
         stopAtOnce.resolve();
       }

@@ -91,8 +91,8 @@ const rooms: Readonly<Record<string, { readonly enters: readonly string[]; reado
     reason: 'a connection to an upstream is there before the request that will use it',
   },
   tunnel: {
-    enters: ['exchange', 'rules', 'upstream', 'http1', 'socket'],
-    reason: 'bytes both ways begin after the listener, or after an exchange',
+    enters: ['rules', 'upstream', 'http1', 'socket'],
+    reason: 'bytes go both ways alike, whether a listener or an exchange began with them',
   },
   exchange: {
     enters: ['rules', 'tunnel', 'upstream', 'http1', 'http2', 'socket'],

@@ -2,7 +2,7 @@
 
 import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { HTTP_ROWS } from '../rows/row.ts';
+import { HTTP_ROWS } from '../rows/ids.ts';
 import type { Peer, Site } from './peer.ts';
 
 export const caddy: Peer = {

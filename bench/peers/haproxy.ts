@@ -2,7 +2,7 @@
 
 import { readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { HTTP_ROWS, TCP_ROWS } from '../rows/row.ts';
+import { HTTP_ROWS, TCP_ROWS } from '../rows/ids.ts';
 import type { Peer, Site } from './peer.ts';
 
 const needs = { program: 'haproxy', package: 'haproxy' };

@@ -3,7 +3,7 @@
 import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { nginxProcess, nginxTemporaryFolders } from '../nginx-config.ts';
-import { HTTP_ROWS, type RowId } from '../rows/row.ts';
+import { HTTP_ROWS, type RowId } from '../rows/ids.ts';
 import type { Peer, Site } from './peer.ts';
 
 const needs = { program: 'nginx', package: 'nginx' };

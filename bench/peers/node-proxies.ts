@@ -3,7 +3,7 @@
 import { readFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import { nodeCommand } from '../processes.ts';
-import { HTTP_ROWS, type RowId } from '../rows/row.ts';
+import { HTTP_ROWS, type RowId } from '../rows/ids.ts';
 import type { Peer } from './peer.ts';
 
 /** Neither package speaks HTTP/2 to an upstream. */

@@ -5,7 +5,7 @@ import { join } from 'node:path';
 import { createStore } from '../../acme/store.ts';
 import { readCertificate } from '../../src/lib/certificate.ts';
 import { type Command, nodeCommand } from '../processes.ts';
-import { HTTP_ROWS } from '../rows/row.ts';
+import { HTTP_ROWS } from '../rows/ids.ts';
 import type { Peer, Site, Target } from './peer.ts';
 
 /** Nobody listens on port 1 (tcpmux): issuing fails at once, and is tried again later. */

@@ -1,7 +1,7 @@
 // A proxy that is measured: how it is configured, and what it does not do.
 
 import type { Command } from '../processes.ts';
-import type { RowId } from '../rows/row.ts';
+import type { RowId } from '../rows/ids.ts';
 import type { CertificateFiles } from '../stage.ts';
 
 /** What the proxy is to pass everything on to. */

@@ -3,39 +3,7 @@
 import type { Load } from '../load/children.ts';
 import type { Target } from '../peers/peer.ts';
 import type { Stage } from '../stage.ts';
-
-export type RowId =
-  | 'h1'
-  | 'h1-logged'
-  | 'upload'
-  | 'h2'
-  | 'grpc'
-  | 'grpc-stream'
-  | 'handshake'
-  | 'resumed'
-  | 'websocket'
-  | 'download'
-  | 'tcp'
-  | 'idle'
-  | 'start';
-
-/** What one who speaks HTTP on both sides can take part in. */
-export const HTTP_ROWS: readonly RowId[] = [
-  'h1',
-  'upload',
-  'h2',
-  'grpc',
-  'grpc-stream',
-  'handshake',
-  'resumed',
-  'websocket',
-  'download',
-  'idle',
-  'start',
-];
-
-/** What one who passes decrypted bytes can take part in: HTTP/2 only where the upstream speaks it too. */
-export const TCP_ROWS: readonly RowId[] = [...HTTP_ROWS.filter((id) => id !== 'h2'), 'tcp'];
+import type { RowId } from './ids.ts';
 
 /** A proxy that runs, ready to be measured. */
 export interface Subject {

@@ -48,7 +48,7 @@ function createAcmeDns(
   credentials: Readonly<Record<string, string>>,
   options: ProviderOptions = {},
 ): DnsProvider {
-  const { timeoutMs = 30_000, patience } = options;
+  const { timeoutMs, patience } = options;
   const { ACME_DNS_USERNAME: user = '', ACME_DNS_PASSWORD: password = '' } = credentials;
   const subdomain = credentials.ACME_DNS_SUBDOMAIN ?? '';
   const base = readBaseUrl('ACME_DNS_API_BASE', credentials.ACME_DNS_API_BASE ?? '');

@@ -3,7 +3,7 @@
 import type { z } from 'zod';
 import { type Clock, systemClock } from '../../src/lib/clock.ts';
 import { HttpError, type HttpReply, type HttpRequest, httpRequest } from '../../src/lib/fetch.ts';
-import { DnsError, type DnsErrorCode, type DnsErrorOptions } from '../error.ts';
+import { DnsError, type DnsErrorCode, type DnsErrorOptions, dnsCodeOf } from '../error.ts';
 import { cureOf } from './cures.ts';
 import { readRetryAfter } from './patience.ts';
 
@@ -12,12 +12,13 @@ export interface ApiOptions {
   readonly provider: string;
   /** Never to appear in an error, even if the API repeats them. */
   readonly secrets: readonly string[];
-  readonly timeoutMs: number;
+  /** For one call. Default 30 s. */
+  readonly timeoutMs: number | undefined;
   readonly clock?: Clock;
 }
 
 export interface Api {
-  /** Any reply, a refusal too. Rejects with DnsError `unreachable` or `unintelligible`. */
+  /** Any reply, a refusal too. Rejects with DnsError `unreachable`, `unintelligible` or `unsupported`. */
   send(request: Omit<HttpRequest, 'timeoutMs' | 'maxBytes'>): Promise<HttpReply>;
   /** The reply's JSON, or DnsError `unintelligible`. */
   json(reply: HttpReply): unknown;
@@ -32,7 +33,7 @@ export interface Api {
 }
 
 export function createApi(options: ApiOptions): Api {
-  const { provider, secrets, timeoutMs, clock = systemClock } = options;
+  const { provider, secrets, timeoutMs = 30_000, clock = systemClock } = options;
   const clean = (text: string) => {
     const hidden = secrets
       .filter((secret) => secret !== '')
@@ -52,8 +53,8 @@ export function createApi(options: ApiOptions): Api {
         return await httpRequest({ ...request, timeoutMs });
       } catch (failure) {
         if (!(failure instanceof HttpError)) throw failure;
-        const code = failure.code === 'too-large' ? 'unintelligible' : 'unreachable';
-        throw error(code, failure.message);
+        const { message, cure } = failure;
+        throw error(dnsCodeOf(failure), message, { cure });
       }
     },
     json(reply) {
@@ -128,6 +129,27 @@ export function createJsonCall(api: Api, options: JsonCallOptions): JsonCall {
     const words = said(reply);
     throw api.refusal(reply, `${method} ${path.split('?')[0]}`, words, codeOf?.(reply, words));
   };
+}
+
+/** Reads the API's own words from the JSON of a refusal; empty if it does not have this shape. */
+export function wordsIn<T>(
+  schema: z.ZodType<T>,
+  words: (refusal: T) => string,
+): (reply: HttpReply) => string {
+  return (reply) => {
+    try {
+      const parsed = schema.safeParse(JSON.parse(reply.body.toString('utf8')));
+      return parsed.success ? words(parsed.data) : '';
+    } catch {
+      return '';
+    }
+  };
+}
+
+/** For `catch`: what is not there is undefined, and no failure. A record that somebody else removed is removed. */
+export function unlessNotFound(error: unknown): undefined {
+  if (error instanceof DnsError && error.code === 'zone-not-found') return undefined;
+  throw error;
 }
 
 /** One page of a list: `last` as far as the API knows. */

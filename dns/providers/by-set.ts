@@ -1,9 +1,9 @@
 // Providers whose API replaces the whole set of values of one name and type: exact values changed by reading first.
 
+import { createTurns } from '../../src/lib/turns.ts';
 import type { DnsProvider, DnsRecord, RecordType } from '../provider.ts';
 import { fromZoneFile, sameRecord, zoneFileValue } from '../wire/presentation.ts';
 import { type Patience, patiently } from './patience.ts';
-import { createTurns } from './turn.ts';
 import { createZoneCache } from './zone-cache.ts';
 
 export interface RecordSet {

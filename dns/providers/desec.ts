@@ -2,11 +2,10 @@
 
 import { z } from 'zod';
 import type { HttpReply } from '../../src/lib/fetch.ts';
-import { DnsError } from '../error.ts';
 import type { DnsProvider, ProviderKind, ProviderOptions, RecordType } from '../provider.ts';
 import { normalizeName } from '../wire/presentation.ts';
 import { nameInZone, possibleZones } from '../zone.ts';
-import { type Api, createApi, createJsonCall, type JsonCall, readBaseUrl } from './api.ts';
+import { type Api, createApi, createJsonCall, type JsonCall, readBaseUrl, unlessNotFound } from './api.ts';
 import { createBySet, type SetCalls } from './by-set.ts';
 
 const DEFAULT_BASE_URL = 'https://desec.io/api/v1';
@@ -52,7 +51,7 @@ function createDesec(
   credentials: Readonly<Record<string, string>>,
   options: ProviderOptions = {},
 ): DnsProvider {
-  const { timeoutMs = 30_000, patience } = options;
+  const { timeoutMs, patience } = options;
   const token = credentials.DESEC_TOKEN ?? '';
   const base = readBaseUrl('DESEC_API_URL', credentials.DESEC_API_URL ?? DEFAULT_BASE_URL);
   const api = createApi({ provider: 'desec', secrets: [token], timeoutMs });
@@ -119,9 +118,4 @@ function createCalls(api: Api, call: JsonCall): SetCalls<Zone> {
 
 function isSetOf(set: z.infer<typeof setSchema>, label: string, type: RecordType): boolean {
   return set.type === type && set.subname.toLowerCase() === label;
-}
-
-function unlessNotFound(error: unknown): undefined {
-  if (error instanceof DnsError && error.code === 'zone-not-found') return undefined;
-  throw error;
 }

@@ -1,12 +1,19 @@
 // DigitalOcean: domains and records over its plain JSON API.
 
 import { z } from 'zod';
-import type { HttpReply } from '../../src/lib/fetch.ts';
-import { DnsError } from '../error.ts';
 import type { DnsProvider, DnsRecord, ProviderKind, ProviderOptions, RecordType } from '../provider.ts';
 import { formatCaa, normalizeName, parseCaa, sameRecord, unquoteTxt } from '../wire/presentation.ts';
 import { longestZone, nameInZone } from '../zone.ts';
-import { type Api, createApi, createJsonCall, type JsonCall, readAllPages, readBaseUrl } from './api.ts';
+import {
+  type Api,
+  createApi,
+  createJsonCall,
+  type JsonCall,
+  readAllPages,
+  readBaseUrl,
+  unlessNotFound,
+  wordsIn,
+} from './api.ts';
 import { createByRecord, type Held, type RecordCalls } from './by-record.ts';
 
 const DEFAULT_BASE_URL = 'https://api.digitalocean.com';
@@ -48,6 +55,7 @@ const recordSchema = z.object({
 const recordsSchema = z.object({ domain_records: z.array(recordSchema), meta: metaSchema });
 const createdSchema = z.object({ domain_record: recordSchema });
 const refusalSchema = z.object({ message: z.string() });
+const said = wordsIn(refusalSchema, (refusal) => refusal.message);
 
 interface Zone {
   readonly name: string;
@@ -57,7 +65,7 @@ function createDigitalocean(
   credentials: Readonly<Record<string, string>>,
   options: ProviderOptions = {},
 ): DnsProvider {
-  const { timeoutMs = 30_000, patience } = options;
+  const { timeoutMs, patience } = options;
   const token = credentials.DO_AUTH_TOKEN ?? '';
   const base = readBaseUrl('DO_API_URL', credentials.DO_API_URL ?? DEFAULT_BASE_URL);
   const api = createApi({ provider: 'digitalocean', secrets: [token], timeoutMs });
@@ -69,15 +77,6 @@ function createDigitalocean(
     shortestTtlSeconds: SHORTEST_TTL_SECONDS,
     patience,
   });
-}
-
-function said(reply: HttpReply): string {
-  try {
-    const parsed = refusalSchema.safeParse(JSON.parse(reply.body.toString('utf8')));
-    return parsed.success ? parsed.data.message : '';
-  } catch {
-    return '';
-  }
 }
 
 function createCalls(api: Api, call: JsonCall): RecordCalls<Zone, number> {
@@ -131,12 +130,7 @@ function createCalls(api: Api, call: JsonCall): RecordCalls<Zone, number> {
       }
     },
     async delete(zone, id) {
-      try {
-        await call('DELETE', `/v2/domains/${zone.name}/records/${id}`);
-      } catch (error) {
-        // Somebody else was faster: what was to be gone is gone.
-        if (!(error instanceof DnsError && error.code === 'zone-not-found')) throw error;
-      }
+      await call('DELETE', `/v2/domains/${zone.name}/records/${id}`).catch(unlessNotFound);
     },
   };
 }

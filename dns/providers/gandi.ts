@@ -1,12 +1,18 @@
 // Gandi: the record sets of its LiveDNS API.
 
 import { z } from 'zod';
-import type { HttpReply } from '../../src/lib/fetch.ts';
-import { DnsError } from '../error.ts';
 import type { DnsProvider, ProviderKind, ProviderOptions, RecordType } from '../provider.ts';
 import { normalizeName } from '../wire/presentation.ts';
 import { nameInZone, possibleZones } from '../zone.ts';
-import { type Api, createApi, createJsonCall, type JsonCall, readBaseUrl } from './api.ts';
+import {
+  type Api,
+  createApi,
+  createJsonCall,
+  type JsonCall,
+  readBaseUrl,
+  unlessNotFound,
+  wordsIn,
+} from './api.ts';
 import { createBySet, type SetCalls } from './by-set.ts';
 
 const DEFAULT_BASE_URL = 'https://api.gandi.net/v5/livedns';
@@ -43,6 +49,7 @@ const setSchema = z.object({
 });
 const doneSchema = z.object({ message: z.string() });
 const refusalSchema = z.object({ message: z.string() });
+const said = wordsIn(refusalSchema, (refusal) => refusal.message);
 
 type Zone = string;
 
@@ -50,7 +57,7 @@ function createGandi(
   credentials: Readonly<Record<string, string>>,
   options: ProviderOptions = {},
 ): DnsProvider {
-  const { timeoutMs = 30_000, patience } = options;
+  const { timeoutMs, patience } = options;
   const token = credentials.GANDI_PERSONAL_ACCESS_TOKEN ?? '';
   const base = readBaseUrl('GANDI_API_URL', credentials.GANDI_API_URL ?? DEFAULT_BASE_URL);
   const api = createApi({ provider: 'gandi', secrets: [token], timeoutMs });
@@ -63,15 +70,6 @@ function createGandi(
       patience,
     },
   );
-}
-
-function said(reply: HttpReply): string {
-  try {
-    const parsed = refusalSchema.safeParse(JSON.parse(reply.body.toString('utf8')));
-    return parsed.success ? parsed.data.message : '';
-  } catch {
-    return '';
-  }
 }
 
 function createCalls(api: Api, call: JsonCall): SetCalls<Zone> {
@@ -113,9 +111,4 @@ function createCalls(api: Api, call: JsonCall): SetCalls<Zone> {
       api.expect(doneSchema, api.json(reply), `setting ${type} of ${name}`);
     },
   };
-}
-
-function unlessNotFound(error: unknown): undefined {
-  if (error instanceof DnsError && error.code === 'zone-not-found') return undefined;
-  throw error;
 }

@@ -1,12 +1,20 @@
 // Hetzner: zones and record sets of its Cloud API, whose actions add and remove single values.
 
 import { z } from 'zod';
-import type { HttpReply } from '../../src/lib/fetch.ts';
 import { DnsError } from '../error.ts';
 import type { DnsProvider, DnsRecord, ProviderKind, ProviderOptions, RecordType } from '../provider.ts';
 import { fromZoneFile, normalizeName, zoneFileValue } from '../wire/presentation.ts';
 import { nameInZone, possibleZones } from '../zone.ts';
-import { type Api, createApi, createJsonCall, type JsonCall, readAllPages, readBaseUrl } from './api.ts';
+import {
+  type Api,
+  createApi,
+  createJsonCall,
+  type JsonCall,
+  readAllPages,
+  readBaseUrl,
+  unlessNotFound,
+  wordsIn,
+} from './api.ts';
 import { createByRecord, type Held, type RecordCalls } from './by-record.ts';
 
 const DEFAULT_BASE_URL = 'https://api.hetzner.cloud/v1';
@@ -54,6 +62,7 @@ const actionSchema = z.object({
   }),
 });
 const refusalSchema = z.object({ error: z.object({ code: z.string(), message: z.string() }) });
+const said = wordsIn(refusalSchema, (refusal) => `${refusal.error.message} (${refusal.error.code})`);
 
 interface Zone {
   readonly id: number;
@@ -64,7 +73,7 @@ function createHetzner(
   credentials: Readonly<Record<string, string>>,
   options: ProviderOptions = {},
 ): DnsProvider {
-  const { timeoutMs = 30_000, patience } = options;
+  const { timeoutMs, patience } = options;
   const token = credentials.HETZNER_API_TOKEN ?? '';
   const base = readBaseUrl('HETZNER_API_URL', credentials.HETZNER_API_URL ?? DEFAULT_BASE_URL);
   const api = createApi({ provider: 'hetzner', secrets: [token], timeoutMs });
@@ -77,15 +86,6 @@ function createHetzner(
       patience,
     },
   );
-}
-
-function said(reply: HttpReply): string {
-  try {
-    const parsed = refusalSchema.safeParse(JSON.parse(reply.body.toString('utf8')));
-    return parsed.success ? `${parsed.data.error.message} (${parsed.data.error.code})` : '';
-  } catch {
-    return '';
-  }
 }
 
 /** A value has no id here: its content is what tells it from the others. */
@@ -133,12 +133,7 @@ function createCalls(api: Api, call: JsonCall): RecordCalls<Zone, string> {
     create: (zone, record, ttl) =>
       act(zone, record, 'add_records', { records: [{ value: zoneFileValue(record) }], ttl }),
     async delete(zone, id, record) {
-      try {
-        await act(zone, record, 'remove_records', { records: [{ value: id }] });
-      } catch (error) {
-        // Somebody else was faster: what was to be gone is gone.
-        if (!(error instanceof DnsError && error.code === 'zone-not-found')) throw error;
-      }
+      await act(zone, record, 'remove_records', { records: [{ value: id }] }).catch(unlessNotFound);
     },
   };
 }

@@ -28,7 +28,7 @@ function createHttpreq(
   credentials: Readonly<Record<string, string>>,
   options: ProviderOptions = {},
 ): DnsProvider {
-  const { timeoutMs = 30_000, patience } = options;
+  const { timeoutMs, patience } = options;
   const { HTTPREQ_USERNAME: user, HTTPREQ_PASSWORD: password } = credentials;
   const base = readBaseUrl('HTTPREQ_ENDPOINT', credentials.HTTPREQ_ENDPOINT ?? '');
   const basic = Buffer.from(`${user}:${password}`).toString('base64');

@@ -6,7 +6,7 @@ import { DnsError } from '../error.ts';
 import type { DnsProvider, DnsRecord, ProviderKind, ProviderOptions, RecordType } from '../provider.ts';
 import { formatCaa, normalizeName, parseCaa, sameRecord, unquoteTxt } from '../wire/presentation.ts';
 import { longestZone, nameInZone, possibleZones } from '../zone.ts';
-import { type Api, createApi, readAllPages, readBaseUrl } from './api.ts';
+import { type Api, createApi, readAllPages, readBaseUrl, unlessNotFound } from './api.ts';
 import { createByRecord, type Held } from './by-record.ts';
 import type { CarriedRequest, LinodePackage, PageQuery } from './linode-package.ts';
 
@@ -65,7 +65,7 @@ function createLinode(
   options: ProviderOptions = {},
 ): DnsProvider {
   const token = credentials.LINODE_API_TOKEN ?? '';
-  const { timeoutMs = 30_000, patience } = options;
+  const { timeoutMs, patience } = options;
   const api = createApi({ provider: 'linode', secrets: [token], timeoutMs });
   const baseUrl = readBaseUrl('LINODE_API_URL', credentials.LINODE_API_URL ?? PACKAGE_BASE_URL);
   const calls = createCalls(api, { token, baseUrl, api });
@@ -209,12 +209,7 @@ function createCalls(api: Api, current: Session) {
       }
     },
     async delete(zone: Zone, id: number): Promise<void> {
-      try {
-        await call((linode) => linode.deleteDomainRecord(zone.id, id));
-      } catch (error) {
-        // Somebody else was faster: what was to be gone is gone.
-        if (!(error instanceof DnsError && error.code === 'zone-not-found')) throw error;
-      }
+      await call((linode) => linode.deleteDomainRecord(zone.id, id)).catch(unlessNotFound);
     },
   };
 }

@@ -1,12 +1,12 @@
 // Namecheap: an API that only takes a domain's records all at once, so that each change must carry every other record along.
 
 import { z } from 'zod';
+import { createTurns } from '../../src/lib/turns.ts';
 import type { DnsProvider, DnsRecord, ProviderKind, ProviderOptions, RecordType } from '../provider.ts';
 import { formatCaa, normalizeName, parseCaa, sameRecord } from '../wire/presentation.ts';
 import { longestZone, nameInZone } from '../zone.ts';
 import { type Api, createApi, type Page, readAllPages, readBaseUrl } from './api.ts';
 import { patiently } from './patience.ts';
-import { createTurns } from './turn.ts';
 import { type Element, elementsNamed, parseXml } from './xml.ts';
 import { createZoneCache } from './zone-cache.ts';
 
@@ -66,7 +66,7 @@ function createNamecheap(
   credentials: Readonly<Record<string, string>>,
   options: ProviderOptions = {},
 ): DnsProvider {
-  const { timeoutMs = 30_000, patience } = options;
+  const { timeoutMs, patience } = options;
   const key = credentials.NAMECHEAP_API_KEY ?? '';
   const api = createApi({ provider: 'namecheap', secrets: [key], timeoutMs });
   const user = credentials.NAMECHEAP_USERNAME ?? '';

@@ -6,7 +6,7 @@ import { DnsError, type DnsErrorCode } from '../error.ts';
 import type { DnsProvider, ProviderKind, ProviderOptions, RecordType } from '../provider.ts';
 import { normalizeName, normalizeValue, unquoteTxt } from '../wire/presentation.ts';
 import { longestZone, nameInZone } from '../zone.ts';
-import { type Api, createApi, readBaseUrl } from './api.ts';
+import { type Api, createApi, readBaseUrl, wordsIn } from './api.ts';
 import { createByRecord, type Held, type RecordCalls } from './by-record.ts';
 
 const DEFAULT_BASE_URL = 'https://api.porkbun.com/api/json/v3';
@@ -54,6 +54,7 @@ const recordsSchema = doneSchema.extend({
   ),
 });
 const refusalSchema = z.object({ message: z.string() });
+const said = wordsIn(refusalSchema, (refusal) => refusal.message);
 
 interface Zone {
   readonly name: string;
@@ -63,7 +64,7 @@ function createPorkbun(
   credentials: Readonly<Record<string, string>>,
   options: ProviderOptions = {},
 ): DnsProvider {
-  const { timeoutMs = 30_000, patience } = options;
+  const { timeoutMs, patience } = options;
   const keys = {
     apikey: credentials.PORKBUN_API_KEY ?? '',
     secretapikey: credentials.PORKBUN_SECRET_API_KEY ?? '',
@@ -99,15 +100,6 @@ function codeOf(words: string): DnsErrorCode | undefined {
   if (/invalid (secret )?api ?key/i.test(words)) return 'credentials-refused';
   if (/not opted in to api access/i.test(words)) return 'permission-missing';
   return /invalid domain/i.test(words) ? 'zone-not-found' : undefined;
-}
-
-function said(reply: HttpReply): string {
-  try {
-    const parsed = refusalSchema.safeParse(JSON.parse(reply.body.toString('utf8')));
-    return parsed.success ? parsed.data.message : '';
-  } catch {
-    return '';
-  }
 }
 
 function createCalls(api: Api, call: Call): RecordCalls<Zone, string> {

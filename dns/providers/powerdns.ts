@@ -2,12 +2,12 @@
 
 import { z } from 'zod';
 import type { HttpReply } from '../../src/lib/fetch.ts';
+import { createTurns } from '../../src/lib/turns.ts';
 import type { DnsProvider, DnsRecord, ProviderKind, ProviderOptions, RecordType } from '../provider.ts';
 import { fromZoneFile, normalizeName, sameRecord, zoneFileValue } from '../wire/presentation.ts';
 import { possibleZones } from '../zone.ts';
 import { type Api, createApi, readBaseUrl } from './api.ts';
 import { patiently } from './patience.ts';
-import { createTurns } from './turn.ts';
 import { createZoneCache } from './zone-cache.ts';
 
 export const powerdnsKind: ProviderKind = {
@@ -54,7 +54,7 @@ function createPowerdns(
   credentials: Readonly<Record<string, string>>,
   options: ProviderOptions = {},
 ): DnsProvider {
-  const { timeoutMs = 30_000, patience } = options;
+  const { timeoutMs, patience } = options;
   const key = credentials.PDNS_API_KEY ?? '';
   const api = createApi({ provider: 'powerdns', secrets: [key], timeoutMs });
   const base = readBaseUrl('PDNS_API_URL', credentials.PDNS_API_URL ?? '').replace(/\/api\/v1$/, '');

@@ -4,6 +4,7 @@ import type { Change, ResourceRecordSet, Route53Client } from '@aws-sdk/client-r
 import { z } from 'zod';
 import { type Clock, systemClock } from '../../src/lib/clock.ts';
 import type { HttpReply } from '../../src/lib/fetch.ts';
+import { createTurns } from '../../src/lib/turns.ts';
 import { DnsError, type DnsErrorCode } from '../error.ts';
 import type { DnsProvider, DnsRecord, ProviderKind, ProviderOptions, RecordType } from '../provider.ts';
 import { fromZoneFile, normalizeName, sameRecord, zoneFileValue } from '../wire/presentation.ts';
@@ -11,7 +12,6 @@ import { possibleZones } from '../zone.ts';
 import { type Api, createApi, readBaseUrl } from './api.ts';
 import { type AwsKeys, assumeRole } from './aws-role.ts';
 import { patiently } from './patience.ts';
-import { createTurns } from './turn.ts';
 import { elementsNamed, parseXml } from './xml.ts';
 import { createZoneCache } from './zone-cache.ts';
 
@@ -115,7 +115,7 @@ function createRoute53(
   credentials: Readonly<Record<string, string>>,
   options: ProviderOptions = {},
 ): DnsProvider {
-  const { timeoutMs = 30_000, patience, clock = systemClock } = options;
+  const { timeoutMs, patience, clock = systemClock } = options;
   const keys: AwsKeys = {
     accessKeyId: credentials.AWS_ACCESS_KEY_ID ?? '',
     secretAccessKey: credentials.AWS_SECRET_ACCESS_KEY ?? '',
@@ -311,97 +311,117 @@ function codeOf(reason: string, said: string): DnsErrorCode | undefined {
   return reason === 'InvalidChangeBatch' && /conflict/i.test(said) ? 'conflict' : undefined;
 }
 
+type Call = <T>(
+  subject: string,
+  schema: z.ZodType<T>,
+  run: (client: Client) => Promise<unknown>,
+) => Promise<T>;
+
 function createCalls(api: Api, open: () => Promise<Client>) {
-  const call = async <T>(subject: string, schema: z.ZodType<T>, run: (client: Client) => Promise<unknown>) =>
+  const call: Call = async (subject, schema, run) =>
     api.expect(schema, await unwrapped(api, subject, async () => run(await open())), subject);
   return {
-    async findZone(name: string): Promise<Zone> {
-      for (const candidate of possibleZones(name)) {
-        const subject = `zone ${candidate}`;
-        // In the order of their names from this one on, so that all zones of this name come first.
-        const { HostedZones } = await call(subject, zonesSchema, ({ client, aws }) =>
-          client.send(new aws.ListHostedZonesByNameCommand({ DNSName: `${candidate}.`, MaxItems: 100 })),
-        );
-        const named = HostedZones.filter((zone) => fromName(zone.Name) === candidate);
-        const [zone, ...others] = named.filter(({ Config }) => Config?.PrivateZone !== true);
-        if (others.length > 0) {
-          throw api.error(
-            'conflict',
-            `there are several public hosted zones ${candidate}: remove those not in use`,
-          );
-        }
-        if (zone !== undefined) return { id: zone.Id };
-      }
-      throw api.error('zone-not-found', `no public hosted zone of this account holds ${name}`);
-    },
-    /** More than one if a routing policy chooses among them. */
-    async readSets(zone: Zone, name: string, type: RecordType): Promise<HeldSet[]> {
-      const subject = `records ${type} of ${name}`;
-      const found: HeldSet[] = [];
-      let identifier: string | undefined;
-      for (;;) {
-        const page = await call(subject, setsSchema, ({ client, aws }) =>
-          client.send(
-            new aws.ListResourceRecordSetsCommand({
-              HostedZoneId: zone.id,
-              StartRecordName: `${name}.`,
-              StartRecordType: type,
-              ...(identifier !== undefined && { StartRecordIdentifier: identifier }),
-            }),
-          ),
-        );
-        found.push(
-          ...page.ResourceRecordSets.filter((set) => set.Type === type && fromName(set.Name) === name),
-        );
-        const more =
-          page.IsTruncated && page.NextRecordType === type && fromName(page.NextRecordName ?? '') === name;
-        if (!more) return found;
-        const { NextRecordIdentifier: next } = page;
-        if (next === undefined || (identifier !== undefined && next <= identifier)) {
-          throw api.error('unintelligible', `${subject}: the API's pages lead nowhere`);
-        }
-        identifier = next;
-      }
-    },
-    /** Both changes of the batch are made or neither, and the deletion is, only if the set still is what was read. */
-    async swap(
-      zone: Zone,
-      old: HeldSet | undefined,
-      fresh: HeldSet | undefined,
-      subject: string,
-    ): Promise<string> {
-      const step = (action: 'DELETE' | 'CREATE', set: HeldSet): Change => ({
-        Action: action,
-        ResourceRecordSet: set as ResourceRecordSet,
-      });
-      const Changes = [
-        ...(old === undefined ? [] : [step('DELETE', old)]),
-        ...(fresh === undefined ? [] : [step('CREATE', fresh)]),
-      ];
-      const { ChangeInfo } = await call(`changing ${subject}`, changeSchema, ({ client, aws }) =>
-        client.send(
-          new aws.ChangeResourceRecordSetsCommand({ HostedZoneId: zone.id, ChangeBatch: { Changes } }),
-        ),
-      );
-      return ChangeInfo.Id;
-    },
-    async untilInSync(id: string, sleep: (ms: number) => Promise<void>, firstPauseMs: number): Promise<void> {
-      for (let attempt = 0; attempt < SYNC_ATTEMPTS; attempt++) {
-        try {
-          const { ChangeInfo } = await call(`change ${id}`, changeSchema, ({ client, aws }) =>
-            client.send(new aws.GetChangeCommand({ Id: id })),
-          );
-          if (ChangeInfo.Status === 'INSYNC') return;
-        } catch (error) {
-          // The change is made; a key that may not ask after it, or an API in trouble, does not undo that.
-          if (error instanceof DnsError && ['credentials-refused', 'permission-missing'].includes(error.code))
-            return;
-          if (!(error instanceof DnsError)) throw error;
-        }
-        await sleep(Math.min(firstPauseMs * 2 ** Math.min(attempt, 10), LONGEST_SYNC_PAUSE_MS));
-      }
-    },
+    findZone: (name: string) => findZone(api, call, name),
+    readSets: (zone: Zone, name: string, type: RecordType) => readSets(api, call, zone, name, type),
+    swap: (zone: Zone, old: HeldSet | undefined, fresh: HeldSet | undefined, subject: string) =>
+      swap(call, zone, old, fresh, subject),
+    untilInSync: (id: string, sleep: (ms: number) => Promise<void>, firstPauseMs: number) =>
+      untilInSync(call, id, sleep, firstPauseMs),
   };
+}
+
+async function findZone(api: Api, call: Call, name: string): Promise<Zone> {
+  for (const candidate of possibleZones(name)) {
+    // The API lists zones by name from this one on, so that all zones of this name come first.
+    const { HostedZones } = await call(`zone ${candidate}`, zonesSchema, ({ client, aws }) =>
+      client.send(new aws.ListHostedZonesByNameCommand({ DNSName: `${candidate}.`, MaxItems: 100 })),
+    );
+    const named = HostedZones.filter((zone) => fromName(zone.Name) === candidate);
+    const [zone, ...others] = named.filter(({ Config }) => Config?.PrivateZone !== true);
+    if (others.length > 0) {
+      const several = `there are several public hosted zones ${candidate}: remove those not in use`;
+      throw api.error('conflict', several);
+    }
+    if (zone !== undefined) return { id: zone.Id };
+  }
+  throw api.error('zone-not-found', `no public hosted zone of this account holds ${name}`);
+}
+
+/** More than one if a routing policy chooses among them. */
+async function readSets(
+  api: Api,
+  call: Call,
+  zone: Zone,
+  name: string,
+  type: RecordType,
+): Promise<HeldSet[]> {
+  const subject = `records ${type} of ${name}`;
+  const found: HeldSet[] = [];
+  let identifier: string | undefined;
+  for (;;) {
+    const start = {
+      HostedZoneId: zone.id,
+      StartRecordName: `${name}.`,
+      StartRecordType: type,
+      ...(identifier !== undefined && { StartRecordIdentifier: identifier }),
+    };
+    const page = await call(subject, setsSchema, ({ client, aws }) =>
+      client.send(new aws.ListResourceRecordSetsCommand(start)),
+    );
+    found.push(...page.ResourceRecordSets.filter((set) => set.Type === type && fromName(set.Name) === name));
+    const more =
+      page.IsTruncated && page.NextRecordType === type && fromName(page.NextRecordName ?? '') === name;
+    if (!more) return found;
+    const { NextRecordIdentifier: next } = page;
+    if (next === undefined || (identifier !== undefined && next <= identifier)) {
+      throw api.error('unintelligible', `${subject}: the API's pages lead nowhere`);
+    }
+    identifier = next;
+  }
+}
+
+/** Makes both changes or neither. The deletion fails unless the set still is what was read. */
+async function swap(
+  call: Call,
+  zone: Zone,
+  old: HeldSet | undefined,
+  fresh: HeldSet | undefined,
+  subject: string,
+): Promise<string> {
+  const step = (action: 'DELETE' | 'CREATE', set: HeldSet): Change => ({
+    Action: action,
+    ResourceRecordSet: set as ResourceRecordSet,
+  });
+  const Changes = [
+    ...(old === undefined ? [] : [step('DELETE', old)]),
+    ...(fresh === undefined ? [] : [step('CREATE', fresh)]),
+  ];
+  const { ChangeInfo } = await call(`changing ${subject}`, changeSchema, ({ client, aws }) =>
+    client.send(new aws.ChangeResourceRecordSetsCommand({ HostedZoneId: zone.id, ChangeBatch: { Changes } })),
+  );
+  return ChangeInfo.Id;
+}
+
+async function untilInSync(
+  call: Call,
+  id: string,
+  sleep: (ms: number) => Promise<void>,
+  firstPauseMs: number,
+): Promise<void> {
+  for (let attempt = 0; attempt < SYNC_ATTEMPTS; attempt++) {
+    try {
+      const { ChangeInfo } = await call(`change ${id}`, changeSchema, ({ client, aws }) =>
+        client.send(new aws.GetChangeCommand({ Id: id })),
+      );
+      if (ChangeInfo.Status === 'INSYNC') return;
+    } catch (error) {
+      // The change is made. A key that may not ask about it, or an API in trouble, does not undo that.
+      if (error instanceof DnsError && ['credentials-refused', 'permission-missing'].includes(error.code))
+        return;
+      if (!(error instanceof DnsError)) throw error;
+    }
+    await sleep(Math.min(firstPauseMs * 2 ** Math.min(attempt, 10), LONGEST_SYNC_PAUSE_MS));
+  }
 }
 
 /** The package wraps what our HTTP throws when it throws while the request is made ready. */

@@ -4,7 +4,7 @@ import { randomInt } from 'node:crypto';
 import { createSocket } from 'node:dgram';
 import { connect, isIP } from 'node:net';
 import { HttpError, httpRequest } from '../../src/lib/fetch.ts';
-import { DnsError } from '../error.ts';
+import { DnsError, dnsCodeOf } from '../error.ts';
 import {
   decodeMessage,
   encodeQuery,
@@ -65,8 +65,11 @@ async function post(url: string, body: Buffer, timeoutMs: number, ca: string | u
       ...(ca === undefined ? {} : { ca }),
     });
   } catch (cause) {
-    const code = cause instanceof HttpError && cause.code === 'too-large' ? 'unintelligible' : 'unreachable';
-    throw new DnsError(code, `${url} gave no answer`, { cause });
+    if (!(cause instanceof HttpError)) throw cause;
+    throw new DnsError(dnsCodeOf(cause), `${url} gave no answer: ${cause.message}`, {
+      cause,
+      cure: cause.cure,
+    });
   }
 }
 

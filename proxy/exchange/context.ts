@@ -1,8 +1,9 @@
 // What the protocols share: the connection that a client made, and everything around it that they may use.
 
 import type { TLSSocket } from 'node:tls';
-import type { LocalHandler } from '../../src/lib/local-handler.ts';
+import type { LocalHandlers } from '../../src/lib/local-handler.ts';
 import type { Log } from '../../src/lib/log.ts';
+import type { ListenerLimits } from '../limits.ts';
 import type { RouteTable } from '../rules/routes.ts';
 import type { Deadlines } from '../socket/deadlines.ts';
 import type { OpenTunnel } from '../tunnel/tunnel.ts';
@@ -41,42 +42,6 @@ export interface ClientConnection {
 
 export type Connection = ClientConnection;
 
-export interface ListenerLimits {
-  /** Connections open at once: for one more the longest idle is ended, and without an idle one it is closed at accept. */
-  readonly maxConnections: number;
-  /** File descriptors that this process may have; 0: not watched. Near the limit room is made as at that of connections. */
-  readonly maxDescriptors: number;
-  /** From accept to the end of the TLS handshake, the PROXY header included. */
-  readonly handshakeTimeoutMs: number;
-  /** From the first byte of a request head (of a new connection: from its handshake) to its last. */
-  readonly headerTimeoutMs: number;
-  /** Longest silence of a client in the middle of a body, in a tunnel, or while it takes none of a reply. */
-  readonly clientIdleTimeoutMs: number;
-  /** How long a connection without a request is kept. */
-  readonly keepAliveTimeoutMs: number;
-  /** Of a request head, and of a reply head. */
-  readonly maxHeaderBytes: number;
-  /** Header lines. */
-  readonly maxHeaderCount: number;
-  /** Of a request body; 0: no limit. */
-  readonly maxBodyBytes: number;
-  /** HTTP/2 streams open at once in one connection. */
-  readonly maxConcurrentStreams: number;
-}
-
-export const defaultLimits: ListenerLimits = {
-  maxConnections: 16_384,
-  maxDescriptors: 0,
-  handshakeTimeoutMs: 10_000,
-  headerTimeoutMs: 10_000,
-  clientIdleTimeoutMs: 60_000,
-  keepAliveTimeoutMs: 75_000,
-  maxHeaderBytes: 16_384,
-  maxHeaderCount: 128,
-  maxBodyBytes: 0,
-  maxConcurrentStreams: 128,
-};
-
 /** How long a drain leaves a connection open that waits for a request: the next one may be on its way. */
 export const LAST_REQUEST_MS = 1_000;
 
@@ -85,7 +50,7 @@ export interface ProxyContext {
   readonly upstreams: Upstreams;
   /** For those that speak HTTP/2. */
   readonly http2Upstreams: Http2Upstreams;
-  readonly localHandlers: readonly LocalHandler[];
+  readonly localHandlers: LocalHandlers;
   readonly limits: ListenerLimits;
   readonly deadlines: Deadlines;
   readonly log: Log;

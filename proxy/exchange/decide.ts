@@ -1,8 +1,7 @@
 // What becomes of a request: refused, answered here or forwarded. The order of the checks is said here, and nowhere else.
 
-import type { LocalHandler } from '../../src/lib/local-handler.ts';
 import type { FaultCode } from '../faults.ts';
-import type { UpstreamSettings } from '../rules/routes.ts';
+import type { RouteMatch, UpstreamSettings } from '../rules/routes.ts';
 import type { ProxyContext } from './context.ts';
 
 /** What a head asks for, whatever protocol it came by. */
@@ -18,14 +17,14 @@ export interface Asked {
   readonly protocol: string | undefined;
 }
 
-/** Why it is refused, who answers it here, or where it is forwarded to. Nothing is made for it. */
-export type Decision = FaultCode | LocalHandler | UpstreamSettings;
+/** Why it is refused, or the match that says who answers it here or where it is forwarded to. Nothing is made for it. */
+export type Decision = FaultCode | RouteMatch;
 
 /** `covered`: the certificate of the connection covers the host. */
 export function decide(
   asked: Asked,
   covered: boolean,
-  context: Pick<ProxyContext, 'limits' | 'localHandlers' | 'routes'>,
+  context: Pick<ProxyContext, 'limits' | 'routes'>,
 ): Decision {
   const { method, host, path, contentLength, protocol } = asked;
   if (host === undefined || path === undefined) return 'bad-request';
@@ -33,27 +32,25 @@ export function decide(
   if ((method === 'CONNECT' && protocol === undefined) || method === 'TRACE') return 'method-refused';
   // RFC 9110 §15.5.20: not the connection for this host.
   if (!covered) return 'misdirected';
-  const { maxBodyBytes } = context.limits;
-  if (maxBodyBytes > 0 && contentLength > maxBodyBytes) return 'body-too-large';
-  const asterisk = path === '*';
-  const bare = asterisk ? '/' : pathOf(path);
-  if (!asterisk) {
-    for (const handler of context.localHandlers) if (handler.matches(bare)) return handler;
-  }
-  const upstream = context.routes().find(host, bare);
-  if (upstream === undefined) return 'no-route';
+  const match =
+    path === '*' ? context.routes().forward(host, '/') : context.routes().find(host, pathOf(path));
+  const { maxBodyBytes } = match ?? context.limits;
+  if (contentLength > maxBodyBytes) return 'body-too-large';
+  if (match === undefined) return 'no-route';
+  if (match.answeredBy !== undefined) return match;
+  return refusalOf(match.upstream, protocol) ?? match;
+}
+
+/** Why this upstream cannot serve a request that it would be forwarded. */
+function refusalOf(upstream: UpstreamSettings, protocol: string | undefined): FaultCode | undefined {
   // Raw bytes are what this host serves, and a connection that carries HTTP cannot carry them.
   if (upstream.protocol === 'tcp') return 'misdirected';
   if (protocol !== undefined && !carries(upstream, protocol)) return 'not-implemented';
-  return upstream;
+  return undefined;
 }
 
 export function isRefusal(decision: Decision): decision is FaultCode {
   return typeof decision === 'string';
-}
-
-export function isAnswer(decision: LocalHandler | UpstreamSettings): decision is LocalHandler {
-  return 'handle' in decision;
 }
 
 /** A target without its query. */

@@ -2,7 +2,7 @@
 
 import { Fault, type FaultCode } from '../faults.ts';
 import type { HeaderField } from '../http2/hpack.ts';
-import type { Address, UpstreamSettings } from '../rules/routes.ts';
+import type { Address, ForwardMatch, RouteMatch, UpstreamSettings } from '../rules/routes.ts';
 import type { Deadline } from '../socket/deadlines.ts';
 import type { SwitchAsked } from '../tunnel/switch.ts';
 import { noteUpstreamFault } from '../upstream/faults.ts';
@@ -43,6 +43,8 @@ export abstract class Exchange implements Observed, Tries {
   contentLength = -1;
   /** What the request asks to switch to; undefined: nothing that is passed on. */
   upgrading: SwitchAsked | undefined = undefined;
+  match: RouteMatch | undefined = undefined;
+  /** The match's; undefined: not forwarded. */
   settings: UpstreamSettings | undefined = undefined;
 
   status = 0;
@@ -115,6 +117,7 @@ export abstract class Exchange implements Observed, Tries {
     this.target = '';
     this.contentLength = -1;
     this.upgrading = undefined;
+    this.match = undefined;
     this.settings = undefined;
     this.status = 0;
     this.grpcStatus = -1;
@@ -185,9 +188,10 @@ export abstract class Exchange implements Observed, Tries {
 
   // --- To the upstream ---
 
-  protected forwardTo(settings: UpstreamSettings, side: UpstreamSide): void {
-    const { totalTimeoutMs } = settings;
-    this.settings = settings;
+  protected forwardTo(match: ForwardMatch, side: UpstreamSide): void {
+    const { totalTimeoutMs } = match.upstream;
+    this.match = match;
+    this.settings = match.upstream;
     // The upstream's connect timeout counts from here, and the other clocks from when it is connected.
     if (totalTimeoutMs !== undefined) this.endsAt = this.context.deadlines.after(totalTimeoutMs);
     this.clock.at = this.endsAt;

@@ -10,7 +10,8 @@ import {
   unframedDrops,
   unframedLengthDrops,
 } from '../http1/drops.ts';
-import { field, LINE, type MessageHead, nameAt, valueAt } from '../http1/message.ts';
+import { field } from '../http1/known-fields.ts';
+import { LINE, type MessageHead, nameAt, valueAt } from '../http1/message.ts';
 import type { ClientConnection } from './context.ts';
 
 /** What is said about a client, and whether what it says itself is believed. */

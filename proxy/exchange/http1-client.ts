@@ -2,14 +2,9 @@
 
 import { Fault, type FaultCode } from '../faults.ts';
 import { parseHost, sameAuthority } from '../http1/authority.ts';
-import {
-  createMessageHead,
-  INCOMPLETE,
-  type MessageHead,
-  parseRequestHead,
-  REFUSED,
-} from '../http1/message.ts';
-import { coveredBy, speaksHttp2, type UpstreamSettings } from '../rules/routes.ts';
+import { createMessageHead, INCOMPLETE, type MessageHead, REFUSED } from '../http1/message.ts';
+import { parseRequestHead } from '../http1/request-head.ts';
+import { coveredBy, type ForwardMatch, speaksHttp2 } from '../rules/routes.ts';
 import type { Deadline } from '../socket/deadlines.ts';
 import { destroyOnError } from '../socket/errors.ts';
 import { LINGER_MS, Lingering } from '../socket/lingering.ts';
@@ -27,7 +22,7 @@ import {
   LAST_REQUEST_MS,
   type ProxyContext,
 } from './context.ts';
-import { type Asked, decide, isAnswer, isRefusal } from './decide.ts';
+import { type Asked, decide, isRefusal } from './decide.ts';
 import { forwardedBefore, forwardedFields, forwardedLines, headerLines, requestHeadText } from './headers.ts';
 import { type Http1Carrier, Http1Exchange } from './http1-exchange.ts';
 import { answerLocally, localRequest } from './http1-reply.ts';
@@ -267,7 +262,11 @@ class Http1Client implements Http1Carrier, RosterMember, Holder {
     asked.contentLength = head.contentLength;
     const decision = decide(asked, this.hostCovered, context);
     if (isRefusal(decision)) return this.refuse(head, decision);
-    if (isAnswer(decision)) return answerLocally(exchange, decision, localRequest(head, asked.path!, host!));
+    if (decision.answeredBy !== undefined) {
+      exchange.match = decision;
+      const handler = context.localHandlers[decision.answeredBy]!;
+      return answerLocally(exchange, handler, localRequest(head, asked.path!, host!));
+    }
     this.forward(head, asked.path!, decision);
   }
 
@@ -303,20 +302,20 @@ class Http1Client implements Http1Carrier, RosterMember, Holder {
     return ABSOLUTE_FORM.exec(target)?.[2] ?? this.connection.serverName;
   }
 
-  private forward(head: MessageHead, target: string, settings: UpstreamSettings) {
+  private forward(head: MessageHead, target: string, match: ForwardMatch) {
     const { exchange } = this;
-    if (speaksHttp2(settings.protocol)) {
+    if (speaksHttp2(match.upstream.protocol)) {
       // No connection of HTTP/2 becomes another protocol's (RFC 9113 §8.6).
       exchange.upgrading = undefined;
       this.inFrames ??= new Http1ToHttp2(exchange);
       this.inFrames.keepHead(head, target, this.hostText, this.forwardedFields(head));
-      return exchange.forward(settings, this.inFrames);
+      return exchange.forward(match, this.inFrames);
     }
     const own = this.forwardedLines(head);
     // RFC 9112 §3.2: what leaves is HTTP/1.1, which has a Host.
     const hosted = head.hasHost ? own : `Host: ${this.hostText}\r\n${own}`;
     exchange.headText = requestHeadText(head, target, hosted, exchange.upgrading !== undefined);
-    exchange.forward(settings, this.asItComes);
+    exchange.forward(match, this.asItComes);
   }
 
   private forwardedLines(head: MessageHead): string {

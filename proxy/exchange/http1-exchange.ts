@@ -2,8 +2,9 @@
 
 import type { TLSSocket } from 'node:tls';
 import { Fault, type FaultCode } from '../faults.ts';
-import { beginBody, beginRequestBody, createBodyReader, type MessageHead } from '../http1/message.ts';
-import type { UpstreamSettings } from '../rules/routes.ts';
+import { beginBody, beginRequestBody, createBodyReader } from '../http1/body-reader.ts';
+import type { MessageHead } from '../http1/message.ts';
+import type { ForwardMatch } from '../rules/routes.ts';
 import type { Deadline } from '../socket/deadlines.ts';
 import { switchAskedBy } from '../tunnel/switch.ts';
 import type { Tunnel } from '../tunnel/tunnel.ts';
@@ -130,9 +131,9 @@ export class Http1Exchange extends Exchange implements Http1Question {
     this.refuse(code, reason);
   }
 
-  forward(settings: UpstreamSettings, side: Http1Side): void {
+  forward(match: ForwardMatch, side: Http1Side): void {
     this.side = side;
-    this.forwardTo(settings, side);
+    this.forwardTo(match, side);
   }
 
   pauseRequest(): void {

@@ -1,7 +1,8 @@
 // From a client of HTTP/1.1 to an upstream of HTTP/1.1: what was checked passes as it came, framing included.
 
 import { Fault } from '../faults.ts';
-import { type MessageHead, REFUSED, readBody } from '../http1/message.ts';
+import { readBody } from '../http1/body.ts';
+import { type MessageHead, REFUSED } from '../http1/message.ts';
 import {
   gather,
   isFull,
@@ -63,15 +64,14 @@ export class Http1ToHttp1 extends ToHttp1 implements Http1Side {
     const { exchange } = this;
     const { request, carrier, context } = exchange;
     const { limits } = context;
-    const { maxBodyBytes } = limits;
+    const { maxBodyBytes } = exchange.match!;
     let pos = 0;
     let from = 0;
     let text = head;
     while (pos < bytes.length && !request.done) {
       const next = readBody(request, bytes, pos, bytes.length, limits);
       if (next === REFUSED) return exchange.breakRequest(request.refusal.code, request.refusal.reason);
-      if (maxBodyBytes > 0 && request.received > maxBodyBytes)
-        return exchange.breakRequest('body-too-large', 'by count');
+      if (request.received > maxBodyBytes) return exchange.breakRequest('body-too-large', 'by count');
       if (request.cutEnd > request.cutStart) {
         text += bytes.toString('latin1', from, request.cutStart);
         from = request.cutEnd;

@@ -1,8 +1,10 @@
 // From a client of HTTP/1.1 to an upstream of HTTP/2: fields to fields and bytes to frames, and back into chunks.
 
 import { STATUS_CODES } from 'node:http';
+import { readBody } from '../http1/body.ts';
 import { requestDrops } from '../http1/drops.ts';
-import { field, LINE, lowerName, type MessageHead, REFUSED, readBody, valueAt } from '../http1/message.ts';
+import { field } from '../http1/known-fields.ts';
+import { LINE, lowerName, type MessageHead, REFUSED, valueAt } from '../http1/message.ts';
 import type { Http2Stream } from '../http2/connection.ts';
 import { fieldKind, isPseudo, kindOf, lineOf } from '../http2/fields.ts';
 import type { HeaderField } from '../http2/hpack.ts';
@@ -135,7 +137,7 @@ export class Http1ToHttp2 extends ToHttp2 implements Http1Side {
     const { exchange, pieces } = this;
     const { request, carrier, context } = exchange;
     const { limits } = context;
-    const { maxBodyBytes } = limits;
+    const { maxBodyBytes } = exchange.match!;
     let pos = 0;
     pieces.length = 0;
     while (pos < bytes.length && !request.done) {
@@ -144,7 +146,7 @@ export class Http1ToHttp2 extends ToHttp2 implements Http1Side {
         exchange.breakRequest(request.refusal.code, request.refusal.reason);
         return false;
       }
-      if (maxBodyBytes > 0 && request.received > maxBodyBytes) {
+      if (request.received > maxBodyBytes) {
         exchange.breakRequest('body-too-large', 'by count');
         return false;
       }

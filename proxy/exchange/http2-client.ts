@@ -3,8 +3,8 @@
 import type { LocalHandler } from '../../src/lib/local-handler.ts';
 import { Fault } from '../faults.ts';
 import {
-  type ConnectionUser,
   type Http2Connection,
+  type Http2ConnectionUser,
   type Http2Stream,
   openHttp2Connection,
 } from '../http2/connection.ts';
@@ -21,7 +21,7 @@ import {
   LAST_REQUEST_MS,
   type ProxyContext,
 } from './context.ts';
-import { decide, isAnswer, isRefusal, pathOf, queryOf } from './decide.ts';
+import { decide, isRefusal, pathOf, queryOf } from './decide.ts';
 import { forwardedFields, headerLines } from './headers.ts';
 import { Http2Exchange } from './http2-exchange.ts';
 import { replyLocal } from './http2-reply.ts';
@@ -116,7 +116,7 @@ function createClient(shared: Shared, connection: ClientConnection, closed: () =
     idle.at = deadlines.now() + limits.keepAliveTimeoutMs;
     deadlines.watch(idle);
   };
-  const user: ConnectionUser = {
+  const user: Http2ConnectionUser = {
     greeted() {
       deadlines.forget(preface);
       if (http2.openStreams === 0) watchIdle();
@@ -207,9 +207,14 @@ function takeRequest(
   const covered = coveredBy(connection.certificateNames, request.host);
   const decision = decide(request, covered, context);
   if (isRefusal(decision)) return exchange.fail(new Fault(decision));
-  if (isAnswer(decision)) return void answer(exchange, decision);
+  if (decision.answeredBy !== undefined) {
+    exchange.match = decision;
+    return void answer(exchange, context.localHandlers[decision.answeredBy]!);
+  }
   exchange.forwarded = forwardedFor(request);
-  const side = speaksHttp2(decision.protocol) ? new Http2ToHttp2(exchange) : new Http2ToHttp1(exchange);
+  const side = speaksHttp2(decision.upstream.protocol)
+    ? new Http2ToHttp2(exchange)
+    : new Http2ToHttp1(exchange);
   exchange.forward(decision, side);
 }
 

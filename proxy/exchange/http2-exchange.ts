@@ -5,7 +5,7 @@ import type { Http2Stream, StreamUser } from '../http2/connection.ts';
 import { fieldKind, kindOf } from '../http2/fields.ts';
 import { errorCode } from '../http2/frames.ts';
 import { createField, type HeaderField } from '../http2/hpack.ts';
-import type { UpstreamSettings } from '../rules/routes.ts';
+import type { ForwardMatch } from '../rules/routes.ts';
 import type { Deadline } from '../socket/deadlines.ts';
 import type { ClientConnection, ProxyContext } from './context.ts';
 import { Exchange, type UpstreamSide } from './exchange.ts';
@@ -98,11 +98,11 @@ export class Http2Exchange extends Exchange implements StreamUser, Deadline, For
     if (request.contentLength >= 0) this.stream.expects = request.contentLength;
   }
 
-  forward(settings: UpstreamSettings, side: Http2Side): void {
+  forward(match: ForwardMatch, side: Http2Side): void {
     this.side = side;
     if (!this.requestEnded) this.stream.pause();
     this.context.deadlines.watch(this);
-    this.forwardTo(settings, side);
+    this.forwardTo(match, side);
   }
 
   pauseRequest(): void {
@@ -119,9 +119,8 @@ export class Http2Exchange extends Exchange implements StreamUser, Deadline, For
     const { side } = this;
     // The rest of a request that was answered before its end.
     if (side === undefined || this.failed || (this.replied && !side.connected)) return;
-    const { maxBodyBytes } = this.context.limits;
     this.received += end - start;
-    if (maxBodyBytes > 0 && this.received > maxBodyBytes && !side.holdsBody)
+    if (this.received > this.match!.maxBodyBytes && !side.holdsBody)
       return this.fail(new Fault('body-too-large'));
     const waits = !side.connected || side.holdsBody;
     this.keepBody(waits, bytes, start, end);

@@ -2,7 +2,7 @@
 
 import type { FaultCode } from '../faults.ts';
 import { parseHost, sameAuthority } from '../http1/authority.ts';
-import { isToken } from '../http1/message.ts';
+import { isToken } from '../http1/characters.ts';
 import { fieldKind, kindOf } from '../http2/fields.ts';
 import { createField, type HeaderField } from '../http2/hpack.ts';
 import type { ForwardedBefore } from './headers.ts';

@@ -1,7 +1,8 @@
 // From a client of HTTP/2 to an upstream of HTTP/1.1: every body is framed anew, and WebSockets become tunnels (RFC 8441).
 
 import { Fault } from '../faults.ts';
-import { type MessageHead, REFUSED, readBody } from '../http1/message.ts';
+import { readBody } from '../http1/body.ts';
+import { type MessageHead, REFUSED } from '../http1/message.ts';
 import type { Http2Stream } from '../http2/connection.ts';
 import { errorCode } from '../http2/frames.ts';
 import { askForWebsocket } from '../tunnel/switch.ts';

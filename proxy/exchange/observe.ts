@@ -1,7 +1,7 @@
 // The moments of an exchange, and who is told of them: the access log, and whoever else watches.
 
 import type { FaultCode } from '../faults.ts';
-import type { Address, UpstreamSettings } from '../rules/routes.ts';
+import type { Address, RouteMatch } from '../rules/routes.ts';
 import type { Deadlines } from '../socket/deadlines.ts';
 import type { AccessEntry, AccessLog } from './access-log.ts';
 
@@ -9,8 +9,8 @@ import type { AccessEntry, AccessLog } from './access-log.ts';
 export interface Observed extends AccessEntry {
   /** How many upstreams were asked so far; more than one: it was sent again. */
   readonly attempts: number;
-  /** Of the route; undefined: not forwarded. */
-  readonly settings: UpstreamSettings | undefined;
+  /** Which route, or who answers here; undefined: neither. */
+  readonly match: RouteMatch | undefined;
   /** The address that was asked last. */
   readonly upstream: Address | undefined;
   /** When its reply began, in the deadlines' time; 0: it has not. */

@@ -1,15 +1,9 @@
 // The side of an upstream that speaks HTTP/1.1: its connection, and the heads of its replies, whatever the client speaks.
 
 import { Fault } from '../faults.ts';
-import {
-  beginReplyBody,
-  createBodyReader,
-  createMessageHead,
-  INCOMPLETE,
-  type MessageHead,
-  parseReplyHead,
-  REFUSED,
-} from '../http1/message.ts';
+import { beginReplyBody, createBodyReader } from '../http1/body-reader.ts';
+import { createMessageHead, INCOMPLETE, type MessageHead, REFUSED } from '../http1/message.ts';
+import { parseReplyHead } from '../http1/reply-head.ts';
 import { addPiece, beginPieces, gathered, type Pieces } from '../socket/pieces.ts';
 import { gather } from '../socket/writes.ts';
 import { switchesAsAsked } from '../tunnel/switch.ts';

@@ -1,7 +1,9 @@
 // HTTP/2 fields to HTTP/1.1 heads and back (RFC 9113 §8.1 to §8.3, RFC 8441).
 
 import { connectionDrops, dropsFromReply, dropsFromTrailers } from '../http1/drops.ts';
-import { field, LINE, lowerName, type MessageHead, replyLength, valueAt } from '../http1/message.ts';
+import { field } from '../http1/known-fields.ts';
+import { LINE, lowerName, type MessageHead, valueAt } from '../http1/message.ts';
+import { replyLength } from '../http1/reply-head.ts';
 import type { Http2Stream } from '../http2/connection.ts';
 import { fieldKind, kindOf, lineOf } from '../http2/fields.ts';
 import { createField, type HeaderField } from '../http2/hpack.ts';

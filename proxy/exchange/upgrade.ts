@@ -5,6 +5,7 @@ import type { MessageHead } from '../http1/message.ts';
 import { isWebsocket } from '../tunnel/switch.ts';
 import { createTunnel, socketClient, type Tunnel, type TunnelOptions } from '../tunnel/tunnel.ts';
 import type { UpstreamLink } from '../upstream/http1-pool.ts';
+import type { AccessEntry } from './access-log.ts';
 import { interimHeadText } from './headers.ts';
 
 /**
@@ -22,7 +23,9 @@ export function beginTunnel(
   client: TLSSocket,
   link: UpstreamLink,
   head: MessageHead,
-  options: Omit<TunnelOptions, 'client' | 'websocket'>,
+  options: Omit<TunnelOptions, 'client' | 'websocket' | 'access'> & {
+    readonly access: AccessEntry | undefined;
+  },
 ): Tunnel {
   const { access } = options;
   const websocket = isWebsocket(head);

@@ -1,6 +1,6 @@
 // Which header fields stay here and which are passed on (RFC 9110 §7.6): one table for each kind of message.
 
-import { FIELD_KINDS, field, fieldId } from './message.ts';
+import { FIELD_KINDS, field, fieldId } from './known-fields.ts';
 
 /** RFC 9110 §7.6.1: what concerns one connection alone. */
 const hopByHop = [

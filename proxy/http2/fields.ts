@@ -1,7 +1,8 @@
 // What a header field of HTTP/2 is to a proxy, and whether it is well-formed (RFC 9113 §8.2).
 
 import { dropsFromRequest } from '../http1/drops.ts';
-import { type HeadLimits, MOST_REPLY_LINES } from '../http1/message.ts';
+import type { HeadLimits } from '../http1/message.ts';
+import { MOST_REPLY_LINES } from '../http1/reply-head.ts';
 import type { BlockLimits, HeaderField } from './hpack.ts';
 
 /** RFC 9113 §6.5.2 counts 32 for each field; the four or five pseudo-header fields are no lines of HTTP/1.1. */
@@ -16,7 +17,7 @@ export function replyFieldLimitsOf({ bytes, count }: BlockLimits): BlockLimits {
 
 export const fieldKind = {
   unknown: 0,
-  /** Breaks RFC 9113 §8.2.1 in its name or value, or belongs to connections of HTTP/1.1 (§8.2.2): so is its message. */
+  /** Its name or value breaks RFC 9113 §8.2.1, or it is specific to HTTP/1.1 (§8.2.2). Its message is malformed too. */
   malformed: 1,
   /** Passed on as it is. */
   plain: 2,
@@ -33,11 +34,11 @@ export const fieldKind = {
   expect: 13,
   te: 14,
   contentType: 15,
-  /** An underscore makes it look like another one to CGI and its heirs. */
+  /** With an underscore in its name: CGI and its successors take that for a hyphen. */
   underscored: 16,
-  /** X-Forwarded-*, X-Real-IP and Forwarded: believed of some clients only. */
+  /** X-Forwarded-*, X-Real-IP and Forwarded: believed from trusted clients only. */
   forwarded: 17,
-  /** Of one hop, though HTTP/2 does not forbid it. */
+  /** Meant for one hop, though HTTP/2 does not forbid it. */
   hopByHop: 18,
 } as const;
 
@@ -66,7 +67,7 @@ const NAME = /^[!#$%&'*+\-.^_`|~0-9a-z]+$/;
 // RFC 9110 §5.5: no controls but HTAB, and no white space at either end.
 const VALUE = /^(?:[\x21-\x7e\x80-\xff](?:[\t\x20-\x7e\x80-\xff]*[\x21-\x7e\x80-\xff])?)?$/;
 
-/** One of `fieldKind`; found out once for each field, which the tables may bring again and again. */
+/** One of `fieldKind`, found out once for each field: the tables bring the same field again and again. */
 export function kindOf(field: HeaderField): number {
   if (field.kind === fieldKind.unknown) field.kind = judge(field);
   return field.kind;
@@ -79,7 +80,7 @@ export function isPseudo(kind: number): boolean {
 function judge({ name, value }: HeaderField): number {
   if (!VALUE.test(value)) return fieldKind.malformed;
   const kind = known.get(name);
-  // RFC 9113 §8.2.2: the one value that is allowed.
+  // RFC 9113 §8.2.2 allows this one value.
   if (kind === fieldKind.te && value.toLowerCase() !== 'trailers') return fieldKind.malformed;
   if (kind !== undefined) return kind;
   if (name.startsWith(':')) return fieldKind.otherPseudo;

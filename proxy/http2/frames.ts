@@ -47,7 +47,7 @@ export const PREFACE = Buffer.from('PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n');
 export const FRAME_HEADER_BYTES = 9;
 /** The largest payload until SETTINGS allow more; here they never do. */
 export const MAX_FRAME_BYTES = 16_384;
-/** Of a window until SETTINGS say otherwise; that of a connection never depends on them (RFC 9113 §6.9.2). */
+/** A window until SETTINGS say otherwise; SETTINGS do not change the window of a connection (RFC 9113 §6.9.2). */
 export const DEFAULT_WINDOW = 65_535;
 export const LARGEST_WINDOW = 2 ** 31 - 1;
 export const LARGEST_STREAM_ID = 2 ** 31 - 1;
@@ -101,6 +101,10 @@ export function writeSettings(
     putUint32(out.bytes, out.length + 2, value);
     out.length += 6;
   }
+}
+
+export function readUint32(bytes: Buffer, at: number): number {
+  return ((bytes[at]! << 24) | (bytes[at + 1]! << 16) | (bytes[at + 2]! << 8) | bytes[at + 3]!) >>> 0;
 }
 
 function putUint32(bytes: Buffer, at: number, value: number): void {

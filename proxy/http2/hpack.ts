@@ -4,17 +4,17 @@ import { type Outbox, reserve } from '../socket/outbox.ts';
 import { decodedSize, huffmanSize, readHuffman, writeHuffman } from './huffman.ts';
 
 /**
- * A header field, name and value in latin-1. Fields of the tables are shared by all blocks that refer to them, and so
- * is what their reader finds out about them.
+ * A header field, name and value in latin-1. All blocks that refer to an entry of a table share its field, and with it
+ * what a reader has found out about it.
  */
 export interface HeaderField {
   readonly name: string;
   readonly value: string;
-  /** RFC 7541 §7.1.3: it may not enter a table, neither here nor further on. */
+  /** RFC 7541 §7.1.3: it must not enter a table, of ours or of anyone who passes it on. */
   readonly neverIndexed: boolean;
   /** What kind of field it is, once its reader has looked; 0 until then. */
   kind: number;
-  /** As a line of HTTP/1.1, once somebody has asked for it; empty until then. */
+  /** As a line of HTTP/1.1, made when it is first asked for; empty until then. */
   line: string;
 }
 
@@ -75,9 +75,9 @@ export interface BlockLimits {
 
 export type BlockOutcome =
   | 'whole'
-  /** `into` holds what fitted; the tables are as the peer's. */
+  /** `into` holds the fields within the limits; the tables still match the peer's. */
   | 'too-large'
-  /** COMPRESSION_ERROR: the tables have come apart, and the connection with them. */
+  /** COMPRESSION_ERROR: the tables no longer match the peer's, and the connection must end. */
   | 'broken';
 
 /** Where one block is being read; blocks are read in one go, one at a time. */
@@ -87,7 +87,7 @@ let end = 0;
 let decoded: Buffer = Buffer.allocUnsafeSlow(1_024);
 
 const BROKEN = -1;
-/** No number of a block that we would take is larger. */
+/** A larger number is refused: no block that we take needs one. */
 const LARGEST = 2 ** 28;
 
 /** Reads the whole header block `bytes[start, stop)` and appends its fields to `into`. */
@@ -179,7 +179,7 @@ function readString(): string | undefined {
 function insert(decoder: HpackDecoder, field: HeaderField): void {
   const size = field.name.length + field.value.length + ENTRY_OVERHEAD;
   evict(decoder, size);
-  // Larger than the whole table: it empties it, and that is all.
+  // An entry larger than the table empties it and is not added.
   if (size > decoder.limit) return;
   const { entries } = decoder;
   decoder.newest = (decoder.newest - 1) & (entries.length - 1);
@@ -206,7 +206,7 @@ interface KnownName {
   readonly staticIndex: number;
   readonly fixed: ReadonlyMap<string, number> | undefined;
   readonly secret: boolean;
-  /** The value that was sent last; what comes twice in a row is worth an entry. */
+  /** The value that was sent last: one that comes twice in a row is worth an entry. */
   last: string | undefined;
   /** Entries of the dynamic table, by value; each as the number of insertions up to it. */
   readonly entries: Map<string, number>;
@@ -227,7 +227,7 @@ export interface HpackEncoder {
   inserted: number;
   bytes: number;
   limit: number;
-  /** Below 0: the peer knows the limit. Otherwise the lowest since it was told last (RFC 7541 §4.2). */
+  /** Below 0: the peer knows the limit. Otherwise the lowest limit since the peer was last told one (RFC 7541 §4.2). */
   lowest: number;
 }
 
@@ -243,12 +243,12 @@ export function createEncoder(): HpackEncoder {
   };
 }
 
-/** Names that a connection keeps something about; the rest is sent as it comes. */
+/** So many names are remembered for each connection; fields of other names are sent as literals. */
 const MOST_NAMES = 256;
-/** An entry that would drive most others out is not worth it. */
+/** A larger entry would evict most others. */
 const LARGEST_ENTRY = DEFAULT_TABLE_BYTES / 4;
 
-/** RFC 7541 §7.1: what must not be guessed at by the size of a table that others share. */
+/** RFC 7541 §7.1: values that must not enter a shared table, where the size of a block would help to guess them. */
 const SECRETS = new Set(['authorization', 'proxy-authorization', 'cookie', 'set-cookie']);
 
 const staticNames = new Map<string, { index: number; fixed: Map<string, number> }>();
@@ -258,7 +258,7 @@ STATIC.forEach(({ name, value }, at) => {
   staticNames.set(name, known);
 });
 
-/** The SETTINGS_HEADER_TABLE_SIZE of the peer. More than the default is not made use of. */
+/** Applies the peer's SETTINGS_HEADER_TABLE_SIZE. We never use more than the default. */
 export function limitTable(encoder: HpackEncoder, allowed: number): void {
   const limit = Math.min(allowed, DEFAULT_TABLE_BYTES);
   if (limit === encoder.limit) return;
@@ -285,7 +285,7 @@ export function writeField(
   value: string,
   neverIndexed = false,
 ) {
-  // Twice the length, since Huffman is only used where it is shorter; the rest is for the numbers.
+  // Strings take at most their length: Huffman is used only where it is shorter. The rest is for the numbers.
   reserve(out, name.length + value.length + 24);
   const known = encoder.names.get(name) ?? meet(encoder, name);
   if (known === undefined)
@@ -379,7 +379,7 @@ function dropEntries(encoder: HpackEncoder, room: number): void {
     if (known.newest === entry) known.newest = 0;
     encoder.bytes -= size;
   }
-  // Now and then, so that what was dropped goes.
+  // Removes dropped entries from the array, many at a time.
   if (encoder.oldest < 64) return;
   table.splice(0, encoder.oldest);
   encoder.oldest = 0;

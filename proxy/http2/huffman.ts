@@ -1,6 +1,6 @@
 // The Huffman code of header strings (RFC 7541 §5.2 and Appendix B).
 
-/** Bits of the code of each octet, and of EOS last. The code is canonical: the lengths are all there is to know. */
+/** Bits of the code of each octet, and of EOS last. The code is canonical: it follows from the lengths. */
 const LENGTHS: readonly number[] = [
   13, 23, 28, 28, 28, 28, 28, 28, 28, 24, 30, 28, 28, 30, 28, 28, 28, 28, 28, 28, 28, 28, 30, 28, 28, 28, 28,
   28, 28, 28, 28, 28, 6, 10, 10, 12, 13, 6, 8, 11, 10, 10, 8, 11, 8, 6, 6, 6, 5, 5, 5, 6, 6, 6, 6, 6, 6, 6, 7,
@@ -35,13 +35,13 @@ function assignCodes(): number[] {
 const EMITS = 1 << 16;
 const FAILS = 1 << 17;
 const steps = new Int32Array(256 * 16).fill(FAILS);
-/** States in which a string may end: nothing or up to seven bits of EOS, all ones, lie behind the last symbol. */
+/** States in which a string may end: after the last symbol come at most seven bits of padding, all ones as in EOS. */
 const mayEnd = new Uint8Array(256);
 
 buildSteps(assignCodes());
 
 function buildSteps(order: readonly number[]): void {
-  // Two children a node: a further node as its number, a symbol as its complement.
+  // Each node has two children: an inner node is its number, a symbol the complement of it.
   const children: [number | undefined, number | undefined][] = [[undefined, undefined]];
   for (const symbol of order) {
     let node = 0;
@@ -94,7 +94,7 @@ export function writeHuffman(text: string, bytes: Uint8Array, pos: number): numb
     const symbol = text.charCodeAt(i) & 0xff;
     const code = codeOf[symbol]!;
     let left = lengthOf[symbol]!;
-    // Never more than 23 bits at once: 16 of the code and the 7 that were left over.
+    // At most 23 bits at once: 16 of the code and 7 from before.
     while (left > 0) {
       const taken = Math.min(left, 16);
       left -= taken;
@@ -117,8 +117,8 @@ export function decodedSize(size: number): number {
 }
 
 /**
- * Decodes `bytes[start, end)` into `into`, where decodedSize() octets must be free. Returns their number; -1 for what
- * is no encoding: EOS within, or padding that is longer than seven bits or not all ones.
+ * Decodes `bytes[start, end)` into `into`, where decodedSize() octets must be free. Returns how many there are, or -1 if
+ * the encoding is invalid: it contains EOS, or its padding is longer than seven bits or not all ones.
  */
 export function readHuffman(bytes: Uint8Array, start: number, end: number, into: Uint8Array): number {
   let state = 0;

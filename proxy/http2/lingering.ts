@@ -2,9 +2,9 @@
 
 import type { Deadline, Deadlines } from '../socket/deadlines.ts';
 import { Lingering } from '../socket/lingering.ts';
-import type { Http2Stream, StreamUser } from './connection.ts';
+import type { Http2Stream, StreamUser } from './contract.ts';
 
-/** Takes the place of the stream's user, who is told of its end alone. `giveUp` is called when there was enough. */
+/** Takes the place of the stream's user and tells it only of the end. `giveUp` is called when the peer sends too much or stops. */
 export class LingeringStream implements StreamUser, Deadline {
   at: number;
   place = -1;

@@ -1,9 +1,9 @@
 // Handshakes that fail: plain HTTP is told that this port speaks HTTPS, and a name that is not served leaves a trace.
 
-import type { Socket } from 'node:net';
 import type { TLSSocket } from 'node:tls';
 import type { Log } from '../../src/lib/log.ts';
 import { loggedName } from '../exchange/logged.ts';
+import { rawSocketUnder } from '../socket/insides/raw-sockets.ts';
 
 export interface FailedHandshakesOptions {
   /** Whether there is a certificate for this name. */
@@ -63,8 +63,7 @@ export function createFailedHandshakes({ isServed, now, log }: FailedHandshakesO
 
 /** In the clear, as it was asked, and only where nothing of TLS has been said. */
 function answerPlainHttp(socket: TLSSocket): void {
-  // Node names the socket under a TLS socket only so; without it nothing is answered, as a test would notice.
-  const { _parent: raw } = socket as TLSSocket & { _parent?: Socket };
+  const raw = rawSocketUnder(socket);
   if (raw === undefined || !raw.writable || raw.bytesWritten > 0) return;
   raw.on('error', () => {});
   // RFC 9110 §6.6.1: an origin server with a clock sends Date.

@@ -4,32 +4,38 @@ import { randomBytes } from 'node:crypto';
 import { createServer, type Server, type Socket } from 'node:net';
 import { createServer as createTlsServer, type TLSSocket, type Server as TlsServer } from 'node:tls';
 import ipaddr from 'ipaddr.js';
-import type { LocalHandler } from '../../src/lib/local-handler.ts';
+import type { LocalHandlers } from '../../src/lib/local-handler.ts';
 import type { Log } from '../../src/lib/log.ts';
 import type { AccessLog } from '../exchange/access-log.ts';
-import {
-  type Connection,
-  defaultLimits,
-  FIRST_WORDS_MS,
-  type Holder,
-  type ListenerLimits,
-  type ProxyContext,
-} from '../exchange/context.ts';
+import { type Connection, FIRST_WORDS_MS, type Holder, type ProxyContext } from '../exchange/context.ts';
 import { createHttp1Acceptor } from '../exchange/http1-client.ts';
 import { createHttp2Acceptor } from '../exchange/http2-client.ts';
 import { serverNameOf } from '../http1/authority.ts';
 import { fieldLimitsOf } from '../http2/fields.ts';
-import { createRouteTable, type Route, speaksHttp2 } from '../rules/routes.ts';
+import { type ListenerLimits, limitsWith, NO_LIMIT } from '../limits.ts';
+import { createRouteTable, type LocalPath, type Route, speaksHttp2 } from '../rules/routes.ts';
 import { createDeadlines, type Deadline } from '../socket/deadlines.ts';
 import { forbidRenegotiation } from '../socket/errors.ts';
+import { descriptorsInUse } from '../socket/insides/descriptors.ts';
+import { rawSocketUnder, rememberRawSocket } from '../socket/insides/raw-sockets.ts';
 import { createRoster } from '../socket/roster.ts';
-import { acceptTcp } from '../tunnel/tunnel.ts';
 import { createUpstreams } from '../upstream/http1-pool.ts';
 import { createHttp2Upstreams } from '../upstream/http2-pool.ts';
 import type { UpstreamChange } from '../upstream/troubles.ts';
 import { createCapacity, type Occupant } from './capacity.ts';
+import {
+  ACCEPTED,
+  createConnectionCounts,
+  FAILED_HANDSHAKES,
+  HANDSHAKES,
+  OPEN,
+  RECEIVED,
+  REFUSED,
+  SENT,
+} from './counts.ts';
 import { createFailedHandshakes } from './failed-handshakes.ts';
 import { createProxyHeaderReader } from './proxy-protocol.ts';
+import { acceptTcp } from './raw-bytes.ts';
 import {
   ACME_TLS,
   createSecureContexts,
@@ -39,7 +45,6 @@ import {
 import { acceptUnnamed } from './unnamed.ts';
 
 export { type AccessLog, createAccessLog } from '../exchange/access-log.ts';
-export { defaultLimits, type ListenerLimits } from '../exchange/context.ts';
 export { logChange, type UpstreamChange } from '../upstream/troubles.ts';
 export type { ServedCertificate } from './secure-contexts.ts';
 
@@ -55,7 +60,10 @@ export interface ListenerOptions {
   /** In order of preference; default: both. */
   readonly alpn?: readonly ('h2' | 'http/1.1')[];
   readonly limits?: Partial<ListenerLimits>;
-  readonly localHandlers?: readonly LocalHandler[];
+  /** What is answered here before any route, on every host that a certificate is served for. */
+  readonly localPaths?: readonly LocalPath[];
+  /** Who answers it, by the names that `localPaths` has. */
+  readonly localHandlers?: LocalHandlers;
   /** Every connection must begin with a PROXY header, and come from one of `trustedProxies`. */
   readonly proxyProtocol?: boolean;
   /** Addresses and CIDRs whose PROXY header is believed: it vouches for the address of a client, and for nothing else. */
@@ -78,6 +86,8 @@ export interface ListenerOptions {
    */
   readonly onUpstreamChange?: ((change: UpstreamChange) => void) | undefined;
   readonly log: Log;
+  /** Counted in it, see counts.ts; default: an array of its own that nobody reads. */
+  readonly counts?: Float64Array;
   /** Flushed when a drain has ended; whoever ends the process otherwise flushes it himself. Default: none. */
   readonly accessLog?: AccessLog | undefined;
 }
@@ -144,8 +154,8 @@ class Accepted implements Occupant {
   }
 }
 
-const ACCEPTED = Symbol('accepted');
-type AcceptedSocket = Socket & { [ACCEPTED]?: Accepted };
+const acceptedOf = Symbol('accepted');
+type AcceptedSocket = Socket & { [acceptedOf]?: Accepted };
 
 /** What is known of a connection before its handshake. */
 interface Origin {
@@ -157,7 +167,8 @@ interface Origin {
 
 export function createListener(options: ListenerOptions): Listener {
   const { log, alpn = ['h2', 'http/1.1'] } = options;
-  const limits: ListenerLimits = { ...defaultLimits, ...options.limits };
+  const limits = limitsWith(options.limits);
+  const counts = options.counts ?? createConnectionCounts();
   const deadlines = createDeadlines();
   const isProxy = createTrust(options.trustedProxies ?? []);
   const isForwarder = createTrust(options.trustedForwarders ?? []);
@@ -165,7 +176,8 @@ export function createListener(options: ListenerOptions): Listener {
     findChallenge: options.findChallenge,
     alpn,
     // What is spliced may speak any protocol that client and upstream agree on.
-    takesAnyProtocol: (serverName) => /^(?:tcp|auto)$/.test(routes.find(serverName, '/')?.protocol ?? ''),
+    takesAnyProtocol: (serverName) =>
+      /^(?:tcp|auto)$/.test(routes.forward(serverName, '/')?.upstream.protocol ?? ''),
   });
   const handshakes = createFailedHandshakes({
     isServed: (serverName) => contexts.namesFor(serverName) !== undefined,
@@ -180,12 +192,17 @@ export function createListener(options: ListenerOptions): Listener {
     log,
   });
   const http2Upstreams = createHttp2Upstreams({ deadlines, upstreams, fieldLimits: fieldLimitsOf(limits) });
-  let routes = createRouteTable([]);
+  const localPaths = options.localPaths ?? [];
+  const localHandlers = options.localHandlers ?? {};
+  assertWired(localPaths, localHandlers);
+  const tableOf = (list: readonly Route[]) =>
+    createRouteTable(list, { localPaths, maxBodyBytes: limits.maxBodyBytes });
+  let routes = tableOf([]);
   const context: ProxyContext = {
     routes: () => routes,
     upstreams,
     http2Upstreams,
-    localHandlers: options.localHandlers ?? [],
+    localHandlers,
     limits,
     deadlines,
     log,
@@ -210,7 +227,9 @@ export function createListener(options: ListenerOptions): Listener {
       ),
   });
   const lastDescriptor =
-    limits.maxDescriptors - Math.max(SPARE_DESCRIPTORS, Math.floor(limits.maxDescriptors / SPARE_PART));
+    limits.maxDescriptors === NO_LIMIT
+      ? NO_LIMIT
+      : limits.maxDescriptors - Math.max(SPARE_DESCRIPTORS, Math.floor(limits.maxDescriptors / SPARE_PART));
   let boundPort = options.port;
   const tlsServer = createTls();
   const server = createTcp();
@@ -224,7 +243,7 @@ export function createListener(options: ListenerOptions): Listener {
     },
     setChallenge: contexts.setChallenge,
     setRoutes(list) {
-      routes = createRouteTable(list);
+      routes = tableOf(list);
       upstreams.serve(list.flatMap(({ paths }) => paths.map(({ upstream }) => upstream)));
     },
     setTicketKeys: (keys) => tlsServer.setTicketKeys(keys),
@@ -238,7 +257,10 @@ export function createListener(options: ListenerOptions): Listener {
       ...(options.ticketKeys === undefined ? {} : { ticketKeys: options.ticketKeys }),
     });
     created.on('secureConnection', secured);
-    created.on('tlsClientError', handshakes.failed);
+    created.on('tlsClientError', (error, socket) => {
+      counts[FAILED_HANDSHAKES]!++;
+      handshakes.failed(error, socket);
+    });
     return created;
   }
 
@@ -277,13 +299,20 @@ export function createListener(options: ListenerOptions): Listener {
 
   function accepted(socket: Socket) {
     const connection = new Accepted(socket, deadlines.now());
-    (socket as AcceptedSocket)[ACCEPTED] = connection;
+    (socket as AcceptedSocket)[acceptedOf] = connection;
+    rememberRawSocket(socket);
     open.add(connection);
+    counts[ACCEPTED]!++;
+    counts[OPEN]!++;
     socket.once('close', () => {
       open.remove(connection);
       capacity.left(connection);
+      counts[OPEN]!--;
+      counts[RECEIVED]! += socket.bytesRead;
+      counts[SENT]! += socket.bytesWritten;
     });
     if (!capacity.admits(connection) || !leavesDescriptors(socket)) {
+      counts[REFUSED]!++;
       socket.destroy();
       return;
     }
@@ -291,12 +320,9 @@ export function createListener(options: ListenerOptions): Listener {
     else tlsServer.emit('connection', socket);
   }
 
-  /**
-   * The system gives out the lowest descriptor that is free, so that a high one means that few are left. When none is,
-   * libuv closes what waits to be accepted, and tells nobody.
-   */
+  /** When no descriptor is left, libuv closes the connections that wait to be accepted, and tells nobody. */
   function leavesDescriptors(socket: Socket): boolean {
-    if (limits.maxDescriptors === 0 || descriptorOf(socket) < lastDescriptor) return true;
+    if (descriptorsInUse(socket) < lastDescriptor) return true;
     return upstreams.closeIdle() > 0 || capacity.relieve(1) > 0;
   }
 
@@ -353,6 +379,7 @@ export function createListener(options: ListenerOptions): Listener {
   }
 
   function secured(socket: TLSSocket) {
+    counts[HANDSHAKES]!++;
     forbidRenegotiation(socket);
     // RFC 6066 §3: a name without a final dot; many send the one that was typed.
     const serverName = serverNameOf((socket.servername || '').toString());
@@ -369,8 +396,7 @@ export function createListener(options: ListenerOptions): Listener {
       socket.destroy();
       return;
     }
-    // Node names the socket under a TLS socket only so; the test with a PROXY header would notice a change.
-    const accepted = (socket as TLSSocket & { _parent: AcceptedSocket })._parent[ACCEPTED];
+    const accepted = (rawSocketUnder(socket) as AcceptedSocket | undefined)?.[acceptedOf];
     if (accepted === undefined) {
       socket.destroy();
       return;
@@ -387,7 +413,7 @@ export function createListener(options: ListenerOptions): Listener {
   }
 
   function dispatch(connection: Connection) {
-    const settings = routes.find(connection.serverName, '/');
+    const settings = routes.forward(connection.serverName, '/')?.upstream;
     if (settings?.protocol === 'tcp') return acceptTcp(context, connection, settings);
     const { alpnProtocol } = connection.socket;
     if (alpnProtocol === 'h2') return http2.accept(connection);
@@ -427,6 +453,14 @@ export function createListener(options: ListenerOptions): Listener {
   }
 }
 
+function assertWired(localPaths: readonly LocalPath[], localHandlers: LocalHandlers): void {
+  for (const { path, answeredBy } of localPaths) {
+    if (!Object.hasOwn(localHandlers, answeredBy)) {
+      throw new Error(`${path} is to be answered by ${answeredBy}, which is no handler of this listener`);
+    }
+  }
+}
+
 /** Where it comes from is asked for with its first request: a handshake alone does not need it. */
 class Secured implements Connection {
   readonly socket: TLSSocket;
@@ -458,11 +492,6 @@ class Secured implements Connection {
   get trustedClient(): boolean {
     return this.origin().forwarder;
   }
-}
-
-/** Node's inside, and the switch of it: where it is missing, descriptors are not watched. */
-function descriptorOf(socket: Socket): number {
-  return (socket as Socket & { _handle?: { fd?: number } | null })._handle?.fd ?? -1;
 }
 
 /** ::ffff:192.0.2.1 is how a socket for both families names an IPv4 peer. */

@@ -2,6 +2,7 @@
 
 import { X509Certificate } from 'node:crypto';
 import { createSecureContext, type SecureContext, type TLSSocket, type TlsOptions } from 'node:tls';
+import type { ChallengeCertificate } from '../../src/lib/certificate.ts';
 import { serverNameOf } from '../http1/authority.ts';
 import { coveredBy } from '../rules/routes.ts';
 
@@ -77,12 +78,6 @@ export interface SecureContextsOptions {
    * order. TLS 1.3 only, where the certificate is chosen after the protocol.
    */
   readonly findChallenge?: ((domain: string) => Promise<ChallengeCertificate | undefined>) | undefined;
-}
-
-/** PEM: what a tls-alpn-01 validation is shown (RFC 8737). */
-export interface ChallengeCertificate {
-  readonly cert: string;
-  readonly key: string;
 }
 
 export function createSecureContexts(options: SecureContextsOptions): SecureContexts {

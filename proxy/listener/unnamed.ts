@@ -1,21 +1,13 @@
 // Clients that named no protocol in their handshake: their first bytes decide between HTTP/1, HTTP/2 and raw bytes.
 
 import type { AccessEntry } from '../exchange/access-log.ts';
-import type { Connection, ProxyContext } from '../exchange/context.ts';
+import { type Connection, FIRST_WORDS_MS, type Holder, type ProxyContext } from '../exchange/context.ts';
 import { lastReply } from '../exchange/fault-reply.ts';
 import type { Fault } from '../faults.ts';
 import type { UpstreamSettings } from '../rules/routes.ts';
 import type { Deadline } from '../socket/deadlines.ts';
 import { destroyOnError } from '../socket/errors.ts';
-import {
-  beginAccess,
-  createTunnel,
-  joinClient,
-  logAtClose,
-  logFault,
-  socketClient,
-  type Tunnel,
-} from '../tunnel/tunnel.ts';
+import { createTunnel, joinClient, logFault, socketClient, type Tunnel } from '../tunnel/tunnel.ts';
 import type { Acquisition, UpstreamLink, UpstreamUser } from '../upstream/http1-pool.ts';
 import {
   createLineGuard,
@@ -24,6 +16,7 @@ import {
   type LineGuard,
   type Opening,
 } from './opening.ts';
+import { beginAccess, createTunnelHolder, logAtClose } from './raw-bytes.ts';
 
 type Accept = (connection: Connection, first?: Buffer) => void;
 
@@ -51,7 +44,7 @@ export function acceptUnnamed(
   new Unnamed(context, connection, settings, acceptors).begin();
 }
 
-class Unnamed implements UpstreamUser, Deadline {
+class Unnamed implements UpstreamUser, Deadline, Holder {
   at: number;
   place = -1;
 
@@ -72,6 +65,7 @@ class Unnamed implements UpstreamUser, Deadline {
   private link: UpstreamLink | undefined;
   private greeting: Buffer = Buffer.alloc(0);
   private tunnel: Tunnel | undefined;
+  private readonly begunAt: number;
   /** It has become an exchange's or a tunnel's, or is over. */
   private decided = false;
 
@@ -88,6 +82,7 @@ class Unnamed implements UpstreamUser, Deadline {
     this.mayBeRaw = settings.protocol === 'auto';
     this.access = this.mayBeRaw ? beginAccess(context, connection) : undefined;
     const { deadlines, limits } = context;
+    this.begunAt = deadlines.now();
     // Where the upstream may be the one that speaks, it may be silent as long as in any tunnel.
     this.at = deadlines.after(
       this.mayBeRaw ? Math.max(settings.readTimeoutMs, limits.clientIdleTimeoutMs) : limits.headerTimeoutMs,
@@ -100,8 +95,19 @@ class Unnamed implements UpstreamUser, Deadline {
     socket.on('end', this.ended);
     destroyOnError(socket);
     socket.on('close', this.closed);
+    this.connection.holder = this;
     this.context.deadlines.watch(this);
     if (this.mayBeRaw) this.silence = setTimeout(() => this.invite(), SILENCE_MS);
+  }
+
+  /** What has been said may be half of a request, which has a time limit of its own. */
+  idleSince(): number {
+    const silent = this.seenBytes === 0 && this.greeting.length === 0;
+    return silent ? this.begunAt + FIRST_WORDS_MS : Number.POSITIVE_INFINITY;
+  }
+
+  leave(): void {
+    this.connection.socket.destroySoon();
   }
 
   // --- The client ---
@@ -262,6 +268,7 @@ class Unnamed implements UpstreamUser, Deadline {
     this.stopLooking();
     const tunnel = createTunnel({ context, client: socketClient(socket), settings, access }, link);
     this.tunnel = tunnel;
+    this.connection.holder = createTunnelHolder(context, socket, tunnel);
     logAtClose(context, socket, access);
     joinClient(socket, tunnel, (bytes) => this.passOn(bytes));
     socket.once('close', () => this.attempt?.abandon());

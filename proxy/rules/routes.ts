@@ -1,6 +1,7 @@
-// Which upstream a request belongs to: by host, then by the longest path prefix.
+// Which route a request belongs to: by host, then by the longest path prefix.
 
 import { covers, type Domain } from '../../src/lib/domain.ts';
+import { NO_LIMIT } from '../limits.ts';
 
 /**
  * What is spoken to the upstream. `auto` is the bare `host:port` of the HAProxy images: HTTP is relayed as HTTP/1.1,
@@ -63,10 +64,17 @@ export interface HealthSettings {
   readonly healthyAfter: number;
 }
 
+/** What a route asks for beyond forwarding. Plain data: it crosses to the worker processes. */
+export interface RouteRules {
+  /** Of a request body, in place of the listener's. */
+  readonly maxBodyBytes?: number;
+}
+
 export interface PathRoute {
   /** Starts with "/". "/" matches all; "/v1/" matches what starts with it. */
   readonly prefix: string;
   readonly upstream: UpstreamSettings;
+  readonly rules?: RouteRules;
 }
 
 export interface Route {
@@ -75,33 +83,129 @@ export interface Route {
   readonly paths: readonly PathRoute[];
 }
 
+/** A path of every host that the ingress answers itself, before any route. */
+export interface LocalPath {
+  /** Starts with "/". "/evidences" is also "/evidences/x", and not "/evidencesx"; "/" is every path. */
+  readonly path: string;
+  /** The name of the handler that answers. */
+  readonly answeredBy: string;
+}
+
+/** What a pattern of a route took from the host or the path, by name. */
+export type Captures = Readonly<Record<string, string>>;
+
+interface Match {
+  /** Names the route in logs and metrics: host pattern and prefix, as they were configured. */
+  readonly route: string;
+  readonly captures: Captures;
+  readonly rules: RouteRules | undefined;
+  /** Of a request body: what the route says, or else the listener. */
+  readonly maxBodyBytes: number;
+}
+
+/** A request that the ingress answers itself. */
+export interface LocalMatch extends Match {
+  /** The name of the handler. */
+  readonly answeredBy: string;
+  readonly upstream: undefined;
+}
+
+/** A request that is forwarded. */
+export interface ForwardMatch extends Match {
+  readonly answeredBy: undefined;
+  readonly upstream: UpstreamSettings;
+}
+
+export type RouteMatch = LocalMatch | ForwardMatch;
+
 export interface RouteTable {
   /** `host` in lower case without port; `path` without query. Undefined: we have no route for it. */
-  find(host: string, path: string): UpstreamSettings | undefined;
+  find(host: string, path: string): RouteMatch | undefined;
+  /** The same without the local paths: for what is no path, and for what is decided before a request has come. */
+  forward(host: string, path: string): ForwardMatch | undefined;
   /** Whether some route serves this host. */
   knows(host: string): boolean;
 }
 
-/** Exact hosts before wildcards, longer prefixes before shorter. */
-export function createRouteTable(routes: readonly Route[]): RouteTable {
-  const byHost = new Map<string, readonly PathRoute[]>();
-  for (const route of routes) {
-    const merged = [...(byHost.get(route.host) ?? []), ...route.paths];
+export interface RouteTableOptions {
+  readonly localPaths?: readonly LocalPath[];
+  /** Of a request body, where the route does not say; default: no limit. */
+  readonly maxBodyBytes?: number;
+}
+
+/**
+ * Local paths before routes, exact hosts before wildcards, longer prefixes before shorter. Every match is made here, once:
+ * a request that is looked up allocates none.
+ */
+export function createRouteTable(routes: readonly Route[], options: RouteTableOptions = {}): RouteTable {
+  const { localPaths = [], maxBodyBytes = NO_LIMIT } = options;
+  const locals = localPaths.map((local) => localEntry(local, maxBodyBytes));
+  const byHost = new Map<string, readonly PathEntry[]>();
+  for (const { host, paths } of routes) {
+    const merged = [...(byHost.get(host) ?? []), ...paths.map((path) => pathEntry(host, path, maxBodyBytes))];
     byHost.set(
-      route.host,
+      host,
       merged.sort((a, b) => b.prefix.length - a.prefix.length),
     );
   }
   const pathsOf = (host: string) => byHost.get(host) ?? byHost.get(wildcardFor(host));
+  const forward = (host: string, path: string) => {
+    const paths = pathsOf(host);
+    if (paths === undefined) return undefined;
+    for (const { prefix, match } of paths) {
+      if (prefix === '/' || path.startsWith(prefix)) return match;
+    }
+    return undefined;
+  };
   return {
     knows: (host) => pathsOf(host) !== undefined,
+    forward,
     find(host, path) {
-      const paths = pathsOf(host);
-      if (paths === undefined) return undefined;
-      for (const candidate of paths) {
-        if (candidate.prefix === '/' || path.startsWith(candidate.prefix)) return candidate.upstream;
+      for (const { below, match } of locals) {
+        if (path.startsWith(below) || path === match.route) return match;
       }
-      return undefined;
+      return forward(host, path);
+    },
+  };
+}
+
+interface PathEntry {
+  readonly prefix: string;
+  readonly match: ForwardMatch;
+}
+
+interface LocalEntry {
+  /** With a final slash. */
+  readonly below: string;
+  readonly match: LocalMatch;
+}
+
+const NO_CAPTURES: Captures = Object.freeze({});
+
+function pathEntry(host: string, { prefix, upstream, rules }: PathRoute, maxBodyBytes: number): PathEntry {
+  return {
+    prefix,
+    match: {
+      route: `${host}${prefix}`,
+      captures: NO_CAPTURES,
+      rules,
+      maxBodyBytes: rules?.maxBodyBytes ?? maxBodyBytes,
+      answeredBy: undefined,
+      upstream,
+    },
+  };
+}
+
+function localEntry({ path, answeredBy }: LocalPath, maxBodyBytes: number): LocalEntry {
+  return {
+    below: path.endsWith('/') ? path : `${path}/`,
+    match: {
+      route: path,
+      captures: NO_CAPTURES,
+      rules: undefined,
+      maxBodyBytes,
+      answeredBy,
+      upstream: undefined,
     },
   };
 }

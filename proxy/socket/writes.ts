@@ -2,6 +2,7 @@
 
 import type { Socket } from 'node:net';
 import type { TLSSocket } from 'node:tls';
+import { encryptsAtOnce } from './insides/lent-writes.ts';
 
 interface Sink {
   write(data: string | Uint8Array, encoding?: BufferEncoding): boolean;
@@ -37,8 +38,7 @@ export function writeReply(
   end: number,
 ): boolean {
   const size = text.length + end - start;
-  // A TLS socket that was idle has encrypted what it was given when its write returns; a busy one keeps it for later.
-  const lasts = socket.writableLength === 0 && used + size <= block.length;
+  const lasts = encryptsAtOnce(socket) && used + size <= block.length;
   if (size <= SMALL) gather(socket);
   if (!lasts) return writeJoined(socket, text, bytes, start, end);
   const joined = block.subarray(used, used + size);
@@ -55,7 +55,7 @@ export function writeReply(
 export function writeLent(socket: TLSSocket, bytes: Buffer, start: number, end: number): boolean {
   if (end - start <= SMALL) return writeReply(socket, '', bytes, start, end);
   const piece = bytes.subarray(start, end);
-  return socket.write(socket.writableLength > 0 ? Buffer.from(piece) : piece);
+  return socket.write(encryptsAtOnce(socket) ? piece : Buffer.from(piece));
 }
 
 type Gathered = Pick<Socket, 'write' | 'destroyed'>;

@@ -1,17 +1,22 @@
 // Raw bytes both ways between a client and an upstream, half-closes kept.
 
 import type { TLSSocket } from 'node:tls';
-import { type AccessEntry, createAccessEntry } from '../exchange/access-log.ts';
-import type { Connection, ProxyContext } from '../exchange/context.ts';
-import type { Fault } from '../faults.ts';
-import type { UpstreamSettings } from '../rules/routes.ts';
-import type { Deadline } from '../socket/deadlines.ts';
+import type { Log } from '../../src/lib/log.ts';
+import type { Fault, FaultCode } from '../faults.ts';
+import type { ListenerLimits } from '../limits.ts';
+import type { Address, UpstreamSettings } from '../rules/routes.ts';
+import type { Deadline, Deadlines } from '../socket/deadlines.ts';
 import { destroyOnError } from '../socket/errors.ts';
-import { endedByReset, hearLastWords, type LastWords, wasFoundByWriting } from '../socket/last-words.ts';
+import {
+  endedByReset,
+  hearLastWords,
+  type LastWords,
+  wasFoundByWriting,
+} from '../socket/insides/last-words.ts';
 import { onData } from '../socket/reads.ts';
 import { flush, gather, isFull, writeLent } from '../socket/writes.ts';
 import { noteUpstreamFault } from '../upstream/faults.ts';
-import type { UpstreamLink, UpstreamUser } from '../upstream/http1-pool.ts';
+import type { UpstreamLink, Upstreams, UpstreamUser } from '../upstream/http1-pool.ts';
 import { createFrameTracker, type FrameTracker, goingAwayFrame, trackFrames } from './websocket-frames.ts';
 
 /** The client's side of a tunnel: a socket, or a stream of HTTP/2. */
@@ -48,6 +53,10 @@ export interface Tunnel extends UpstreamUser {
   clientEnded(): void;
   /** The client is gone: so is the upstream. */
   clientClosed(): void;
+  /** When something was last heard from either side, or when it began, in the time of the deadlines. */
+  quietSince(): number;
+  /** Whether either side has sent a byte. */
+  hasSpoken(): boolean;
 }
 
 /** What a drain can ask of a tunnel. */
@@ -58,14 +67,33 @@ export interface OpenTunnel {
   end(): void;
 }
 
+/** What of the proxy around it a tunnel uses. */
+export interface TunnelContext {
+  readonly deadlines: Deadlines;
+  readonly limits: Pick<ListenerLimits, 'clientIdleTimeoutMs'>;
+  readonly log: Log;
+  /** It is in there from its beginning until its client is gone. */
+  readonly tunnels: Set<OpenTunnel>;
+  readonly upstreams: Pick<Upstreams, 'balance'>;
+}
+
+/** What the access log is told of a tunnel. */
+export interface TunnelRecord {
+  /** Bytes that the client sent, and that it was sent. */
+  received: number;
+  sent: number;
+  upstream: Address | undefined;
+  fault: FaultCode | undefined;
+}
+
 export interface TunnelOptions {
-  readonly context: Pick<ProxyContext, 'deadlines' | 'limits' | 'log' | 'tunnels' | 'upstreams'>;
+  readonly context: TunnelContext;
   readonly client: TunnelClient;
   readonly settings: UpstreamSettings;
   /** Both ends speak WebSocket. */
   readonly websocket?: boolean;
   /** Told of bytes, upstream and fault as they come. */
-  readonly access?: AccessEntry | undefined;
+  readonly access?: TunnelRecord | undefined;
 }
 
 /** How long a client that is still sending has to read what was said before a reset. */
@@ -80,6 +108,7 @@ export function createTunnel(options: TunnelOptions, existing?: UpstreamLink): T
   const goodbye = options.websocket === true ? createGoodbye(client, () => link) : undefined;
   let link = existing;
   let early: Buffer[] = [];
+  let spoken = false;
   let clientEnded = false;
   /** Gone for good: what it said is still passed on, what is said to it keeps nothing alive. */
   let clientGone = false;
@@ -130,8 +159,11 @@ export function createTunnel(options: TunnelOptions, existing?: UpstreamLink): T
   };
 
   return {
+    quietSince: () => deadline.at - idleMs,
+    hasSpoken: () => spoken,
     clientData(bytes) {
       touch();
+      spoken = true;
       if (upstreamGone) return;
       if (access !== undefined) access.received += bytes.length;
       const end = goodbye === undefined ? bytes.length : goodbye.fromClient(bytes, bytes.length);
@@ -174,6 +206,7 @@ export function createTunnel(options: TunnelOptions, existing?: UpstreamLink): T
     upstreamData(bytes, size) {
       if (closed) return;
       touch();
+      spoken = true;
       const end = goodbye === undefined ? size : goodbye.fromUpstream(bytes, size);
       if (access !== undefined) access.sent += end;
       if (end > 0 && !client.write(bytes, end)) link?.socket.pause();
@@ -272,22 +305,11 @@ function createGoodbye(client: TunnelClient, link: () => UpstreamLink | undefine
 }
 
 export function logFault(
-  context: Pick<ProxyContext, 'log' | 'upstreams'>,
+  context: Pick<TunnelContext, 'log' | 'upstreams'>,
   fault: Fault,
   settings: UpstreamSettings,
 ): void {
   noteUpstreamFault(context, settings, fault, { protocol: settings.protocol });
-}
-
-/** Splices a connection to its `tcp://` upstream from the start. */
-export function acceptTcp(context: ProxyContext, connection: Connection, settings: UpstreamSettings): void {
-  const { socket } = connection;
-  const access = beginAccess(context, connection);
-  const tunnel = createTunnel({ context, client: socketClient(socket), settings, access });
-  joinClient(socket, tunnel);
-  logAtClose(context, socket, access);
-  const attempt = context.upstreams.acquire(settings, tunnel, { fresh: true });
-  socket.once('close', () => attempt.abandon());
 }
 
 /** `take`: where the client's bytes go, if not into the tunnel at once. */
@@ -301,25 +323,4 @@ export function joinClient(
   socket.on('end', tunnel.clientEnded);
   destroyOnError(socket);
   socket.once('close', tunnel.clientClosed);
-}
-
-/** Of a connection that is, or may become, a tunnel. */
-export function beginAccess(
-  context: ProxyContext,
-  { clientAddress, serverName }: Connection,
-): AccessEntry | undefined {
-  const { accessLog, deadlines } = context;
-  if (accessLog === undefined) return undefined;
-  const access = createAccessEntry('tcp', clientAddress, deadlines.now());
-  access.host = serverName;
-  return access;
-}
-
-/** To be called once the connection is known to be a tunnel. */
-export function logAtClose(
-  { accessLog, deadlines }: ProxyContext,
-  socket: TLSSocket,
-  access: AccessEntry | undefined,
-): void {
-  if (access !== undefined) socket.once('close', () => accessLog?.write(access, deadlines.now()));
 }

@@ -7,7 +7,7 @@ import { Fault } from '../faults.ts';
 import { type Address, speaksTls, type UpstreamSettings } from '../rules/routes.ts';
 import type { Deadline, Deadlines } from '../socket/deadlines.ts';
 import { destroyOnError } from '../socket/errors.ts';
-import { endedByReset, hearLastWords, type LastWords } from '../socket/last-words.ts';
+import { endedByReset, hearLastWords, type LastWords } from '../socket/insides/last-words.ts';
 import { type Balance, createBalance, type Endpoint } from './balance.ts';
 import { asFault } from './faults.ts';
 import { createHealthChecks } from './health.ts';

@@ -19,7 +19,7 @@ interface ExitCodes {
 /** For the state's lock, which a running ingress holds while it orders, and for the CA. */
 const DEADLINE_MS = 5 * 60_000;
 
-/** Resolves with the exit code. The account's URL, and so every CAA record, stays; the old key is worth nothing then. */
+/** Resolves with the exit code. The account's URL stays, and with it every CAA record. The old key becomes worthless. */
 export async function rollover(
   env: NodeJS.ProcessEnv,
   { out, err }: Streams,

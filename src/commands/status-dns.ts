@@ -37,7 +37,7 @@ export function createDnsLook(config: Config): DnsLook {
     caa: (domain, identities, accountUrl) =>
       seeCaa(resolver, { domain, identities, accountUrl, method: challenge }, dns.setCaa),
     async missing(domains, account, identities) {
-      const wishes = {
+      const wanted = {
         // Which CAA records are wanted is known once the CA has been asked for its names.
         dns: { ...dns, setCaa: dns.setCaa && identities !== undefined },
         challenge,
@@ -46,8 +46,8 @@ export function createDnsLook(config: Config): DnsLook {
       };
       const signal = AbortSignal.timeout(4 * TIMEOUT_MS);
       const records = [
-        ...(await wantedRecords(wishes, domains, account, signal)),
-        ...wantedAliases(wishes, domains),
+        ...(await wantedRecords(wanted, domains, account, signal)),
+        ...wantedAliases(wanted, domains),
       ];
       if (records.length === 0) throw new DnsError('unsupported', 'GATEWAY_DOMAIN is not set');
       try {

@@ -1,6 +1,6 @@
 // The status as text, for people: one paragraph a domain.
 
-import type { CaaStatus, DomainStatus, RecordsStatus, Status } from './status.ts';
+import type { CaaStatus, DomainStatus, RecordsStatus, Status } from './status-report.ts';
 
 const DAY_MS = 86_400_000;
 

@@ -1,4 +1,4 @@
-// What the commands are, what arguments they take, and what is said to whoever gives others.
+// The commands, the arguments that they take, and the answers to wrong arguments.
 
 import { nearest } from '../lib/spelling.ts';
 

@@ -33,7 +33,7 @@ export function readEnvironment(env: Env, known: ReadonlySet<string>): Environme
   const mistakes: Mistake[] = [];
   const warnings: ConfigWarning[] = [];
   const values: Record<string, string> = {};
-  // Texts of others' errors may quote the value whole.
+  // An error of a library may quote the whole value.
   const refuse = (place: string | Place, subject: string, cure: string) =>
     void mistakes.push({
       place: typeof place === 'string' ? { variable: place } : place,
@@ -76,7 +76,7 @@ export function readEnvironment(env: Env, known: ReadonlySet<string>): Environme
   };
 }
 
-/** What tells that the value never was what its writer meant; quotes nothing of it but the placeholder's name. */
+/** Signs that the value is not what its writer meant. Quotes nothing of it but the placeholder's name. */
 function faultOf(text: string): Pick<Mistake, 'subject' | 'cure'> | undefined {
   const placeholder = /\$\{[A-Za-z_][A-Za-z0-9_]*[^}]*\}/.exec(text);
   if (placeholder !== null) {

@@ -1,4 +1,4 @@
-// Files that 1.x images read from /etc/nginx/conf.d: not read here, so each is looked through for what it would have done.
+// The files that 1.x images read from /etc/nginx/conf.d: not obeyed here, but searched for what they would have done.
 
 import { type Domain, DomainError, parseDomain } from '../lib/domain.ts';
 import type { Mistake } from './mistake.ts';
@@ -39,7 +39,7 @@ interface Directive {
   readonly block: readonly Directive[] | undefined;
 }
 
-/** Written in nearly every file, and so here in any case: TLS, connections, and what an upstream is told of the client. */
+/** In nearly every file, and done here unasked: TLS, connections, and what an upstream is told of the client. */
 const SAME_HERE = new Set([
   'listen',
   'server_name',
@@ -80,35 +80,51 @@ const SAME_FIELDS = /^(host|upgrade|connection|x-real-ip|x-forwarded-(for|proto|
 const LARGEST_FILE_BYTES = 256 * 1024;
 
 export function readNginxFiles(files: readonly NginxFile[]): NginxReading {
-  const routes: NginxRoute[] = [];
-  const beyond = new Map<string, string[]>();
-  const general = new Map<string, string[]>();
-  const mistakes: Mistake[] = [];
-  const settings = new Set<string>();
-  for (const file of files) {
-    const directives = parse(file, mistakes);
-    const upstreams = directives.filter(({ name, block }) => name === 'upstream' && block !== undefined);
-    const servers = directives
-      .filter(({ name }) => name === 'server')
-      .map((one) => readServer(one, upstreams, settings));
-    const named = servers.filter(({ names }) => names.length > 0);
-    for (const { names, target, more } of servers) {
-      for (const { text, line } of names) {
-        const name = readName(text, { file: file.path, line }, mistakes);
-        if (name !== 'unreadable') {
-          routes.push({ file: file.path, line, name, upstream: more.length > 0 ? undefined : target });
-        }
-      }
-      if (names.length > 0 && more.length > 0) {
-        beyond.set(file.path, [...(beyond.get(file.path) ?? []), ...more.map(asSaid)]);
-      }
-    }
-    const loose = directives.filter(
-      (one) => !['server', 'upstream'].includes(one.name) && !isSame(one.name) && !isSetting(one, settings),
-    );
-    if (named.length === 0 && loose.length > 0) general.set(file.path, loose.map(asSaid));
+  const found: Found = {
+    routes: [],
+    beyond: new Map(),
+    general: new Map(),
+    mistakes: [],
+    settings: new Set(),
+  };
+  for (const file of files) readFile(file, found);
+  return { ...found, settings: [...found.settings] };
+}
+
+interface Found {
+  readonly routes: NginxRoute[];
+  readonly beyond: Map<string, string[]>;
+  readonly general: Map<string, string[]>;
+  readonly mistakes: Mistake[];
+  readonly settings: Set<string>;
+}
+
+function readFile(file: NginxFile, found: Found): void {
+  const { beyond, general, mistakes, settings } = found;
+  const directives = parse(file, mistakes);
+  const upstreams = directives.filter(({ name, block }) => name === 'upstream' && block !== undefined);
+  const servers = directives
+    .filter(({ name }) => name === 'server')
+    .map((one) => readServer(one, upstreams, settings));
+  const named = servers.filter(({ names }) => names.length > 0);
+  for (const server of named) {
+    addRoutes(server, file.path, found);
+    const more = server.more.map(asSaid);
+    if (more.length > 0) beyond.set(file.path, [...(beyond.get(file.path) ?? []), ...more]);
   }
-  return { routes, beyond, general, settings: [...settings], mistakes };
+  const loose = directives.filter(
+    (one) => !['server', 'upstream'].includes(one.name) && !isSame(one.name) && !isSetting(one, settings),
+  );
+  if (named.length === 0 && loose.length > 0) general.set(file.path, loose.map(asSaid));
+}
+
+function addRoutes({ names, target, more }: Server, file: string, { routes, mistakes }: Found): void {
+  for (const { text, line } of names) {
+    const name = readName(text, { file, line }, mistakes);
+    if (name !== 'unreadable') {
+      routes.push({ file, line, name, upstream: more.length > 0 ? undefined : target });
+    }
+  }
 }
 
 function asSaid({ name, args, line }: Directive): string {
@@ -265,20 +281,19 @@ function parse({ path, text }: NginxFile, mistakes: Mistake[]): Directive[] {
       words.push(token);
       continue;
     }
-    const [first, ...rest] = words;
-    const args = rest.map((word) => word.text);
+    const head = headOf(words, token.line);
+    if (token.kind === ';' && words.length > 0) here.push({ ...head, block: undefined });
     words = [];
-    if (token.kind === ';') {
-      if (first !== undefined) here.push({ name: first.text, args, line: first.line, block: undefined });
-    } else if (token.kind === '{') {
+    if (token.kind === '{') {
       if (stack.length > 50) return refuse(token.line, 'is nested too deeply');
-      stack.push({ name: first?.text ?? '', args, line: first?.line ?? token.line, outer: here });
+      stack.push({ ...head, outer: here });
       here = [];
-    } else {
+    }
+    if (token.kind === '}') {
       const opened = stack.pop();
       if (opened === undefined) return refuse(token.line, 'closes a block that is not open');
-      const { name, args: given, line, outer } = opened;
-      outer.push({ name, args: given, line, block: here });
+      const { outer, ...directive } = opened;
+      outer.push({ ...directive, block: here });
       here = outer;
     }
   }
@@ -286,6 +301,10 @@ function parse({ path, text }: NginxFile, mistakes: Mistake[]): Directive[] {
   if (open !== undefined) return refuse(open.line, `the block ${quote(open.name)} is not closed`);
   const [left] = words;
   return left === undefined ? here : refuse(left.line, `${quote(left.text)} has no semicolon behind it`);
+}
+
+function headOf([first, ...rest]: readonly { text: string; line: number }[], line: number) {
+  return { name: first?.text ?? '', args: rest.map(({ text }) => text), line: first?.line ?? line };
 }
 
 interface Token {

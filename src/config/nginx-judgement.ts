@@ -22,7 +22,7 @@ export interface OwnRouting {
 export interface NginxJudgement {
   readonly mistakes: readonly Mistake[];
   readonly warnings: readonly ConfigWarning[];
-  /** What the mistakes are about, so that nothing else is said of these domains. */
+  /** The domains that the mistakes are about: no other mistake is reported for them. */
   readonly unsettled: readonly Domain[];
 }
 
@@ -67,7 +67,7 @@ function isSameTarget(upstream: string | undefined, fallback: UpstreamSettings |
   return protocol === speaks && address.host === first?.host && address.port === first.port;
 }
 
-/** All that ROUTING_MAP can say, in one line. */
+/** One mistake for all that ROUTING_MAP can express. */
 function simpleMistake(
   folder: string,
   unsettled: readonly NginxRoute[],

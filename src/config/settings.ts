@@ -8,7 +8,7 @@ export interface Setting {
   /** Empty: there is none. */
   readonly byDefault: string;
   readonly example: string;
-  /** What choosing it differently does to the security of the deployment. */
+  /** What another choice does to the security of the deployment. */
   readonly security?: string;
   readonly secret?: true;
 }
@@ -90,7 +90,7 @@ export const settings: readonly Setting[] = [
     byDefault: 'plain HTTP is not listened for',
     example: '80',
     security:
-      'Nothing is proxied in the clear. What a visitor sends before he is redirected anyone on the way can read.',
+      'Nothing is proxied in the clear. Anyone on the way can read what a visitor sends before being redirected.',
   },
   {
     name: 'LISTEN_ADDRESS',
@@ -445,6 +445,13 @@ export const settings: readonly Setting[] = [
     byDefault: 'info',
     example: 'debug',
   },
+  {
+    name: 'DSTACK_INGRESS_NODE_INSIDES',
+    meaning:
+      "For diagnosis: which uses of Node's insides are switched off, `off` for all or names from docs/performance.md. What is off is done by Node's public interface alone, at a higher cost.",
+    byDefault: '',
+    example: 'off',
+  },
 ];
 
 export interface RetiredSetting {
@@ -452,7 +459,7 @@ export interface RetiredSetting {
   readonly why: string;
 }
 
-/** Settings of the 1.x and 2.x images that no longer do anything, harmlessly. */
+/** Settings of the 1.x and 2.x images that no longer do anything, and need not. */
 export const retiredSettings: readonly RetiredSetting[] = [
   { name: 'PROXY_BUFFERS', why: 'replies are streamed, not buffered' },
   { name: 'PROXY_BUSY_BUFFERS_SIZE', why: 'replies are streamed, not buffered' },
@@ -472,7 +479,7 @@ export const retiredSettings: readonly RetiredSetting[] = [
   { name: 'TAPPD_SIMULATOR_ENDPOINT', why: 'the agent to ask is named by DSTACK_SIMULATOR_ENDPOINT' },
 ];
 
-/** Settings whose being ignored would do harm: the start is refused. */
+/** Settings of the earlier images that would do harm if they were ignored: the start is refused. */
 export const unsupportedSettings: readonly RetiredSetting[] = [
   { name: 'ROUTE53_INITIAL_WEIGHT', why: 'weighted records are not supported' },
   { name: 'SEND_PROXY_PROTOCOL', why: 'is not supported: upstreams learn the client from X-Forwarded-For' },

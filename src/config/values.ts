@@ -4,7 +4,7 @@ import { isIP, isIPv4, isIPv6 } from 'node:net';
 import ipaddr from 'ipaddr.js';
 import { meantIn, nearest } from '../lib/spelling.ts';
 
-/** The text does not say what the setting wants: what is wrong with it, and what is wanted. */
+/** The text is not what the setting wants. `subject`: what is wrong with it. `cure`: what is wanted. */
 export class ValueError extends Error {
   override readonly name = 'ValueError';
   readonly code = 'unreadable-value';

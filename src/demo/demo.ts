@@ -92,7 +92,7 @@ export async function runDemo({ port, out, err, signal }: DemoOptions): Promise<
     PORT: String(port),
     CHALLENGE_TYPE: 'tls-alpn-01',
     DNS_SETUP_MODE: 'print',
-    // localhost is in nobody's cache.
+    // No resolver has localhost in its cache.
     DNS_SETTLE_SECONDS: '0',
     ACME_DIRECTORY_URL: authority.directoryUrl,
     ACME_CA_FILE: authority.caFile,
@@ -149,7 +149,7 @@ function ownCommand(): string {
   return [process.execPath, ...process.argv.slice(1, 3)].map(shellWord).join(' ');
 }
 
-/** Better said before anything is started than found out at the end. Rejects with DemoError. */
+/** Checked before anything is started. Rejects with DemoError. */
 async function assertPortIsFree(port: number): Promise<void> {
   const probe = createServer();
   try {

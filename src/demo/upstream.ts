@@ -37,7 +37,7 @@ async function startWeb() {
   const server = createServer(showRequest);
   const sockets = new WebSocketServer({ server });
   sockets.on('connection', (socket) => {
-    // A broken client is its own affair: the socket closes after its error.
+    // After an error of a client its socket closes by itself.
     socket.on('error', () => {});
     socket.on('message', (data, binary) => socket.send(data, { binary }));
   });

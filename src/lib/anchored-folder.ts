@@ -44,7 +44,7 @@ export interface AnchoredFolder {
 
 const OPEN_FOLDER = constants.O_RDONLY | constants.O_DIRECTORY | constants.O_NOFOLLOW;
 
-/** The last part of the path may be no link; what is above it belongs to whoever configured it. */
+/** The last part of the path must not be a link. The parts above it were chosen by the operator. */
 export async function openFolder(path: string): Promise<AnchoredFolder> {
   const handle = await open(path, OPEN_FOLDER);
   return anchor(handle, path);
@@ -67,7 +67,7 @@ function anchor(handle: FileHandle, path: string): AnchoredFolder {
   async function makeFolder(name: string, mode: number): Promise<AnchoredFolder> {
     await mkdir(at(name));
     const made = await open(at(name), OPEN_FOLDER);
-    // The umask must not stand in the way of its readers.
+    // The umask may have taken away bits that its readers need.
     await made.chmod(mode);
     return anchor(made, join(path, name));
   }

@@ -21,6 +21,12 @@ export interface Certificate {
   readonly sha256: string;
 }
 
+/** What a tls-alpn-01 validation is shown (RFC 8737 §3), PEM. Its key answers one challenge and is worth nothing else. */
+export interface ChallengeCertificate {
+  readonly cert: string;
+  readonly key: string;
+}
+
 export type CertificateErrorCode =
   | 'certificate-unreadable'
   | 'key-unreadable'

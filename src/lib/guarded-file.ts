@@ -1,4 +1,4 @@
-// Reading files that somebody else may exchange: no link is followed unless it is allowed, and nothing but a file is read.
+// Reads files that others may exchange: it follows no link unless that is allowed, and reads nothing but regular files.
 
 import { closeSync, constants, fstatSync, openSync, readFileSync, type Stats } from 'node:fs';
 import { type FileHandle, open, readlink, realpath } from 'node:fs/promises';
@@ -40,7 +40,7 @@ export async function readGuardedFile(path: string, options: GuardedReadOptions 
   }
 }
 
-/** For a path that whoever configured us chose: its links are followed. */
+/** For a path that the operator chose: its links are followed. */
 export function readGuardedFileSync(path: string): string {
   const file = openSync(path, READ);
   try {
@@ -74,7 +74,7 @@ function tooLarge(path: string): GuardedFileError {
   return new GuardedFileError('too-large', `${path} has more than ${LARGEST_FILE} bytes`);
 }
 
-/** Asked of what is open: a path that was asked before could lead elsewhere by now. */
+/** Judges the file that is open: by now its path may lead elsewhere. */
 async function judgePlace(path: string, { fd }: FileHandle, tree: string): Promise<void> {
   const place = await readlink(`/proc/self/fd/${fd}`).catch(() => realpath(path));
   const root = await realpath(tree);

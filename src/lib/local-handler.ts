@@ -22,7 +22,8 @@ export interface LocalReply {
 }
 
 export interface LocalHandler {
-  /** Whether this path is this handler's: must be cheap, it is asked for every request. */
-  matches(path: string): boolean;
   handle(request: LocalRequest): LocalReply | Promise<LocalReply>;
 }
+
+/** By the names that route matches give them. */
+export type LocalHandlers = Readonly<Record<string, LocalHandler>>;

@@ -1,4 +1,4 @@
-// Runs an action never twice at once and, whoever asks in the meantime, once more afterwards, with what is newest then.
+// Runs an action one at a time. Requests that come meanwhile are answered by one more run, with what is newest then.
 
 /**
  * The function that is returned resolves with the end of a run that began after the call, or rejects as that run does.

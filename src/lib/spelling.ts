@@ -18,8 +18,8 @@ export function meantIn(text: string, candidates: Iterable<string>): string {
 }
 
 /**
- * The nearest name of several words joined by underscores. A word left out is a slip of its own: CLOUDFLARE_TOKEN is near
- * CLOUDFLARE_API_TOKEN. One too many is none: DSTACK_APP_ID is another's name, not a bad APP_ID.
+ * The nearest name of several words joined by underscores. A missing word is one slip: CLOUDFLARE_TOKEN is near
+ * CLOUDFLARE_API_TOKEN. A word too many is no slip: DSTACK_APP_ID is another program's name, not a bad APP_ID.
  */
 export function nearestName(name: string, known: Iterable<string>): string | undefined {
   const names = [...known];
@@ -30,7 +30,7 @@ export function nearestName(name: string, known: Iterable<string>): string | und
 function slipsIfNear(text: string, candidate: string): number {
   const shorter = Math.min(text.length, candidate.length);
   const most = shorter >= 8 ? 2 : shorter >= 3 ? 1 : 0;
-  // Before the distance, which costs the product of the lengths: what comes here may be long.
+  // Looked at first, because the distance costs the product of the lengths, and texts may be long.
   if (Math.abs(text.length - candidate.length) > most) return Number.POSITIVE_INFINITY;
   const slips = slipsBetween(text, candidate);
   return slips <= most ? slips : Number.POSITIVE_INFINITY;

@@ -15,9 +15,9 @@ export interface CaaPreflightOptions {
   readonly challenge: CaaQuestion['method'];
   /** Whether a record for this account should be there: SET_CAA. */
   readonly pins?: boolean;
-  /** By which names the CA goes in CAA; empty where that cannot be known, and then nothing can be judged. */
+  /** The CA's names in CAA records; empty if they cannot be known: then nothing can be judged. */
   identities(signal: AbortSignal): Promise<readonly string[]>;
-  /** Where the verdicts are kept for those who want to know later. */
+  /** Keeps the verdicts for the status command. */
   readonly store: Pick<Store, 'readVerdicts' | 'writeVerdicts'>;
   readonly log: Log;
   readonly clock?: Clock;
@@ -26,7 +26,7 @@ export interface CaaPreflightOptions {
 export interface CaaPreflight {
   /** Rejects with CaaError if an order for one of these would be refused. */
   check(domains: readonly Domain[], accountUrl: string, signal: AbortSignal): Promise<void>;
-  /** The same at once and daily, for what would stop the next order; never rejects. Without an account there is none to check. */
+  /** The same at once and daily, to know early what would stop the next order. Never rejects; waits for an account. */
   watch(
     domains: readonly Domain[],
     account: () => Promise<string | undefined>,
@@ -41,8 +41,8 @@ export class CaaError extends Error {
 }
 
 /**
- * A lookup that fails stops nothing: our resolvers may be out of reach where the CA's are not, and a refused order is
- * waited out. The same goes for a refusal seen through an alias, beside which a record of ours may stand unseen.
+ * A lookup that fails stops nothing: the CA's resolvers may work where ours do not, and a refused order only costs time.
+ * A refusal that is seen through an alias stops nothing either: a record of ours may stand beside the alias, unseen.
  */
 export function createCaaPreflight(options: CaaPreflightOptions): CaaPreflight {
   const { challenge: method, pins = false, log, store, clock = systemClock } = options;

@@ -3,7 +3,7 @@
 import type { ChallengeType } from '../../acme/issuer.ts';
 import { urgencyOfPreparation } from '../../acme/urgency.ts';
 import type { DnsRecord } from '../../dns/provider.ts';
-import type { DnsSettings } from '../config/config.ts';
+import type { DnsSettings } from '../config/dns.ts';
 import { type Clock, systemClock } from '../lib/clock.ts';
 import type { Domain } from '../lib/domain.ts';
 import type { Log } from '../lib/log.ts';
@@ -22,7 +22,7 @@ export interface RecordsKeeperOptions {
   identity(): Promise<{ appId: string; instanceId: string }>;
   /** The account that is on disk, if any. */
   accountUri(): Promise<string | undefined>;
-  /** By which names the CA goes in CAA. */
+  /** The CA's names in CAA records. */
   caaIdentities(signal: AbortSignal): Promise<readonly string[]>;
   /** With dns-persist-01: who is to be let in. */
   persistence?(signal: AbortSignal): Promise<PersistentValidation>;
@@ -32,7 +32,7 @@ export interface RecordsKeeperOptions {
   readonly aliases?: RecordsSetup;
   /** Where `setup` writes: which pins it wrote before. */
   readonly pins?: WrittenPins;
-  /** Whether visitors of all these are served, and will be for some days. Default: nobody knows, so no. */
+  /** Whether visitors of all these are served, and will be for some days. Default: no. */
   serves?(domains: readonly Domain[]): Promise<boolean>;
   readonly log: Log;
   readonly clock?: Clock;
@@ -42,8 +42,8 @@ export interface RecordsKeeper {
   /** Resolves once the records of all domains are there and seen, with CAA for this account. */
   ensure(domains: readonly Domain[], accountUri: string, signal: AbortSignal): Promise<void>;
   /**
-   * The same for the account on disk, tried until it works. An app that was upgraded has a certificate and need not order,
-   * but its id may be another than the records say. Without an account there is nothing to do: the first order comes first.
+   * The same for the account on disk, tried until it works. An upgraded app has a certificate and need not order one, but
+   * its id may have changed since the records were written. Without an account nothing is done: the first order does it.
    */
   keep(domains: readonly Domain[], signal: AbortSignal): Promise<void>;
 }
@@ -62,14 +62,14 @@ export function createRecordsKeeper(options: RecordsKeeperOptions): RecordsKeepe
     await options.pins?.remember(records);
     await setup.ensure(records, signal, outlived);
     await options.pins?.forget(outlived);
-    // Last, for an alias to what is not there yet would be remembered by resolvers as leading nowhere.
+    // Last: resolvers would remember that an alias leads to a name that does not exist yet.
     const aliases = wantedAliases(options, domains);
     if (aliases.length > 0) await options.aliases?.ensure(aliases, signal);
     log.info({ domains }, 'DNS records are in place');
   }
 
   function ensure(domains: readonly Domain[], accountUri: string, signal: AbortSignal): Promise<void> {
-    // One at a time: two that write the same record would see each other's halves.
+    // One at a time: two passes that write the same record would each see a half of the other's work.
     const mine = turn.then(() => makeTrue(domains, accountUri, signal));
     turn = mine.catch(() => {});
     return mine;
@@ -98,11 +98,11 @@ export function createRecordsKeeper(options: RecordsKeeperOptions): RecordsKeepe
   };
 }
 
-type Wishes = Pick<RecordsKeeperOptions, 'dns' | 'challenge' | 'identity' | 'caaIdentities' | 'persistence'>;
+type Wanted = Pick<RecordsKeeperOptions, 'dns' | 'challenge' | 'identity' | 'caaIdentities' | 'persistence'>;
 
 /** What has to be true for these domains; nothing where no gateway is known. Rejects as `identity` and `caaIdentities` do. */
 export async function wantedRecords(
-  { dns, challenge, identity, caaIdentities, persistence }: Wishes,
+  { dns, challenge, identity, caaIdentities, persistence }: Wanted,
   domains: readonly Domain[],
   accountUri: string,
   signal: AbortSignal,
@@ -127,7 +127,7 @@ export async function wantedRecords(
 
 /** The aliases into the delegation zone, if there is one. */
 export function wantedAliases(
-  { dns, challenge }: Pick<Wishes, 'dns' | 'challenge'>,
+  { dns, challenge }: Pick<Wanted, 'dns' | 'challenge'>,
   domains: readonly Domain[],
 ): DnsRecord[] {
   const { delegationZone, txtPrefix } = dns;

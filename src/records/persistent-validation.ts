@@ -6,7 +6,7 @@ import type { DnsRecord } from '../../dns/provider.ts';
 import { baseOf, type Domain, isWildcard } from '../lib/domain.ts';
 
 export interface PersistentValidation {
-  /** By which the CA goes in such records. */
+  /** The CA's name in such records. */
   readonly issuer: string;
   readonly accountUri: string;
   /** Of a CA that follows revision 02 and wants the account's URL hashed; the one before wanted it as it is. */

@@ -24,7 +24,7 @@ export interface RecordSettings {
 }
 
 export interface CaaSettings {
-  /** The names by which the CA goes in CAA, from its directory's `meta.caaIdentities` (RFC 8555 §9.7.6). */
+  /** The CA's names in CAA records, from its directory's `meta.caaIdentities` (RFC 8555 §9.7.6). */
   readonly identities: readonly string[];
   readonly accountUri: string;
   /** The challenge types that we use (RFC 8657 §4). */
@@ -44,7 +44,7 @@ export function addressee(
   return connectsToUs(challenge) && ids.instanceId ? ids.instanceId : ids.appId;
 }
 
-/** Whether the CA comes to us for the answer to such a challenge. */
+/** Whether the CA connects to us to check such a challenge. */
 export function connectsToUs(challenge: string): boolean {
   return challenge === 'tls-alpn-01' || challenge === 'http-01';
 }

@@ -3,7 +3,7 @@
 import { createHash, createHmac } from 'node:crypto';
 import type { DnsRecord } from '../../dns/provider.ts';
 import { type Clock, systemClock } from '../lib/clock.ts';
-import { httpRequest } from '../lib/fetch.ts';
+import { HttpError, httpRequest } from '../lib/fetch.ts';
 import type { Log } from '../lib/log.ts';
 
 export interface WebhookOptions {
@@ -119,7 +119,8 @@ async function post(body: string, signal: AbortSignal, options: WebhookOptions):
     if (failure === undefined) return;
     signal.throwIfAborted();
     if (attempt >= attempts) {
-      throw new WebhookError(`the DNS webhook did not take the records: ${failure.message}`, {
+      const cure = failure instanceof HttpError && failure.cure !== undefined ? `; ${failure.cure}` : '';
+      throw new WebhookError(`the DNS webhook did not take the records: ${failure.message}${cure}`, {
         cause: failure,
       });
     }

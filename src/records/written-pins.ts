@@ -8,9 +8,9 @@ import { ensurePrivateFolder, readFileIfPresent, writeFileAtomic } from '../lib/
 import type { Log } from '../lib/log.ts';
 
 export interface WrittenPins {
-  /** Those among the remembered that one of `wanted` has taken the place of: same name, same tag, another value. */
+  /** The remembered records that one of `wanted` replaces: same name, same tag, another value. */
   outlived(wanted: readonly DnsRecord[]): Promise<DnsRecord[]>;
-  /** To be called before they are written, so that a crash in between forgets none. */
+  /** To be called before they are written: then a crash in between forgets none. */
   remember(wanted: readonly DnsRecord[]): Promise<void>;
   forget(gone: readonly DnsRecord[]): Promise<void>;
 }
@@ -29,7 +29,7 @@ export function createWrittenPins(path: string, log: Log): WrittenPins {
       const known = fileSchema.parse(JSON.parse(bytes.toString('utf8')));
       return known.map(({ name, value }) => ({ name, type: 'CAA', value }));
     } catch (err) {
-      // Nothing depends on it but that old pins go by themselves.
+      // Without the list old pins stay where they are; nothing else depends on it.
       log.warn(
         { path, err },
         'the list of CAA records written before cannot be read, none of them will be removed',

@@ -1,6 +1,5 @@
-// The routes file: YAML to routes, every mistake with its line and column; read again when it changes.
+// The routes file: YAML to routes, every mistake with its line and column.
 
-import { stat } from 'node:fs/promises';
 import {
   type ErrorCode,
   isAlias,
@@ -22,12 +21,10 @@ import type {
   UpstreamProtocol,
   UpstreamSettings,
 } from '../../proxy/rules/routes.ts';
-import { describeMistake, inPlaceOrder, type Mistake, unreadable } from '../config/mistake.ts';
+import { describeMistake, inPlaceOrder, type Mistake } from '../config/mistake.ts';
 import { parseUpstreamUrl } from '../config/upstream-url.ts';
 import { parseDuration, quote, ValueError } from '../config/values.ts';
-import { type Clock, systemClock } from '../lib/clock.ts';
 import { type Domain, DomainError, parseDomain } from '../lib/domain.ts';
-import { readGuardedFile } from '../lib/guarded-file.ts';
 import { meantIn } from '../lib/spelling.ts';
 
 export type UpstreamTimeouts = Pick<
@@ -78,7 +75,7 @@ export function parseRoutesFile(text: string, path: string, timeouts: UpstreamTi
 
 interface Mistakes {
   readonly lines: LineCounter;
-  /** Nothing more is said of an alias than that it is one. */
+  /** An alias is reported once, as an alias, whatever else is wrong with it. */
   at(node: Positioned, subject: string, cure: string): void;
   atOffset(offset: number, subject: string, cure: string): void;
   inFile(subject: string, cure: string): void;
@@ -356,7 +353,7 @@ function readManner(fields: Fields, inherited: Manner, mistakes: Mistakes): Mann
 
 const HEALTH_KEYS = ['path', 'host', 'tcp', 'grpc', 'interval', 'timeout', 'unhealthy', 'healthy'];
 
-/** How upstreams are asked whether they are well; `false` for not at all, where a route says otherwise for its paths. */
+/** How upstreams are checked. `false`: not at all, for a path whose route says otherwise. */
 function readHealth(node: Node, mistakes: Mistakes): HealthSettings | undefined {
   if (isScalar(node) && node.value === false) return undefined;
   const fields = readFields(node, HEALTH_KEYS, '"health"', mistakes);
@@ -424,7 +421,7 @@ function readHttpProbe(
 function readDuration(fields: Fields, key: string, otherwise: number, mistakes: Mistakes): number {
   const value = fields.find(key);
   if (value === undefined) return otherwise;
-  // Without a unit YAML reads a number: that what is missing is the unit the duration's own reader says.
+  // YAML reads a time without a unit as a number. parseDuration then reports the missing unit.
   const number = isScalar(value) && typeof value.value === 'number' ? value.source : undefined;
   const text = number ?? readString(value, `"${key}"`, '10s', mistakes);
   return text === undefined
@@ -563,103 +560,4 @@ function kindOf(node: unknown): string {
   const value = isScalar(node) ? node.value : null;
   if (value === null) return 'empty';
   return typeof value === 'string' ? 'text' : `a ${typeof value}`;
-}
-
-export interface RoutesWatchOptions<T> {
-  path: string;
-  /** The text to a whole; throws what goes to onProblem. */
-  parse(text: string): T;
-  /** Called with what a changed file says, never twice in a row for the same text. */
-  onRoutes(parsed: T): void;
-  /** The file cannot be read or is refused: what it said before holds. Called once for each such state of the file. */
-  onProblem(error: unknown): void;
-  /** What was last taken from the file. */
-  current?: string;
-  intervalMs?: number;
-  clock?: Clock;
-}
-
-export interface RoutesWatch {
-  /** Reads at once, whether or not the file seems changed. */
-  reload(): Promise<void>;
-  close(): void;
-}
-
-/**
- * Looks at the file each interval. Looking works where file-system events do not (bind mounts of one file, network and
- * overlay file systems) and sees writes in place, renames over and swapped symbolic links alike. A change is read only
- * after two looks that agree, so that a file in the middle of being written is left alone.
- */
-export function watchRoutesFile<T>(options: RoutesWatchOptions<T>): RoutesWatch {
-  const { path, clock = systemClock, intervalMs = 1000 } = options;
-  const stop = new AbortController();
-  let taken = options.current;
-  let refused: string | undefined;
-
-  function take(text: string): void {
-    if (text === taken) {
-      refused = undefined;
-      return;
-    }
-    try {
-      options.onRoutes(options.parse(text));
-      taken = text;
-      refused = undefined;
-    } catch (error) {
-      refused = text;
-      options.onProblem(error);
-    }
-  }
-
-  async function read(): Promise<string | undefined> {
-    try {
-      // Kubernetes exchanges a mounted file by a link: it is followed, wherever it leads.
-      const text = (await readGuardedFile(path, { links: 'followed' })).toString('utf8');
-      return stop.signal.aborted ? undefined : text;
-    } catch (cause) {
-      if (!stop.signal.aborted) options.onProblem(cannotRead(path, cause));
-      return undefined;
-    }
-  }
-
-  async function look(): Promise<void> {
-    // No file has this fingerprint: what was written between the caller's reading and the first look is seen too.
-    let known = '';
-    let before = await fingerprint(path);
-    for (;;) {
-      await clock.sleep(intervalMs, stop.signal);
-      const now = await fingerprint(path);
-      if (now !== known && now === before) {
-        known = now;
-        const text = await read();
-        if (text !== undefined && text !== refused) take(text);
-      }
-      before = now;
-    }
-  }
-
-  look().catch((error) => {
-    if (!stop.signal.aborted) options.onProblem(error);
-  });
-  return {
-    async reload() {
-      const text = await read();
-      if (text !== undefined) take(text);
-    },
-    close: () => stop.abort(),
-  };
-}
-
-/** What changes when the file does; a file that is not there has one too. */
-async function fingerprint(path: string): Promise<string> {
-  try {
-    const { dev, ino, size, mtimeNs, ctimeNs } = await stat(path, { bigint: true });
-    return [dev, ino, size, mtimeNs, ctimeNs].join(' ');
-  } catch (error) {
-    return String((error as NodeJS.ErrnoException).code);
-  }
-}
-
-function cannotRead(path: string, cause: unknown): RoutesFileError {
-  return new RoutesFileError(path, [{ place: { file: path }, ...unreadable(cause) }], { cause });
 }

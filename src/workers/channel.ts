@@ -10,15 +10,15 @@ export const CHANNEL_FD = 3;
 export const FIRST_SOCKET_FD = 4;
 
 /**
- * What a worker says is short. Node's own channel would take 4 GiB in one message, and hands the bytes to V8's
- * deserializer, which throws into the supervisor and is not made for bytes of a stranger.
+ * Messages of workers are short. Node's own channel would take 4 GiB in one message. It also hands the bytes to V8's
+ * deserializer, which is not made for bytes of strangers and throws into the supervisor.
  */
-export const LONGEST_FROM_WORKER = 16 * 1024;
-/** The certificates and routes of thousands of domains; a length beyond it is a fault of ours. */
+export const LONGEST_FROM_WORKER = 64 * 1024;
+/** Room for the certificates and routes of thousands of domains. A longer order is a fault of ours. */
 const LONGEST_TO_WORKER = 1024 ** 3;
 const LENGTH_BYTES = 4;
 
-/** How many `findChallenge` of one worker may be open. An honest one counts too, see worker.ts. */
+/** How many `findChallenge` of one worker may be open. An honest worker keeps to it, see worker.ts. */
 export const MOST_QUESTIONS = 64;
 
 /** V8's format carries maps and bytes as they are; a worker trusts its supervisor. */
@@ -52,13 +52,13 @@ export function readMessages(
   );
 
   function violated(why: string): void {
-    // What is still on its way is not worth reading.
+    // Whatever it still sends is not read.
     channel.destroy();
     onViolation(why);
   }
 }
 
-/** Undefined stands for bytes that are no JSON: JSON has no undefined. */
+/** Undefined if the bytes are not JSON, which has no undefined of its own. */
 function parsed(bytes: Buffer): unknown {
   try {
     return JSON.parse(bytes.toString('utf8'));
@@ -98,7 +98,7 @@ function readFrames(
     const whole = part;
     const length = inBody ? LENGTH_BYTES : whole.readUInt32BE();
     filled = 0;
-    // An empty message is none.
+    // No message is empty.
     if (length === 0 || length > longest) {
       onTooLong(`a message of ${length} bytes`);
       return;

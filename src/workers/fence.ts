@@ -4,12 +4,12 @@ import { chmodSync, readFileSync, realpathSync, statSync } from 'node:fs';
 import { dirname } from 'node:path';
 
 /**
- * Neither user nor group needs an entry in /etc/passwd. Nobody hands this one out: it lies above what Debian and systemd
- * allocate, below `nobody`, and inside the 65,536 ids that user namespaces of containers have as a rule.
+ * Neither user nor group needs an entry in /etc/passwd. No system gives this id to anyone: it lies above what Debian and
+ * systemd allocate, below `nobody`, and inside the 65,536 ids that user namespaces of containers usually have.
  */
 export const WORKER_ID = 65_530;
 
-/** Bits of CapEff, capabilities(7). KILL, because a process of another user is out of reach without it. */
+/** Bits of CapEff, capabilities(7). KILL is needed to end a process of another user. */
 const NEEDED_CAPABILITIES = { KILL: 5, SETGID: 6, SETUID: 7 } as const;
 
 /** What a worker reads beside its program: how names are resolved. */
@@ -41,7 +41,7 @@ function missingCapabilities(): string[] | undefined {
     .map(([name]) => name);
 }
 
-/** A file that is not there keeps nobody out. */
+/** A file that does not exist counts as open. */
 function isOpenToAll(file: string): boolean {
   try {
     const path = realpathSync(file);
@@ -57,7 +57,7 @@ function isWayOpenToAll(path: string): boolean {
   return folder === path || folder === '/' || isWayOpenToAll(folder);
 }
 
-/** Below this a port is for those with NET_BIND_SERVICE, which a user other than root does not have (ip(7)). */
+/** Ports below this one need NET_BIND_SERVICE, which a user other than root does not have (ip(7)). */
 export function firstUnprivilegedPort(): number {
   const said = Number.parseInt(textOf('/proc/sys/net/ipv4/ip_unprivileged_port_start'), 10);
   return Number.isNaN(said) ? 1024 : said;
@@ -72,9 +72,10 @@ function textOf(path: string): string {
 }
 
 /**
- * The guest agent's socket is open to all on the host, and a mounted one keeps its mode: whoever reaches it can derive the
- * app's keys. As the first process of a container we may close the folder around it to all but root: only where that is
- * the container's own, since one that is mounted is somebody else's too. Returns those that workers can still reach.
+ * The guest agent's socket is open to all on the host, and keeps its mode when it is mounted. Whoever reaches it can
+ * derive the app's keys. As the first process of a container we close the folder around it to all but root, but only if
+ * the folder is the container's own: a mounted folder is used by others too. Returns the sockets that workers can still
+ * reach.
  */
 export function hideSockets(paths: readonly string[]): string[] {
   const reachable = [...new Set(paths.map(reachablePlace).filter((place) => place !== undefined))];

@@ -1,4 +1,4 @@
-// Gives back, in a quiet moment, what a burst has left: without work V8 has no reason to collect, and keeps it for good.
+// Collects garbage when the process is quiet: V8 does not do so without work, and keeps the memory of a burst.
 
 export interface IdleCollectionOptions {
   readonly everyMs?: number;
@@ -8,9 +8,9 @@ export interface IdleCollectionOptions {
 }
 
 const EVERY_MS = 10_000;
-/** Not for less than this above what was there after the last collection. */
+/** Memory must have grown by this much since the last collection. */
 const GROWTH_BYTES = 16 * 1024 * 1024;
-/** A process that is busy collects by itself, and has better things to do. */
+/** Above this part of a core the process is busy, and V8 collects by itself. */
 const BUSY = 0.5;
 
 /** Looks every ten seconds. Returns what stops it. */
@@ -37,7 +37,7 @@ function ownFigures() {
   return { bytes: heapUsed + arrayBuffers, cpuUs: user + system };
 }
 
-/** Where the process has a gc() to ask (node --expose-gc). */
+/** Does nothing without node --expose-gc. */
 function collectAll(): void {
   globalThis.gc?.({ type: 'major' });
 }

@@ -1,29 +1,11 @@
 // What crosses from the supervisor to a worker and back: plain data, and nothing that a worker does not need.
 
 import { z } from 'zod';
-import type { Bundle } from '../../evidence/bundle.ts';
 import type { FaultCode } from '../../proxy/faults.ts';
-import type { ListenerLimits, ServedCertificate } from '../../proxy/listener/listener.ts';
-import type { Route } from '../../proxy/rules/routes.ts';
+import type { ListenerLimits } from '../../proxy/limits.ts';
+import type { ChallengeCertificate } from '../lib/certificate.ts';
 import type { LogLevel } from '../lib/log.ts';
-
-/** All that a worker serves, sent whole when it starts and part by part when something changes. */
-export interface Serving {
-  readonly certificates: readonly ServedCertificate[];
-  readonly routes: readonly Route[];
-  readonly challenges: ReadonlyMap<string, ChallengeCertificate>;
-  /** Key authorizations of http-01 challenges, by token. */
-  readonly httpChallenges: ReadonlyMap<string, string>;
-  readonly evidence: Bundle | undefined;
-  /** 48 random bytes, the same in every worker, so that a session resumes in any of them. */
-  readonly ticketKeys: Uint8Array;
-}
-
-/** PEM of a tls-alpn-01 certificate (RFC 8737); its key answers one challenge and is worth nothing else. */
-export interface ChallengeCertificate {
-  readonly cert: string;
-  readonly key: string;
-}
+import type { Generations, Serving, Snapshot } from './serving.ts';
 
 export interface WorkerSettings {
   /** Undefined: every address of the machine. */
@@ -35,7 +17,7 @@ export interface WorkerSettings {
   readonly proxyProtocol: boolean;
   readonly trustedProxies: readonly string[];
   readonly trustedForwarders: readonly string[];
-  readonly limits: Partial<ListenerLimits>;
+  readonly limits: ListenerLimits;
   /** PEM of CAs trusted for upstreams beside the system's. */
   readonly upstreamCa: string | undefined;
   /** Whether /evidences/ is answered. */
@@ -53,40 +35,30 @@ export type Order =
       readonly type: 'start';
       readonly settings: WorkerSettings;
       readonly serving: Serving;
+      readonly generations: Generations;
       /** Whether sockets that listen were handed over, from FIRST_SOCKET_FD on, where the worker may not bind the ports. */
       readonly bound?: boolean;
     }
-  | { readonly type: 'certificates'; readonly certificates: readonly ServedCertificate[] }
-  | { readonly type: 'routes'; readonly routes: readonly Route[] }
-  | {
-      readonly type: 'challenge';
-      readonly domain: string;
-      readonly certificate: ChallengeCertificate | undefined;
-    }
-  | {
-      readonly type: 'http-challenge';
-      readonly token: string;
-      readonly keyAuthorization: string | undefined;
-    }
+  /** Answered with the generation that is served then: this one, or the newer one that was there. */
+  | { readonly type: 'serve'; readonly snapshot: Snapshot }
   | {
       readonly type: 'found-challenge';
       readonly domain: string;
       readonly certificate: ChallengeCertificate | undefined;
     }
-  | { readonly type: 'evidence'; readonly bundle: Bundle | undefined }
-  | { readonly type: 'ticket-keys'; readonly keys: Uint8Array }
   | { readonly type: 'drain'; readonly timeoutMs: number };
 
 /** Every order is answered once by its number. */
 export type ToWorker = Order & { readonly id: number };
 
-/** A name as a visitor's handshake has it (RFC 6066 §3), or one that is too long for any. */
+/** A name as a visitor's handshake has it (RFC 6066 §3). */
 const NameSchema = z.string().min(1).max(255);
-/** What an error of a worker says ends up in our log. */
+/** Ends up in our log. */
 const TextSchema = z.string().max(2_000);
 
-/** A change of an upstream as a worker tells it; the code is one of proxy/faults.ts. */
-const UpstreamSchema = z.strictObject({
+/** A change of an upstream; the code is one of proxy/faults.ts. */
+const UpstreamEventSchema = z.strictObject({
+  kind: z.literal('upstream'),
   upstream: TextSchema,
   state: z.enum(['failing', 'well', 'gone']),
   code: z
@@ -98,19 +70,39 @@ const UpstreamSchema = z.strictObject({
   failed: z.int().min(0),
 });
 
+const NumberSchema = z.number().min(0).max(Number.MAX_SAFE_INTEGER);
+const RangeSchema = z.tuple([z.int().min(0), z.array(NumberSchema).min(1)]);
+
+const BlockSchema = z.strictObject({
+  block: z.string().min(1).max(64),
+  version: z.int().positive(),
+  ranges: z.array(RangeSchema).min(1),
+});
+
+/** How long its lists may be is bounded by the length of the message, see LONGEST_FROM_WORKER. */
+const TelemetrySchema = z.strictObject({
+  events: z.array(z.discriminatedUnion('kind', [UpstreamEventSchema])),
+  counters: z.array(BlockSchema),
+  /** Events that there was no room to keep. */
+  lost: z.int().min(0),
+});
+
 /**
  * What a worker may say. Strangers' bytes may have taken it over: everything is checked, and a worker that says anything
- * else is ended, see workers.ts.
+ * else is ended, see worker-link.ts.
  */
 export const FromWorkerSchema = z.union([
   /** Asks whether another instance is proving this domain; answered by `found-challenge`. */
   z.strictObject({ findChallenge: NameSchema }),
-  /** An upstream has begun or ceased to fail, as far as this worker can tell. */
-  z.strictObject({ upstream: UpstreamSchema }),
+  /** What has happened and changed since the last one; at most one a second, see telemetry.ts. */
+  z.strictObject({ telemetry: TelemetrySchema }),
   z.strictObject({
     id: z.int().positive(),
     done: z.literal(true),
+    /** Of `start`. */
     address: z.strictObject({ address: z.string().max(64), port: z.int().min(1).max(65_535) }).optional(),
+    /** Of `serve`. */
+    generation: z.int().positive().optional(),
   }),
   z.strictObject({
     id: z.int().positive(),
@@ -121,4 +113,7 @@ export const FromWorkerSchema = z.union([
 ]);
 
 export type FromWorker = z.infer<typeof FromWorkerSchema>;
+export type Telemetry = z.infer<typeof TelemetrySchema>;
+export type WorkerEvent = Telemetry['events'][number];
 export type Reply = Extract<FromWorker, { id: number }>;
+export type DoneReply = Extract<Reply, { done: true }>;

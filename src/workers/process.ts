@@ -1,32 +1,20 @@
-// Starts a worker process: it gets a pipe to its supervisor and the standard output, and nothing of our environment.
+// Starts a worker process: it gets a pipe to its supervisor and the standard output, and of our environment what is switched off of Node's insides.
 
 import { type ChildProcess, spawn } from 'node:child_process';
 import { dirname } from 'node:path';
 import type { Duplex } from 'node:stream';
 import { fileURLToPath } from 'node:url';
+import { insidesEnvironment } from '../../proxy/socket/insides/switch.ts';
+import { V8_FLAGS } from '../../proxy/socket/insides/v8-flags.ts';
 import { type Fence, judgeFence, WORKER_ID } from './fence.ts';
 
-/**
- * What a request allocates, some 2.4 KiB, lives as long as the request: with thousands of them open a young generation
- * of 1 MiB copied all of it into the old one, a tenth of what a request cost. With a floor under the old one's limit a
- * heap of some 10 MiB is not marked for the memory that an upload comes in: it may grow to the 36 first. gc() is for
- * proxy/socket/reads.ts, which keeps that memory from growing.
- */
-const HEAP = ['--max-semi-space-size=16', '--initial-old-space-size=36', '--expose-gc'];
-
-/** Freed by the thread that took it, memory is taken again at once; freed by a collector's, it costs another fifth. */
-const BUFFERS = '--no-concurrent-array-buffer-sweeping';
-
-/** What V8 is told in a worker. */
-export const WORKER_FLAGS: readonly string[] = [...HEAP, BUFFERS];
-
-/** However this process ends, a worker must not stay behind with the port: one that loads yet heeds no channel. */
+/** A worker that is still loading does not notice that its channel closes. It must not outlive this process. */
 const living = new Set<ChildProcess>();
 process.on('exit', () => {
   for (const child of living) child.kill('SIGKILL');
 });
 
-/** Judged when the first worker is started, and not lowered afterwards: a worker could bring that about. */
+/** Judged when the first worker is started. Never lowered afterwards: a hostile worker could bring that about. */
 let fence: Fence | undefined;
 
 /** `sockets` are descriptors that listen; the worker finds them from FIRST_SOCKET_FD on. */
@@ -37,7 +25,7 @@ export function forkWorker(sockets: readonly number[] = []): ChildProcess {
     return track(start(sockets, fence.raised));
   } catch (error) {
     if (!first || !fence.raised) throw error;
-    // Where the namespace has no such user, or a filter of system calls is in the way.
+    // The namespace has no such user, or a filter of system calls forbids the change.
     fence = { raised: false, why: (error as Error).message };
     return track(start(sockets, false));
   }
@@ -50,9 +38,9 @@ export function fenceOfWorkers(): Fence | undefined {
 
 function start(sockets: readonly number[], fenced: boolean): ChildProcess {
   const program = workerProgram();
-  return spawn(process.execPath, [...process.execArgv, ...WORKER_FLAGS, ...permissions(program), program], {
+  return spawn(process.execPath, [...process.execArgv, ...V8_FLAGS, ...permissions(program), program], {
     // The environment holds tokens: none of it reaches a worker.
-    env: {},
+    env: insidesEnvironment(),
     // libuv drops the supplementary groups with these.
     ...(fenced && { uid: WORKER_ID, gid: WORKER_ID }),
     cwd: '/',
@@ -68,15 +56,16 @@ function track(child: ChildProcess): ChildProcess {
 }
 
 /**
- * Node's permission model: a worker opens no file but its program's, writes none and starts no process. It keeps out code
- * that was tricked, not code that has the process (Node says so itself): the user of their own is the fence.
+ * Node's permission model: a worker opens no file but its program's, writes none and starts no process. It holds back code
+ * that was tricked, but not code that controls the process (Node says so itself). Against that stands the user of their
+ * own.
  */
 function permissions(program: string): string[] {
   // From source, packages may lie anywhere.
   const readable = isSource ? '*' : dirname(program);
-  // Older ones have no such flag, and leave the network open.
+  // Older Nodes have no such flag, and leave the network open.
   const network = process.allowedNodeEnvironmentFlags.has('--allow-net') ? ['--allow-net'] : [];
-  // Of each flag that is experimental it is said once a worker, on stderr.
+  // Otherwise every worker warns on stderr that these flags are experimental.
   return ['--permission', `--allow-fs-read=${readable}`, ...network, '--disable-warning=ExperimentalWarning'];
 }
 

@@ -5,7 +5,7 @@ import type { Log } from '../lib/log.ts';
 
 export interface UpstreamNews {
   heard(worker: object, change: UpstreamChange): void;
-  /** What the worker knew is not known any more: its successor will find out for itself. */
+  /** Forgets what this worker has told: its successor finds out for itself. */
   gone(worker: object): void;
 }
 
@@ -14,7 +14,7 @@ interface Failing {
   failed: number;
 }
 
-/** Routes are ours to write and their number is not endless; a worker that strangers have taken over may name any. */
+/** Routes name fewer upstreams than this. A worker that strangers have taken over could name any number. */
 const MOST_KNOWN = 10_000;
 
 export function createUpstreamNews(log: Log): UpstreamNews {

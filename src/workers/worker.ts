@@ -1,52 +1,59 @@
 // A worker process: listens, and serves what the supervisor sends it; it reads no file and no environment.
 
 import { Socket } from 'node:net';
-import { createEvidenceEndpoint } from '../../evidence/endpoint.ts';
+import { isDeepStrictEqual } from 'node:util';
+import { createEvidenceEndpoint, type EvidenceEndpoint } from '../../evidence/endpoint.ts';
+import { createConnectionCounts } from '../../proxy/listener/counts.ts';
 import {
   createAccessLog,
   createListener,
-  defaultLimits,
   type Listener,
   type UpstreamChange,
 } from '../../proxy/listener/listener.ts';
 import { createPlainHttp, type PlainHttp } from '../../proxy/listener/plain-http.ts';
+import { keepFreedMemory } from '../../proxy/socket/insides/allocator.ts';
+import type { ChallengeCertificate } from '../lib/certificate.ts';
 import { createLog, type Log } from '../lib/log.ts';
 import { CHANNEL_FD, FIRST_SOCKET_FD, MOST_QUESTIONS, readOrders, writeMessage } from './channel.ts';
+import { layouts } from './counters.ts';
 import { collectWhenIdle } from './idle-collection.ts';
-import type { ChallengeCertificate, FromWorker, Order, Serving, WorkerSettings } from './messages.ts';
+import type { FromWorker, Order, WorkerEvent, WorkerSettings } from './messages.ts';
+import { type Generations, nothingServed, type Serving, type Snapshot, withNewer } from './serving.ts';
+import { createTelemetrySender } from './telemetry.ts';
 
 /** How long an orphan lets its open requests finish after the supervisor is gone. */
 const ORPHAN_DRAIN_MS = 10_000;
 const ORPHAN_GRACE_MS = 1_000;
-/** Of an error, or of what is said of an upstream; see FromWorkerSchema. */
+/** Of an error's text, or of what is told about an upstream; see FromWorkerSchema. */
 const LONGEST_TEXT = 2_000;
 /** RFC 1035 §2.3.4, as text. */
 const LONGEST_NAME = 253;
 
-/**
- * glibc returns the top of its heap to the system once 128 KiB of it are free. An upload, whose memory comes back all at
- * once, takes it again page by page: ten faults a MiB, a twentieth of what it costs. After the release of a block that
- * was mapped on its own, twice that block's size may stay (mallopt(3), M_MMAP_THRESHOLD); none of this one is touched.
- */
-const MAPPED_BLOCK = 16 * 1024 * 1024;
-Buffer.allocUnsafeSlow(MAPPED_BLOCK).buffer.transfer(0);
-
+keepFreedMemory();
 collectWhenIdle();
-
-type Evidence = ReturnType<typeof createEvidenceEndpoint>;
 
 let listener: Listener | undefined;
 let plainHttp: PlainHttp | undefined;
-const evidence: Evidence = createEvidenceEndpoint();
+const evidence: EvidenceEndpoint = createEvidenceEndpoint();
+let served: Generations = nothingServed;
+let challenges: Serving['challenges'] = new Map();
+let httpChallenges: Serving['httpChallenges'] = new Map();
+
+const connectionCounts = createConnectionCounts();
 
 const supervisor = new Socket({ fd: CHANNEL_FD, readable: true, writable: true });
 
-readOrders(supervisor, (message) => {
-  obey(message).then(
-    (address) => reply({ id: message.id, done: true, ...(address && { address }) }),
+const telemetry = createTelemetrySender({
+  blocks: [{ layout: layouts[0]!, numbers: connectionCounts }],
+  send: (message) => say({ telemetry: message }),
+});
+
+readOrders(supervisor, (order) => {
+  obey(order).then(
+    (outcome) => say({ id: order.id, done: true, ...outcome }),
     (error: NodeJS.ErrnoException) =>
-      reply({
-        id: message.id,
+      say({
+        id: order.id,
         done: false,
         message: error.message.slice(0, LONGEST_TEXT),
         ...(error.code !== undefined && { code: error.code }),
@@ -54,13 +61,13 @@ readOrders(supervisor, (message) => {
   );
 });
 
-// Nobody can send it certificates any more: it must not go on taking visitors.
+// Without its supervisor it gets no new certificates: it must not take new visitors.
 supervisor.once('end', endAsOrphan);
 supervisor.once('close', endAsOrphan);
 supervisor.on('error', () => {});
 
 function endAsOrphan(): void {
-  // Whatever hangs in the drain must not keep the port.
+  // A drain that hangs must not keep the port.
   setTimeout(() => process.exit(0), ORPHAN_DRAIN_MS + ORPHAN_GRACE_MS);
   void drain(ORPHAN_DRAIN_MS).finally(() => process.exit(0));
 }
@@ -69,37 +76,71 @@ function endAsOrphan(): void {
 process.on('SIGINT', () => {});
 process.on('SIGTERM', () => {});
 
-async function obey(order: Order): Promise<{ address: string; port: number } | undefined> {
+interface Outcome {
+  readonly address?: { address: string; port: number };
+  readonly generation?: number;
+}
+
+async function obey(order: Order): Promise<Outcome> {
   switch (order.type) {
     case 'start':
-      return start(order.settings, order.serving, order.bound === true);
-    case 'certificates':
-      started().setCertificates(order.certificates);
-      return;
-    case 'routes':
-      started().setRoutes(order.routes);
-      plainHttp?.setRoutes(order.routes);
-      return;
-    case 'challenge':
-      started().setChallenge(order.domain, order.certificate);
-      return;
+      return { address: await start(order) };
+    case 'serve':
+      return { generation: serve(order.snapshot) };
     case 'found-challenge':
       asked.get(order.domain)?.resolve(order.certificate);
       asked.delete(order.domain);
-      return;
-    case 'http-challenge':
-      plainHttp?.setChallenge(order.token, order.keyAuthorization);
-      return;
-    case 'ticket-keys':
-      started().setTicketKeys(Buffer.from(order.keys));
-      return;
-    case 'evidence':
-      evidence.setBundle(order.bundle);
-      return;
+      return {};
     case 'drain':
       await drain(order.timeoutMs);
-      return;
+      telemetry.flush();
+      return {};
   }
+}
+
+/** Returns the generation that is served then. */
+function serve(snapshot: Snapshot): number {
+  const { kind, generation } = snapshot;
+  if (generation > served[kind]) {
+    put(snapshot);
+    served = withNewer(served, kind, generation);
+  }
+  return served[kind];
+}
+
+function put({ kind, value }: Snapshot): void {
+  switch (kind) {
+    case 'certificates':
+      started().setCertificates(value);
+      break;
+    case 'routes':
+      started().setRoutes(value);
+      plainHttp?.setRoutes(value);
+      break;
+    case 'challenges':
+      setChanges(challenges, value, started().setChallenge);
+      challenges = value;
+      break;
+    case 'httpChallenges':
+      if (plainHttp !== undefined) setChanges(httpChallenges, value, plainHttp.setChallenge);
+      httpChallenges = value;
+      break;
+    case 'ticketKeys':
+      started().setTicketKeys(Buffer.from(value));
+      break;
+    case 'evidence':
+      evidence.setBundle(value);
+  }
+}
+
+/** Calls `set` with what is new or different, and with undefined for what is gone. */
+function setChanges<T>(
+  before: ReadonlyMap<string, T>,
+  after: ReadonlyMap<string, T>,
+  set: (key: string, value: T | undefined) => void,
+): void {
+  for (const key of before.keys()) if (!after.has(key)) set(key, undefined);
+  for (const [key, value] of after) if (!isDeepStrictEqual(before.get(key), value)) set(key, value);
 }
 
 /** Questions to the supervisor that are not answered yet: handshakes for one domain share one. */
@@ -108,17 +149,18 @@ const asked = new Map<string, PromiseWithResolvers<ChallengeCertificate | undefi
 function findChallenge(domain: string): Promise<ChallengeCertificate | undefined> {
   const known = asked.get(domain);
   if (known !== undefined) return known.promise;
-  // Strangers choose the name, and how many there are: what the supervisor would not answer is not asked.
+  // Strangers choose the names and their number: only what the supervisor would answer is asked.
   if (domain === '' || domain.length > LONGEST_NAME || asked.size >= MOST_QUESTIONS) {
     return Promise.resolve(undefined);
   }
   const question = Promise.withResolvers<ChallengeCertificate | undefined>();
   asked.set(domain, question);
-  reply({ findChallenge: domain });
+  say({ findChallenge: domain });
   return question.promise;
 }
 
-async function start(settings: WorkerSettings, serving: Serving, bound: boolean) {
+async function start(order: Extract<Order, { type: 'start' }>): Promise<{ address: string; port: number }> {
+  const { settings, serving, generations, bound = false } = order;
   const accessLog = settings.accessLog
     ? createAccessLog((lines) => void process.stdout.write(lines))
     : undefined;
@@ -131,23 +173,25 @@ async function start(settings: WorkerSettings, serving: Serving, bound: boolean)
     ...(bound && { fd: FIRST_SOCKET_FD }),
     alpn: settings.alpn,
     limits: settings.limits,
-    localHandlers: settings.evidence ? [evidence] : [],
+    localPaths: settings.evidence ? [{ path: evidence.path, answeredBy: 'evidence' }] : [],
+    localHandlers: { evidence },
     proxyProtocol: settings.proxyProtocol,
     trustedProxies: settings.trustedProxies,
     trustedForwarders: settings.trustedForwarders,
     ticketKeys: Buffer.from(serving.ticketKeys),
     ...(settings.upstreamCa !== undefined && { upstreamCa: settings.upstreamCa }),
     ...(settings.sharedChallenges && { findChallenge }),
-    onUpstreamChange: (change) => reply({ upstream: withinMessage(change) }),
+    onUpstreamChange: (change) => telemetry.report(eventOf(change)),
+    counts: connectionCounts,
     accessLog,
     log,
   });
-  listener.setRoutes(serving.routes);
-  listener.setCertificates(serving.certificates);
-  for (const [domain, certificate] of serving.challenges) listener.setChallenge(domain, certificate);
-  evidence.setBundle(serving.evidence);
+  for (const kind of ['routes', 'certificates', 'challenges', 'evidence'] as const)
+    put({ kind, generation: generations[kind], value: serving[kind] } as Snapshot);
   const address = await listener.listen();
   plainHttp = await startPlainHttp(settings, serving, bound, log);
+  httpChallenges = serving.httpChallenges;
+  served = generations;
   return address;
 }
 
@@ -163,7 +207,7 @@ async function startPlainHttp(
     ...(host !== undefined && { host }),
     reusePort: true,
     ...(bound && { fd: FIRST_SOCKET_FD + 1 }),
-    maxConnections: limits.maxConnections ?? defaultLimits.maxConnections,
+    maxConnections: limits.maxConnections,
     log,
   });
   server.setRoutes(serving.routes);
@@ -182,11 +226,16 @@ function started(): Listener {
 }
 
 /** Names of many addresses, and what a system says of them, may be longer than a message. */
-function withinMessage(change: UpstreamChange): UpstreamChange {
+function eventOf(change: UpstreamChange): WorkerEvent {
   const { upstream, reason } = change;
-  return { ...change, upstream: upstream.slice(0, LONGEST_TEXT), reason: reason?.slice(0, LONGEST_TEXT) };
+  return {
+    ...change,
+    kind: 'upstream',
+    upstream: upstream.slice(0, LONGEST_TEXT),
+    reason: reason?.slice(0, LONGEST_TEXT),
+  };
 }
 
-function reply(message: FromWorker): void {
+function say(message: FromWorker): void {
   if (supervisor.writable) writeMessage(supervisor, message);
 }

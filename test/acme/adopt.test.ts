@@ -2,7 +2,7 @@
 
 import assert from 'node:assert/strict';
 import { createHash, createPrivateKey, generateKeyPairSync } from 'node:crypto';
-import { mkdir, readdir, readFile, readlink, symlink, writeFile } from 'node:fs/promises';
+import { mkdir, readdir, readFile, readlink, rm, symlink, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { after, before, type TestContext, test } from 'node:test';
 import { openAccount, storedDocument } from '../../acme/account.ts';
@@ -136,6 +136,55 @@ test('of several certbot accounts none is guessed, and no other is made', async 
     await assert.rejects(acme.connect(signal()), { code: 'account-unclear' });
   }
   assert.equal(pebble.made('account'), made);
+});
+
+test('a renewal conf that cannot be read is set aside with its reason, and the others are adopted', async (t) => {
+  const { url, key, certificate } = await earlier(t, 'ec');
+  const stateDir = await freshFolder(t);
+  await certbotAccount(stateDir, '1'.repeat(32), url, key);
+  await certbotLineage(stateDir, '1'.repeat(32), certificate);
+  const renewal = join(stateDir, 'renewal');
+  await mkdir(join(renewal, 'folder.example.conf'));
+  await symlink('/etc/hostname', join(renewal, 'outside.example.conf'));
+  await symlink('nowhere', join(renewal, 'dangling.example.conf'));
+  const { store, lines } = await adopt(t, stateDir);
+  assert.equal((await store.readCertificates())[0]?.sha256, certificate.sha256);
+  assert.equal((await store.readAccount())?.url, url);
+  const told = lines.filter(({ msg }) => msg === 'certbot renewal file set aside, the others are adopted');
+  assert.deepEqual(told.map(({ file }) => file).sort(), [
+    join(renewal, 'dangling.example.conf'),
+    join(renewal, 'folder.example.conf'),
+    join(renewal, 'outside.example.conf'),
+  ]);
+  for (const { err } of told) assert.match(JSON.stringify(err), /ENOENT|folder|leads out/);
+});
+
+test('where the renewal conf that names the account cannot be read, none of several is guessed, and the file is named', async (t) => {
+  const { url, key } = await earlier(t, 'ec');
+  const stateDir = await freshFolder(t);
+  await certbotAccount(stateDir, '1'.repeat(32), url, key);
+  await certbotAccount(stateDir, '2'.repeat(32), `${url}0`, key);
+  const conf = join(stateDir, 'renewal', 'kept.example.conf');
+  await mkdir(conf, { recursive: true });
+  const { acme } = await adopt(t, stateDir);
+  await assert.rejects(acme.connect(signal()), (error: Error) => {
+    assert.match(error.message, /several certbot accounts/);
+    assert.ok(error.message.includes(`${conf} cannot be read`), error.message);
+    return true;
+  });
+});
+
+test('a folder of accounts that cannot be listed does not stop the start, and no other account is made', async (t) => {
+  const { key, certificate, url } = await earlier(t, 'ec');
+  const stateDir = await freshFolder(t);
+  await certbotAccount(stateDir, '1'.repeat(32), url, key);
+  await certbotLineage(stateDir, '1'.repeat(32), certificate);
+  const folder = join(stateDir, 'accounts', pebble.address, 'dir');
+  await rm(folder, { recursive: true });
+  await symlink('dir', folder);
+  const { store, acme } = await adopt(t, stateDir);
+  assert.equal((await store.readCertificates())[0]?.sha256, certificate.sha256);
+  await assert.rejects(acme.connect(signal()), { code: 'account-unclear', message: /cannot be read/ });
 });
 
 test('a damaged certbot account is reported without its key, its certificate serves, and no other account is made', async (t) => {

@@ -3,9 +3,9 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
+import { AcmeProblem } from '../../acme/answer.ts';
 import { begun, entryFor, failed, heldUntil, obtained } from '../../acme/ledger.ts';
-import type { LedgerEntry } from '../../acme/store.ts';
-import { AcmeProblem } from '../../acme/transport.ts';
+import type { LedgerEntry } from '../../acme/stored.ts';
 import { parseDomain } from '../../src/lib/domain.ts';
 
 const MINUTE = 60_000;

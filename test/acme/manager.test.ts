@@ -9,9 +9,9 @@ import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
 import { SubjectAlternativeNameExtension, X509CertificateGenerator } from '@peculiar/x509';
 import type { Account } from '../../acme/account.ts';
-import { type Connection, createManager, type ManagerOptions } from '../../acme/manager.ts';
+import { AcmeProblem } from '../../acme/answer.ts';
+import { type CaConnection, createManager, type ManagerOptions } from '../../acme/manager.ts';
 import { createStore, type Store } from '../../acme/store.ts';
-import { AcmeProblem } from '../../acme/transport.ts';
 import { type Certificate, readCertificate } from '../../src/lib/certificate.ts';
 import type { Clock } from '../../src/lib/clock.ts';
 import { type Domain, parseDomain } from '../../src/lib/domain.ts';
@@ -129,7 +129,7 @@ async function stage(
   } as Account;
   const stopping = new AbortController();
   let running: Promise<void> | undefined;
-  const connection: Connection = {
+  const connection: CaConnection = {
     account,
     issuer: {
       async obtain(names) {

@@ -3,11 +3,12 @@
 import assert from 'node:assert/strict';
 import { after, before, type TestContext, test } from 'node:test';
 import { generateKey } from '../../acme/account.ts';
+import { AcmeProblem } from '../../acme/answer.ts';
 import { createAcme } from '../../acme/connect.ts';
 import { createDns01Solver } from '../../acme/dns01.ts';
 import { renewalInfoId } from '../../acme/renewal.ts';
 import { createStore } from '../../acme/store.ts';
-import { AcmeProblem } from '../../acme/transport.ts';
+import type { Clock } from '../../src/lib/clock.ts';
 import { parseDomain } from '../../src/lib/domain.ts';
 import { problem, startShim } from '../support/acme-shim.ts';
 import { type Pebble, startPebble } from '../support/pebble.ts';
@@ -21,7 +22,10 @@ after(() => pebble?.stop());
 
 const signal = () => AbortSignal.timeout(60_000);
 
-async function behindShim(t: TestContext, settings: { profile?: string; email?: string } = {}) {
+async function behindShim(
+  t: TestContext,
+  settings: { profile?: string; email?: string; clock?: Clock } = {},
+) {
   const shim = await startShim(pebble);
   t.after(shim.stop);
   const { log, lines } = recordedLog();
@@ -418,7 +422,8 @@ test('an order noted by a clock that was twenty days ahead is given up as well',
 });
 
 test('nonces refused without end say nothing of the stored order, which is kept', async (t) => {
-  const { shim, acme, store } = await behindShim(t);
+  const clock = { now: () => new Date(), sleep: async () => {} };
+  const { shim, acme, store } = await behindShim(t, { clock });
   const { issuer } = await acme.connect(signal());
   const name = parseDomain('nonces.example');
   shim.intercept = ({ path }) =>

@@ -225,7 +225,8 @@ test('two processes on one folder take turns, and the waiting one says so', asyn
   const turn = store.hold(AbortSignal.timeout(20_000), async () => {
     entered = true;
   });
-  await new Promise((resolve) => setTimeout(resolve, 200));
+  const waiting = () => /another process works on the state folder/.test(JSON.stringify(lines));
+  while (!waiting() && !entered) await new Promise((resolve) => setTimeout(resolve, 20));
   assert.equal(entered, false);
   assert.match(JSON.stringify(lines), /another process works on the state folder/);
   child.send('release');

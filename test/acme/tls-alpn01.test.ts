@@ -5,11 +5,8 @@ import { createHash, X509Certificate } from 'node:crypto';
 import type { AddressInfo } from 'node:net';
 import { test } from 'node:test';
 import { connect, createSecureContext, createServer, type SecureContext, type TLSSocket } from 'node:tls';
-import {
-  type ChallengeCertificate,
-  challengeCertificate,
-  createTlsAlpn01Solver,
-} from '../../acme/tls-alpn01.ts';
+import { challengeCertificate, createTlsAlpn01Solver } from '../../acme/tls-alpn01.ts';
+import type { ChallengeCertificate } from '../../src/lib/certificate.ts';
 import { parseDomain } from '../../src/lib/domain.ts';
 import { startPebble } from '../support/pebble.ts';
 import { connectionTo, freshFolder, storeFor } from './support.ts';

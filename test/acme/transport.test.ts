@@ -6,7 +6,9 @@ import { createServer } from 'node:https';
 import type { AddressInfo } from 'node:net';
 import { after, before, type TestContext, test } from 'node:test';
 import { generateKey } from '../../acme/account.ts';
-import { AcmeProblem, AcmeTransportError, createTransport, parseRetryAfter } from '../../acme/transport.ts';
+import { AcmeProblem, AcmeTransportError } from '../../acme/answer.ts';
+import { parseRetryAfter } from '../../acme/ca-http.ts';
+import { createTransport } from '../../acme/transport.ts';
 import { problem, startShim } from '../support/acme-shim.ts';
 import { type Pebble, startPebble } from '../support/pebble.ts';
 import { recordedLog } from './support.ts';
@@ -23,13 +25,32 @@ async function hostile(t: TestContext, listener: RequestListener, timeoutMs = 10
   const server = createServer({ cert: pebble.server.cert, key: pebble.server.key }, listener);
   await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
   const url = `https://127.0.0.1:${(server.address() as AddressInfo).port}/dir`;
-  const transport = createTransport({ directoryUrl: url, caPem: pebble.caPem, timeoutMs });
+  const clock = notingClock();
+  const transport = createTransport({ directoryUrl: url, caPem: pebble.caPem, timeoutMs, clock });
   t.after(async () => {
     await transport.close();
     server.closeAllConnections();
     server.close();
   });
   return { transport, url };
+}
+
+/** Sleeps pass at once, and are noted. */
+function notingClock() {
+  let passedMs = 0;
+  const slept: number[] = [];
+  return {
+    slept,
+    pass: (ms: number) => {
+      passedMs += ms;
+    },
+    now: () => new Date(),
+    monotonicMs: () => passedMs,
+    async sleep(ms: number) {
+      slept.push(ms);
+      passedMs += ms;
+    },
+  };
 }
 
 function refuses(code: string, message: RegExp) {
@@ -159,7 +180,8 @@ test('a CA that refuses every nonce is given up on', async (t) => {
   t.after(shim.stop);
   shim.intercept = ({ method }) =>
     method === 'POST' ? problem(400, 'badNonce', 'never', { 'replay-nonce': 'AAAA' }) : undefined;
-  const transport = createTransport({ directoryUrl: shim.directoryUrl, caPem: pebble.caPem });
+  const clock = notingClock();
+  const transport = createTransport({ directoryUrl: shim.directoryUrl, caPem: pebble.caPem, clock });
   t.after(transport.close);
   const posted = transport.session(generateKey()).post(shim.directoryUrl, {}, { signal: signal() });
   await assert.rejects(posted, (error) => error instanceof AcmeProblem && error.type === 'badNonce');
@@ -241,24 +263,6 @@ test('a clock that differs from that of the CA is measured and reported once', a
   assert.ok(Math.abs(transport.clockSkewMs()! - 86_400_000) < 60_000);
   assert.equal(lines.filter((line) => line.msg === 'clock differs from that of the ca').length, 1);
 });
-
-/** Sleeps pass at once, and are noted. */
-function notingClock() {
-  let passedMs = 0;
-  const slept: number[] = [];
-  return {
-    slept,
-    pass: (ms: number) => {
-      passedMs += ms;
-    },
-    now: () => new Date(),
-    monotonicMs: () => passedMs,
-    async sleep(ms: number) {
-      slept.push(ms);
-      passedMs += ms;
-    },
-  };
-}
 
 test('a CA that refuses every nonce is given time, and asked only a few times more by the next request', async (t) => {
   const shim = await startShim(pebble);

@@ -5,6 +5,7 @@ import { once } from 'node:events';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { WorkerSettings } from '../../src/workers/messages.ts';
 import { type BystanderReport, moveMuch, startBystanders } from './bystanders.ts';
+import { hosts } from './hosts.ts';
 import { type Figures, openStage, type Stage } from './stage.ts';
 
 /** One that stands for a kind: begins to misbehave as hard as it can, in a process of its own. */
@@ -34,16 +35,6 @@ export interface Target {
   /** How often each of its loops goes round; Infinity until it is stopped. */
   readonly rounds: number;
 }
-
-/**
- * By what stands behind them: Node over HTTP/1.1 and over h2c, and nginx over h2c. All serve `/` (a few bytes), `/slow`
- * (64 KiB within some seconds) and `/large` (64 MiB); those of Node take bodies, and never answer `/hang`.
- */
-export const hosts = {
-  http1: 'http1.example.com',
-  h2c: 'h2c.example.com',
-  nginx: 'nginx.example.com',
-} as const;
 
 /** For attacks: `count` loops at once, each going round until there were enough rounds or it is stopped. */
 export function inLoops(

@@ -4,7 +4,7 @@ import { type ClientHttp2Session, type ClientHttp2Stream, connect, constants } f
 import { Agent, request } from 'node:https';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { connect as connectTls } from 'node:tls';
-import { hosts } from './attack.ts';
+import { hosts } from './hosts.ts';
 
 export interface BystanderReport {
   readonly requests: number;

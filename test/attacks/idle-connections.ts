@@ -2,6 +2,7 @@
 
 import { connect as connectTcp, type Socket } from 'node:net';
 import { connect as connectTls } from 'node:tls';
+import { limitsWith } from '../../proxy/limits.ts';
 import { type Attack, inLoops, pause } from './attack.ts';
 
 const LIMIT = 400;
@@ -12,7 +13,7 @@ const KEPT = 40;
 export const idleConnections: Attack = {
   name: 'idle-connections',
   does: `${LOOPS * KEPT} idle connections where ${LIMIT} are allowed`,
-  worker: { limits: { maxConnections: LIMIT } },
+  worker: { limits: limitsWith({ maxConnections: LIMIT }) },
   async start(target) {
     return inLoops(target, LOOPS, async (stopped) => {
       const kept: Socket[] = [];

@@ -3,15 +3,17 @@
 import { type ChildProcess, fork } from 'node:child_process';
 import { once } from 'node:events';
 import { readFileSync } from 'node:fs';
+import { defaultLimits } from '../../proxy/limits.ts';
 import type { Route, UpstreamProtocol } from '../../proxy/rules/routes.ts';
 import { parseDomain } from '../../src/lib/domain.ts';
 import { readMessages, writeOrder } from '../../src/workers/channel.ts';
 import { FromWorkerSchema, type ToWorker, type WorkerSettings } from '../../src/workers/messages.ts';
 import { channelOf, forkWorker } from '../../src/workers/process.ts';
+import { nothingServed } from '../../src/workers/serving.ts';
 import { makeCertificate } from '../support/certificates.ts';
 import { type NginxServer, startNginx } from '../support/nginx.ts';
 import { freePort } from '../support/ports.ts';
-import { hosts } from './attack.ts';
+import { hosts } from './hosts.ts';
 
 export interface Stage {
   readonly port: number;
@@ -35,7 +37,7 @@ const SETTINGS: WorkerSettings = {
   proxyProtocol: false,
   trustedProxies: [],
   trustedForwarders: [],
-  limits: {},
+  limits: defaultLimits,
   upstreamCa: undefined,
   evidence: false,
   sharedChallenges: false,
@@ -68,6 +70,7 @@ export async function openStage(changes: Partial<WorkerSettings> = {}): Promise<
       evidence: undefined,
       ticketKeys: Buffer.alloc(48, 7),
     },
+    generations: nothingServed,
   });
   return {
     port,
@@ -87,7 +90,7 @@ async function started(worker: ChildProcess, order: ToWorker): Promise<{ port: n
   const { promise, resolve, reject } = Promise.withResolvers<{ port: number }>();
   const hear = (json: unknown) => {
     const message = FromWorkerSchema.parse(json);
-    // What else it says is about upstreams.
+    // What else it says is telemetry.
     if (!('id' in message)) return;
     if (message.done && message.address !== undefined) resolve(message.address);
     else reject(new Error('the worker does not start', { cause: message }));

@@ -54,6 +54,10 @@ test('a renewed certificate serves the next handshake while h1, h2, gRPC and Web
     await load.stop();
     assert.deepEqual(load.failures, []);
     assert.equal(new Set(serials).size, 3, `a new serial after each renewal: ${serials}`);
+    const ended = ingress.waitFor('workers have ended');
+    ingress.kill('SIGTERM');
+    const { handshakes, received } = (await ended).connections as Record<string, number>;
+    assert.ok(handshakes! >= 3 && received! > 0, 'the end of the log says what the workers have served');
   } finally {
     await nginx.stop();
     await apps.stop();

@@ -4,7 +4,7 @@ import assert from 'node:assert/strict';
 import { mkdir, readdir, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { test } from 'node:test';
-import type { Status } from '../../src/commands/status.ts';
+import type { Status } from '../../src/commands/status-report.ts';
 import { startCloudflareDouble } from '../support/cloudflare-double.ts';
 import { runProgram } from '../support/ingress-process.ts';
 import { createWorld, servedSerial, startApp } from '../support/world.ts';

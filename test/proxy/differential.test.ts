@@ -6,20 +6,16 @@ import { Duplex } from 'node:stream';
 import { describe, it } from 'node:test';
 import fc from 'fast-check';
 import { replyHeadText } from '../../proxy/exchange/headers.ts';
+import { readBody } from '../../proxy/http1/body.ts';
 import {
   beginBody,
   beginReplyBody,
   beginRequestBody,
   createBodyReader,
-  createMessageHead,
-  type MessageHead,
-  nameAt,
-  parseReplyHead,
-  parseRequestHead,
-  REFUSED,
-  readBody,
-  valueAt,
-} from '../../proxy/http1/message.ts';
+} from '../../proxy/http1/body-reader.ts';
+import { createMessageHead, type MessageHead, nameAt, REFUSED, valueAt } from '../../proxy/http1/message.ts';
+import { parseReplyHead } from '../../proxy/http1/reply-head.ts';
+import { parseRequestHead } from '../../proxy/http1/request-head.ts';
 
 /** `DIFFERENTIAL_RUNS=100000 node --test test/proxy/differential.test.ts` for the long run. */
 const RUNS = Number(process.env.DIFFERENTIAL_RUNS ?? 3_000);

@@ -93,6 +93,16 @@ test('a Node that is too old is told in one line which is needed, whatever was a
   }
 });
 
+test('package.json asks for the Node that the program asks for, and warns nobody who only starts npm with another', () => {
+  const { engines, devEngines } = JSON.parse(
+    readFileSync(new URL('../../package.json', import.meta.url), 'utf8'),
+  );
+  const entry = readFileSync(new URL('../../src/entry.js', import.meta.url), 'utf8');
+  const [major, minor] = ['OLDEST_MAJOR', 'OLDEST_MINOR'].map((name) => entry.match(`${name} = (\\d+)`)![1]);
+  assert.equal(engines.node, `>=${major}.${minor}`);
+  assert.deepEqual(devEngines.runtime, { name: 'node', version: engines.node, onFail: 'ignore' });
+});
+
 test('nothing but JavaScript is read before the version of Node is known', () => {
   const entry = new URL('../../src/main.ts', import.meta.url);
   assert.ok(lstatSync(entry).isSymbolicLink());

@@ -155,7 +155,7 @@ test('SIGTERM at any moment of the start ends the program and all that it starte
     await sleep(round * 60);
     ingress.kill('SIGTERM');
     const { code, signal } = await ingress.exited;
-    // Before it heeds signals, the signal itself ends it.
+    // Until it handles signals, the signal itself ends it.
     assert.ok(code === 0 || signal === 'SIGTERM', `${code} ${signal}`);
     await nothingLeft(port, await started);
   }

@@ -13,15 +13,21 @@ import type { AddressInfo } from 'node:net';
 import { connect as connectTls, createServer, type TLSSocket } from 'node:tls';
 import { SubjectAlternativeNameExtension, X509CertificateGenerator } from '@peculiar/x509';
 import type { AccessLog } from '../../proxy/exchange/access-log.ts';
-import { defaultLimits, type ListenerLimits, type ProxyContext } from '../../proxy/exchange/context.ts';
+import type { ProxyContext } from '../../proxy/exchange/context.ts';
 import { createHttp2Acceptor } from '../../proxy/exchange/http2-client.ts';
 import { fieldLimitsOf } from '../../proxy/http2/fields.ts';
-import { createRouteTable, type UpstreamProtocol, type UpstreamSettings } from '../../proxy/rules/routes.ts';
+import { type ListenerLimits, limitsWith } from '../../proxy/limits.ts';
+import {
+  createRouteTable,
+  type LocalPath,
+  type UpstreamProtocol,
+  type UpstreamSettings,
+} from '../../proxy/rules/routes.ts';
 import { createDeadlines } from '../../proxy/socket/deadlines.ts';
 import { createUpstreams } from '../../proxy/upstream/http1-pool.ts';
 import { createHttp2Upstreams } from '../../proxy/upstream/http2-pool.ts';
 import { parseDomain } from '../../src/lib/domain.ts';
-import type { LocalHandler } from '../../src/lib/local-handler.ts';
+import type { LocalHandlers } from '../../src/lib/local-handler.ts';
 import { silentLog } from '../../src/lib/log.ts';
 import { createFrameClient, type FrameClient } from './http2-frames.ts';
 
@@ -56,7 +62,8 @@ export const testCertificate = {
 export interface Http2IngressOptions {
   readonly upstream?: UpstreamSettings;
   readonly limits?: Partial<ListenerLimits>;
-  readonly localHandlers?: readonly LocalHandler[];
+  readonly localPaths?: readonly LocalPath[];
+  readonly localHandlers?: LocalHandlers;
   readonly certificateNames?: readonly string[];
   readonly trustedClient?: boolean;
   readonly accessLog?: AccessLog | undefined;
@@ -92,16 +99,17 @@ export async function startHttp2Ingress(options: Http2IngressOptions): Promise<H
   const { upstream } = options;
   const routes =
     upstream === undefined ? [] : [{ host: parseDomain(HOST), paths: [{ prefix: '/', upstream }] }];
-  const table = createRouteTable(routes);
   const deadlines = createDeadlines(undefined, 25);
-  const limits = { ...defaultLimits, ...options.limits };
+  const limits = limitsWith(options.limits);
+  const { localPaths = [], localHandlers = {} } = options;
+  const table = createRouteTable(routes, { localPaths, maxBodyBytes: limits.maxBodyBytes });
   const upstreams = createUpstreams({ deadlines, upstreamCa: options.upstreamCa });
   const http2Upstreams = createHttp2Upstreams({ deadlines, upstreams, fieldLimits: fieldLimitsOf(limits) });
   const context: ProxyContext = {
     routes: () => table,
     upstreams,
     http2Upstreams,
-    localHandlers: options.localHandlers ?? [],
+    localHandlers,
     limits,
     deadlines,
     log: silentLog,

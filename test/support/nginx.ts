@@ -5,7 +5,7 @@ import { once } from 'node:events';
 import { mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { connect } from 'node:net';
 import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 
 export interface NginxServer {
   readonly port: number;
@@ -21,7 +21,9 @@ export interface NginxOptions {
   readonly listen?: string;
   /** Server blocks beside it. */
   readonly beside?: string;
-  /** Files under `folder`/www, by name. */
+  /** A password file: `folder`/users. */
+  readonly users?: string;
+  /** Files under `folder`/www, by name. `FOLDER` in the configuration is the folder. */
   readonly files?: Readonly<Record<string, string | Uint8Array>>;
 }
 
@@ -30,12 +32,17 @@ export async function startNginx({
   server,
   listen = '',
   beside = '',
+  users,
   files = {},
 }: NginxOptions): Promise<NginxServer> {
   const folder = await mkdtemp(join(tmpdir(), 'upstream-nginx-'));
   await mkdir(join(folder, 'www'));
   await mkdir(join(folder, 'tmp'));
-  for (const [name, content] of Object.entries(files)) await writeFile(join(folder, 'www', name), content);
+  for (const [name, content] of Object.entries(files)) {
+    await mkdir(dirname(join(folder, 'www', name)), { recursive: true });
+    await writeFile(join(folder, 'www', name), content);
+  }
+  if (users !== undefined) await writeFile(join(folder, 'users'), users);
   const kinds = ['client_body', 'proxy', 'fastcgi', 'uwsgi', 'scgi'];
   await writeFile(
     join(folder, 'nginx.conf'),
@@ -46,7 +53,7 @@ http {
   access_log off; default_type text/plain; keepalive_requests 1000000;
   ${kinds.map((kind) => `${kind}_temp_path ${folder}/tmp/${kind};`).join(' ')}
   server { listen 127.0.0.1:${port} ${listen}; root ${folder}/www; client_max_body_size 0; ${server} }
-  ${beside}
+  ${beside.replaceAll('FOLDER', folder)}
 }
 `,
   );

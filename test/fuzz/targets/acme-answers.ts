@@ -3,13 +3,8 @@
 import assert from 'node:assert/strict';
 import fc from 'fast-check';
 import { z } from 'zod';
-import {
-  AcmeProblem,
-  AcmeTransportError,
-  parseRetryAfter,
-  problemFrom,
-  readObject,
-} from '../../../acme/transport.ts';
+import { AcmeProblem, AcmeTransportError, problemFrom, readObject } from '../../../acme/answer.ts';
+import { parseRetryAfter } from '../../../acme/ca-http.ts';
 import { fuzzTarget } from '../target.ts';
 
 const now = new Date('2026-06-01T00:00:00Z');

@@ -1,14 +1,10 @@
-// Bodies of HTTP/1.1 (proxy/http1/message.ts): the same content and the same end however they are cut.
+// Bodies of HTTP/1.1 (proxy/http1/body.ts): the same content and the same end however they are cut.
 
 import assert from 'node:assert/strict';
 import fc from 'fast-check';
-import {
-  type BodyKind,
-  beginBody,
-  createBodyReader,
-  REFUSED,
-  readBody,
-} from '../../../proxy/http1/message.ts';
+import { readBody } from '../../../proxy/http1/body.ts';
+import { type BodyKind, beginBody, createBodyReader } from '../../../proxy/http1/body-reader.ts';
+import { REFUSED } from '../../../proxy/http1/message.ts';
 import { cuts, fuzzTarget, mutated, piecesOf } from '../target.ts';
 
 const limits = { maxHeaderBytes: 16_384, maxHeaderCount: 100 };

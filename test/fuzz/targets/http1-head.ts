@@ -1,4 +1,4 @@
-// Heads of HTTP/1.1 requests and replies (proxy/http1/message.ts): the same verdict however they are cut, and no byte too many.
+// Heads of HTTP/1.1 requests and replies (proxy/http1/request-head.ts, reply-head.ts): the same verdict however they are cut, and no byte too many.
 
 import assert from 'node:assert/strict';
 import fc from 'fast-check';
@@ -8,11 +8,11 @@ import {
   INCOMPLETE,
   type MessageHead,
   nameAt,
-  parseReplyHead,
-  parseRequestHead,
   REFUSED,
   valueAt,
 } from '../../../proxy/http1/message.ts';
+import { parseReplyHead } from '../../../proxy/http1/reply-head.ts';
+import { parseRequestHead } from '../../../proxy/http1/request-head.ts';
 import { cuts, fuzzTarget, mutated, piecesOf } from '../target.ts';
 
 const limits = { maxHeaderBytes: 16_384, maxHeaderCount: 100 };

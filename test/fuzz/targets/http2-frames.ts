@@ -5,7 +5,7 @@ import type { Socket } from 'node:net';
 import { Duplex } from 'node:stream';
 import fc from 'fast-check';
 import {
-  type ConnectionUser,
+  type Http2ConnectionUser,
   type Http2Stream,
   openHttp2Connection,
   type StreamUser,
@@ -64,7 +64,7 @@ function userOf(told: Told, id: () => number): StreamUser {
 function converse(role: 'server' | 'client', pieces: readonly Buffer[]): Told {
   const told: Told = { events: [], content: new Map() };
   const streams: Http2Stream[] = [];
-  const user: ConnectionUser = {
+  const user: Http2ConnectionUser = {
     streamOpened(stream, fields, ended, tooLarge) {
       streams.push(stream);
       stream.user = userOf(told, () => stream.id);

@@ -20,6 +20,7 @@ import {
   requestFields,
 } from '../../support/http2-frames.ts';
 import { startHttp2Ingress, upstreamAt } from '../../support/http2-ingress.ts';
+import { unlessUsed } from '../../support/insides.ts';
 import { join, pairings, type Script, serve } from '../../support/pairings.ts';
 import { HOST, request, routeTo, settingsFor, startIngress } from '../../support/proxy.ts';
 
@@ -63,7 +64,8 @@ for (const pairing of pairings) {
       ['', refusing],
       [', and stopped', refusingAtOnce],
     ] as const) {
-      it(`shows curl the answer${how}`, async (t) => {
+      const skip = script === refusingAtOnce && unlessUsed('last-words');
+      it(`shows curl the answer${how}`, { skip }, async (t) => {
         const serving = await serve(t, pairing.upstream, script);
         const { ingress } = await join(t, pairing, serving.port);
         const version = pairing.client === 'h2' ? '--http2' : '--http1.1';
@@ -72,7 +74,7 @@ for (const pairing of pairings) {
         }
       });
 
-      it(`shows a client of Node's the answer${how}`, async (t) => {
+      it(`shows a client of Node's the answer${how}`, { skip }, async (t) => {
         const serving = await serve(t, pairing.upstream, script);
         const { client } = await join(t, pairing, serving.port);
         for (let i = 0; i < TIMES; i++) {

@@ -61,7 +61,7 @@ async function recording(
 }
 
 describe('an ambiguous request gets 400, the connection ends, and the upstream hears nothing', async () => {
-  const { ingress, seen } = await recording();
+  const { ingress, seen } = await recording(OK, { limits: { maxHeaderBytes: 16_384 } });
   const chunk = '0\r\n\r\nGET /smuggled HTTP/1.1\r\nHost: app.example.com\r\n\r\n';
   for (const [attack, text, status] of [
     ['CL.TE', `${request('POST /', 'Content-Length: 4', 'Transfer-Encoding: chunked')}${chunk}`, 400],
@@ -526,7 +526,7 @@ describe('a failing upstream is told apart from a whole reply', () => {
     ['endless fields', `HTTP/1.1 200 OK\r\nA: ${'b'.repeat(20_000)}`],
   ] as const) {
     it(`${what}: 502`, async () => {
-      const { ingress, upstream } = await recording(text);
+      const { ingress, upstream } = await recording(text, { limits: { maxHeaderBytes: 16_384 } });
       const client = await ingress.connect();
       const reply = await client.request(request('GET /'));
       assert.deepEqual([reply.status, JSON.parse(reply.body).error], [502, 'upstream-malformed']);
@@ -698,14 +698,16 @@ describe('clients that are slow, greedy or gone', () => {
 describe('what the ingress answers by itself', async () => {
   const seen: unknown[] = [];
   const handler: LocalHandler = {
-    matches: (path) => path.startsWith('/evidences/'),
     async handle(local) {
       seen.push(local);
       if (local.path.endsWith('/broken')) throw new Error('broken');
       return { status: 200, headers: { 'content-type': 'text/plain' }, body: Buffer.from('evidence') };
     },
   };
-  const { ingress, upstream } = await recording(OK, { localHandlers: [handler] });
+  const { ingress, upstream } = await recording(OK, {
+    localPaths: [{ path: '/evidences', answeredBy: 'handler' }],
+    localHandlers: { handler },
+  });
 
   it('comes before every route, HEAD without the body, and the connection goes on', async () => {
     const client = await ingress.connect();

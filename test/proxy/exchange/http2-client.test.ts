@@ -411,14 +411,16 @@ describe('hosts', () => {
 
   it('are asked for local paths before any route', async (t) => {
     const handler: LocalHandler = {
-      matches: (path) => path.startsWith('/local/'),
       handle: ({ path, query, host }) => ({
         status: 200,
         headers: { 'content-type': 'text/plain' },
         body: Buffer.from(`${host} ${path} ${query}`),
       }),
     };
-    const ingress = await startHttp2Ingress({ localHandlers: [handler] });
+    const ingress = await startHttp2Ingress({
+      localPaths: [{ path: '/local', answeredBy: 'handler' }],
+      localHandlers: { handler },
+    });
     t.after(() => ingress.close());
     const session = ingress.session();
     const reply = await ask(session, { ':path': '/local/x?q=1' });

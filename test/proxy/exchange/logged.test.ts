@@ -91,14 +91,14 @@ const endings: Record<
   'a handler of our own that fails': {
     warns: true,
     listener: {
-      localHandlers: [
-        {
-          matches: () => true,
+      localPaths: [{ path: '/', answeredBy: 'broken' }],
+      localHandlers: {
+        broken: {
           handle() {
             throw new Error('broken');
           },
         },
-      ],
+      },
     },
   },
   'a body that is too large': {

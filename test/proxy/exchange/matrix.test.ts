@@ -37,10 +37,15 @@ const POST = { method: 'POST', body: 'hello' } as const;
 const overHttp2 = ({ upstream }: Pairing) => upstream === 'h2c';
 
 const local: LocalHandler = {
-  matches: (path) => path.startsWith('/local/'),
   handle: ({ method, path }) => ({ status: 200, headers: {}, body: Buffer.from(`${method} ${path}`) }),
 };
-const limited: Way = { options: { limits: { maxBodyBytes: 10 }, localHandlers: [local] } };
+const limited: Way = {
+  options: {
+    limits: { maxBodyBytes: 10 },
+    localPaths: [{ path: '/local', answeredBy: 'local' }],
+    localHandlers: { local },
+  },
+};
 
 function inTurn(...scripts: readonly Script[]): Script {
   return (served) => (scripts[served.index] ?? ok)(served);
@@ -380,6 +385,7 @@ const replies: readonly Situation[] = [
   },
   {
     title: 'fields larger than allowed: 502',
+    way: { options: { limits: { maxHeaderBytes: 16_384 } } },
     upstream: (served) =>
       served.odd(
         [

@@ -3,19 +3,16 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import { replyHeadText } from '../../../proxy/exchange/headers.ts';
+import { readBody } from '../../../proxy/http1/body.ts';
 import {
   type BodyReader,
   beginBody,
   beginReplyBody,
   createBodyReader,
-  createMessageHead,
-  INCOMPLETE,
-  MOST_REPLY_LINES,
-  parseReplyHead,
-  parseRequestHead,
-  REFUSED,
-  readBody,
-} from '../../../proxy/http1/message.ts';
+} from '../../../proxy/http1/body-reader.ts';
+import { createMessageHead, INCOMPLETE, REFUSED } from '../../../proxy/http1/message.ts';
+import { MOST_REPLY_LINES, parseReplyHead } from '../../../proxy/http1/reply-head.ts';
+import { parseRequestHead } from '../../../proxy/http1/request-head.ts';
 
 const limits = { maxHeaderBytes: 2_048, maxHeaderCount: 20 };
 

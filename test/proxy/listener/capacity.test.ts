@@ -194,6 +194,30 @@ async function served(ingress: Ingress): Promise<RawClient> {
   }
 }
 
+/** An upstream that sends back what it gets, whatever it is. */
+async function startRaw(protocol: 'tcp' | 'auto', limits: NonNullable<ListenerOptions['limits']>) {
+  const upstream = await startUpstream((socket) => socket.on('data', (bytes) => socket.write(bytes)));
+  cleanups.push(upstream.close);
+  const ingress = await startIngress([routeTo(settingsFor(upstream.port, protocol))], { limits });
+  cleanups.push(ingress.close);
+  return { ingress };
+}
+
+async function echo(client: RawClient): Promise<void> {
+  client.send('\x01hello');
+  await client.until(/hello/);
+}
+
+/** As often as it takes for those who were let in to count as idle. */
+async function echoed(ingress: Ingress): Promise<RawClient> {
+  for (;;) {
+    const client = await ingress.connect().catch(() => undefined);
+    if (client === undefined) continue;
+    await echo(client);
+    return client;
+  }
+}
+
 describe('a listener that is full', () => {
   it('of connections that have had their replies: the next visitor is served, the longest idle ends in order', async () => {
     const { ingress } = await start({ limits: { maxConnections: 3 } });
@@ -239,6 +263,35 @@ describe('a listener that is full', () => {
     assert.equal(goaway.payload.readUInt32BE(4), 0);
     two.socket.destroy();
   });
+
+  for (const protocol of ['tcp', 'auto'] as const) {
+    describe(`of raw bytes to ${protocol === 'tcp' ? 'a tcp:// upstream' : 'a bare host:port'}`, () => {
+      it('where nobody says anything: the next visitor is served, who waits longest ends in order', async () => {
+        const { ingress } = await startRaw(protocol, { maxConnections: 2 });
+        const first = await ingress.connect();
+        const second = await ingress.connect();
+        await echoed(ingress);
+        assert.deepEqual(await first.rest(), { text: '', clean: true });
+        second.socket.destroy();
+      });
+
+      it('where both sides have been silent for as long as a client may pause: so is it', async () => {
+        const { ingress } = await startRaw(protocol, { maxConnections: 2, keepAliveTimeoutMs: 500 });
+        const first = await echoed(ingress);
+        const second = await echoed(ingress);
+        await echoed(ingress);
+        assert.equal((await first.rest()).clean, true);
+        second.socket.destroy();
+      });
+
+      it('where something was said a moment ago: nobody is ended, and the next visitor is turned away', async () => {
+        const { ingress } = await startRaw(protocol, { maxConnections: 2, keepAliveTimeoutMs: 1_000_000 });
+        const lively = [await echoed(ingress), await echoed(ingress)];
+        for (let i = 0; i < 5; i++) await assert.rejects(ingress.connect());
+        for (const client of lively) await echo(client);
+      });
+    });
+  }
 
   it('a request that waits for its reply is not ended while others are idle, nor when none is', async () => {
     const { ingress, answer, waiting } = await start({ limits: { maxConnections: 2 } });

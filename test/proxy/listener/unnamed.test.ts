@@ -379,12 +379,10 @@ describe('where HTTP/2 alone is offered', async () => {
   });
   const ingress = await ingressTo(await listen(app), 'h2c', {
     alpn: ['h2'],
-    localHandlers: [
-      {
-        matches: (path) => path.startsWith('/evidences/'),
-        handle: () => ({ status: 200, headers: {}, body: Buffer.from('evidence') }),
-      },
-    ],
+    localPaths: [{ path: '/evidences', answeredBy: 'evidence' }],
+    localHandlers: {
+      evidence: { handle: () => ({ status: 200, headers: {}, body: Buffer.from('evidence') }) },
+    },
   });
 
   for (const ALPNProtocols of [['http/1.1'], ['http/1.0'], ['spdy/3', 'http/1.1'], undefined]) {

@@ -5,7 +5,8 @@ import { once } from 'node:events';
 import { connect, createServer, type Socket } from 'node:net';
 import { describe, it, type TestContext } from 'node:test';
 import { createServer as createTlsServer } from 'node:tls';
-import { hearLastWords } from '../../../proxy/socket/last-words.ts';
+import { hearLastWords } from '../../../proxy/socket/insides/last-words.ts';
+import { unlessUsed } from '../../support/insides.ts';
 import { type Answer, join, pairings } from '../../support/pairings.ts';
 import {
   connectRaw,
@@ -54,7 +55,9 @@ async function upload(t: TestContext, pairing: (typeof pairings)[number], port: 
 }
 
 for (const pairing of pairings.filter(({ upstream }) => upstream === 'h1')) {
-  describe(`${pairing.name}: an upstream that answers in the middle of an upload`, () => {
+  describe(`${pairing.name}: an upstream that answers in the middle of an upload`, {
+    skip: unlessUsed('last-words'),
+  }, () => {
     for (const [how, leave] of ways) {
       it(`and ${how}: the client gets the answer, ${TIMES} times of ${TIMES}`, async (t) => {
         const upstream = await startUpstream(leaving(REPLY, leave));
@@ -86,7 +89,9 @@ for (const pairing of pairings.filter(({ upstream }) => upstream === 'h1')) {
   });
 }
 
-it('an upstream behind TLS that answers in the middle of an upload and closes is heard as well', async (t) => {
+it('an upstream behind TLS that answers in the middle of an upload and closes is heard as well', {
+  skip: unlessUsed('last-words'),
+}, async (t) => {
   const certificate = await makeCertificate(['localhost', '127.0.0.1']);
   const server = createTlsServer({ cert: certificate.chain, key: certificate.key }, (socket) => {
     socket.on('error', () => {});
@@ -109,7 +114,7 @@ it('an upstream behind TLS that answers in the middle of an upload and closes is
   }
 });
 
-describe('a tunnel', () => {
+describe('a tunnel', { skip: unlessUsed('last-words') }, () => {
   const LAST = 'these are the last words';
 
   for (const [how, leave] of ways) {
@@ -170,7 +175,9 @@ describe('a tunnel', () => {
   });
 });
 
-it('a write that fails after the peer has said all ends the socket, for nothing else would', async (t) => {
+it('a write that fails after the peer has said all ends the socket, for nothing else would', {
+  skip: unlessUsed('last-words'),
+}, async (t) => {
   const server = createServer({ allowHalfOpen: true }, (socket) => {
     socket.on('error', () => {});
     socket.end('all');

@@ -3,9 +3,9 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { setImmediate as nextTurn } from 'node:timers/promises';
-import { defaultLimits } from '../../../proxy/exchange/context.ts';
 import { createHttp1Acceptor } from '../../../proxy/exchange/http1-client.ts';
 import { fieldLimitsOf } from '../../../proxy/http2/fields.ts';
+import { defaultLimits } from '../../../proxy/limits.ts';
 import { createRouteTable } from '../../../proxy/rules/routes.ts';
 import { createDeadlines } from '../../../proxy/socket/deadlines.ts';
 import { createPacer } from '../../../proxy/socket/pacing.ts';
@@ -129,7 +129,7 @@ test('a client that ends while its request is in line is cut off, and its reques
     routes: () => routes,
     upstreams,
     http2Upstreams: createHttp2Upstreams({ deadlines, upstreams, fieldLimits: fieldLimitsOf(defaultLimits) }),
-    localHandlers: [],
+    localHandlers: {},
     limits: defaultLimits,
     deadlines,
     log: silentLog,

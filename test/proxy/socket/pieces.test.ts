@@ -4,10 +4,13 @@ import assert from 'node:assert/strict';
 import { Duplex } from 'node:stream';
 import { after, describe, it } from 'node:test';
 import type { TLSSocket } from 'node:tls';
-import { type Connection, defaultLimits, type ProxyContext } from '../../../proxy/exchange/context.ts';
+import type { Connection, ProxyContext } from '../../../proxy/exchange/context.ts';
 import { createHttp1Acceptor } from '../../../proxy/exchange/http1-client.ts';
 import { createHttp2Acceptor } from '../../../proxy/exchange/http2-client.ts';
-import { beginBody, createBodyReader, type HeadLimits, readBody } from '../../../proxy/http1/message.ts';
+import { readBody } from '../../../proxy/http1/body.ts';
+import { beginBody, createBodyReader } from '../../../proxy/http1/body-reader.ts';
+import type { HeadLimits } from '../../../proxy/http1/message.ts';
+import { limitsWith } from '../../../proxy/limits.ts';
 import { createRouteTable } from '../../../proxy/rules/routes.ts';
 import { createDeadlines } from '../../../proxy/socket/deadlines.ts';
 import { addPiece, beginPieces, gathered } from '../../../proxy/socket/pieces.ts';
@@ -20,7 +23,7 @@ import { assertLinear } from '../../support/linear.ts';
 import { HOST, request, routeTo, settingsFor } from '../../support/proxy.ts';
 
 const LARGE = 4 * 1024 * 1024;
-const limits = { ...defaultLimits, maxHeaderBytes: LARGE };
+const limits = limitsWith({ maxHeaderBytes: LARGE });
 const acceptors: { destroyAll(): void }[] = [];
 after(() => {
   for (const acceptor of acceptors) acceptor.destroyAll();
@@ -67,7 +70,7 @@ function accepting(protocol: 'http/1.1' | 'h2') {
       },
     } as unknown as Upstreams,
     http2Upstreams: {} as Http2Upstreams,
-    localHandlers: [],
+    localHandlers: {},
     limits,
     deadlines: createDeadlines(),
     log: silentLog,

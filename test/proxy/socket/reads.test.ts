@@ -8,8 +8,9 @@ import { createInterface } from 'node:readline';
 import { test } from 'node:test';
 import { setImmediate as nextTurn } from 'node:timers/promises';
 import { connect, type TLSSocket } from 'node:tls';
+import { V8_FLAGS } from '../../../proxy/socket/insides/v8-flags.ts';
 import { onData } from '../../../proxy/socket/reads.ts';
-import { WORKER_FLAGS } from '../../../src/workers/process.ts';
+import { unlessUsed } from '../../support/insides.ts';
 import { appCertificate, eventually } from '../../support/proxy.ts';
 import { connectTlsPair } from '../../support/tls-pair.ts';
 
@@ -99,7 +100,7 @@ test('nothing is taken from a socket that was destroyed', async (t) => {
   assert.equal(calls, 1);
 });
 
-test('a piece that is taken schedules nothing', async (t) => {
+test('a piece that is taken schedules nothing', { skip: unlessUsed('straight-reads') }, async (t) => {
   const pieces = 200;
   const count = async (listen: (socket: TLSSocket, take: () => void) => void): Promise<number> => {
     let taken = 0;
@@ -161,11 +162,13 @@ async function youngCollections(flags: readonly string[], size: number): Promise
   return lines.filter((line) => line.includes(' ms: Scavenge ')).length;
 }
 
-test('a long upload has the young generation collected for every 32 MiB of it', async () => {
+test('a long upload has the young generation collected for every 32 MiB of it', {
+  skip: unlessUsed('young-collection') || unlessUsed('v8-flags'),
+}, async () => {
   const size = 512 * 1024 * 1024;
-  const collections = await youngCollections(WORKER_FLAGS, size);
+  const collections = await youngCollections(V8_FLAGS, size);
   const left = await youngCollections(
-    WORKER_FLAGS.filter((flag) => flag !== '--expose-gc'),
+    V8_FLAGS.filter((flag) => flag !== '--expose-gc'),
     size,
   );
   assert.ok(collections >= 16, `${collections} collections`);

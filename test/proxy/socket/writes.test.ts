@@ -5,7 +5,7 @@ import { once } from 'node:events';
 import { type AddressInfo, connect, createServer, type Socket } from 'node:net';
 import { type TestContext, test } from 'node:test';
 import { setImmediate as nextTurn } from 'node:timers/promises';
-import { defaultLimits } from '../../../proxy/exchange/context.ts';
+import { defaultLimits } from '../../../proxy/limits.ts';
 import { createDeadlines } from '../../../proxy/socket/deadlines.ts';
 import {
   flush,

@@ -14,6 +14,9 @@ import {
   type Upstreams,
   type UpstreamUser,
 } from '../../../proxy/upstream/http1-pool.ts';
+import { startNginx } from '../../support/nginx.ts';
+import { join, pairings } from '../../support/pairings.ts';
+import { freePort } from '../../support/ports.ts';
 import {
   answering,
   eventually,
@@ -236,3 +239,39 @@ it(`${HOST} is served by names, not only by addresses, IPv4 or IPv6`, async () =
   const client = await ingress.connect();
   for (let i = 0; i < 2; i++) assert.equal((await client.request(request('GET /'))).body, 'ok');
 });
+
+for (const pairing of pairings.filter(({ upstream }) => upstream === 'h1')) {
+  describe(`${pairing.name}: a server that ends each connection after 20 requests`, () => {
+    it('fails none of 6,000 requests of 100 clients, whatever their methods and bodies', async (t) => {
+      const nginx = await startNginx({
+        port: await freePort(),
+        server: 'keepalive_requests 20; location / { return 200 "$connection"; }',
+      });
+      t.after(nginx.stop);
+      const { client } = await join(t, pairing, nginx.port);
+      const methods = ['GET', 'POST', 'PUT', 'DELETE', 'POST'];
+      const sizes = [0, 1, 1_000, 64 * 1024, 300_000];
+      const failed: unknown[] = [];
+      const requestsOf = new Map<string, number>();
+      let left = 6_000;
+      const worker = async () => {
+        const one = client();
+        while (left > 0) {
+          const number = left--;
+          const method = methods[number % methods.length]!;
+          const body = method.startsWith('P') ? 'x'.repeat(sizes[(number >> 3) % sizes.length]!) : '';
+          const answer = await one.ask(
+            body === '' ? { method } : { method, body, chunked: number % 2 === 0 },
+          );
+          if (answer.status !== 200 || answer.cut) failed.push({ number, method, size: body.length, answer });
+          requestsOf.set(answer.body, (requestsOf.get(answer.body) ?? 0) + 1);
+        }
+      };
+      await Promise.all(Array.from({ length: 100 }, worker));
+      assert.deepEqual(failed.slice(0, 3), []);
+      // Each connection was used to its end, and none beyond it.
+      assert.ok([...requestsOf.values()].every((count) => count <= 20));
+      assert.ok(requestsOf.size >= 300 && requestsOf.size < 1_000, `${requestsOf.size} connections`);
+    });
+  });
+}

@@ -8,8 +8,10 @@ import { test } from 'node:test';
 import { rootCertificates } from 'node:tls';
 import fc from 'fast-check';
 import { providerKinds } from '../../../dns/providers/choice.ts';
-import { type Config, ConfigError, planFromFile, readConfig } from '../../../src/config/config.ts';
+import { NO_LIMIT } from '../../../proxy/limits.ts';
+import { type Config, ConfigError, readConfig } from '../../../src/config/config.ts';
 import { describeMistake } from '../../../src/config/mistake.ts';
+import { planFromFile } from '../../../src/config/routing.ts';
 import { retiredSettings, settings, unsupportedSettings } from '../../../src/config/settings.ts';
 import { RoutesFileError } from '../../../src/routes/file.ts';
 
@@ -449,8 +451,8 @@ test('sizes are read as nginx reads them, and zero is no limit', () => {
   assert.equal(bodyOf('8K'), 8192);
   assert.equal(bodyOf('1g'), 1_073_741_824);
   assert.equal(bodyOf('1000'), 1000);
-  assert.equal(bodyOf('0'), undefined);
-  assert.equal(configOf().listen.limits.maxBodyBytes, undefined);
+  assert.equal(bodyOf('0'), NO_LIMIT);
+  assert.equal(configOf().listen.limits.maxBodyBytes, NO_LIMIT);
   for (const value of ['10mb', '-1', '1.5m', 'unlimited', '10 m']) {
     assert.equal(mistakesOf({ CLIENT_MAX_BODY_SIZE: value }).length, 1, value);
   }
@@ -571,7 +573,7 @@ test('tls-alpn-01 needs no credentials and cannot do wildcards', () => {
   const env = { ...base, CHALLENGE_TYPE: 'tls-alpn-01', CLOUDFLARE_API_TOKEN: undefined };
   const config = readConfig(env, noFiles);
   assert.equal(config.dns.provider, undefined);
-  assert.equal(config.dns.setup, 'wait');
+  assert.equal(config.dns.recordsMode, 'wait');
   assert.deepEqual(problemsOf({ ...env, DOMAINS: '*.example.com' }), [
     'CHALLENGE_TYPE: tls-alpn-01 cannot get a certificate for *.example.com: wants dns-01, or the single names',
   ]);
@@ -592,7 +594,10 @@ test('tls-alpn-01 needs no credentials and cannot do wildcards', () => {
 test('http-01 needs a port of its own for plain HTTP, and cannot do wildcards', () => {
   const env = { ...base, CHALLENGE_TYPE: 'http-01', CLOUDFLARE_API_TOKEN: undefined };
   const config = readConfig({ ...env, HTTP_PORT: '80' }, noFiles);
-  assert.deepEqual([config.listen.httpPort, config.dns.provider, config.dns.setup], [80, undefined, 'wait']);
+  assert.deepEqual(
+    [config.listen.httpPort, config.dns.provider, config.dns.recordsMode],
+    [80, undefined, 'wait'],
+  );
   assert.match(problemsOf(env)[0]!, /^HTTP_PORT: is not set, but CHALLENGE_TYPE=http-01 needs it/);
   assert.deepEqual(problemsOf({ ...env, HTTP_PORT: '443' }), [
     'HTTP_PORT: is 443, and so is PORT: wants another',
@@ -606,7 +611,7 @@ test('http-01 needs a port of its own for plain HTTP, and cannot do wildcards', 
 test('dns-persist-01 is said to be a draft, needs no credentials, and can do wildcards', () => {
   const env = { ...base, CHALLENGE_TYPE: 'dns-persist-01', CLOUDFLARE_API_TOKEN: undefined };
   const config = readConfig({ ...env, DOMAINS: '*.example.com' }, noFiles);
-  assert.deepEqual([config.dns.setup, config.dns.provider], ['wait', undefined]);
+  assert.deepEqual([config.dns.recordsMode, config.dns.provider], ['wait', undefined]);
   assert.match(config.warnings.map(({ warning }) => warning).join(), /dns-persist-01 is a draft/);
   assert.match(
     mistakesOf({ CHALLENGE_TYPE: 'dns-persist-01', DELEGATION_ZONE: 'deleg.example.net' }).join(),
@@ -625,12 +630,12 @@ test('without HTTP_PORT plain HTTP is not listened for', () => {
 
 test('a delegation zone is written with CAA, and its aliases are awaited unless said otherwise, under either name', () => {
   for (const name of ['DELEGATION_ZONE', 'ACME_CHALLENGE_ALIAS']) {
-    const { delegationZone, setup, setCaa, provider } = configOf({ [name]: 'Deleg.example.net.' }).dns;
-    assert.deepEqual([delegationZone, setup, setCaa], ['deleg.example.net', 'wait', true]);
+    const { delegationZone, recordsMode, setCaa, provider } = configOf({ [name]: 'Deleg.example.net.' }).dns;
+    assert.deepEqual([delegationZone, recordsMode, setCaa], ['deleg.example.net', 'wait', true]);
     assert.equal(provider?.kind.name, 'cloudflare');
   }
   const zone = { DELEGATION_ZONE: 'deleg.example.net' };
-  assert.equal(configOf({ ...zone, DNS_SETUP_MODE: 'print' }).dns.setup, 'print');
+  assert.equal(configOf({ ...zone, DNS_SETUP_MODE: 'print' }).dns.recordsMode, 'print');
   assert.match(mistakesOf({ ...zone, DNS_SETUP_MODE: 'auto' })[0]!, /^DNS_SETUP_MODE: auto does not go with/);
   assert.match(mistakesOf({ ...zone, DNS_SETUP_MODE: 'print', GATEWAY_DOMAIN: '' })[0]!, /^GATEWAY_DOMAIN: /);
   assert.match(warningsOf({ ...zone, SET_CAA: 'false' })[0]!, /^SET_CAA: is off/);
@@ -824,7 +829,8 @@ test('every example in the table of settings is one that works', () => {
 });
 
 test('every setting of the table is read, and its default is the one the program uses', () => {
-  const source = ['config/config', 'routes/plan']
+  const readers = ['config', 'listen', 'dns', 'acme', 'routing'].map((name) => `config/${name}`);
+  const source = [...readers, 'routes/plan']
     .map((file) => readFileSync(new URL(`../../../src/${file}.ts`, import.meta.url), 'utf8'))
     .join();
   for (const { name, aliases = [] } of settings) {
@@ -885,4 +891,11 @@ test('whatever is set, the answer is a whole configuration or a list of mistakes
     }),
     { numRuns: 500 },
   );
+});
+
+test('a name that is none of the insides of Node that are used stops the start, and is told with those that are', () => {
+  assert.deepEqual(mistakesOf({ DSTACK_INGRESS_NODE_INSIDES: 'off' }), []);
+  assert.deepEqual(mistakesOf({ DSTACK_INGRESS_NODE_INSIDES: 'allocator,last-words' }), []);
+  const [mistake] = mistakesOf({ DSTACK_INGRESS_NODE_INSIDES: 'alocator' });
+  assert.match(mistake!, /"alocator" is none of Node's insides.* allocator/);
 });

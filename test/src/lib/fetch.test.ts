@@ -3,9 +3,11 @@
 import assert from 'node:assert/strict';
 import { once } from 'node:events';
 import { createServer, type RequestListener } from 'node:http';
-import type { AddressInfo } from 'node:net';
-import { after, test } from 'node:test';
-import { httpRequest } from '../../../src/lib/fetch.ts';
+import { type AddressInfo, createServer as createPlainServer, type Server } from 'node:net';
+import { after, type TestContext, test } from 'node:test';
+import { createServer as createTlsServer } from 'node:tls';
+import { type HttpError, httpRequest } from '../../../src/lib/fetch.ts';
+import { makeCertificate } from '../../support/certificates.ts';
 
 const servers: ReturnType<typeof createServer>[] = [];
 after(() => {
@@ -20,6 +22,14 @@ async function serve(listener: RequestListener): Promise<string> {
   servers.push(server.listen(0, '127.0.0.1'));
   await once(server, 'listening');
   return `http://127.0.0.1:${(server.address() as AddressInfo).port}`;
+}
+
+async function listening(t: TestContext, server: Server): Promise<number> {
+  server.on('connection', (socket) => socket.on('error', () => {}));
+  server.listen(0);
+  t.after(() => server.close());
+  await once(server, 'listening');
+  return (server.address() as AddressInfo).port;
 }
 
 test('a redirect is a reply and is not followed', async () => {
@@ -60,12 +70,68 @@ test('a caller who gives up is told so, and not of a deadline', async () => {
   await assert.rejects(run, { code: 'aborted' });
 });
 
-test('a closed port and an address that is none are unreachable', async () => {
+test('a closed port is told as one, with what to check', async () => {
   const url = await serve(() => {});
   const server = servers.at(-1)!;
   server.close();
-  await assert.rejects(httpRequest({ url }), { code: 'unreachable' });
-  await assert.rejects(httpRequest({ url: 'nonsense' }), { code: 'unreachable' });
+  await assert.rejects(httpRequest({ url }), {
+    code: 'refused',
+    message: `no connection to ${new URL(url).host} (ECONNREFUSED)`,
+    cure: /firewall/,
+  });
+});
+
+test('a request that can never be sent is told apart from a server that is away', async () => {
+  const url = await serve((_, response) => response.end());
+  await assert.rejects(httpRequest({ url: 'nonsense' }), { code: 'bad-request' });
+  await assert.rejects(httpRequest({ url, headers: { authorization: 'secret\nkey' } }), (error: Error) => {
+    assert.equal((error as HttpError).code, 'bad-request');
+    assert.doesNotMatch(error.message, /secret/);
+    return true;
+  });
+});
+
+test('a name without an address is told as such', async () => {
+  await assert.rejects(httpRequest({ url: 'http://nobody.invalid/' }), {
+    code: 'unresolved',
+    message: /nobody\.invalid cannot be resolved/,
+  });
+});
+
+test('a certificate that nobody vouches for is a fault of TLS, and names the reason', async (t) => {
+  const { chain, key } = await makeCertificate('localhost');
+  const server = createTlsServer({ cert: chain, key });
+  server.on('tlsClientError', () => {});
+  const port = await listening(t, server);
+  await assert.rejects(httpRequest({ url: `https://localhost:${port}/` }), {
+    code: 'tls',
+    message: /SELF_SIGNED|UNABLE_TO/,
+    cure: /clock/,
+  });
+});
+
+test('a server that does not speak TLS where it should is a fault of TLS', async (t) => {
+  const port = await listening(
+    t,
+    createPlainServer((socket) => socket.end('HTTP/1.1 200 OK\r\n\r\n')),
+  );
+  await assert.rejects(httpRequest({ url: `https://localhost:${port}/` }), { code: 'tls' });
+});
+
+test('an answer that is not HTTP is malformed', async (t) => {
+  const port = await listening(
+    t,
+    createPlainServer((socket) => socket.end('SSH-2.0-x\r\n\r\n')),
+  );
+  await assert.rejects(httpRequest({ url: `http://127.0.0.1:${port}/` }), { code: 'malformed' });
+});
+
+test('a connection that ends within a reply is broken', async () => {
+  const url = await serve((_, response) => {
+    response.writeHead(200, { 'content-length': '100' }).write('part');
+    setTimeout(() => response.destroy(), 20);
+  });
+  await assert.rejects(httpRequest({ url }), { code: 'broken' });
 });
 
 test('an error names the host and neither path nor query', async () => {

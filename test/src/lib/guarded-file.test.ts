@@ -15,7 +15,7 @@ import type { Mistake } from '../../../src/config/mistake.ts';
 import { readFileIfPresent } from '../../../src/lib/atomic-file.ts';
 import { readGuardedFile } from '../../../src/lib/guarded-file.ts';
 import type { Log } from '../../../src/lib/log.ts';
-import { watchRoutesFile } from '../../../src/routes/file.ts';
+import { watchRoutesFile } from '../../../src/routes/watch.ts';
 import { makeCertificate } from '../../support/certificates.ts';
 
 const directoryUrl = 'https://ca.example/directory';

@@ -1,4 +1,4 @@
-// CAA before the order: what stops it, what is said, and what must not stop it.
+// CAA before an order: what stops the order, what is logged, and what must not stop it.
 
 import assert from 'node:assert/strict';
 import { type TestContext, test } from 'node:test';

@@ -1,4 +1,4 @@
-// What a worker sends: whatever it is, the supervisor lives, and that worker is ended and replaced.
+// Whatever a hostile worker sends, the supervisor lives, and ends and replaces that worker.
 
 import assert from 'node:assert/strict';
 import { type ChildProcess, spawn } from 'node:child_process';
@@ -7,6 +7,7 @@ import { PassThrough } from 'node:stream';
 import { test } from 'node:test';
 import { serialize } from 'node:v8';
 import fc from 'fast-check';
+import { defaultLimits } from '../../../proxy/limits.ts';
 import type { Log } from '../../../src/lib/log.ts';
 import {
   LONGEST_FROM_WORKER,
@@ -16,7 +17,9 @@ import {
   writeMessage,
   writeOrder,
 } from '../../../src/workers/channel.ts';
+import type { Range } from '../../../src/workers/counters.ts';
 import { FromWorkerSchema, type ToWorker, type WorkerSettings } from '../../../src/workers/messages.ts';
+import { nothingServed } from '../../../src/workers/serving.ts';
 import { createWorkers } from '../../../src/workers/workers.ts';
 
 const settings: WorkerSettings = {
@@ -27,7 +30,7 @@ const settings: WorkerSettings = {
   proxyProtocol: false,
   trustedProxies: [],
   trustedForwarders: [],
-  limits: {},
+  limits: defaultLimits,
   upstreamCa: undefined,
   evidence: false,
   sharedChallenges: true,
@@ -53,7 +56,7 @@ function impostor(program: string): ChildProcess {
       head.writeUInt32BE(length);
       return Buffer.concat([head, Buffer.from(body)]);
     };
-    // It would stay if it were let.
+    // It does not end by itself.
     setInterval(() => {}, 1000);`;
   return spawn(process.execPath, ['-e', `${prelude}\n${program}`], {
     stdio: ['ignore', 'inherit', 'inherit', 'pipe'],
@@ -91,6 +94,16 @@ async function meets(program: string, findChallenge = async () => undefined) {
   }
 }
 
+/** A program that sends this telemetry. */
+function telemetry(parts: object): string {
+  const message = JSON.stringify({ telemetry: { events: [], counters: [], lost: 0, ...parts } });
+  return `pipe.write(framed('${message}'));`;
+}
+
+function counters(block: string, version: number, ...ranges: Range[]): string {
+  return telemetry({ counters: [{ block, version, ranges }] });
+}
+
 const hostile: readonly (readonly [what: string, program: string, says: RegExp])[] = [
   ['a string', `pipe.write(framed('"hello"'))`, /no message/],
   ['a number', `pipe.write(framed('7'))`, /no message/],
@@ -114,6 +127,21 @@ const hostile: readonly (readonly [what: string, program: string, says: RegExp])
     'questions without end',
     `for (let i = 0; i < 500; i++) pipe.write(framed('{"findChallenge":"a.example"}'))`,
     /asks/,
+  ],
+  [
+    'telemetry without end',
+    `for (let i = 0; i < 500; i++) pipe.write(framed('{"telemetry":{"events":[],"counters":[],"lost":0}}'))`,
+    /telemetry without end/,
+  ],
+  ['an event of no known kind', telemetry({ events: [{ kind: 'rumour' }] }), /no message/],
+  ['numbers below zero', counters('connections', 1, [0, [-1]]), /no message/],
+  ['numbers of a block that there is not', counters('secrets', 1, [0, [1]]), /a block that there is not/],
+  ['numbers under another version', counters('connections', 9, [0, [1]]), /a version that there is not/],
+  ['numbers beyond their block', counters('connections', 1, [6, [1, 2]]), /beyond the end/],
+  [
+    'a count that falls',
+    counters('connections', 1, [0, [7]]) + counters('connections', 1, [0, [6]]),
+    /fell: accepted/,
   ],
   ['nothing, and a closed channel', `pipe.end(); pipe.resume()`, /closed its channel/],
 ];
@@ -166,11 +194,32 @@ test('a worker that turns hostile while it serves is replaced by one that serves
       if (now !== undefined && now !== pid) break;
       await new Promise((resolve) => setTimeout(resolve, 25));
     }
-    // It takes orders: it serves.
+    // The successor takes orders.
     await workers.setRoutes([]);
     assert.ok(!workers.pids().includes(pid));
     assert.equal(lines.filter(({ why }) => /no message/.test(why ?? '')).length, 1);
     assert.equal(lines.filter(({ msg }) => msg === 'worker died, replacing it').length, 1);
+  } finally {
+    await workers.drain(0);
+  }
+});
+
+test('a worker that acknowledges a generation that it was not given is replaced by one that serves', async () => {
+  const { log, lines } = listening();
+  const child = impostor(`
+    let seen = 0;
+    pipe.on('data', () => {
+      seen++;
+      if (seen === 1) pipe.write(framed('{"id":1,"done":true,"address":{"address":"127.0.0.1","port":1}}'));
+      if (seen === 2) pipe.write(framed('{"id":2,"done":true,"generation":99}'));
+    });`);
+  const workers = createWorkers({ count: 1, settings, log, forkedAhead: child });
+  try {
+    await workers.start();
+    await workers.setRoutes([]);
+    await workers.setRoutes([]);
+    assert.match(lines.find(({ msg }) => msg === 'worker killed')?.why ?? '', /generation 99 of routes/);
+    assert.ok(!workers.pids().includes(child.pid!));
   } finally {
     await workers.drain(0);
   }
@@ -216,7 +265,7 @@ test('only what the schema describes is a message', () => {
     fc.property(fc.anything(), (value) => {
       const { success, data } = FromWorkerSchema.safeParse(value);
       if (!success) return;
-      assert.ok('findChallenge' in data || 'upstream' in data || data.id > 0);
+      assert.ok('findChallenge' in data || 'telemetry' in data || data.id > 0);
     }),
     { numRuns: 1_000 },
   );
@@ -235,6 +284,7 @@ test('what honest workers and supervisors say arrives as it was said, in whateve
       evidence: undefined,
       ticketKeys: new Uint8Array([1, 2, 3]),
     },
+    generations: { ...nothingServed, routes: 3 },
   };
   const down = new PassThrough();
   const orders: ToWorker[] = [];

@@ -1,4 +1,4 @@
-// The fence between workers and supervisor, tried from the worker's side; where there is none, that is said.
+// The fence between workers and supervisor, tried from the worker's side; where there is none, the log says so.
 
 import assert from 'node:assert/strict';
 import { type ChildProcess, execFile, execFileSync, spawn } from 'node:child_process';
@@ -137,7 +137,7 @@ async function agentAt(t: TestContext, path: string, mode: number): Promise<Serv
   return server;
 }
 
-/** What plain HTTP says: every visitor is sent to https. */
+/** The status line of plain HTTP, which sends every visitor to https. */
 async function status(port: number): Promise<string> {
   const socket = connect(port, '127.0.0.1');
   socket.on('error', () => {});

@@ -1,7 +1,7 @@
 // The worker processes: what they are given, what they never see, and what happens when they die.
 
 import assert from 'node:assert/strict';
-import { once } from 'node:events';
+import { EventEmitter, once } from 'node:events';
 import { mkdtemp, open, readdir, readFile, readlink, rm, writeFile } from 'node:fs/promises';
 import { createServer } from 'node:http';
 import type { AddressInfo } from 'node:net';
@@ -10,12 +10,21 @@ import { join } from 'node:path';
 import { after, before, test } from 'node:test';
 import { connect, type PeerCertificate } from 'node:tls';
 import { request } from 'undici';
+import { defaultLimits } from '../../../proxy/limits.ts';
 import type { ServedCertificate } from '../../../proxy/listener/listener.ts';
 import type { Route } from '../../../proxy/rules/routes.ts';
 import { createDemoPki, type DemoPki, generateLeafKeys } from '../../../src/demo/demo-pki.ts';
 import { parseDomain } from '../../../src/lib/domain.ts';
 import { silentLog } from '../../../src/lib/log.ts';
-import type { WorkerSettings } from '../../../src/workers/messages.ts';
+import { readMessages, writeOrder } from '../../../src/workers/channel.ts';
+import {
+  FromWorkerSchema,
+  type Reply,
+  type ToWorker,
+  type WorkerSettings,
+} from '../../../src/workers/messages.ts';
+import { channelOf, forkWorker } from '../../../src/workers/process.ts';
+import { nothingServed } from '../../../src/workers/serving.ts';
 import { createWorkers, type Workers, type WorkersError } from '../../../src/workers/workers.ts';
 import { freePort } from '../../support/ports.ts';
 
@@ -66,7 +75,7 @@ const settings: WorkerSettings = {
   proxyProtocol: false,
   trustedProxies: [],
   trustedForwarders: [],
-  limits: {},
+  limits: defaultLimits,
   upstreamCa: undefined,
   evidence: true,
   sharedChallenges: false,
@@ -241,6 +250,106 @@ test('a port that another ingress shares by SO_REUSEPORT is refused, not shared 
   const port = await freePort();
   await using _first = await running(1, { port });
   await assert.rejects(running(1, { port }), (error: WorkersError) => error.code === 'address-in-use');
+});
+
+test('of each worker it is known which generation it serves, and a successor serves the newest', async () => {
+  await using ingress = await running(2);
+  const { workers } = ingress;
+  await workers.setRoutes(routes);
+  await workers.setHttpChallenge('a-token', 'a-token.thumbprint');
+  const { generations } = workers.state();
+  assert.deepEqual([generations.certificates, generations.routes, generations.evidence], [1, 2, 0]);
+  const [victim] = workers.pids();
+  process.kill(victim!, 'SIGKILL');
+  await until('a replacement that has started', () => {
+    const { living } = workers.state();
+    return living.length === 2 && living.every(({ pid, ready }) => ready && pid !== victim);
+  });
+  for (const { serves } of workers.state().living) assert.deepEqual(serves, workers.state().generations);
+});
+
+test('a worker keeps the newer routes when older ones arrive after them', async () => {
+  const child = forkWorker();
+  const channel = channelOf(child)!;
+  const heard = new EventEmitter();
+  readMessages(
+    channel,
+    (json) => {
+      const message = FromWorkerSchema.parse(json);
+      if ('id' in message) heard.emit(String(message.id), message);
+    },
+    assert.fail,
+  );
+  const tell = async (order: ToWorker) => {
+    const answer = once(heard, String(order.id));
+    writeOrder(channel, order, () => {});
+    const [reply] = (await answer) as [Reply];
+    return reply.done ? reply : assert.fail(reply.message);
+  };
+  const serving = {
+    certificates: [await issue()],
+    routes,
+    challenges: new Map(),
+    httpChallenges: new Map(),
+    evidence: undefined,
+    ticketKeys: Buffer.alloc(48, 7),
+  };
+  try {
+    const started = await tell({
+      id: 1,
+      type: 'start',
+      settings,
+      serving,
+      generations: { ...nothingServed, routes: 5 },
+    });
+    const older = { kind: 'routes', generation: 4, value: [] } as const;
+    assert.equal((await tell({ id: 2, type: 'serve', snapshot: older })).generation, 5);
+    assert.equal((await ask(started.address!.port)).body, 'from upstream');
+    const newer = { ...older, generation: 6 };
+    assert.equal((await tell({ id: 3, type: 'serve', snapshot: newer })).generation, 6);
+    assert.match((await ask(started.address!.port)).body, /no-route/);
+  } finally {
+    child.kill('SIGKILL');
+  }
+});
+
+test('what a worker has counted outlives it, and what it had open does not', async () => {
+  await using ingress = await running(1);
+  const { workers, port } = ingress;
+  const counted = () => workers.state().totals.connections!;
+  const idle = connect({ port, host: '127.0.0.1', servername: host, ca: pki.root });
+  await once(idle, 'secureConnect');
+  idle.on('error', () => {});
+  for (let i = 0; i < 3; i++) await ask(port);
+  await until('the numbers', () => counted().handshakes === 4 && counted().open === 1);
+  const { received, sent } = counted();
+  assert.ok(received! > 1_000 && sent! > 3_000, `${received} and ${sent} bytes of three connections`);
+  const [victim] = workers.pids();
+  process.kill(victim!, 'SIGKILL');
+  await until('a replacement', () =>
+    workers.state().living.some(({ pid, ready }) => ready && pid !== victim),
+  );
+  assert.deepEqual(
+    { handshakes: counted().handshakes, open: counted().open, received: counted().received },
+    { handshakes: 4, open: 0, received },
+  );
+  await ask(port);
+  await until('the numbers of the successor', () => counted().handshakes === 5);
+  assert.equal(workers.state().living[0]!.counts.connections!.handshakes, 1);
+});
+
+test('handshakes that fail are counted apart', async () => {
+  await using ingress = await running(1);
+  const stranger = connect({
+    port: ingress.port,
+    host: '127.0.0.1',
+    servername: 'other.example',
+    ca: pki.root,
+  });
+  await once(stranger, 'error');
+  const counted = () => ingress.workers.state().totals.connections!;
+  await until('the numbers', () => counted().failedHandshakes === 1);
+  assert.deepEqual([counted().accepted, counted().handshakes], [1, 0]);
 });
 
 test('draining ends every worker', async () => {

@@ -1,6 +1,6 @@
-// One at a time: for APIs that can only be read and rewritten as a whole, where two writers would undo each other.
+// One at a time, in the order asked: for what is read and rewritten as a whole, where two writers would undo each other.
 
-/** Runs what it is given in the order given, each after the one before has ended, well or not. */
+/** Runs each piece of work after the one before it has ended, whether that succeeded or failed. */
 export function createTurns(): <T>(work: () => Promise<T>) => Promise<T> {
   let last: Promise<unknown> = Promise.resolve();
   return (work) => {

@@ -1,0 +1,27 @@
+// The ACME directory (RFC 8555 §7.1.1): where the CA wants to be asked, and what it says of itself.
+
+import { z } from 'zod';
+import { absentIfNull } from './answer.ts';
+
+/** A member that is not required counts as absent when it is malformed: it must not cost the certificate. */
+const extra = <T extends z.ZodType>(schema: T) => absentIfNull(schema).catch(undefined).optional();
+
+const MetaSchema = z.object({
+  termsOfService: extra(z.string()),
+  externalAccountRequired: extra(z.boolean()),
+  caaIdentities: extra(z.array(z.string())),
+  profiles: extra(z.record(z.string(), z.unknown())),
+  issuerDomainNames: extra(z.array(z.string())),
+  accountHashPrefix: extra(z.string()),
+});
+export const DirectorySchema = z.object({
+  newNonce: z.string(),
+  newAccount: z.string(),
+  newOrder: z.string(),
+  keyChange: extra(z.string()),
+  revokeCert: extra(z.string()),
+  renewalInfo: extra(z.string()),
+  meta: extra(MetaSchema),
+});
+/** RFC 8555 §7.1.1, with renewalInfo of RFC 9773 §3, meta.profiles, and what draft-ietf-acme-dns-persist §3.2 and §4.1 add. */
+export type Directory = Omit<z.infer<typeof DirectorySchema>, 'meta'> & { meta: z.infer<typeof MetaSchema> };

@@ -1,0 +1,106 @@
+// Follows the routes file: looks at it again and again, and reads it when it has changed.
+
+import { stat } from 'node:fs/promises';
+import { unreadable } from '../config/mistake.ts';
+import { type Clock, systemClock } from '../lib/clock.ts';
+import { readGuardedFile } from '../lib/guarded-file.ts';
+import { RoutesFileError } from './file.ts';
+
+export interface RoutesWatchOptions<T> {
+  path: string;
+  /** The text to a whole; throws what goes to onProblem. */
+  parse(text: string): T;
+  /** Called with what a changed file says, never twice in a row for the same text. */
+  onRoutes(parsed: T): void;
+  /** The file cannot be read or is refused: what it said before holds. Called once for each such state of the file. */
+  onProblem(error: unknown): void;
+  /** What was last taken from the file. */
+  current?: string;
+  intervalMs?: number;
+  clock?: Clock;
+}
+
+export interface RoutesWatch {
+  /** Reads at once, whether or not the file seems changed. */
+  reload(): Promise<void>;
+  close(): void;
+}
+
+/**
+ * Looks at the file each interval. Looking works where file-system events do not (bind mounts of one file, network and
+ * overlay file systems) and sees writes in place, renames over and swapped symbolic links alike. A change is read only
+ * after two looks that agree, so that a file in the middle of being written is left alone.
+ */
+export function watchRoutesFile<T>(options: RoutesWatchOptions<T>): RoutesWatch {
+  const { path, clock = systemClock, intervalMs = 1000 } = options;
+  const stop = new AbortController();
+  let taken = options.current;
+  let refused: string | undefined;
+
+  function take(text: string): void {
+    if (text === taken) {
+      refused = undefined;
+      return;
+    }
+    try {
+      options.onRoutes(options.parse(text));
+      taken = text;
+      refused = undefined;
+    } catch (error) {
+      refused = text;
+      options.onProblem(error);
+    }
+  }
+
+  async function read(): Promise<string | undefined> {
+    try {
+      // Kubernetes exchanges a mounted file by a link: it is followed, wherever it leads.
+      const text = (await readGuardedFile(path, { links: 'followed' })).toString('utf8');
+      return stop.signal.aborted ? undefined : text;
+    } catch (cause) {
+      if (!stop.signal.aborted) options.onProblem(cannotRead(path, cause));
+      return undefined;
+    }
+  }
+
+  async function look(): Promise<void> {
+    // No file has this fingerprint, so that a change between the caller's reading and the first look is seen too.
+    let known = '';
+    let before = await fingerprint(path);
+    for (;;) {
+      await clock.sleep(intervalMs, stop.signal);
+      const now = await fingerprint(path);
+      if (now !== known && now === before) {
+        known = now;
+        const text = await read();
+        if (text !== undefined && text !== refused) take(text);
+      }
+      before = now;
+    }
+  }
+
+  look().catch((error) => {
+    if (!stop.signal.aborted) options.onProblem(error);
+  });
+  return {
+    async reload() {
+      const text = await read();
+      if (text !== undefined) take(text);
+    },
+    close: () => stop.abort(),
+  };
+}
+
+/** What changes when the file does; a file that is not there has one too. */
+async function fingerprint(path: string): Promise<string> {
+  try {
+    const { dev, ino, size, mtimeNs, ctimeNs } = await stat(path, { bigint: true });
+    return [dev, ino, size, mtimeNs, ctimeNs].join(' ');
+  } catch (error) {
+    return String((error as NodeJS.ErrnoException).code);
+  }
+}
+
+function cannotRead(path: string, cause: unknown): RoutesFileError {
+  return new RoutesFileError(path, [{ place: { file: path }, ...unreadable(cause) }], { cause });
+}
