@@ -112,7 +112,7 @@ test(`a year of ${certificates} short-lived certificates: never one missing whil
   const texts = new Map<string, Set<string>>();
   let restart = () => {};
   const faultOf = (path: string): Fault => {
-    if (random() < 1 / 400) restart();
+    if (random() < 1 / 200) restart();
     if (during('ca down', nowMs)) return random() < 0.1 ? 'reset' : 'unavailable';
     if (during('ca busy', nowMs) && random() < 0.3) return 'limited';
     if (during('orders refused', nowMs) && path === '/new-order') return 'broken';
