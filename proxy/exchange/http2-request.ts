@@ -170,14 +170,8 @@ function readPseudo(kind: number, value: string): 'malformed' | undefined {
 function judge(ended: boolean): Http2Request | FaultCode | 'malformed' {
   if (method === undefined || !isMethod(method)) return 'malformed';
   if (authority !== undefined && !AUTHORITY.test(authority)) return 'malformed';
-  if (method === 'CONNECT' && protocol === undefined) {
-    // RFC 9113 §8.5: it names a place to connect to, and no resource.
-    if (scheme !== undefined || path !== undefined || authority === undefined) return 'malformed';
-    path = '';
-  } else {
-    const refusal = judgeTarget(method);
-    if (refusal !== undefined) return refusal;
-  }
+  const refusal = method === 'CONNECT' && protocol === undefined ? judgeConnect() : judgeTarget(method);
+  if (refusal !== undefined) return refusal;
   if (expect !== undefined && expect !== '100-continue') return 'expectation-failed';
   // RFC 9113 §8.3.1: Host must not differ from :authority, which a client may leave to Host alone.
   const asked = authority ?? host;
@@ -199,6 +193,13 @@ function judge(ended: boolean): Http2Request | FaultCode | 'malformed' {
     forwarded,
     fields,
   };
+}
+
+/** RFC 9113 §8.5: a plain CONNECT names a place to connect to, and no resource. */
+function judgeConnect(): 'malformed' | undefined {
+  if (scheme !== undefined || path !== undefined || authority === undefined) return 'malformed';
+  path = '';
+  return undefined;
 }
 
 function judgeTarget(asking: string): FaultCode | 'malformed' | undefined {
