@@ -393,8 +393,8 @@ class Http1Client implements Http1Carrier, RosterMember, Holder {
 
   /** Whatever is under way. */
   cutOff(): void {
-    this.destroy();
     this.closed('draining');
+    this.destroy();
   }
 
   private closed(why: 'client-closed' | 'draining') {
