@@ -1,4 +1,4 @@
-// The account at the CA: found before it is made, never changed silently, and its public document.
+// The account at the CA: looked up before one is made, never exchanged silently, and published as a document.
 
 import { createPrivateKey, createPublicKey, generateKeyPairSync } from 'node:crypto';
 import { z } from 'zod';
@@ -10,7 +10,7 @@ import type { Store } from './store.ts';
 import type { StoredAccount } from './stored.ts';
 import type { ExternalAccount, Session, Transport } from './transport.ts';
 
-/** What evidence publishes: the form of certbot's regr.json, without contact data. */
+/** What evidence publishes: certbot's regr.json without contact data. */
 export interface AccountDocument {
   readonly body: { readonly key?: Readonly<Record<string, string>> };
   /** The account's URL, which CAA pins as `accounturi` (RFC 8657 §3). */
@@ -34,7 +34,7 @@ export type AccountErrorCode =
   | 'key-change-impossible'
   | 'external-account-required';
 
-/** Stops new orders until an operator has decided: the CA knows another account than the one that we are pinned to. */
+/** Stops new orders until an operator has decided which account is to be used. */
 export class AccountError extends CodedError<AccountErrorCode> {
   override readonly name = 'AccountError';
 }
@@ -42,12 +42,12 @@ export class AccountError extends CodedError<AccountErrorCode> {
 export interface AccountOptions {
   transport: Transport;
   store: Store;
-  /** Told to the CA when an account is made; optional (RFC 8555 §7.3). */
+  /** Sent to the CA when an account is made; optional (RFC 8555 §7.3). */
   email?: string | undefined;
   externalAccount?: ExternalAccount | undefined;
   /** PEM, PKCS#8: a derived key, which is then not written to disk. */
   key?: string | undefined;
-  /** Why no account may be made where we have none. */
+  /** The reason why no new account may be made, if there is one. */
   refuseToRegister?: string | undefined;
   log?: Log;
 }
@@ -55,9 +55,9 @@ export interface AccountOptions {
 const AnswerSchema = z.object({ status: absentIfNull(z.string()) });
 
 /**
- * The account of this directory: looked up by its key first (RFC 8555 §7.3.1) wherever there may be one, and made only if
- * none was ever confirmed. Rejects with AccountError, StoreError, AcmeProblem or AcmeTransportError; makes no account in
- * any of these cases.
+ * The account of this directory. If there may be one, it is looked up by its key (RFC 8555 §7.3.1); one is made only if
+ * none was ever confirmed. Rejects with AccountError, StoreError, AcmeProblem or AcmeTransportError, and then no account
+ * was made.
  */
 export async function openAccount(options: AccountOptions, signal: AbortSignal): Promise<Account> {
   const { transport, store, log = silentLog } = options;
@@ -92,7 +92,7 @@ export async function openAccount(options: AccountOptions, signal: AbortSignal):
 }
 
 /**
- * Gives the account another key (RFC 8555 §7.3.5): its URL, and so every CAA pin, stays. Both keys are on disk until the
+ * Gives the account another key (RFC 8555 §7.3.5). Its URL stays, and so do all CAA pins. Both keys are on disk until the
  * CA has answered, so that a crash loses neither. Rejects with AcmeProblem or AcmeTransportError; the old key then stays.
  */
 export async function rollOver(
@@ -121,7 +121,7 @@ export async function rollOver(
   return { url: account.url, session, document: documentOf(account.url, session.jwk) };
 }
 
-/** A change of keys that the CA had made before we were killed. */
+/** Finishes a key change that the CA had made before the process was killed. */
 async function finishedRollOver(
   { transport, store }: AccountOptions,
   { nextKey, url }: StoredAccount,
@@ -173,7 +173,7 @@ async function accountKey(options: AccountOptions): Promise<StoredAccount> {
     );
   }
   refuseIfUnclear(options);
-  // On disk before the CA hears of it: an account whose key is lost would be lost too.
+  // The key is on disk before the CA sees it: without its key an account is lost.
   const fresh: StoredAccount = { key: generateKey() };
   await store.writeAccount(fresh);
   return fresh;
@@ -185,16 +185,16 @@ function refuseIfUnclear({ refuseToRegister }: AccountOptions): void {
 }
 
 /**
- * A key that we made and that was never confirmed needs none: newAccount gives back what a killed process made with it
- * (RFC 8555 §7.3), and some CAs refuse to look for a key that they do not know in ways that are no answer.
+ * No look-up is needed for a key that was never confirmed: newAccount returns the account that a killed process may have
+ * made with it (RFC 8555 §7.3), and some CAs answer a look-up for an unknown key with errors that do not say so.
  */
 function needsLookUp({ key, refuseToRegister }: AccountOptions, { url }: StoredAccount): boolean {
   return key !== undefined || url !== undefined || refuseToRegister !== undefined;
 }
 
 /**
- * RFC 8555 §7.3.1; undefined if the CA does not know the key, or will not look for one that was never `confirmed`: to make
- * an account of it then gives back the one that there is.
+ * RFC 8555 §7.3.1. Undefined if the CA does not know the key. Also undefined if the CA refuses to look for a key that was
+ * never `confirmed`: newAccount then returns the existing account, if there is one.
  */
 async function lookUp(
   transport: Transport,
@@ -216,7 +216,7 @@ async function lookUp(
 
 interface Registered {
   readonly url: string;
-  /** Whether the CA made it now, rather than finding that it had it. */
+  /** Whether the CA made it now; otherwise it existed before. */
   readonly isNew: boolean;
 }
 
@@ -232,14 +232,14 @@ async function register(options: AccountOptions, session: Session, signal: Abort
   const ask = async (contact: { contact?: readonly string[] }): Promise<Registered> => {
     const payload = { termsOfServiceAgreed: true, ...contact };
     const { status, data, headers } = await session.post(newAccount, payload, { signal, externalAccount });
-    // RFC 8555 §7.3: 201 for a new one, 200 for one that is there.
+    // RFC 8555 §7.3: 201 for a new account, 200 for an existing one.
     return { url: usable(transport, data, headers.location), isNew: status === 201 };
   };
   if (email === undefined || email === '') return ask({});
   try {
     return await ask({ contact: [`mailto:${email}`] });
   } catch (err) {
-    // RFC 8555 §7.3: a contact is optional. One that the CA will not have must not cost the certificates.
+    // RFC 8555 §7.3: a contact is optional, so a contact that the CA refuses must not cost the certificates.
     if (!(err instanceof AcmeProblem && ['invalidContact', 'unsupportedContact'].includes(err.type)))
       throw err;
     log.warn({ variable: 'ACME_EMAIL', err }, 'the ca refused the contact, the account is made without one');

@@ -1,4 +1,4 @@
-// Takes over, once, what the earlier images left in the state folder: their account and their certificates.
+// Takes over the account and the certificates that an earlier image left in the state folder; done once.
 
 import { createPublicKey } from 'node:crypto';
 import type { Domain } from '../src/lib/domain.ts';
@@ -15,30 +15,30 @@ export interface AdoptOptions {
   /** As in ManagerOptions. */
   wanted: readonly (readonly Domain[])[];
   store: Store;
-  /** Whether the account's key comes from elsewhere, so that the earlier account cannot be ours. */
+  /** Whether the account key is derived: then the earlier account cannot be used. */
   derivedKey?: boolean;
   now?: Date;
   log?: Log;
 }
 
 /**
- * Copies into our own state; the earlier files stay as they are, for a way back. An account of ours is never replaced,
- * nor a certificate that ends later. Touches no network. Resolves to why no new account may be made, which is for
- * AcmeOptions.refuseToRegister; rejects when our own state cannot be read or written.
+ * Copies into our own state. The earlier files stay as they are, so that the earlier image can be started again. Never
+ * replaces our own account, nor a certificate that ends later. Contacts nobody. Resolves to the reason why no new account
+ * may be made, for AcmeOptions.refuseToRegister. Rejects when our own state cannot be read or written.
  */
 export async function adoptEarlierState(options: AdoptOptions): Promise<string | undefined> {
   const { stateDir, directoryUrl, log = silentLog } = options;
   await tellExposedKeys(stateDir, log);
-  // An account that is ours says that all this was done, or that there was nothing.
+  // We have an account: then this was done before, or there was nothing to take over.
   if ((await options.store.readAccount())?.url !== undefined) return undefined;
   const found = [
     await readCertbot(stateDir, directoryUrl, log),
     await readLego(`${stateDir}/lego`, directoryUrl, log),
   ];
-  // The certificates first: the account is what marks the end.
+  // The account comes last, because it marks that all is done.
   for (const state of found) await adoptCertificates(state, options);
   const account = found.find((state) => state.account !== undefined)?.account;
-  // A new account would silently break the CAA pin of the one that is there.
+  // A new account would silently break the CAA pin of the earlier one.
   if (account === undefined) return found.find((state) => state.unclear !== undefined)?.unclear;
   const { key, url } = account;
   if (options.derivedKey === true) {
@@ -59,7 +59,7 @@ async function adoptCertificates({ certificates }: FoundState, options: AdoptOpt
     const valid = certificates
       .filter((each) => each.notAfter > now)
       .sort((a, b) => +b.notAfter - +a.notAfter);
-    // One for fewer names serves the first of them until there is one for all.
+    // A certificate for fewer names serves until there is one for all.
     const fitting =
       valid.find((each) => sameSet(each.names, names)) ??
       valid.find((each) => each.names.includes(names[0]!));

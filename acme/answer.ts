@@ -32,14 +32,14 @@ export class AcmeProblem extends Error {
     this.retryAfterMs = problem.retryAfterMs;
     this.#subject = subject;
   }
-  /** The same for who asks before the CA wants to be asked again, with what is left of the delay. */
+  /** The same refusal with the rest of its delay, for callers that ask too early. */
   later(retryAfterMs: number): AcmeProblem {
     const { type, status, detail, subproblems } = this;
     return new AcmeProblem(this.#subject, { type, status, detail, subproblems, retryAfterMs });
   }
 }
 
-/** RFC 8555 §6.6, RFC 9110 §15.6.4: it is not us or what we ask for, it is the moment. */
+/** RFC 8555 §6.6, RFC 9110 §15.6.4: the same request may succeed later. */
 export function isBusy({ type, status }: Pick<AcmeProblem, 'type' | 'status'>): boolean {
   return type === 'rateLimited' || status === 429 || status === 503;
 }
@@ -54,12 +54,12 @@ export interface ProblemFields {
 
 export type AcmeTransportErrorCode = 'ca-unreachable' | 'ca-timeout' | 'ca-unintelligible';
 
-/** The CA gave no answer, or none that could be understood. */
+/** The CA gave no answer, or one that could not be understood. */
 export class AcmeTransportError extends CodedError<AcmeTransportErrorCode> {
   override readonly name = 'AcmeTransportError';
 }
 
-/** What is optional may be null in an answer as well: several CAs print every field that they know. */
+/** An optional member may also be null: several CAs send every member that they know. */
 export function absentIfNull<T extends z.ZodType>(schema: T) {
   return schema
     .nullish()

@@ -1,4 +1,4 @@
-// May this account issue for this name? CAA as RFC 8659 and RFC 8657 say, and as strictly as Boulder reads it.
+// Whether CAA allows this account to issue for a name: RFC 8659 and RFC 8657, read as strictly as Boulder does.
 
 import type { Resolver } from '../dns/resolver.ts';
 import { baseOf, type Domain, isWildcard } from '../src/lib/domain.ts';
@@ -6,7 +6,7 @@ import type { ChallengeType } from './issuer.ts';
 
 export interface CaaQuestion {
   readonly domain: Domain;
-  /** What the CA calls itself in CAA: `meta.caaIdentities` of its directory. Empty: nothing can be judged. */
+  /** The CA's names in CAA records: `meta.caaIdentities` of its directory. If empty, nothing can be judged. */
   readonly identities: readonly string[];
   readonly accountUrl: string;
   readonly method: ChallengeType;
@@ -14,7 +14,7 @@ export interface CaaQuestion {
 
 export interface CaaVerdict {
   readonly allowed: boolean;
-  /** Whether a record allows this account alone: no other account of the CA, and no other CA, may issue. */
+  /** Whether only this account may issue: no other account of the CA, and no other CA. */
   readonly pinned: boolean;
   /** The name whose records decide (RFC 8659 §3); undefined if no name up to the top has any. */
   readonly decidedBy: string | undefined;
@@ -53,7 +53,7 @@ export function judgeCaa(values: readonly string[], question: CaaQuestion): Omit
     if (record === undefined) return refused([`CAA record ${JSON.stringify(value)} cannot be read`]);
     records.push(record);
   }
-  // RFC 8659 §4.1: who does not know a critical property must not issue.
+  // RFC 8659 §4.1: a CA that does not know a critical property must not issue.
   const unknown = records.find(
     (each) => each.critical && !['issue', 'issuewild', 'iodef'].includes(each.tag),
   );
@@ -68,7 +68,7 @@ export function judgeCaa(values: readonly string[], question: CaaQuestion): Omit
     const judged = judgeRecord(value, question);
     const subject = `${tag} ${JSON.stringify(value)}`;
     allowed ||= judged.allows;
-    // Records add up: one for somebody else undoes the pin of all others.
+    // Records add up: a single one that allows somebody else ends the pin.
     open ||= judged.open;
     if (!judged.allows) findings.push(`${subject} does not let us issue: ${judged.why}`);
     else if (judged.open) findings.push(`${subject} lets every account of the CA issue`);
@@ -80,7 +80,7 @@ function refused(findings: string[]): Omit<CaaVerdict, 'decidedBy'> {
   return { allowed: false, pinned: false, findings };
 }
 
-/** RFC 8659 §4.3: issuewild alone decides for a wildcard where there is any, and never for other names. */
+/** RFC 8659 §4.3: for a wildcard, issuewild records replace issue records. For other names they do not count. */
 function relevantRecords(records: readonly CaaRecord[], wildcard: boolean): CaaRecord[] {
   const wild = records.filter((each) => each.tag === 'issuewild');
   return wildcard && wild.length > 0 ? wild : records.filter((each) => each.tag === 'issue');
@@ -120,8 +120,8 @@ function parseRecord(text: string): CaaRecord | undefined {
 }
 
 /**
- * `issuer; tag=value; …` (RFC 8659 §4.2). Boulder reads it no more kindly: an empty parameter (a semicolon at the end
- * after a parameter), a value with spaces or a repeated tag make the whole record worth nothing.
+ * `issuer; tag=value; …` (RFC 8659 §4.2). Like Boulder, this ignores a whole record for an
+ * empty parameter (a semicolon at the end after a parameter), a value with spaces, or a repeated tag.
  */
 function readValue(value: string): Reading {
   const unreadable = (why: string): Reading => ({ readable: false, why });

@@ -16,9 +16,9 @@ export interface FoundAccount {
 }
 
 export interface FoundState {
-  /** Undefined if there is none, or several and nothing says which. */
+  /** Undefined if there is none, or if there are several and nothing says which is in use. */
   readonly account: FoundAccount | undefined;
-  /** Why there is an account but none that could be taken. */
+  /** Why an account that exists could not be taken. */
   readonly unclear: string | undefined;
   readonly certificates: readonly Certificate[];
 }
@@ -29,7 +29,7 @@ interface RenewalConf {
   readonly server: string | undefined;
 }
 
-/** Damaged parts are reported and left out; nothing in `folder` is changed. */
+/** Logs damaged parts and leaves them out. Changes nothing in `folder`. */
 export async function readCertbot(
   folder: string,
   directoryUrl: string,
@@ -99,7 +99,7 @@ async function readConfs(tree: string, log: Log): Promise<{ confs: RenewalConf[]
   return { confs, unread };
 }
 
-/** certbot's `live` is links into its `archive`: they are followed, and not out of the tree. */
+/** Follows links, as certbot's `live` links into its `archive`, but never out of the tree. */
 export async function readWithin(tree: string, path: string): Promise<string> {
   return (await readGuardedFile(path, { links: { within: tree } })).toString('utf8');
 }
@@ -108,7 +108,7 @@ interface CertbotAccount extends FoundAccount {
   readonly id: string;
 }
 
-/** accounts/<host>/<path>/<id>/{regr,private_key}.json; the path may be a link to that of the older API. */
+/** accounts/<host>/<path>/<id>/{regr,private_key}.json; the path may be a link to the folder of the older API. */
 async function readAccounts(folder: string, directoryUrl: string, log: Log) {
   const { host, pathname } = new URL(directoryUrl);
   const parent = join(folder, 'accounts', host, pathname);

@@ -20,7 +20,7 @@ export interface AcmeOptions {
   profile?: string | undefined;
   /** PEM, PKCS#8: a derived account key instead of one on disk. A rejection stops what needs the account. */
   accountKey?: (() => Promise<string>) | undefined;
-  /** As adoptEarlierState found. */
+  /** The result of adoptEarlierState. */
   refuseToRegister?: string | undefined;
   store: Store;
   solver: Solver;
@@ -40,7 +40,7 @@ export interface Acme {
   close(): Promise<void>;
 }
 
-/** Contacts nobody by itself; the members named as in ManagerOptions are for it. */
+/** Contacts nobody yet. Members with names of ManagerOptions are meant for it. */
 export function createAcme(options: AcmeOptions): Acme {
   const { directoryUrl, caPem, store, solver, clock = systemClock, log = silentLog } = options;
   const { userAgent, deadlineMs } = options;

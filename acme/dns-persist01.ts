@@ -1,4 +1,4 @@
-// Answers dns-persist-01 challenges (draft-ietf-acme-dns-persist) with nothing: their record stands with the domain's others before the order.
+// Answers dns-persist-01 challenges (draft-ietf-acme-dns-persist): nothing to do, as the record is set before the order.
 
 import type { Solver } from './issuer.ts';
 

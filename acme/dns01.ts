@@ -11,15 +11,15 @@ export interface Dns01Options {
   provider: Pick<DnsProvider, 'add' | 'remove'>;
   /** Resolves once these records are visible. */
   wait(records: readonly DnsRecord[], signal: AbortSignal): Promise<void>;
-  /** Remembers each TXT from before it is set until it is gone. */
+  /** Notes each TXT value before it is set, until it is removed. */
   store: Pick<Store, 'readChallenges' | 'addChallenge' | 'dropChallenge'>;
-  /** Where the TXT goes; another place when `_acme-challenge` is delegated by a CNAME. */
+  /** The record's name, if `_acme-challenge` is delegated elsewhere by a CNAME. */
   recordName?: (domain: Domain) => string;
   ttlSeconds?: number;
   log?: Log;
 }
 
-/** Several values live side by side under one name: an apex and its wildcard are proven together. */
+/** An apex and its wildcard are proven together, so one name may need several values. */
 export function createDns01Solver(options: Dns01Options): Solver {
   const { provider, store, ttlSeconds = 60, log = silentLog } = options;
   const recordName = options.recordName ?? challengeName;
@@ -32,7 +32,7 @@ export function createDns01Solver(options: Dns01Options): Solver {
 
   async function remove(name: string, value: string): Promise<void> {
     await provider.remove({ name, type: 'TXT', value });
-    // Still noted, it would only be removed once more at the next start.
+    // If the note stays, the next start removes the value again, which does no harm.
     await store.dropChallenge({ name, value }).catch(() => {});
   }
 

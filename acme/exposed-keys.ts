@@ -1,4 +1,4 @@
-// Private keys in the state folder that others than their owner can read: found and told, never changed.
+// Finds private keys in the state folder that other users can read, and logs them. Changes nothing.
 
 import { constants } from 'node:fs';
 import { open, readdir } from 'node:fs/promises';
@@ -6,14 +6,14 @@ import { join } from 'node:path';
 import type { Log } from '../src/lib/log.ts';
 
 const READABLE_BY_OTHERS = 0o044;
-/** A key is far smaller; and a folder that holds more than this is not one of state. */
+/** Keys are far smaller, and state folders hold far fewer files. */
 const LARGEST_KEY_BYTES = 64 * 1024;
 const MOST_ENTRIES = 10_000;
 const MOST_LINES = 20;
 /** PEM, or the private member of a JWK (RFC 7517 §9.3), as certbot writes its account's. */
 const SECRET = /-----BEGIN [A-Z ]*PRIVATE KEY-----|"d"\s*:\s*"/;
 
-/** One line for each, with its path, its mode and what to do; never rejects. What an earlier image left is not ours to change. */
+/** Logs a line for each: path, mode and what to do. Never rejects. */
 export async function tellExposedKeys(stateDir: string, log: Log): Promise<void> {
   let told = 0;
   let seen = 0;
@@ -23,7 +23,7 @@ export async function tellExposedKeys(stateDir: string, log: Log): Promise<void>
       seen += 1;
       if (seen > MOST_ENTRIES || told >= MOST_LINES) return;
       const path = join(folder, entry.name);
-      // Links are not followed: what they lead to is found where it lies.
+      // Links are not followed: a target inside the folder is found there.
       if (entry.isDirectory()) folders.push(path);
       if (!entry.isFile()) continue;
       const mode = await exposedMode(path).catch(() => undefined);

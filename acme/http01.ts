@@ -1,9 +1,9 @@
-// Answers http-01 challenges (RFC 8555 §8.3) with a text that the plain HTTP listeners serve under the challenge's token.
+// Answers http-01 challenges (RFC 8555 §8.3): the plain HTTP listeners serve a text under the challenge's token.
 
 import type { Challenge, Solver } from './issuer.ts';
 
 export interface Http01Options {
-  /** Resolves once every listener serves the key authorization under this token; undefined: no more. */
+  /** Resolves once every listener serves the key authorization under this token, or stops serving it (undefined). */
   serve(token: string, keyAuthorization: string | undefined): void | Promise<void>;
 }
 
@@ -21,7 +21,7 @@ export function createHttp01Solver({ serve }: Http01Options): Solver {
   };
 }
 
-/** RFC 8555 §8.1: the token comes before the dot, and has none itself. */
+/** RFC 8555 §8.1: a token contains no dot, and a dot follows it. */
 function tokenOf(keyAuthorization: Challenge['keyAuthorization']): string {
   return keyAuthorization.slice(0, keyAuthorization.indexOf('.'));
 }

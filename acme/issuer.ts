@@ -12,25 +12,25 @@ export interface Challenge {
   readonly domain: Domain;
   readonly wildcard: boolean;
   readonly type: ChallengeType;
-  /** RFC 8555 §8.1. dns-01 publishes, and tls-alpn-01 certifies, its SHA-256. Empty for dns-persist-01, which has no token. */
+  /** RFC 8555 §8.1. dns-01 and tls-alpn-01 publish its SHA-256. Empty for dns-persist-01, which has no token. */
   readonly keyAuthorization: string;
 }
 
-/** Answers challenges of one type. cleanUp is called once for every present that was begun, also after a failure. */
+/** Answers challenges of one type. For every call of present, cleanUp is called once, also after a failure. */
 export interface Solver {
   readonly type: ChallengeType;
   present(challenge: Challenge): Promise<void>;
   /** Resolves once the CA can see what was presented. */
   wait(challenge: Challenge, signal: AbortSignal): Promise<void>;
   cleanUp(challenge: Challenge): Promise<void>;
-  /** Takes away what a killed process left presented. */
+  /** Removes what a killed process had presented. */
   recover?(): Promise<void>;
 }
 
 export interface Issuer {
   /**
-   * One certificate for all these names, the first gives its file name. A stored order of the same names is finished
-   * rather than another made; it stays stored until Store.keepCertificate. Rejects with AcmeProblem, AcmeTransportError,
+   * Obtains one certificate for all these names; the first one gives the file name. Finishes a stored order for the same
+   * names instead of placing another; the order stays stored until Store.keepCertificate. Rejects with AcmeProblem, AcmeTransportError,
    * IssuerError, or the solver's error.
    */
   obtain(names: readonly Domain[], signal: AbortSignal, options?: ObtainOptions): Promise<Certificate>;
@@ -49,7 +49,7 @@ export type IssuerErrorCode =
   | 'deadline-passed'
   | 'certificate-unfit';
 
-/** Why the CA's answers did not lead to a certificate; the cause is the CA's problem where it gave one. */
+/** Why the CA's answers did not lead to a certificate. The cause is the CA's problem document, if it sent one. */
 export class IssuerError extends CodedError<IssuerErrorCode> {
   override readonly name = 'IssuerError';
   /** The wait that the CA asked for, where it is longer than an attempt may last. */

@@ -1,4 +1,4 @@
-// When a certificate that failed may be tried again: 1, 10, 100 minutes, then daily, whatever restarts in between.
+// When to try again after a failure: after 1, 10 and 100 minutes, then daily, also across restarts.
 
 import type { Certificate } from '../src/lib/certificate.ts';
 import type { Domain } from '../src/lib/domain.ts';
@@ -8,11 +8,11 @@ import type { Ledger, LedgerEntry } from './stored.ts';
 
 const MINUTE_MS = 60_000;
 const DELAYS_MS = [1, 10, 100, 24 * 60].map((minutes) => minutes * MINUTE_MS);
-/** A process killed by its host is not the CA's affair: so many times it may go on at once. */
+/** A host that kills the process does not trouble the CA: so many times the next attempt need not wait. */
 const FREE_CRASHES = 2;
 /** Let's Encrypt allows 5 certificates of the same names in 7 days, which is one in 34 hours. */
 const LONGEST_REST_MS = 34 * 60 * MINUTE_MS;
-/** Nothing that is written here waits for longer: neither our back-off nor a Retry-After, nor a rest. */
+/** The longest wait that is ever written: a back-off, a Retry-After or a rest. */
 const LONGEST_WAIT_MS = LONGEST_REST_MS + 60 * MINUTE_MS;
 
 /** The entry that counts for exactly these names; undefined if there is none. */
@@ -22,8 +22,8 @@ export function entryFor(ledger: Ledger, names: readonly Domain[]): LedgerEntry 
 }
 
 /**
- * When the entry lets an attempt be made. A moment further ahead than any that is ever written was written while the clock
- * was wrong, and counts for nothing; so does the rest after a certificate where there is none any more.
+ * When the entry allows an attempt. A time too far ahead was written while the clock was wrong, and is ignored. The rest
+ * after a new certificate is ignored when that certificate is gone.
  */
 export function heldUntil(entry: LedgerEntry, now: Date, haveCertificate: boolean): Date {
   const notBefore = new Date(entry.notBefore);
@@ -32,7 +32,7 @@ export function heldUntil(entry: LedgerEntry, now: Date, haveCertificate: boolea
   return notBefore.getTime() - now.getTime() > LONGEST_WAIT_MS ? new Date(0) : notBefore;
 }
 
-/** Written before an attempt: if the process is killed in it, this is what the next one finds. */
+/** Written before an attempt: the next process finds it if this one is killed. */
 export function begun(before: LedgerEntry | undefined, names: readonly Domain[], now: Date): LedgerEntry {
   const failures = before?.failures ?? 0;
   const crashes = (before?.crashes ?? 0) + 1;
@@ -60,8 +60,8 @@ export function failed(
 }
 
 /**
- * Noted when there was no attempt, for want of the account or of records: told, but no reason to wait unless the CA itself
- * asked for it.
+ * Noted when no attempt was made because the account or the records were missing. It is no reason to wait, unless the CA
+ * itself asked for that.
  */
 export function unprepared(
   before: LedgerEntry | undefined,
@@ -79,8 +79,9 @@ export function unprepared(
 }
 
 /**
- * Keeps a certificate that seems due as soon as it is made from being ordered again and again. One that follows another
- * of under a quarter of its life rests as long as Let's Encrypt takes to allow one more of the same names: 5 in 7 days.
+ * Makes a new certificate rest, so that one that seems due at once is not ordered again and again. If the certificate
+ * before it was younger than a quarter of its life, the rest is as long as Let's Encrypt needs to allow one more for the
+ * same names.
  */
 export function obtained(
   names: readonly Domain[],
@@ -101,7 +102,7 @@ function told(error: unknown, now: Date): { reason: string; failedAt: string } {
   };
 }
 
-/** A day is long for a certificate that lives six: there are to be several attempts in what is left of it. */
+/** Bounds the back-off so that several attempts fit into the rest of a short-lived certificate. */
 export function longestDelayMs(certificate: Pick<Certificate, 'notAfter'> | undefined, now: Date): number {
   if (certificate === undefined) return Number.POSITIVE_INFINITY;
   const leftMs = certificate.notAfter.getTime() - now.getTime();
@@ -112,7 +113,7 @@ function delayMs(tries: number): number {
   return tries === 0 ? 0 : DELAYS_MS[Math.min(tries, DELAYS_MS.length) - 1]!;
 }
 
-/** How long the CA asks to be left alone, if that is why something failed. */
+/** The delay that the CA asked for, if that is why something failed. */
 export function retryAfterOf(error: unknown): number | undefined {
   for (let cause = error; cause instanceof Error; cause = cause.cause) {
     if (cause instanceof AcmeProblem && isBusy(cause)) return cause.retryAfterMs;

@@ -6,7 +6,7 @@ import { type Certificate, readCertificate } from '../src/lib/certificate.ts';
 import { type Log, silentLog } from '../src/lib/log.ts';
 import { entries, type FoundAccount, type FoundState, readWithin } from './certbot.ts';
 
-/** `folder` has `accounts` and `certificates`. Damaged parts are reported and left out; nothing in it is changed. */
+/** `folder` has `accounts` and `certificates`. Logs damaged parts and leaves them out. Changes nothing. */
 export async function readLego(
   folder: string,
   directoryUrl: string,
@@ -49,7 +49,7 @@ async function readAccounts(folder: string, directoryUrl: string, log: Log) {
   return { accounts, damaged };
 }
 
-/** Version 4 writes SEC1 and PKCS#1; what signs for us wants PKCS#8. */
+/** lego 4 writes SEC1 and PKCS#1; our signer needs PKCS#8. */
 async function readKey(tree: string, files: readonly string[]): Promise<string> {
   for (const file of files) {
     const pem = await readWithin(tree, file).catch(() => undefined);
@@ -57,14 +57,14 @@ async function readKey(tree: string, files: readonly string[]): Promise<string> 
     try {
       return createPrivateKey(pem).export({ type: 'pkcs8', format: 'pem' }).toString();
     } catch {
-      // The cause may quote the key: it is dropped on purpose.
+      // The parser's error may quote the key, so it is not passed on.
       throw new Error(`the key ${file} cannot be parsed`);
     }
   }
   throw new Error('its key is missing');
 }
 
-/** <name>.json says which CA it is from; without it a certificate cannot be told from one of staging. */
+/** <name>.json says which CA issued the certificate; without it, it could be one of staging. */
 async function readCertificates(tree: string, host: string, log: Log): Promise<Certificate[]> {
   const folder = join(tree, 'certificates');
   const found: Certificate[] = [];

@@ -25,23 +25,23 @@ export interface CaConnection {
 }
 
 export interface ManagerOptions {
-  /** Each entry is one certificate: its names, of which the first names it. */
+  /** One list of names for each certificate; the first name stands for it. */
   wanted: readonly (readonly Domain[])[];
   store: Store;
-  /** Everything that needs the CA, made when something is due: a start with the CA unreachable still serves. */
+  /** Called when a certificate is due, and not before, so that a start serves although the CA is unreachable. */
   connect(signal: AbortSignal): Promise<CaConnection>;
   /** ARI; undefined where the CA offers none. A failure never delays a renewal. */
   renewalInfo?: AskRenewalInfo;
-  /** Takes away what a killed process left in DNS; called once, before anything else. */
+  /** Removes what a killed process left in DNS. Called once, before anything else. */
   recover?(): Promise<void>;
-  /** Makes all true that an order for these names depends on; no order without it, and no back-off when it fails. */
+  /** Prepares what an order for these names depends on. If it fails, nothing is ordered and nothing backs off. */
   prepare(account: Account, names: readonly Domain[], signal: AbortSignal): Promise<void>;
   /**
-   * All that is to be served, `fresh` in place of the one before. Must resolve for `fresh` to count as served; on rejection
-   * the old ones stay and it is tried again.
+   * Serves these certificates; `fresh` is the new one among them. If it rejects, the old ones are taken to serve on, and the
+   * renewal is tried again.
    */
   deploy(certificates: readonly Certificate[], fresh: Certificate): Promise<void>;
-  /** The account as evidence shows it: what is on disk at load, what the CA confirmed later. */
+  /** Told the account for the evidence: at load the one on disk, later the one that the CA confirmed. */
   onAccount?(document: AccountDocument): void;
   /** The longest sleep between two passes. */
   intervalMs: number;
@@ -55,13 +55,13 @@ export interface ManagerOptions {
 }
 
 export interface Manager {
-  /** What is on disk for the wanted names, expired ones included; touches no network. */
+  /** Reads the certificates for the wanted names from disk, also expired ones. Contacts nobody. */
   load(): Promise<readonly Certificate[]>;
   /** Resolves when `signal` aborts; never rejects. */
   run(signal: AbortSignal): Promise<void>;
-  /** Renews all at once, due or not, or those of these first names; what fails is asked for until it has worked. */
+  /** Renews all, or those with these first names, now, due or not. A failed one stays asked for until it succeeds. */
   renewNow(names?: readonly Domain[]): void;
-  /** The first names of what renewNow asked for and is not renewed yet. */
+  /** The first names of those that renewNow asked for and that are not renewed yet. */
   asked(): readonly Domain[];
   status(): readonly CertificateStatus[];
 }

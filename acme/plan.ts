@@ -1,4 +1,4 @@
-// When the next order for a certificate is to be made, and why: its age, the CA's suggestion and earlier failures weighed.
+// When to order a certificate next, and why: by its age, the CA's suggestion and earlier failures.
 
 import type { Certificate } from '../src/lib/certificate.ts';
 import type { Domain } from '../src/lib/domain.ts';
@@ -23,7 +23,7 @@ export function planFor(situation: Situation, now: Date, settings?: RenewalSetti
   return held === undefined ? wish : holdBack(wish, held, now, situation.certificate !== undefined);
 }
 
-/** The wish, or the moment from which the ledger lets it be tried. */
+/** The wish, or later if the ledger does not allow it yet. */
 export function holdBack(wish: Renewal, held: LedgerEntry, now: Date, haveCertificate: boolean): Renewal {
   const at = heldUntil(held, now, haveCertificate);
   if (at <= wish.at) return wish;

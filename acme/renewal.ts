@@ -1,4 +1,4 @@
-// When a certificate is due: by the CA's own word (ARI, RFC 9773), or by its age.
+// When a certificate is due: by the CA's suggestion (ARI, RFC 9773) or by its age.
 
 import 'reflect-metadata';
 
@@ -30,8 +30,8 @@ const DAY_MS = 86_400_000;
 const SHORT_LIFE_MS = 10 * DAY_MS;
 
 /**
- * The moment to renew, which may lie in the past. Without a window a third of the life is left then, or half when the
- * life is under ten days; the last twentieth overrides all. `now` bounds only the emergency: it never moves the rest.
+ * The moment to renew, which may lie in the past. Without a window it comes when a third of the life is left, or half of a
+ * life under ten days. In the last twentieth of the life the moment is `now`, whatever else holds.
  */
 export function renewAt(
   certificate: Pick<Certificate, 'notBefore' | 'notAfter' | 'sha256'>,
@@ -56,7 +56,7 @@ export function renewAt(
   return { at, reason: short ? 'half of its life left' : 'a third of its life left' };
 }
 
-/** A moment within the window, every one as likely (RFC 9773 §4.2). `random` is in [0, 1). */
+/** A uniformly random moment within the window (RFC 9773 §4.2). `random` is in [0, 1). */
 export function chooseWithin(start: Date, end: Date, random: number): Date {
   return new Date(start.getTime() + Math.floor((end.getTime() - start.getTime()) * random));
 }
@@ -110,13 +110,13 @@ export function renewalInfoId(certificate: Pick<Certificate, 'chain'>): string |
   return `${keyId}.${derInteger(new X509Certificate(leaf).serialNumber).toString('base64url')}`;
 }
 
-/** A positive INTEGER's content: a first byte of 0x80 or more needs a zero in front. */
+/** The content of a positive INTEGER: a zero goes before a first byte of 0x80 or more. */
 function derInteger(hex: string): Buffer {
   const bytes = Buffer.from(hex.length % 2 === 0 ? hex : `0${hex}`, 'hex');
   return (bytes[0] ?? 0) >= 0x80 ? Buffer.concat([Buffer.from([0]), bytes]) : bytes;
 }
 
-/** In [0, 1) and the same each time, so that many certificates of one age are not due in the same second. */
+/** In [0, 1), always the same for a certificate, and different for others, so that not all are due at once. */
 function spread(sha256: string): number {
   return Number.parseInt(sha256.slice(0, 8), 16) / 2 ** 32;
 }

@@ -1,4 +1,4 @@
-// One process at a time works on a folder: a lock file that outlives neither its owner nor, for long, its owner's death.
+// A lock file that lets one process at a time work on a folder, and that is taken over when its owner is dead.
 
 import { randomBytes } from 'node:crypto';
 import { link, lstat, open, readFile, readlink, rename, rm, utimes } from 'node:fs/promises';
@@ -15,14 +15,14 @@ export interface StateLockOptions {
   log?: Log;
   /** How often a waiting process looks again. */
   pollMs?: number;
-  /** A lock of an owner that cannot be looked up (another container) is stale when unchanged for so long. */
+  /** An owner in another container cannot be looked up: its lock is stale when unchanged for so long. */
   staleMs?: number;
 }
 
 export interface StateLock {
   /**
-   * Runs `work` while holding the lock; waits for it as long as `signal` allows. The signal given to `work` aborts as
-   * well when the lock was lost, which happens only to a process that stood still for longer than `staleMs`.
+   * Waits for the lock as long as `signal` allows, and runs `work` while holding it. The signal given to `work` also aborts
+   * when the lock is lost, which happens only to a process that was suspended for longer than `staleMs`.
    */
   hold<T>(signal: AbortSignal, work: (signal: AbortSignal) => Promise<T>): Promise<T>;
 }
@@ -30,16 +30,16 @@ export interface StateLock {
 const OwnerSchema = z.object({
   token: z.string(),
   pid: z.number().int(),
-  /** Start time in clock ticks: process ids are used again. */
+  /** Start time in clock ticks, because process ids are reused. */
   started: z.string(),
-  /** Boot and process id namespace: only within one does a pid mean anything. */
+  /** Boot id and pid namespace: a pid has a meaning only within both. */
   realm: z.string(),
 });
 type Owner = z.infer<typeof OwnerSchema>;
 
 const TAKEN = Symbol('taken');
 
-/** The exclusion is as good as a shared file system allows: see `hold`. */
+/** Excludes as well as a shared file system allows: see `hold`. */
 export function createStateLock(options: StateLockOptions): StateLock {
   const { folder, clock = systemClock, log = silentLog, pollMs = 1000, staleMs = 30_000 } = options;
   const path = join(folder, 'lock');
@@ -109,7 +109,7 @@ async function realm(): Promise<string> {
     const boot = await readFile('/proc/sys/kernel/random/boot_id', 'utf8');
     return `${boot.trim()} ${await readlink('/proc/self/ns/pid')}`;
   } catch {
-    // Without /proc no pid can be judged from outside: the realm is then this process alone.
+    // Without /proc no pid can be looked up, so the realm is this process alone.
     return randomBytes(12).toString('hex');
   }
 }
@@ -125,7 +125,7 @@ async function startOf(pid: number): Promise<string | undefined> {
   }
 }
 
-/** A hard link appears with its content or not at all, and never over another. */
+/** A hard link appears with its whole content, and never replaces a file. */
 async function tryCreate(path: string, self: Owner): Promise<typeof TAKEN | undefined> {
   const staged = `${path}.${self.token}.tmp`;
   const file = await open(staged, 'wx', 0o600);
@@ -150,7 +150,7 @@ async function readOwner(path: string): Promise<{ owner: Owner; touched: number 
     const { mtimeMs } = await lstat(path);
     const text = (await readGuardedFile(path).catch(unreadable)).toString('utf8');
     const parsed = OwnerSchema.safeParse(parseJson(text));
-    // A file that is not ours to understand is judged by its age alone.
+    // A file that cannot be understood is judged by its age alone.
     const owner = parsed.success ? parsed.data : { token: text, pid: 0, started: '', realm: '' };
     return { owner, touched: mtimeMs };
   } catch (error) {
@@ -159,7 +159,7 @@ async function readOwner(path: string): Promise<{ owner: Owner; touched: number 
   }
 }
 
-/** What is no file (a link, a pipe) is a lock that nobody can be asked about. */
+/** A link or a pipe in the lock's place names no owner. */
 function unreadable(error: NodeJS.ErrnoException): string {
   if (error.code === 'ELOOP' || error instanceof GuardedFileError) return '';
   throw error;
@@ -178,7 +178,7 @@ async function isStale(owner: Owner, unchangedMs: number, staleMs: number): Prom
   return unchangedMs >= staleMs;
 }
 
-/** Takes the judged lock away, and puts back any other that came in between. */
+/** Removes the lock that was judged stale. Puts it back if another process has locked in between. */
 async function removeStale(path: string, judged: Owner): Promise<void> {
   const aside = `${path}.${randomBytes(6).toString('hex')}.tmp`;
   try {

@@ -40,14 +40,14 @@ const LONGEST_VALIDATION_MS = 3_600_000;
 export interface Store {
   /** Everything of one ACME directory. */
   readonly folder: string;
-  /** Rejects with StoreError `account-damaged` while an account file that could not be read lies aside. */
+  /** Rejects with StoreError `account-damaged` while a damaged account file lies there. */
   readAccount(): Promise<StoredAccount | undefined>;
   writeAccount(account: StoredAccount): Promise<void>;
   /** All that can be read and served. The name that a certificate is stored under comes first in its `names`. */
   readCertificates(): Promise<Certificate[]>;
   /** Files of this name that cannot be served, still in place or set aside, the newest first. */
   damagedCertificates(name: Domain): Promise<DamagedCertificate[]>;
-  /** Replaces the one of the same first name, and drops that name's pending order, which is thereby done. */
+  /** Replaces the one with the same first name, and drops that name's order, which is finished. */
   keepCertificate(certificate: Certificate): Promise<void>;
   readOrder(name: Domain): Promise<StoredOrder | undefined>;
   writeOrder(name: Domain, order: StoredOrder): Promise<void>;
@@ -75,7 +75,7 @@ export interface Store {
 }
 
 export interface StoreOptions {
-  /** STATE_DIR; whatever else lies in it (a certbot tree) is left alone. */
+  /** STATE_DIR. Other files in it, such as certbot's, are left alone. */
   stateDir: string;
   directoryUrl: string;
   clock?: Clock;

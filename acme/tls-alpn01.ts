@@ -17,9 +17,9 @@ import type { Challenge, Solver } from './issuer.ts';
 import type { Store } from './store.ts';
 
 export interface TlsAlpn01Options {
-  /** Serves this to handshakes that ask for `domain` with ALPN acme-tls/1; undefined: no more. */
+  /** Serves this to handshakes that ask for `domain` with ALPN acme-tls/1, or stops serving it (undefined). */
   serve(domain: Domain, certificate: ChallengeCertificate | undefined): void | Promise<void>;
-  /** Where other instances find what to answer: the CA may reach any of them. */
+  /** Shares the challenge with other instances, because the CA may connect to any of them. */
   store?: Pick<Store, 'shareChallenge' | 'unshareChallenge'>;
   clock?: Clock;
 }
@@ -56,7 +56,7 @@ export async function challengeCertificate(
   const certificate = await X509CertificateGenerator.createSelfSigned(
     {
       name: 'CN=ACME challenge',
-      // Some days each way, for clocks that differ.
+      // Some days on both sides, for clocks that differ.
       notBefore: new Date(now.getTime() - 2 * DAY_MS),
       notAfter: new Date(now.getTime() + 5 * DAY_MS),
       keys,
@@ -65,7 +65,7 @@ export async function challengeCertificate(
         new SubjectAlternativeNameExtension([{ type: 'dns', value: domain }]),
         // An OCTET STRING of 32 bytes, DER: its tag and its length come first.
         new Extension(ACME_IDENTIFIER, true, Buffer.concat([Buffer.from([0x04, 0x20]), digest])),
-        // OpenSSL's clients refuse a key that may not sign when TLS 1.2 is spoken.
+        // With TLS 1.2, OpenSSL clients refuse a key that may not sign.
         new KeyUsagesExtension(KeyUsageFlags.digitalSignature, true),
       ],
     },

@@ -1,4 +1,4 @@
-// Signed requests to the CA (RFC 8555 §6): acme-client signs them, nonces and Retry-After are kept to here.
+// Signed requests to the CA (RFC 8555 §6): acme-client signs them; nonces and Retry-After are dealt with here.
 
 import { createHash } from 'node:crypto';
 import { Client } from 'acme-client';
@@ -34,7 +34,7 @@ export interface Session {
   readonly jwk: Readonly<Record<string, string>>;
   /** RFC 7638, base64url. */
   readonly thumbprint: string;
-  /** `null` is POST-as-GET (RFC 8555 §6.3), which alone is tried again. Rejects with AcmeProblem or AcmeTransportError. */
+  /** `null` is POST-as-GET (RFC 8555 §6.3), the only kind that is repeated. Rejects with AcmeProblem or AcmeTransportError. */
   post(url: string, payload: object | null, options: PostOptions): Promise<AcmeResponse>;
   /** A JWS over `payload` by this key, without a nonce: the inner body of a key change (RFC 8555 §7.3.5). */
   sign(url: string, payload: object): object;
@@ -165,7 +165,7 @@ async function postSigned(
   });
 }
 
-/** What we use of acme-client's HttpClient, which its types leave out. */
+/** The part of acme-client's HttpClient that is used here; its types leave it out. */
 interface Signer {
   maxBadNonceRetries: number;
   externalAccountBinding: Partial<ExternalAccount>;

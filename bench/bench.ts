@@ -109,7 +109,7 @@ async function memory(stage: Stage, options: Options, ourProgram: string): Promi
   return print(`${text}\n`);
 }
 
-/** The bundle is what the image ships, and what is measured unless --source says otherwise. */
+/** The image ships the bundle, so the bundle is measured unless --source says otherwise. */
 async function buildBundle(folder: string): Promise<string> {
   const outdir = join(folder, 'dist');
   await runToEnd(nodeCommand(`${REPOSITORY}build.ts`, [outdir]), LOAD_CORE);

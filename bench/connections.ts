@@ -20,8 +20,8 @@ export interface Costs {
 }
 
 /**
- * Within a run every number of connections, one after the other: a slow minute of the machine must not look like a slow
- * crowd. Not all alive and in turn: a crowd that stands still runs into deadlines, and finds the caches cold.
+ * Each run measures every number of connections, one after the other, so that a slow minute of the machine does not look
+ * like a cost of many connections. They do not take turns: connections that pause run into deadlines, and find cold caches.
  */
 export async function measureConnections(
   stage: Stage,

@@ -1,4 +1,4 @@
-// One run of a row, or of some that belong together: all peers alive at once, and loaded in short turns; or one alone.
+// One run of a row, or of rows that belong together: all peers run at once and are loaded in short turns.
 
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Load } from './load/children.ts';
@@ -12,11 +12,11 @@ import type { Stage } from './stage.ts';
 /** A value in the row's unit, or why there is none. */
 export type Outcome = { readonly value: number } | { readonly failure: Error };
 
-/** A turn is short beside what disturbs a machine, and all peers have theirs within a few seconds. */
+/** Turns are so short that a disturbance of the machine hits all peers alike. */
 const TURN_MS = 300;
-/** Between the moment when a load is let go on and the one from which it counts. */
+/** How long a load runs before its turn is counted. */
 const SETTLE_MS = 60;
-/** For a load to open its connections, before the next one is started; a row may need more than that. */
+/** How long a load may take to open its connections; a row may add to it. */
 const OPENING_MS = 500;
 
 /** A peer doing a row's work. */
@@ -60,7 +60,7 @@ export async function measureInTurn(
     }
   }
   for (let round = 0; round < rounds; round += 1) {
-    // There and back, so that nobody always follows the same one.
+    // Every second round goes backwards, so that no peer always follows the same one.
     const order = round % 2 === 0 ? [...contenders] : contenders.toReversed();
     for (const contender of order) {
       try {
@@ -72,7 +72,7 @@ export async function measureInTurn(
   }
   for (const contender of [...contenders]) {
     try {
-      // What the load has seen from its first byte to its last.
+      // Rejects if the load has seen a fault at any time.
       await contender.load.end();
       if (contender.units === 0) throw new Error('nothing was done while counting');
       outcomes.set(contender.entrant, { value: contender.cpuUs / contender.units });
@@ -85,14 +85,14 @@ export async function measureInTurn(
 }
 
 interface Turn {
-  /** From when the load is let go on. */
+  /** How long the load runs before it is counted. */
   readonly settleMs: number;
   readonly countedMs: number;
 }
 
 /**
- * Who is alone has all of it in one turn: there is nobody to be fair to, and after every standstill a crowd would ask
- * all at once, and be read in the counted time before it is answered.
+ * A single entrant has all its time in one turn. After each pause its whole crowd would ask at once, and part of that work
+ * would fall into the counted time.
  */
 function turnsOf(options: Pick<Options, 'warmUpMs' | 'windowMs'>, entrants: number) {
   const { warmUpMs, windowMs } = options;

@@ -1,4 +1,4 @@
-// The machine on which was measured, and the versions of what was measured.
+// The machine that measured, and the versions of what it measured.
 
 import { spawnSync } from 'node:child_process';
 import { cpus, loadavg, release } from 'node:os';
@@ -12,7 +12,7 @@ export function watchMachine(): () => Machine {
   const stolenBefore = stolenTicks();
   const loadAtStart = loadavg()[0] ?? 0;
   return () => {
-    // This process is pinned: what it may use says nothing about the machine.
+    // This process is pinned, so its own processors are not all that the machine has.
     const cores = cpus().length;
     const ticks = ((performance.now() - startedAt) / 10) * cores;
     return {

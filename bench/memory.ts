@@ -1,4 +1,4 @@
-// Memory over time under mixed load: what is opened and closed must not stay behind.
+// Memory over time under mixed load: closed connections must not cost memory.
 
 import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
@@ -53,7 +53,7 @@ export function measureMemory(
       );
     }
     await load.end();
-    // Until they are collected, dead objects come and go: the largest of each stretch is what an operator has to allow for.
+    // Garbage makes memory go up and down: an operator has to allow for the largest value of each stretch.
     const first = Math.max(...samples.slice(0, SAMPLES / 10).map((sample) => sample.KiB));
     const last = Math.max(...samples.slice(-SAMPLES / 10).map((sample) => sample.KiB));
     return { minutes, connections, samples, first, last };

@@ -4,7 +4,7 @@ import { join } from 'node:path';
 
 /** One worker, in the foreground, room for many connections. */
 export function nginxProcess(pidFile: string): string {
-  // Started by root the worker would become nobody, who may not read what root wrote: 403 for everything.
+  // Started by root, the worker would run as the user nobody, which may not read root's files: 403 for everything.
   const user = process.getuid?.() === 0 ? 'user root;' : '';
   return `${user}
 daemon off;

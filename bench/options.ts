@@ -114,7 +114,7 @@ function whole(text: string, name: string): number {
   return value;
 }
 
-/** Those with one of these names, or a name that begins so before a hyphen. Throws UsageError for a name that fits none. */
+/** Those whose name is one of these, or begins with one of these and a hyphen. Throws UsageError for a name that fits none. */
 export function choose<T extends { readonly id: string }>(
   all: readonly T[],
   names: readonly string[] | undefined,

@@ -15,7 +15,7 @@ const WIDTH = 760;
 const HEIGHT = 420;
 const FRAME = { left: 64, right: 190, top: 48, bottom: 56 };
 const INNER = { width: WIDTH - FRAME.left - FRAME.right, height: HEIGHT - FRAME.top - FRAME.bottom };
-/** Told apart by people who do not see every colour (Okabe and Ito). */
+/** Colours that colour-blind people can tell apart (Okabe and Ito). */
 const COLOURS = ['#0072b2', '#d55e00', '#009e73', '#cc79a7', '#56b4e9', '#e69f00', '#000000'];
 
 /** The y axis begins at 0: a line that looks flat is flat. */

@@ -9,7 +9,7 @@ import type { Readable } from 'node:stream';
 export interface Command {
   readonly program: string;
   readonly args: readonly string[];
-  /** Beside PATH and HOME; nothing else of the environment gets through, so that no setting of the caller's does. */
+  /** Added to PATH and HOME. No other variable of the caller's environment is passed on. */
   readonly env?: Readonly<Record<string, string>>;
 }
 
@@ -35,7 +35,7 @@ export const LOAD_CORE = 1;
 const STOP_GRACE_MS = 3_000;
 const running = new Set<Running>();
 
-/** Throws where the measurements would mean nothing. */
+/** Throws on a machine where the measurements would mean nothing. */
 export function requireTwoCores(): void {
   if (process.platform !== 'linux') throw new Error('the benchmark reads /proc: it needs Linux');
   if (availableParallelism() < 2) {
@@ -70,7 +70,7 @@ export function nodeCommand(path: string, args: readonly string[] = []): Command
   return { program: process.execPath, args: [path, ...args] };
 }
 
-/** Runs a program to its end; resolves with what it wrote to stdout. Rejects with what it said if it failed. */
+/** Runs a program to its end and resolves to its stdout. If it fails, rejects with its output. */
 export async function runToEnd(command: Command, core: number): Promise<string> {
   const started = start(command, core, { output: 'pipe' });
   const stdout = collect(started.child.stdout!);

@@ -1,4 +1,4 @@
-// The servers that hold a name's zone, and what each of them says: what a CA will see before any cache does.
+// The servers that hold a name's zone, and what each of them answers: a CA sees this before any cache does.
 
 import { DnsError } from './error.ts';
 import { lookUpOnce } from './lookup.ts';
@@ -35,7 +35,7 @@ export function createAuthority(options: AuthorityOptions): Authority {
     });
   }
 
-  /** An alias into another zone is followed to all the servers of that one, and what they agree upon counts. */
+  /** Follows an alias into another zone, asks all servers of that zone, and returns the values that all of them have. */
   async function ask(exchange: Exchange, name: string, type: RecordType, depth: number): Promise<string[]> {
     const chain = [normalizeName(name)];
     const { values, authoritative } = await lookUpOnce(exchange, chain, type);
@@ -51,9 +51,9 @@ export function createAuthority(options: AuthorityOptions): Authority {
   return { viewsOf: (name) => viewsAt(normalizeName(name), 0) };
 }
 
-/** One address of each server: with IPv6 only where there is no IPv4, for many containers have no IPv6 at all. */
+/** One address of each server: IPv6 only if there is no IPv4, because many containers have no IPv6. */
 async function serversOf(name: string, { nameServers, addresses }: AuthorityOptions) {
-  // A question about a name that is not there yet would be remembered as "not there" by the resolver that is asked.
+  // A resolver that is asked about a name too early remembers that it does not exist.
   const [own = '', ...parents] = possibleZones(name);
   for (const zone of own.startsWith('_') ? parents : [own, ...parents]) {
     const hosts = await nameServers(zone);

@@ -1,12 +1,12 @@
-// What a DNS provider or resolver did not do, and whether it is worth asking again.
+// Why a DNS provider or resolver failed, and whether asking again may help.
 
 import type { HttpError } from '../src/lib/fetch.ts';
 
 export type DnsErrorCode =
   | 'zone-not-found'
-  /** It does not know who we are, or the token is no longer good. */
+  /** The credentials are unknown or have expired. */
   | 'credentials-refused'
-  /** It knows who we are, and that is not enough. */
+  /** The credentials are known but may not do this. */
   | 'permission-missing'
   | 'rate-limited'
   | 'conflict'
@@ -16,7 +16,7 @@ export type DnsErrorCode =
   | 'unsupported'
   | 'not-visible';
 
-/** What only an operator can mend: waiting changes nothing. */
+/** Only an operator can repair these: waiting changes nothing. */
 const OPERATORS: readonly DnsErrorCode[] = ['zone-not-found', 'credentials-refused', 'permission-missing'];
 
 export interface DnsErrorOptions extends ErrorOptions {
@@ -31,7 +31,7 @@ export class DnsError extends Error {
   override readonly name = 'DnsError';
   readonly code: DnsErrorCode;
   readonly subject: string;
-  /** How long the other side asked to be left alone. */
+  /** How long the other side wants us to wait. */
   readonly retryAfterMs?: number;
   readonly provider?: string;
   /** The setting to look at. */

@@ -1,4 +1,4 @@
-// One server's answer about a name: its values at the end of its aliases, or an error that is never mistaken for absence.
+// One server's answer about a name: the values at the end of its aliases. A failure is an error, never an empty answer.
 
 import { DnsError } from './error.ts';
 import type { RecordType } from './provider.ts';
@@ -17,10 +17,10 @@ import { normalizeName } from './wire/presentation.ts';
 
 export type LookupType = RecordType | 'NS';
 
-/** Longer chains than this are loops to resolvers and CAs alike. */
+/** Resolvers and CAs take longer chains for loops. */
 const LONGEST_CHAIN = 8;
 
-/** What the server knows, asked again for as long as it follows an alias only to its first step. */
+/** Repeats the question while the server follows an alias by one step only. */
 export async function lookUp(exchange: Exchange, name: string, type: LookupType): Promise<string[]> {
   const chain = [normalizeName(name)];
   for (;;) {
@@ -32,7 +32,7 @@ export async function lookUp(exchange: Exchange, name: string, type: LookupType)
 
 export interface Look {
   readonly values: string[];
-  /** Whether there is anything of that name, of whatever type. */
+  /** Whether the name has records of any type. */
   readonly exists: boolean;
   /** Whether the server holds the zone itself (RFC 1035 §4.1.1, AA). */
   readonly authoritative: boolean;
@@ -72,7 +72,7 @@ function valuesIn(message: Message, chain: string[], type: LookupType, server: s
     const here = answers.filter((record) => record.name === name);
     const values = here.filter((record) => record.type === typeNumbers[type]).map(recordValue);
     const alias = here.find((record) => record.type === typeNumbers.CNAME);
-    // An alias is no zone, whatever its target is: its name servers are not asked for.
+    // An alias is not a zone, even if its target is: the target's name servers are not those of the name.
     if (values.length > 0 || alias === undefined || type === 'NS') return values;
     const target = recordValue(alias);
     if (chain.includes(target) || chain.length > LONGEST_CHAIN) {

@@ -1,4 +1,4 @@
-// A DNS provider: the zones we may write, and what each kind of provider says of itself.
+// A DNS provider: what it can do with records, and how each kind describes itself.
 
 import type { Clock } from '../src/lib/clock.ts';
 import type { Patience } from './providers/patience.ts';
@@ -15,34 +15,34 @@ export interface DnsRecord {
    * TXT: the text itself, unquoted. CNAME: the target without a trailing dot. CAA: `0 issue "value"` as in a zone file.
    */
   readonly value: string;
-  /** The provider answers with addresses of its own in place of the value, so that visitors reach it and not us. */
+  /** The provider answers with its own addresses instead of the value: visitors reach the provider instead of us. */
   readonly proxied?: boolean;
 }
 
 /**
- * Every call reads or changes records by exact name, type and value; none rewrites a zone. Calls reject with DnsError
- * and leave what they did not finish as it was.
+ * Every call reads or changes records by exact name, type and value, and leaves all others alone. A call that rejects
+ * (DnsError) has changed nothing.
  */
 export interface DnsProvider {
   readonly name: string;
-  /** Whether CAA can stand beside a CNAME of the same name; where not, the address of the target is written instead. */
+  /** Whether a name can have CAA and CNAME records at once; if not, the target's address is written instead of a CNAME. */
   readonly caaBesideCname: boolean;
-  /** Writes TXT records without reading any: enough for challenges, not for the other records of a domain. */
+  /** It can write TXT records but read none: enough for challenges, not for a domain's other records. */
   readonly challengesOnly?: boolean;
-  /** Holds CAA values without parameters only, so none that names an account (RFC 8657). */
+  /** It stores no CAA parameters, so no record can name an account (RFC 8657). */
   readonly plainCaaOnly?: boolean;
-  /** All records at this very name of this type, every page read. */
+  /** All records of exactly this name and type, from every page. */
   list(name: string, type: RecordType): Promise<DnsRecord[]>;
-  /** Adds this value beside the others of its name and type; already there is success. A proxied one stops being so. */
+  /** Adds this value beside the others. Succeeds if it is there already, and turns off proxying for it. */
   add(record: DnsRecord, ttlSeconds?: number): Promise<void>;
-  /** Removes this value only; not there is success. */
+  /** Removes this value only. Succeeds if it is not there. */
   remove(record: DnsRecord): Promise<void>;
 }
 
 export interface CredentialVariable {
   /** The name under which create() is given it. */
   readonly name: string;
-  /** Other names of the same thing, as lego and certbot users know them. */
+  /** The names that lego and certbot users know. */
   readonly aliases?: readonly string[];
   readonly required: boolean;
   readonly secret: boolean;
@@ -62,6 +62,6 @@ export interface ProviderKind {
   readonly name: string;
   readonly aliases?: readonly string[];
   readonly variables: readonly CredentialVariable[];
-  /** `credentials` by the names of `variables`; contacts nothing. Throws DnsError `unsupported` if one cannot be right. */
+  /** `credentials` have the names of `variables`. Contacts nobody. Throws DnsError `unsupported` if one cannot be right. */
   create(credentials: Readonly<Record<string, string>>, options?: ProviderOptions): DnsProvider;
 }

@@ -18,8 +18,8 @@ export interface ResolverOptions {
   /** Default: half of them, rounded up. */
   readonly quorum?: number;
   /**
-   * Whether propagation is asked of the zones' own servers before the resolvers. Default: unless `servers` are given, for
-   * who names a resolver may live where only that one sees the zone. An object says how the servers are spoken to.
+   * Whether propagation is checked at the zones' own servers before the resolvers. By default it is, unless `servers` are
+   * given: perhaps only those see the zone. An object says how to talk to the zones' servers.
    */
   readonly authoritative?: boolean | { readonly exchangeWith: (address: string) => Exchange };
   readonly timeoutMs?: number;
@@ -72,11 +72,11 @@ function exchangesOf(options: ResolverOptions): Exchange[] {
   ];
 }
 
-/** The images before this one spoke Google's JSON form, whose address people have in DOH_RESOLVERS. */
+/** Earlier images used Google's JSON API, whose address people still have in DOH_RESOLVERS. */
 function dohAddress(text: string): string {
   const url = URL.canParse(text) ? new URL(text) : undefined;
   const secure = url?.protocol === 'https:';
-  // Without TLS anyone on the path could answer; on the loopback there is no path.
+  // Without TLS anyone on the path could forge answers; the loopback has no path.
   const local = url?.protocol === 'http:' && ['127.0.0.1', '[::1]', 'localhost'].includes(url.hostname);
   if (url === undefined || !(secure || local)) {
     throw new DnsError(

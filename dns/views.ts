@@ -5,11 +5,11 @@ import type { RecordType } from './provider.ts';
 export interface Resolver {
   /** The values at this name, CNAMEs followed for every type but CNAME; empty if there are none. Rejects with DnsError. */
   resolve(name: string, type: RecordType): Promise<string[]>;
-  /** Each of the resolvers behind this one, for those who must know who says what. */
+  /** Each resolver behind this one, for callers that must know which of them says what. */
   readonly views?: readonly ResolverView[];
   /** How many views have to answer before their answers count. */
   readonly quorum?: number;
-  /** The servers that hold the zones themselves, where they may be asked. */
+  /** The zones' own servers, if they may be asked. */
   readonly authority?: Authority;
 }
 

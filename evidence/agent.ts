@@ -11,9 +11,9 @@ import { CodedError } from '../src/lib/coded-error.ts';
 import { type Log, silentLog } from '../src/lib/log.ts';
 import { parseQuote } from './quote.ts';
 
-/** The machine and app that we run in, as the agent says. Lower-case hex where not told otherwise. */
+/** The machine and app that we run in, as the agent describes them. Lower-case hex unless noted. */
 export interface AgentInfo {
-  /** 20 bytes. What TXT records and gateways know the app by. */
+  /** 20 bytes. TXT records and gateways identify the app by it. */
   readonly appId: string;
   /** 20 bytes, or empty if the app runs without one. */
   readonly instanceId: string;
@@ -25,13 +25,13 @@ export interface AgentInfo {
   readonly keyProvider?: { readonly name: string; readonly id: string };
 }
 
-/** The agent's answer with its own names, as verifiers read it from quote.json. */
+/** The agent's answer with the agent's field names, as verifiers read it from quote.json. */
 export interface QuoteAnswer {
   /** Hex. */
   readonly quote: string;
   /** JSON text. */
   readonly event_log: string;
-  /** Hex, 64 bytes: proven to be those in the quote and those that were asked for. */
+  /** Hex, 64 bytes. Checked: the quote contains them, and they are what was asked for. */
   readonly report_data: string;
   /** JSON text; old agents (tappd) do not give it. */
   readonly vm_config?: string;
@@ -44,9 +44,9 @@ export interface DerivedKey {
   readonly signatureChain: readonly Uint8Array[];
 }
 
-/** All calls reject with AgentError; they are carried out one at a time, since the agent makes one quote at a time. */
+/** All calls reject with AgentError. They run one at a time, because the agent makes one quote at a time. */
 export interface Agent {
-  /** Asked once: every Info costs the agent a quote. A failure is not remembered. */
+  /** Asked until it succeeds once, and then remembered: every Info costs the agent a quote. */
   info(): Promise<AgentInfo>;
   /** `reportData` of up to 64 bytes is padded with zeros on the right. Throws RangeError if it is longer. */
   quote(reportData: Uint8Array): Promise<QuoteAnswer>;
@@ -61,7 +61,7 @@ export type AgentErrorCode =
   | 'timeout'
   | 'report-data-mismatch';
 
-/** What the agent did not do. The message names the endpoint and quotes the agent's own words, never a key. */
+/** The agent failed or refused. The message names the endpoint and quotes the agent's own words, never a key. */
 export class AgentError extends CodedError<AgentErrorCode> {
   override readonly name = 'AgentError';
 }
@@ -91,11 +91,11 @@ export const defaultSocketPaths: readonly string[] = [
 
 const REPORT_DATA_BYTES = 64;
 const DEFAULT_TIMEOUT_MS = 60_000;
-/** The agent takes no more than this itself; a quote with its log is about 20 KB. */
+/** The agent itself accepts no more than this; a quote with its log is about 20 KB. */
 const LONGEST_ANSWER_BYTES = 10 * 1024 * 1024;
 const QUOTED_CHARACTERS = 300;
 
-/** Which of its two interfaces the agent speaks at an endpoint. */
+/** Which of the two interfaces the agent offers at an endpoint. */
 type Dialect = 'dstack' | 'tappd';
 
 interface Method {
@@ -162,7 +162,7 @@ function createQueue() {
   };
 }
 
-// Answers: what they must look like, and what we make of them.
+// Answers: the shape that they must have, and what is read from them.
 
 interface Reply {
   readonly endpoint: string;
@@ -214,7 +214,7 @@ function readKeyProvider(text: string | undefined): { name: string; id: string }
   try {
     return z.object({ name: z.string(), id: z.string() }).parse(JSON.parse(text ?? ''));
   } catch {
-    // Old agents have none, and nothing that we do depends on it.
+    // Old agents leave it out, and nothing depends on it.
     return undefined;
   }
 }
@@ -273,8 +273,8 @@ function abridged(text: string): string {
   return line.length > QUOTED_CHARACTERS ? `${line.slice(0, QUOTED_CHARACTERS)}…` : line;
 }
 
-// The wire: one connection a call, as quotes are rare, the agent drops idle connections after ten seconds,
-// and a socket that the agent made anew is then found again.
+// The wire: each call opens a connection. Quotes are rare, the agent drops idle connections after ten seconds, and a new
+// connection finds a socket that the agent has created again.
 
 type Caller = (method: Method, params: Record<string, string>) => Promise<Reply>;
 
@@ -374,9 +374,9 @@ async function exchange(
   let body: string;
   try {
     const request = connection.open(method.paths[connection.dialect], signal);
-    // An abort may be reported a second time, after nobody listens any more.
+    // An abort may be reported again after the last listener has been removed.
     request.on('error', () => undefined);
-    // Without a JSON content type the agent reads, and answers in, protobuf.
+    // Without a JSON content type the agent expects protobuf and answers in protobuf.
     request.setHeader('content-type', 'application/json');
     request.end(JSON.stringify(params));
     const [response] = (await once(request, 'response')) as [IncomingMessage];
@@ -409,7 +409,7 @@ async function readBody(response: IncomingMessage): Promise<string> {
   return Buffer.concat(chunks).toString();
 }
 
-/** A refusal comes as 400 with `{"error"}`, and from some agents as 200 with the same: both are looked at. */
+/** Most agents refuse with status 400 and `{"error"}`, some with status 200 and the same body. */
 function readAnswer(about: Pick<Reply, 'endpoint' | 'method'>, status: number, body: string): unknown {
   const answer = parsed(body);
   const error = errorOf(answer);

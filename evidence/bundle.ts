@@ -1,4 +1,4 @@
-// The evidence of what is being served: account and certificates, their checksums, and a quote over those.
+// The evidence of what is served: the account, the certificates, their checksums, and a quote over the checksums.
 
 import { createHash } from 'node:crypto';
 import { z } from 'zod';
@@ -37,10 +37,10 @@ export class EvidenceError extends CodedError<EvidenceErrorCode> {
 }
 
 export interface BundleParts {
-  /** An account document as certbot keeps it: `uri`, perhaps a `body`. More than its URL and status is not published. */
+  /** An account document as certbot keeps it: `uri`, perhaps a `body`. Only its URL and status are published. */
   readonly account: unknown;
   readonly certificates: readonly Certificate[];
-  /** The agent's: rejects rather than answer with anything that is not a quote for these bytes. */
+  /** Asks the agent. Rejects unless the answer is a quote for these bytes. */
   readonly quote: (reportData: Uint8Array) => Promise<QuoteAnswer>;
   readonly now?: () => Date;
 }
@@ -95,7 +95,7 @@ const accountSchema = z.object({
   body: z.object({ status: z.string().optional() }).optional(),
 });
 
-/** The fields of old that verifiers read; the contact address, the public key and all else stays out. */
+/** Only the fields that existing verifiers read: no contact address, no public key. */
 function accountFile(account: unknown): BundleFile {
   const read = accountSchema.safeParse(account);
   if (!read.success) {
@@ -118,7 +118,7 @@ function certificateFile(name: Domain, certificate: Certificate): BundleFile {
     certificateFileName(name),
     // RFC 8555 §9.1
     'application/pem-certificate-chain',
-    // Taken apart and put together again, so that nothing but certificates can ever leave with it.
+    // Split and joined again, so that nothing but certificates can be published.
     `${splitChain(certificate.chain).join('\n')}\n`,
     `the certificate chain served for ${name}`,
   );

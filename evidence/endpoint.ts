@@ -4,11 +4,19 @@ import { createHash } from 'node:crypto';
 import type { LocalHandler, LocalReply, LocalRequest } from '../src/lib/local-handler.ts';
 import type { Bundle, BundleFile } from './bundle.ts';
 
+/** Of the request it asks no more than this. */
+export type EvidenceRequest = Pick<LocalRequest, 'method' | 'path' | 'query' | 'host' | 'headers'>;
+
+export interface EvidenceReply extends LocalReply {
+  readonly body: Uint8Array;
+}
+
 export interface EvidenceEndpoint extends LocalHandler {
   /** It answers for this path and everything below it. */
   readonly path: string;
   /** Undefined: there is none (yet), and 503 is the answer. */
   setBundle(bundle: Bundle | undefined): void;
+  handle(request: EvidenceRequest): EvidenceReply;
 }
 
 const METHODS = 'GET, HEAD, OPTIONS';
@@ -83,7 +91,7 @@ function fileNameOf(encoded: string): string | undefined {
   }
 }
 
-function answer({ bundle, files }: Served, name: string, request: LocalRequest): LocalReply {
+function answer({ bundle, files }: Served, name: string, request: EvidenceRequest): EvidenceReply {
   if (name === '') return index(bundle, request);
   const file = files.get(name === 'cert.pem' ? (certificateOf(bundle, request.host) ?? '') : name);
   if (file === undefined) return problem(404, `there is no ${name} among the evidence`);
@@ -99,7 +107,7 @@ function certificateOf({ certificates }: Bundle, host: string): string | undefin
   return undefined;
 }
 
-function index(bundle: Bundle, request: LocalRequest): LocalReply {
+function index(bundle: Bundle, request: EvidenceRequest): EvidenceReply {
   const list = { ...describe(bundle), hostCertificate: certificateOf(bundle, request.host) ?? null };
   const asJson = prefersJson(request.headers.accept ?? '');
   const document = asJson
@@ -156,7 +164,11 @@ function escaped(text: string): string {
 }
 
 /** RFC 9110 §13.1.2: If-None-Match compares weakly; 304 carries the headers that 200 would, §15.4.5. */
-function conditional(file: Document, request: LocalRequest, more: Record<string, string> = {}): LocalReply {
+function conditional(
+  file: Document,
+  request: EvidenceRequest,
+  more: Record<string, string> = {},
+): EvidenceReply {
   const headers = { ...COMMON_HEADERS, ...more, etag: file.etag };
   const known = request.headers['if-none-match'];
   if (known !== undefined && names(known, file.etag)) return { status: 304, headers, body: NOTHING };
@@ -168,12 +180,12 @@ function names(ifNoneMatch: string, etag: string): boolean {
   return tags.includes('*') || tags.includes(etag);
 }
 
-function redirect(to: string, query: string): LocalReply {
+function redirect(to: string, query: string): EvidenceReply {
   const location = query === '' ? to : `${to}?${query}`;
   return { status: 308, headers: { ...COMMON_HEADERS, location }, body: NOTHING };
 }
 
-function preflight(): LocalReply {
+function preflight(): EvidenceReply {
   return {
     status: 204,
     headers: {
@@ -187,11 +199,11 @@ function preflight(): LocalReply {
   };
 }
 
-function notYet(): LocalReply {
+function notYet(): EvidenceReply {
   return problem(503, 'the evidence is not complete yet', { 'retry-after': String(RETRY_AFTER_SECONDS) });
 }
 
-function problem(status: number, error: string, more: Record<string, string> = {}): LocalReply {
+function problem(status: number, error: string, more: Record<string, string> = {}): EvidenceReply {
   return {
     status,
     headers: { ...COMMON_HEADERS, ...more, 'content-type': 'application/json' },

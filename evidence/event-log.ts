@@ -66,8 +66,8 @@ export function replay(events: readonly LogEvent[]): readonly [string, string, s
 }
 
 /**
- * The payload of the first event of this name that the system measured, as hex. Events after `system-ready` come from
- * the app, which may give them any name, and are passed over.
+ * The payload of the first event of this name that the system measured, as hex. Events after `system-ready` are ignored:
+ * the app adds them, and may give them any name.
  */
 export function systemEvent(events: readonly LogEvent[], name: string): string | undefined {
   const runtime = events.filter((event) => event.imr === 3 && event.type === RUNTIME_EVENT);
@@ -83,7 +83,7 @@ export function runtimeDigest(name: string, payload: Uint8Array, type = RUNTIME_
   return sha384(typeBytes, Buffer.from(`:${name}:`), payload).toString('hex');
 }
 
-/** The second version, opted in by the app: SHA-384 over the canonical JSON (RFC 8785) of name, payload in hex, type. */
+/** The second version, which an app chooses: SHA-384 over the canonical JSON (RFC 8785) of name, payload in hex, type. */
 function runtimeDigestV2(event: RawEvent): string {
   const canonical = JSON.stringify({
     name: event.event,

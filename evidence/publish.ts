@@ -1,4 +1,4 @@
-// The bundle on disk: a folder that other containers read, and that changes as a whole.
+// The bundle on disk: other containers read the folder, and it always changes as a whole.
 
 import { randomBytes } from 'node:crypto';
 import { resolve } from 'node:path';
@@ -13,7 +13,7 @@ const CURRENT = '.current';
 const VERSIONS = '.versions';
 const VERSION = /^\d{8}T\d{9}Z-[0-9a-f]{8}$/;
 const TEMPORARY = /^\.link-[0-9a-f]{12}\.tmp$/;
-/** What the images of old wrote as plain files. */
+/** Names that the earlier images wrote as plain files. */
 const PLAIN_EVIDENCE = /^(acme-account\.json|sha256sum\.txt|quote\.json|cert(-.*)?\.pem)$/;
 
 const PUBLIC_FOLDER = 0o755;
@@ -25,16 +25,16 @@ interface PlainFile {
 }
 
 /**
- * `folder` itself cannot be swapped, as it is a mount point as a rule. So each bundle is a folder of its own in
- * `.versions`, `.current` is a link to the one that counts, and the names that readers know are links through
- * `.current`. A reader who goes through `.current` once (`cd -P .current`) sees one bundle only, also while it is
- * replaced: the one before stays until the next. Killed at any moment, it leaves the old bundle or the new one.
+ * `folder` itself cannot be swapped, because it usually is a mount point. So each bundle is a folder of its own in
+ * `.versions`, `.current` is a link to the newest, and the names that readers know are links through `.current`. A reader
+ * that enters `.current` once (`cd -P .current`) sees a single bundle even while it is replaced, because the previous one
+ * is kept until the next. A process killed at any moment leaves the old bundle or the new one.
  *
- * Other containers may write there too. So the folder is opened once, everything is done in what is open, no link is
- * followed, and nothing is removed but what bears a name that is given here.
+ * Other containers may write there too. So the folder is opened once and used through that handle, no link is followed, and
+ * nothing is removed unless it has a name that is given here.
  *
- * Calls for one folder take turns, the last one called stays. One process for a folder. Rejects with EvidenceError
- * ('not-writable'), and then the old bundle stands.
+ * Calls for one folder take turns, and the last one stays. Only one process may use a folder. Rejects with EvidenceError
+ * ('not-writable'), and then the old bundle stays.
  */
 export function publishBundle(folder: string, bundle: Bundle): Promise<void> {
   const before = turns.get(folder) ?? Promise.resolve();
@@ -75,7 +75,7 @@ async function replaceIn(folder: AnchoredFolder, versions: AnchoredFolder, bundl
   await folder.sync();
 }
 
-/** Leaves the mode of a folder that was there: it may be somebody else's. */
+/** Does not change the mode of an existing folder: it may belong to another program. */
 async function openEvidence(path: string): Promise<AnchoredFolder> {
   const made = await makeFolder(resolve(path), PUBLIC_FOLDER);
   const folder = await openFolder(path);
@@ -101,7 +101,7 @@ async function adoptPlainFiles(folder: AnchoredFolder, versions: AnchoredFolder)
   for (const { name } of plain) await replaceLink(join(CURRENT, name), folder, name);
 }
 
-/** What is no plain file by the time it is opened, or may not be read, is nobody's evidence. */
+/** A file that cannot be read, or is no plain file when it is opened, is not evidence. */
 async function plainFiles(folder: AnchoredFolder): Promise<PlainFile[]> {
   const found: PlainFile[] = [];
   for (const name of (await folder.names()).filter((each) => PLAIN_EVIDENCE.test(each))) {
@@ -128,14 +128,14 @@ async function currentVersion(folder: AnchoredFolder): Promise<string | undefine
 async function writeVersion(versions: AnchoredFolder, files: readonly PlainFile[]): Promise<string> {
   const version = `${new Date().toISOString().replaceAll(/[-:.]/g, '')}-${randomBytes(4).toString('hex')}`;
   await using made = disposable(await versions.makeFolder(version, PUBLIC_FOLDER));
-  // Whoever reads the evidence is another user in another container.
+  // The reader is another user in another container.
   for (const { name, text } of files) await made.folder.write(name, text, PUBLIC_FILE);
   await made.folder.sync();
   await versions.sync();
   return version;
 }
 
-/** Names new in this bundle lead nowhere until `.current` is swapped: they appear together with it. */
+/** New names are dangling links until `.current` is swapped, and then appear together. */
 async function linkNames(folder: AnchoredFolder, names: readonly string[]): Promise<void> {
   for (const name of names) {
     const target = join(CURRENT, name);
@@ -157,7 +157,7 @@ async function unlinkOtherNames(folder: AnchoredFolder, names: ReadonlySet<strin
   }
 }
 
-/** Leftovers of runs that were killed go too. */
+/** Also removes what killed runs left. */
 async function prune(
   folder: AnchoredFolder,
   versions: AnchoredFolder,
@@ -182,7 +182,7 @@ async function removeVersion(versions: AnchoredFolder, version: string): Promise
   }
 }
 
-/** Something that somebody put there under a name of ours: it is left alone, and the evidence is published. */
+/** Another program's file under one of our names stays, and the evidence is published all the same. */
 function notOurs(error: NodeJS.ErrnoException): void {
   const foreign = ['ENOENT', 'ENOTDIR', 'ELOOP', 'EISDIR', 'EPERM', 'ENOTEMPTY'];
   if (!foreign.includes(error.code ?? '')) throw error;

@@ -1,6 +1,6 @@
 // The bytes of a TDX quote as fields (Intel TDX DCAP Quoting Library, quote formats 4 and 5).
 
-/** Only parseQuote makes one. Measurements are lower-case hex. Nothing in it is proven until its signature is verified. */
+/** Only parseQuote makes one. Measurements are lower-case hex. Nothing in it is trustworthy before its signature is verified. */
 export interface Quote {
   readonly version: 4 | 5;
   /** One byte a component, of the TDX module and the processor. */
@@ -19,7 +19,7 @@ export interface Quote {
   readonly reportData: string;
   /** Only in TD reports of version 1.5. */
   readonly mrServiceTd?: string;
-  /** Whether the host may look into the machine: such a quote proves nothing. */
+  /** Whether the host may read the machine's memory: then the quote proves nothing. */
   readonly debug: boolean;
 }
 
@@ -36,7 +36,7 @@ export class QuoteError extends Error {
 
 const HEADER_BYTES = 48;
 const TDX = 0x81;
-/** Body types of format 5; format 4 has a TD report 1.0 without saying so. */
+/** Body types of format 5. Format 4 always has a TD report 1.0 and no such field. */
 const BODY_TD_1_0 = 2;
 const BODY_TD_1_5 = 3;
 

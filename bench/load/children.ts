@@ -1,4 +1,4 @@
-// The benchmark's side of its own Node programs: upstreams that tell their port, generators that count.
+// Starts the benchmark's own Node programs: upstreams that report their port, and generators that count.
 
 import { once } from 'node:events';
 import { fileURLToPath } from 'node:url';
@@ -7,16 +7,16 @@ import type { FromChild, FromParent, Tally } from './parent.ts';
 
 /** Work that is going on against the proxy. */
 export interface Load {
-  /** Units done so far; not to be asked while it is paused. */
+  /** Units done so far. Do not ask while it is paused. */
   units(): Promise<number>;
-  /** Stops its process where it is: nothing is asked of the proxy until it goes on. */
+  /** Stops its process: the proxy gets no request until the load goes on. */
   pause(): Promise<void>;
   resume(): Promise<void>;
-  /** Ends it, paused or not. Rejects if anything at all went wrong from its first byte to its last. */
+  /** Ends it, paused or not. Rejects if anything went wrong at any time. */
   end(): Promise<void>;
 }
 
-/** What was under way when a load is ended may take until its own deadline. */
+/** Requests under way at the end may take until their own deadline. */
 const ANSWER_TIMEOUT_MS = 30_000;
 
 /** A Node program that proxies pass requests on to. */

@@ -10,7 +10,7 @@ export interface H2loadSettings {
   readonly path: string;
   readonly connections: number;
   readonly streams: number;
-  /** It cannot be ended before: all its turns must fit. */
+  /** h2load cannot be ended earlier, so all its turns must fit. */
   readonly durationMs: number;
   /** Bytes of body that each reply has. */
   readonly replyBytes: number;

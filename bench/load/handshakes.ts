@@ -14,7 +14,7 @@ export interface HandshakeSettings {
 
 /** What Debian's OpenSSL 3.0 and most browsers before hybrid key exchange offer: every peer can agree. */
 const CURVES = 'X25519:P-256:P-384';
-/** Longer than this process is ever stopped for others to have their turns. */
+/** Longer than this process is ever paused while others have their turns. */
 const DEADLINE_MS = 60_000;
 
 const settings = JSON.parse(process.argv[2] ?? '') as HandshakeSettings;
@@ -36,7 +36,7 @@ async function lane(): Promise<void> {
       work.done();
     } catch (error) {
       failed(error);
-      // Something is wrong for good: fail without spinning.
+      // The fault will last: fail without spinning.
       await new Promise((resolve) => setTimeout(resolve, 100));
     }
   }

@@ -1,4 +1,4 @@
-// Connections that make one request and then stay open without a word; a unit is one that stands.
+// Connections that make one request and then stay open and idle; a unit is one open connection.
 
 import { readFileSync } from 'node:fs';
 import { connect, type TLSSocket } from 'node:tls';

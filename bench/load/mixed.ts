@@ -93,7 +93,7 @@ function calls(): Promise<void> {
   );
 }
 
-/** Clients that go away in the middle of a reply leave nothing behind. */
+/** Clients that leave in the middle of a reply must leave nothing behind in the proxy. */
 function abandoned(): Promise<void> {
   return withSession(async (session) => {
     const stream = session.request({ ':path': '/' });

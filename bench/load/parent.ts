@@ -1,4 +1,4 @@
-// How a program of this folder, run as a child, talks with the benchmark: tells its port, its count, and ends when asked.
+// How a child program of this folder talks with the benchmark: it reports its port and count, and ends when asked.
 
 export interface Tally {
   /** Units of work done without fault since the start. */
@@ -15,7 +15,7 @@ export type FromParent = 'tally' | 'end';
 export interface Work {
   done(): void;
   failed(why: unknown): void;
-  /** True once the benchmark wants no more: what is under way is finished, nothing new is begun. */
+  /** True once the benchmark asks to end: work under way is finished, and nothing new begins. */
   readonly ending: boolean;
 }
 
@@ -35,7 +35,7 @@ export function startWork(finish: () => Promise<unknown> = async () => {}): Work
       process.disconnect!();
     });
   });
-  // Without a parent there is nobody to work for.
+  // The parent is gone.
   process.on('disconnect', () => process.exit());
   return {
     done: () => {

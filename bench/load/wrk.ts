@@ -1,4 +1,4 @@
-// wrk as a load: HTTP/1.1 over kept connections, ended by a signal, its own account of errors believed.
+// wrk as a load: HTTP/1.1 over kept connections, ended by a signal; its report says what failed.
 
 import { once } from 'node:events';
 import { writeFile } from 'node:fs/promises';
@@ -27,7 +27,7 @@ interface WrkSummary {
   readonly errors: Readonly<Record<string, number>>;
 }
 
-/** Longer than any measurement: it is ended by SIGINT, upon which wrk still reports. */
+/** Longer than any measurement: SIGINT ends wrk, which then still reports. */
 const LONGEST_S = 3_600;
 
 export async function startWrk(stage: Stage, settings: WrkSettings): Promise<Load> {
@@ -47,7 +47,7 @@ export async function startWrk(stage: Stage, settings: WrkSettings): Promise<Loa
       const closed = once(wrk.child, 'close');
       await share.resume();
       process.kill(wrk.pid, 'SIGCONT');
-      // While its main thread is only waking up another one would take the signal, and the main thread sleep on.
+      // While the main thread wakes up, another thread could take the signal and the main thread would sleep on.
       await sleep(QUIET_MS);
       process.kill(wrk.pid, 'SIGINT');
       await closed;
@@ -88,7 +88,7 @@ function judge(summary: WrkSummary, settings: WrkSettings, served: number): void
   agree(summary.requests, served, settings.connections);
 }
 
-/** What of the upstream's work was one load's: it counts for all, but only one load is at work at a time. */
+/** The share of one load in the upstream's work: the upstream counts for all, but only one load runs at a time. */
 export interface Share {
   pause(): Promise<void>;
   resume(): Promise<void>;
@@ -114,7 +114,7 @@ export async function createShare(units: () => Promise<number>): Promise<Share> 
   return share;
 }
 
-/** How long the upstream has answered nothing when what a stopped load had asked for is done. */
+/** When the upstream has answered nothing for so long, all requests of a stopped load are done. */
 const QUIET_MS = 15;
 const MOST_QUIET_LOOKS = 40;
 
@@ -146,7 +146,7 @@ export function pausing(
   };
 }
 
-/** What the load generator got and what the upstream gave must be the same, but for what was under way at the end. */
+/** Replies received must equal replies sent, except for those under way at the end. */
 export function agree(asked: number, served: number, underWay: number): void {
   if (Math.abs(asked - served) > 2 * underWay + 0.01 * asked) {
     throw new Error(`the load generator counted ${asked} requests, the upstream ${served}`);

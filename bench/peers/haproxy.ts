@@ -3,12 +3,12 @@
 import { readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { HTTP_ROWS, TCP_ROWS } from '../rows/ids.ts';
-import type { Peer, Site } from './peer.ts';
+import { type Peer, type Site, speaksHttp2 } from './peer.ts';
 
 const needs = { program: 'haproxy', package: 'haproxy' };
 const version = { program: 'haproxy', args: ['-v'] };
 
-/** TLS ended, P-384 alone, no tickets, the look at the first bytes for /evidences, then bytes both ways. */
+/** Ends TLS with P-384 alone and no tickets, looks for /evidences in the first bytes, then passes bytes both ways. */
 export const haproxy2x: Peer = {
   id: 'haproxy-2.x',
   title: 'HAProxy (2.x images, TCP)',
@@ -24,7 +24,7 @@ export const haproxyHttp: Peer = {
   title: 'HAProxy (HTTP)',
   needs,
   version,
-  rows: HTTP_ROWS,
+  rows: [...HTTP_ROWS, 'h1-h2c'],
   prepare: (site) => writeConfig(site, configHttp(site)),
 };
 
@@ -71,7 +71,7 @@ backend app
 }
 
 function configHttp(site: Site): string {
-  const protocol = site.target.protocol === 'grpc' ? ' proto h2' : '';
+  const protocol = speaksHttp2(site.target) ? ' proto h2' : '';
   return `
 global
   maxconn 8192

@@ -1,4 +1,4 @@
-// nginx twice: as the dstack-ingress 1.x images configured it, and as someone who measures would.
+// nginx twice: as the dstack-ingress 1.x images configured it, and as configured for speed.
 
 import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';

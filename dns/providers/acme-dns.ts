@@ -1,4 +1,4 @@
-// Writes challenges to acme-dns, a small server of one's own that the domain's `_acme-challenge` is an alias into.
+// Writes challenges to acme-dns, a small server of the operator's; the domain's `_acme-challenge` is an alias into it.
 
 import { z } from 'zod';
 import type { DnsProvider, DnsRecord, ProviderKind, ProviderOptions } from '../provider.ts';
@@ -76,7 +76,7 @@ function createAcmeDns(
       throw api.error('unsupported', `the server has no way to read the records of ${name}`);
     },
     add: (record) => patiently(() => update(record), patience),
-    // There is no call for it: the third challenge after one takes its place, and nothing but challenges is held.
+    // The API cannot remove: a later challenge takes the place of an old one, and the server holds nothing else.
     remove: async () => {},
   };
 }

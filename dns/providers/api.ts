@@ -1,4 +1,4 @@
-// What all providers' HTTP APIs have in common: how a call is carried, and what a refusal means.
+// What all providers' HTTP APIs have in common: how a call is made, and what a refusal means.
 
 import type { z } from 'zod';
 import { type Clock, systemClock } from '../../src/lib/clock.ts';
@@ -18,17 +18,17 @@ export interface ApiOptions {
 }
 
 export interface Api {
-  /** Any reply, a refusal too. Rejects with DnsError `unreachable`, `unintelligible` or `unsupported`. */
+  /** Resolves to any reply, also a refusal. Rejects with DnsError `unreachable`, `unintelligible` or `unsupported`. */
   send(request: Omit<HttpRequest, 'timeoutMs' | 'maxBytes'>): Promise<HttpReply>;
   /** The reply's JSON, or DnsError `unintelligible`. */
   json(reply: HttpReply): unknown;
-  /** The error for a reply that is a refusal. `said` is what the API gave as its reason; `code` if that tells more than the status. */
+  /** The error for a reply that is a refusal. `said` is what the API gave as its reason; `code` if that says more than the status. */
   refusal(reply: HttpReply, subject: string, said: string, code?: DnsErrorCode): DnsError;
-  /** `value` in the shape of the schema, or DnsError `unintelligible`: an answer is believed only when it fits. */
+  /** `value` read with the schema. Throws DnsError `unintelligible` if it does not fit. */
   expect<T>(schema: z.ZodType<T>, value: unknown, subject: string): T;
-  /** Text from outside made fit for an error: one line, not long, without secrets. */
+  /** Makes text from outside fit for an error: one short line without secrets. */
   clean(text: string): string;
-  /** With the provider's cure, where an operator can do something. */
+  /** An error with the provider's cure, if an operator can do something. */
   error(code: DnsErrorCode, message: string, options?: DnsErrorOptions): DnsError;
 }
 
@@ -82,8 +82,8 @@ export function createApi(options: ApiOptions): Api {
 }
 
 /**
- * The API's address without a slash at its end. Throws DnsError `unsupported` for what is no URL, and for plain HTTP to
- * anywhere but the loopback: the credentials would be there for all to read.
+ * The API's address without a slash at its end. Throws DnsError `unsupported` if it is no URL, and for plain HTTP except
+ * to the loopback, because anyone on the way could read the credentials.
  */
 export function readBaseUrl(variable: string, text: string): string {
   const url = URL.canParse(text) ? new URL(text) : undefined;
@@ -102,7 +102,7 @@ export function readBaseUrl(variable: string, text: string): string {
   return url.href.replace(/\/+$/, '');
 }
 
-/** One call to a JSON API. Resolves with a reply of success only; rejects with DnsError. */
+/** One call to a JSON API. Resolves only to a reply of success; rejects with DnsError. */
 export type JsonCall = (method: string, path: string, body?: unknown) => Promise<HttpReply>;
 
 export interface JsonCallOptions {
@@ -112,7 +112,7 @@ export interface JsonCallOptions {
   readonly authorization: string;
   /** The API's own words in a refusal; empty if it has none. */
   readonly said: (reply: HttpReply) => string;
-  /** What its words mean, where the status does not say. */
+  /** What its words mean, if the status does not say. */
   readonly codeOf?: (reply: HttpReply, said: string) => DnsErrorCode | undefined;
 }
 
@@ -146,7 +146,7 @@ export function wordsIn<T>(
   };
 }
 
-/** For `catch`: what is not there is undefined, and no failure. A record that somebody else removed is removed. */
+/** For `catch`: "not found" becomes undefined. A record that somebody else has removed is removed. */
 export function unlessNotFound(error: unknown): undefined {
   if (error instanceof DnsError && error.code === 'zone-not-found') return undefined;
   throw error;
@@ -160,10 +160,10 @@ export interface Page<T> {
   readonly total?: number | undefined;
 }
 
-/** No list that we read is this long: an API that says so is not to be followed. */
+/** No list is this long: an API that says so is not believed. */
 const MOST_PAGES = 1_000;
 
-/** Every page, or DnsError: a list with a part missing is no list. */
+/** Reads every page. Throws DnsError if any part is missing. */
 export async function readAllPages<T>(
   api: Api,
   subject: string,

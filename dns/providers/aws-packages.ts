@@ -1,4 +1,4 @@
-// What is used of Amazon's own packages: large, and so a module of its own that is loaded on demand.
+// The part of Amazon's packages that is used. They are large, so this module is loaded on demand.
 
 export {
   ChangeResourceRecordSetsCommand,

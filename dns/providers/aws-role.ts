@@ -1,4 +1,4 @@
-// A role of Amazon's, assumed with an access key: one call to its token service, signed by Amazon's own package.
+// Assumes an AWS role with an access key: one call to the token service, signed by Amazon's package.
 
 import { createHash, createHmac, type Hash, type Hmac } from 'node:crypto';
 import type { Api } from './api.ts';
@@ -20,7 +20,7 @@ export interface AssumeRoleOptions {
   readonly now: () => Date;
 }
 
-/** Keys that lapse at `expiration`. Rejects with DnsError, `permission-missing` if the role may not be assumed. */
+/** Temporary keys, valid until `expiration`. Rejects with DnsError, `permission-missing` if the role may not be assumed. */
 export async function assumeRole(options: AssumeRoleOptions): Promise<AwsKeys & { expiration: Date }> {
   const { api, url, roleArn } = options;
   const body = new URLSearchParams({
@@ -37,7 +37,7 @@ export async function assumeRole(options: AssumeRoleOptions): Promise<AwsKeys & 
   if (reply.status < 200 || reply.status > 299) {
     const code = text('Code') ?? '';
     const said = [code, text('Message')].filter(Boolean).join(': ');
-    // Both come with status 403: a key that is not known, and one that may not.
+    // Status 403 is the answer to unknown keys and to missing permissions.
     const unknown = /^(InvalidClientTokenId|ExpiredToken|SignatureDoesNotMatch|IncompleteSignature)/.test(
       code,
     );
@@ -63,7 +63,7 @@ async function sign(body: string, options: AssumeRoleOptions): Promise<Record<st
   return (await signer.sign(request, { signingDate: now() })).headers;
 }
 
-/** With a secret an HMAC, without one a hash: the form in which the package takes them. */
+/** The package's interface: an HMAC if there is a secret, or else a hash. */
 class Sha256 {
   readonly #hash: Hash | Hmac;
 

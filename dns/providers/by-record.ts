@@ -1,4 +1,4 @@
-// Providers whose API knows each record by an id: adding and removing exact values by reading first.
+// Providers whose API gives each record an id: values are added and removed after reading.
 
 import type { DnsProvider, DnsRecord, RecordType } from '../provider.ts';
 import { sameRecord } from '../wire/presentation.ts';
@@ -10,13 +10,13 @@ export interface Held<Id> {
   readonly record: DnsRecord;
 }
 
-/** What such an API offers. Each rejects with DnsError; a record that is gone already is no failure of delete. */
+/** What such an API offers. Each call rejects with DnsError; deleting a record that is gone succeeds. */
 export interface RecordCalls<Zone, Id> {
   findZone(name: string): Promise<Zone>;
   held(zone: Zone, name: string, type: RecordType): Promise<Held<Id>[]>;
   create(zone: Zone, record: DnsRecord, ttlSeconds: number): Promise<void>;
   delete(zone: Zone, id: Id, record: DnsRecord): Promise<void>;
-  /** Where the provider can answer with addresses of its own. */
+  /** For providers that can answer with their own addresses. */
   unproxy?(zone: Zone, held: Held<Id>, ttlSeconds: number): Promise<void>;
 }
 
@@ -28,7 +28,7 @@ export interface ByRecordOptions {
   readonly patience: Patience | undefined;
 }
 
-/** Repeated after a failure, each change reads again first: what was done although its answer was lost is not done twice. */
+/** Each repetition after a failure reads again first, so that a change whose answer was lost is not made twice. */
 export function createByRecord<Zone, Id>(
   calls: RecordCalls<Zone, Id>,
   options: ByRecordOptions,

@@ -1,4 +1,4 @@
-// Providers whose API replaces the whole set of values of one name and type: exact values changed by reading first.
+// Providers whose API replaces all values of a name and type at once: single values are changed after reading.
 
 import { createTurns } from '../../src/lib/turns.ts';
 import type { DnsProvider, DnsRecord, RecordType } from '../provider.ts';
@@ -8,16 +8,16 @@ import { createZoneCache } from './zone-cache.ts';
 
 export interface RecordSet {
   readonly ttlSeconds: number;
-  /** As in a zone file, and as they were read. */
+  /** As in a zone file, exactly as they were read. */
   readonly values: readonly string[];
 }
 
 /** What such an API offers. Each rejects with DnsError. */
 export interface SetCalls<Zone> {
   findZone(name: string): Promise<Zone>;
-  /** Undefined if there is none, which must be known and not guessed from a failure. */
+  /** Undefined if the API says that there is no set; a failure must reject. */
   read(zone: Zone, name: string, type: RecordType): Promise<RecordSet | undefined>;
-  /** Without values there is to be no set any more. */
+  /** Removes the set if there are no values. */
   replace(zone: Zone, name: string, type: RecordType, set: RecordSet): Promise<void>;
 }
 
@@ -28,7 +28,7 @@ export interface BySetOptions {
   readonly patience: Patience | undefined;
 }
 
-/** One change at a time, for two that read the same set would undo each other. The values of others stay as they were read. */
+/** Makes one change at a time, because two that read the same set would undo each other. Other values stay as read. */
 export function createBySet<Zone>(calls: SetCalls<Zone>, options: BySetOptions): DnsProvider {
   const { name: provider, caaBesideCname, shortestTtlSeconds, patience } = options;
   const zones = createZoneCache(calls.findZone);

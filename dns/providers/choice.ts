@@ -43,8 +43,8 @@ export type ProviderChoice =
   | { readonly problems: ProviderProblem[] };
 
 /**
- * By DNS_PROVIDER, or the one kind whose required credentials are all present; undefined when there is neither. A kind of
- * which only a part is set is a problem. Problems are returned whole, not thrown.
+ * Chooses by DNS_PROVIDER, or the only kind whose required credentials are all set. Undefined if there is neither. A kind
+ * with only some of its credentials is a problem. All problems are returned, none is thrown.
  */
 export function chooseProvider(
   env: Readonly<Record<string, string | undefined>>,
@@ -69,7 +69,7 @@ export function chooseProvider(
   return { kind, credentials: credentialsOf(kind, env) };
 }
 
-/** A secret of one provider is set: then it is that one, and something is missing. */
+/** If a secret of a provider is set, that provider is meant, and something is missing. */
 function incompleteChoice(env: Readonly<Record<string, string | undefined>>): ProviderChoice | undefined {
   const begun = providerKinds.filter((kind) =>
     kind.variables.some(

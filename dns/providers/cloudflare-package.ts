@@ -1,4 +1,4 @@
-// What is used of Cloudflare's own package: large, and so a module of its own that is loaded on demand.
+// The part of Cloudflare's package that is used. It is large, so this module is loaded on demand.
 
 export { BaseRecords } from 'cloudflare/resources/dns/records';
 export { BaseZones } from 'cloudflare/resources/zones/zones';

@@ -44,17 +44,17 @@ export const cloudflareKind: ProviderKind = {
 const SHORTEST_TTL_SECONDS = 60;
 /** "An identical record already exists", in two wordings. */
 const ALREADY_THERE = [81057, 81058];
-/** No token at all to its eyes, or one that it does not know; with status 400 as well. */
+/** The token is malformed or unknown; also sent with status 400. */
 const BAD_CREDENTIALS = [1000, 1001, 6003, 6111, 6112, 9103, 9106, 9109, 10001];
 /**
- * "Authentication error" is said of tokens that are known and may not do this, and of unknown ones; "Unauthorized to access
- * requested resource" of the former alone.
+ * "Authentication error" is the answer to unknown tokens, and to known ones that may not do this. "Unauthorized to access
+ * requested resource" is the answer to known ones only.
  */
 const AUTHENTICATION_ERROR = 10000;
 const CONFLICTING_RECORD = [81053, 81054, 81056];
 
 const answerSchema = z.object({ success: z.literal(true), result: z.unknown() });
-/** The package reads `null` as an empty list, and takes a missing count for the end: neither is believed here. */
+/** The package takes `null` for an empty list and a missing count for the end; here both are errors. */
 const listSchema = z.object({
   success: z.literal(true),
   result: z.array(z.unknown()),
@@ -105,7 +105,7 @@ function createCloudflare(
 
 type Client = Awaited<ReturnType<typeof openClient>>;
 
-/** Loads the package, which is large: a start that writes no records serves sooner without it. */
+/** Loads the large package on demand: a start that writes no records serves sooner without it. */
 async function openClient(api: Api, token: string, baseURL: string, timeout: number) {
   const { createClient, BaseZones, BaseRecords } = await import('./cloudflare-package.ts');
   return createClient({
@@ -117,14 +117,14 @@ async function openClient(api: Api, token: string, baseURL: string, timeout: num
     userServiceKey: null,
     baseURL,
     timeout,
-    // Its own retries wait as long as the API asks, for ever if need be, and repeat what is not safe to repeat.
+    // The package's own retries wait without a bound, and repeat what must not be repeated.
     maxRetries: 0,
     logLevel: 'off',
     fetch: (url, init) => carry(api, String(url), init),
   });
 }
 
-/** Refusals become DnsError here, where the reply is still whole; what comes back is a success with its envelope intact. */
+/** Turns refusals into DnsError while the reply is still complete. Resolves only to a success. */
 async function carry(api: Api, url: string, init: RequestInit = {}): Promise<Response> {
   const { pathname } = new URL(url);
   const method = (init.method ?? 'GET').toUpperCase();
@@ -154,7 +154,7 @@ class Refusal extends DnsError {
 function codeOf(status: number, errors: readonly { code: number; message: string }[]) {
   const told = (codes: readonly number[]) => errors.some(({ code }) => codes.includes(code));
   const words = errors.map(({ message }) => message).join(' ');
-  // A token that is good, but not from here, or not for this.
+  // The token is good, but not from this address or not for this zone.
   if (told([9109]) && /location|unauthorized to access/i.test(words)) return 'permission-missing';
   if (told(BAD_CREDENTIALS)) return 'credentials-refused';
   if (told([AUTHENTICATION_ERROR])) return status === 403 ? 'permission-missing' : 'credentials-refused';
@@ -194,7 +194,7 @@ function createCalls(api: Api, open: () => Promise<Client>) {
         ),
       ),
     );
-    // The filter is the API's to honour and ours to check.
+    // An API may ignore the filter, so the answer is filtered again.
     const here = found.filter((record) => record.type === type && normalizeName(record.name) === name);
     return here.map((record) => ({ id: record.id, record: toRecord(record, name, type) }));
   };
@@ -246,14 +246,14 @@ function createCalls(api: Api, open: () => Promise<Client>) {
           client.dns.records.delete(id, { zone_id: zone.id }),
         );
       } catch (error) {
-        // Somebody else was faster: what was to be gone is gone.
+        // Somebody else has removed it already.
         if (!(error instanceof DnsError && error.code === 'zone-not-found')) throw error;
       }
     },
   };
 }
 
-/** The package wraps what our HTTP throws; some wrappings lose it. */
+/** The package wraps our errors, and sometimes loses them. */
 async function unwrapped<T>(api: Api, subject: string, run: () => PromiseLike<T>): Promise<T> {
   try {
     return await run();
@@ -276,7 +276,7 @@ function asPage<T>(
   return { items, pages: info.total_pages, total: info.total_count };
 }
 
-/** A success that describes another record than the one asked for is none. */
+/** A success must describe the record that was asked for. */
 function confirm(api: Api, subject: string, answer: unknown, record: DnsRecord): void {
   const made = api.expect(recordSchema, answer, subject);
   const claimed = toRecord(made, normalizeName(made.name), record.type);

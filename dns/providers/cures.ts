@@ -98,7 +98,7 @@ export interface Cure {
   readonly cure: string;
 }
 
-/** Undefined where an operator has nothing to change, or nobody knows what. */
+/** Undefined if an operator can change nothing, or if nobody knows what. */
 export function cureOf(provider: string, code: DnsErrorCode): Cure | undefined {
   const access = accesses[provider];
   if (access === undefined) return undefined;

@@ -1,4 +1,4 @@
-// The record sets of deSEC, whose zones each have a least time to live.
+// Record sets of deSEC, in zones that each have a shortest time to live.
 
 import { z } from 'zod';
 import type { HttpReply } from '../../src/lib/fetch.ts';
@@ -30,7 +30,7 @@ export const desecKind: ProviderKind = {
   create: createDesec,
 };
 
-/** Every zone has a least of its own beside this, mostly an hour. */
+/** Each zone has its own shortest value besides, usually an hour. */
 const SHORTEST_TTL_SECONDS = 60;
 
 const zoneSchema = z.object({ name: z.string().min(1), minimum_ttl: z.number().int().nonnegative() });
@@ -63,7 +63,7 @@ function createDesec(
   });
 }
 
-/** `detail`, or whatever is said of the fields, which has no fixed shape. */
+/** `detail`, or the whole text: messages about fields have no fixed shape. */
 function said(reply: HttpReply): string {
   const text = reply.body.toString('utf8');
   try {
@@ -95,7 +95,7 @@ function createCalls(api: Api, call: JsonCall): SetCalls<Zone> {
       const label = encodeURIComponent(labelOf(zone, name) || '@');
       const reply = await call('GET', `${sets(zone)}${label}/${type}/`).catch(unlessNotFound);
       if (reply === undefined) {
-        // "Not found" is said of a zone that is gone as well.
+        // The API says "not found" for a missing zone as well.
         if (await isThere(zone)) return undefined;
         throw api.error('zone-not-found', `the zone ${zone.name} is gone`);
       }

@@ -81,7 +81,7 @@ function createDigitalocean(
 
 function createCalls(api: Api, call: JsonCall): RecordCalls<Zone, number> {
   const pageQuery = (page: number) => `per_page=${LARGEST_PAGE}&page=${page}`;
-  /** The API gives no number of pages: the list is whole when it is as long as it should be. */
+  /** The API does not say how many pages there are, only how many entries. */
   const paged = <T>(items: readonly T[], page: number, total: number) => ({
     items,
     total,
@@ -135,7 +135,7 @@ function createCalls(api: Api, call: JsonCall): RecordCalls<Zone, number> {
   };
 }
 
-/** Names outside of the domain end in a dot here. */
+/** This API wants a trailing dot on names outside of the domain. */
 function toFields(api: Api, { type, name, value }: DnsRecord): Record<string, unknown> {
   if (type === 'CNAME') return { type, data: `${value}.` };
   if (type !== 'CAA') return { type, data: value };

@@ -91,7 +91,7 @@ function createCalls(api: Api, call: JsonCall): SetCalls<Zone> {
       const subject = `records ${type} of ${name}`;
       const reply = await call('GET', pathOf(zone, name, type)).catch(unlessNotFound);
       if (reply === undefined) {
-        // "Not found" is said of a zone that is gone as well.
+        // The API says "not found" for a missing zone as well.
         if (await isZone(zone)) return undefined;
         throw api.error('zone-not-found', `the zone ${zone} is gone`);
       }

@@ -88,7 +88,7 @@ function createHetzner(
   );
 }
 
-/** A value has no id here: its content is what tells it from the others. */
+/** Values have no ids here: the content identifies a value. */
 function createCalls(api: Api, call: JsonCall): RecordCalls<Zone, string> {
   const pathOf = (zone: Zone, name: string, type: RecordType) =>
     `/zones/${zone.id}/rrsets/${encodeURIComponent(nameInZone(name, zone.name) || '@')}/${type}`;
@@ -138,7 +138,7 @@ function createCalls(api: Api, call: JsonCall): RecordCalls<Zone, string> {
   };
 }
 
-/** "Not found" is said of a set without records and of a zone that is gone: only the former means that there is nothing. */
+/** The API says "not found" for a missing set and for a missing zone. Only the former means that there are no records. */
 async function nothingThere(error: unknown, zone: Zone, call: JsonCall): Promise<undefined> {
   if (!(error instanceof DnsError && error.code === 'zone-not-found')) throw error;
   await call('GET', `/zones/${zone.id}`);

@@ -1,4 +1,4 @@
-// Speaks lego's httpreq protocol: two calls to a server of one's own, for challenges in any DNS without a provider here.
+// The httpreq protocol of lego: two calls to a server of the operator's, which writes challenges to any DNS.
 
 import type { DnsProvider, DnsRecord, ProviderKind, ProviderOptions } from '../provider.ts';
 import { type Api, createApi, readBaseUrl } from './api.ts';

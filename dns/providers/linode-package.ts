@@ -1,8 +1,8 @@
-// What is used of Linode's own package: large, and so a module of its own that is loaded on demand.
+// The part of Linode's package that is used. It is large, so this module is loaded on demand.
 
 import * as whole from '@linode/api-v4';
 
-/** Its own type files import each other in a way that Node's rules do not follow. */
+/** The package's type files import each other in a way that Node does not resolve. */
 export interface LinodePackage {
   readonly baseRequest: {
     readonly interceptors: {
@@ -20,7 +20,7 @@ export interface PageQuery {
   readonly page_size: number;
 }
 
-/** What its HTTP client hands to whatever carries the request. */
+/** What the package's HTTP client passes to the adapter that sends a request. */
 export interface CarriedRequest {
   readonly url?: string;
   readonly method?: string;

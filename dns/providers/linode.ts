@@ -1,4 +1,4 @@
-// Linode: domains and records through the vendor's own package, whose global state is kept out of the way.
+// Linode: domains and records through the vendor's own package, without its global state.
 
 import { AsyncLocalStorage } from 'node:async_hooks';
 import { z } from 'zod';
@@ -34,7 +34,7 @@ export const linodeKind: ProviderKind = {
   create: createLinode,
 };
 
-/** The API rounds what it does not offer; this it offers. */
+/** The API rounds other values; this one it keeps. */
 const SHORTEST_TTL_SECONDS = 300;
 const LARGEST_PAGE = 500;
 
@@ -77,7 +77,7 @@ function createLinode(
   });
 }
 
-/** What one provider's calls need, found by the package's one global HTTP client through the call's own context. */
+/** What a provider's calls need. The package's one global HTTP client finds it through the call's async context. */
 interface Session {
   readonly token: string;
   readonly baseUrl: string;
@@ -88,15 +88,15 @@ const session = new AsyncLocalStorage<Session>();
 
 let loaded: Promise<LinodePackage> | undefined;
 
-/** By the first call: the package is large, and a start that writes no records serves sooner without it. */
+/** Loads the large package on demand: a start that writes no records serves sooner without it. */
 function loadPackage(): Promise<LinodePackage> {
   loaded ??= import('./linode-package.ts').then(({ linode }) => carryOurselves(linode));
   return loaded;
 }
 
 /**
- * The package keeps the token in a global: instead of giving it one, each request takes the token of the provider that is
- * making it, and goes over our own HTTP, which heeds no proxy variables, follows no redirects and has a deadline.
+ * The package would keep the token in a global. Instead, each request takes the token of the provider that makes it, and
+ * goes over our own HTTP, which ignores proxy variables, follows no redirects and has a deadline.
  */
 function carryOurselves(linode: LinodePackage): LinodePackage {
   linode.baseRequest.interceptors.request.use((config) => {
@@ -126,7 +126,7 @@ async function carry({ api, baseUrl, token }: Session, request: CarriedRequest):
     const said = errors
       .map(({ field, reason }) => (field === undefined ? reason : `${field}: ${reason}`))
       .join('; ');
-    // A scope that is missing comes as 401 too, with words of its own.
+    // A missing scope is answered with 401 too, but in other words.
     const known = reply.status === 401 && /not authorized/i.test(said);
     throw api.refusal(reply, `${method} ${path}`, said, known ? 'permission-missing' : undefined);
   }
@@ -214,7 +214,7 @@ function createCalls(api: Api, current: Session) {
   };
 }
 
-/** The API gives names relative to the zone, but has accepted full ones. */
+/** The API gives names relative to the zone, but also accepts and keeps full ones. */
 function hostOf(name: string, zone: Zone): string {
   const host = normalizeName(name);
   return host === zone.name || host.endsWith(`.${zone.name}`) ? nameInZone(host, zone.name) : host;

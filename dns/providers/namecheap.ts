@@ -1,4 +1,4 @@
-// Namecheap: an API that only takes a domain's records all at once, so that each change must carry every other record along.
+// Namecheap: its API replaces all records of a domain at once, so each change must repeat every other record.
 
 import { z } from 'zod';
 import { createTurns } from '../../src/lib/turns.ts';
@@ -43,7 +43,7 @@ export const namecheapKind: ProviderKind = {
 const SHORTEST_TTL_SECONDS = 60;
 const LARGEST_PAGE = 100;
 
-/** Everything that the API says of a record, and wants to hear again. */
+/** Every attribute of a record: the API wants all of them back. */
 const hostSchema = z.object({
   Name: z.string().min(1),
   Type: z.string().min(1),
@@ -84,7 +84,7 @@ function createNamecheap(
   const inTurn = createTurns();
   const inZone = <T>(name: string, use: (zone: Zone) => Promise<T>) =>
     patiently(() => zones.within(name, use), patience);
-  /** Rewrites the domain with the change made, unless there is nothing to change. */
+  /** Writes the domain's changed records, unless nothing changes. */
   const rewrite = (record: DnsRecord, change: (hosts: readonly Host[], zone: Zone) => readonly Host[]) =>
     inTurn(() =>
       inZone(record.name, async (zone) => {
@@ -138,11 +138,11 @@ const NOT_LISTED = {
   cure: 'NAMECHEAP_CLIENT_IP must be the IPv4 address that this machine is seen with, and in the whitelist at https://ap.www.namecheap.com/settings/tools/apiaccess (Profile, Tools, API Access)',
 };
 
-/** Refusals come with status 200 and a number: 10xxxxx for credentials, 500000 for too many requests. */
+/** The API refuses with status 200 and a number: 10xxxxx for credentials, 500000 for too many requests. */
 function refused(api: Api, command: string, errors: readonly Element[]) {
   const numbers = errors.map(({ attributes }) => attributes.Number ?? '');
   const said = errors.map(({ text }, index) => `${text.trim()} (${numbers[index]})`).join('; ');
-  // RequestIP is not in the whitelist, or is locked.
+  // The client's address is not in the whitelist, or is locked.
   if (numbers.some((number) => ['1011150', '1017150'].includes(number)))
     return api.error('permission-missing', `${command}: ${said}`, NOT_LISTED);
   if (numbers.some((number) => /^10\d{5}$/.test(number)))
@@ -179,7 +179,7 @@ function createCalls(api: Api, call: Call) {
       const hosts = result.children.map(({ attributes }) => api.expect(hostSchema, attributes, subject));
       return { hosts, emailType: EmailType };
     },
-    /** Everything before is read back, for what this call forgets is deleted. */
+    /** This call deletes every record that it does not repeat, so the result is read back and checked. */
     async writeHosts(zone: Zone, { hosts, emailType }: Hosts, before: Hosts): Promise<void> {
       const current = await this.readHosts(zone);
       if (JSON.stringify(current) !== JSON.stringify(before)) {
@@ -224,7 +224,7 @@ async function readDomains(api: Api, call: Call, page: number, subject: string):
   };
 }
 
-/** A domain is registered right under its suffix, however many labels that has. */
+/** A domain is registered directly under its suffix, which may have several labels. */
 function namesOf({ name }: Zone): { SLD: string; TLD: string } {
   const dot = name.indexOf('.');
   return { SLD: name.slice(0, dot), TLD: name.slice(dot + 1) };

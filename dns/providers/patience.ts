@@ -4,18 +4,18 @@ import { type Clock, systemClock } from '../../src/lib/clock.ts';
 import { DnsError } from '../error.ts';
 
 export interface Patience {
-  /** Counting the first. Default 4. */
+  /** Including the first. Default 4. */
   readonly attempts?: number;
   /** No single wait is longer, whatever Retry-After says. Default 60 s. */
   readonly longestWaitMs?: number;
-  /** The first of the doubling waits when the API names none. Default 1 s. */
+  /** The first wait when the API names none; each further one is doubled. Default 1 s. */
   readonly firstWaitMs?: number;
   readonly clock?: Clock;
 }
 
 /**
- * Repeats an operation that can be repeated without harm while it fails for a reason that passes: no reply, a 5xx, a
- * rate limit. A wait that the API asks for and that is longer than ours is not worth making: the error says so at once.
+ * Repeats a harmless operation while it fails for a passing reason: no reply, a 5xx, a rate limit. If the API asks for a
+ * longer wait than `longestWaitMs`, it rejects at once.
  */
 export async function patiently<T>(operation: () => Promise<T>, patience: Patience = {}): Promise<T> {
   const { attempts = 4, longestWaitMs = 60_000, firstWaitMs = 1_000, clock = systemClock } = patience;

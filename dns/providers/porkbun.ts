@@ -1,4 +1,4 @@
-// Porkbun: its JSON API, which knows records by id and takes the keys in every body.
+// Porkbun: its JSON API, which gives records ids and wants the keys in every body.
 
 import { z } from 'zod';
 import type { HttpReply } from '../../src/lib/fetch.ts';
@@ -37,7 +37,7 @@ export const porkbunKind: ProviderKind = {
 };
 
 const SHORTEST_TTL_SECONDS = 600;
-/** Accounts have fewer domains than these pages hold: an API that sends more is not to be followed. */
+/** No account has more pages of domains: an API that sends more is not believed. */
 const MOST_PAGES = 100;
 
 const doneSchema = z.object({ status: z.literal('SUCCESS') });
@@ -95,7 +95,7 @@ function createCall(api: Api, base: string, keys: Readonly<Record<string, string
   };
 }
 
-/** Bad keys and foreign domains come as status 400, told apart by their words alone. */
+/** The API answers bad keys and foreign domains alike with status 400; only the words differ. */
 function codeOf(words: string): DnsErrorCode | undefined {
   if (/invalid (secret )?api ?key/i.test(words)) return 'credentials-refused';
   if (/not opted in to api access/i.test(words)) return 'permission-missing';
@@ -113,7 +113,7 @@ function createCalls(api: Api, call: Call): RecordCalls<Zone, string> {
       const path = ['/dns/retrieveByNameType', zone.name, type, nameInZone(name, zone.name)].join('/');
       const reply = await call(path.replace(/\/$/, ''));
       const { records } = api.expect(recordsSchema, api.json(reply), `records ${type} of ${name}`);
-      // The filter is the API's to honour and ours to check.
+      // An API may ignore the filter, so the answer is filtered again.
       const here = records.filter((record) => record.type === type && normalizeName(record.name) === name);
       return here.map(
         ({ id, content }): Held<string> => ({ id, record: { name, type, value: toValue(type, content) } }),
@@ -126,7 +126,7 @@ function createCalls(api: Api, call: Call): RecordCalls<Zone, string> {
     },
     async delete(zone, id, { name, type }) {
       const reply = await call(`/dns/delete/${zone.name}/${id}`).catch((error: unknown) => {
-        // Somebody else was faster: what was to be gone is gone.
+        // Somebody else has removed it already.
         if (error instanceof DnsError && /invalid record id/i.test(error.message)) return undefined;
         throw error;
       });
@@ -135,7 +135,7 @@ function createCalls(api: Api, call: Call): RecordCalls<Zone, string> {
   };
 }
 
-/** In pieces that begin where the one before ended; an empty one is the last. */
+/** Each page begins where the one before ended; an empty page is the last. */
 async function allZones(api: Api, call: Call): Promise<Zone[]> {
   const names = new Set<string>();
   for (let page = 0; page < MOST_PAGES; page++) {

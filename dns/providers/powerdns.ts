@@ -103,7 +103,7 @@ function createCall(api: Api, base: string, key: string): Call {
     if (reply.status >= 200 && reply.status <= 299) return reply;
     const said = refusalSchema.safeParse(jsonOrNothing(reply));
     const words = said.success ? said.data.error : '';
-    // 422 is the answer to records that cannot stand together, among other things that no repetition cures.
+    // 422 is the answer to records that exclude each other, and to other lasting faults.
     const conflict = reply.status === 422 && /conflict/i.test(words);
     throw api.refusal(reply, `${method} ${path}`, words, conflict ? 'conflict' : undefined);
   };
@@ -133,7 +133,7 @@ function createCalls(api: Api, call: Call) {
       const query = new URLSearchParams({ rrset_name: `${name}.`, rrset_type: type });
       const reply = await call('GET', `/zones/${encodeURIComponent(zone.id)}?${query}`);
       const { rrsets } = api.expect(zoneSchema, api.json(reply), `records ${type} of ${name}`);
-      // Servers before 4.8 send the whole zone.
+      // Servers before 4.8 ignore the query and send the whole zone.
       return rrsets.find((set) => set.type === type && normalizeName(set.name) === name);
     },
     async replace(

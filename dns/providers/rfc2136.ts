@@ -1,4 +1,4 @@
-// Dynamic updates (RFC 2136), signed (RFC 8945): BIND, Knot, PowerDNS and every other server of one's own that takes them.
+// Signed dynamic updates (RFC 2136, RFC 8945): for BIND, Knot, PowerDNS and every other server that takes them.
 
 import { randomInt } from 'node:crypto';
 import { type Clock, systemClock } from '../../src/lib/clock.ts';
@@ -75,7 +75,7 @@ function createRfc2136(
       inZone(record.name, async (zone) => {
         if (await calls.holds(record)) return;
         await calls.update(zone, { ...toUpdate(record), class: CLASS_IN, ttl: ttlSeconds });
-        // RFC 2136 §3.4.2.2: what cannot stand beside what is there is passed over without a word.
+        // RFC 2136 §3.4.2.2: the server silently ignores a record that excludes an existing one.
         if (await calls.holds(record)) return;
         throw new DnsError(
           'conflict',
@@ -129,7 +129,7 @@ function toUpdate(record: DnsRecord): Pick<ResourceRecord, 'name' | 'type' | 'da
 
 function createCalls(context: { server: ServerAddress; key: TsigKey; timeoutMs: number; clock: Clock }) {
   const { server, key, timeoutMs, clock } = context;
-  /** Read over TCP, for an answer there is hard to forge; servers do not agree on signing what they answer to questions. */
+  /** Reads over TCP, where an answer is hard to forge: not all servers sign answers to questions. */
   const query = async (name: string, type: number): Promise<Message> => {
     const id = randomInt(0x10000);
     const bytes = await askByStream(
@@ -196,7 +196,7 @@ function createCalls(context: { server: ServerAddress; key: TsigKey; timeoutMs: 
 }
 
 function refusal(server: ServerAddress, code: number, subject: string): DnsError {
-  // The answer is signed, so the key is known: REFUSED is about what it may do.
+  // The answer is signed, so the server knows the key: REFUSED means a missing permission.
   const kinds: Readonly<Record<number, DnsErrorCode>> = {
     2: 'unreachable',
     5: 'permission-missing',

@@ -1,4 +1,4 @@
-// Amazon Route 53 through the vendor's own package, carried by our own HTTP: record sets, swapped only if still as read.
+// Amazon Route 53: record sets through the vendor's package over our own HTTP, replaced only if still as they were read.
 
 import type { Change, ResourceRecordSet, Route53Client } from '@aws-sdk/client-route-53';
 import { z } from 'zod';
@@ -75,7 +75,7 @@ export const route53Kind: ProviderKind = {
 };
 
 const DEFAULT_TTL_SECONDS = 60;
-/** A change is on all servers within a minute, as a rule; after this the look at the servers themselves decides. */
+/** A change usually reaches all servers within a minute. After this, propagation is checked at the servers themselves. */
 const SYNC_ATTEMPTS = 30;
 const LONGEST_SYNC_PAUSE_MS = 5_000;
 
@@ -161,7 +161,7 @@ function createRoute53(
   };
 }
 
-/** Others' values stay exactly as they were read. */
+/** Other values stay exactly as they were read. */
 function withValue(set: HeldSet | undefined, record: DnsRecord, ttl: number): HeldSet | 'as it is' {
   if (recordsOf(set, record.name, record.type).some((held) => sameRecord(held, record))) return 'as it is';
   const others = set?.ResourceRecords ?? [];
@@ -182,7 +182,7 @@ function withoutValue(set: HeldSet | undefined, record: DnsRecord): HeldSet | un
 
 type Calls = ReturnType<typeof createCalls>;
 
-/** Somebody else may change the set between our read and our write: then it is read again. */
+/** Reads again if somebody else changes the set between our read and our write. */
 async function swapUntilTaken(
   calls: Calls,
   zone: Zone,
@@ -221,21 +221,21 @@ interface ClientOptions {
 
 type Client = Awaited<ReturnType<typeof openClient>>;
 
-/** Loads the package, which is large: a start that writes no records serves sooner without it. */
+/** Loads the large package on demand: a start that writes no records serves sooner without it. */
 async function openClient({ api, endpoint, region, identity }: ClientOptions) {
   const aws = await import('./aws-packages.ts');
   const client: Route53Client = new aws.Route53Client({
     endpoint,
     region,
     credentials: identity,
-    // Said here so that the package looks for none of it in the environment or in files of the machine.
+    // Given here so that the package does not read the environment or files of the machine.
     defaultsMode: 'standard',
     retryMode: 'standard',
     useDualstackEndpoint: false,
     useFipsEndpoint: false,
     userAgentAppId: async () => undefined,
     authSchemePreference: async () => [],
-    // Repeating is ours: after reading again.
+    // We repeat ourselves, after reading again.
     maxAttempts: 1,
     requestHandler: { handle: (request: SignedRequest) => carry(api, request) },
   });
@@ -253,7 +253,7 @@ interface SignedRequest {
   readonly body?: unknown;
 }
 
-/** Refusals become DnsError here; what goes back to the package is a success and whole. */
+/** Turns refusals into DnsError. The package sees only complete successes. */
 async function carry(api: Api, request: SignedRequest) {
   const { protocol, hostname, port, method, path, query = {}, headers, body } = request;
   const search = Object.entries(query).flatMap(([name, value]) =>
@@ -276,13 +276,13 @@ async function carry(api: Api, request: SignedRequest) {
   return { response: { statusCode, headers: { ...replied }, body: bytes } };
 }
 
-/** As it was signed: only unreserved characters (RFC 3986 §2.3) are left as they are, so no asterisk. */
+/** Encodes as the signature does: all but unreserved characters (RFC 3986 §2.3), so an asterisk too. */
 function encode(text: string): string {
   const hex = (character: string) => `%${character.charCodeAt(0).toString(16).toUpperCase()}`;
   return encodeURIComponent(text).replace(/[!'()*]/g, hex);
 }
 
-/** With the API's own word for the reason. */
+/** A refusal with the API's own word for the reason. */
 class Refusal extends DnsError {
   readonly reason: string;
   constructor({ code, subject, ...more }: DnsError, reason: string) {
@@ -294,7 +294,7 @@ class Refusal extends DnsError {
 function refused(api: Api, reply: HttpReply, subject: string): Refusal {
   const root = parseXml(reply.body.toString('utf8'));
   const text = (name: string) => (root === undefined ? undefined : elementsNamed(root, name)[0]?.text.trim());
-  // A refused batch is told by its messages alone.
+  // Only its messages describe a refused batch.
   const batch = root?.name === 'InvalidChangeBatch';
   const reason = batch ? 'InvalidChangeBatch' : (text('Code') ?? '');
   const said = [reason, text('Message') ?? ''].filter((part) => part !== '').join(': ');
@@ -424,7 +424,7 @@ async function untilInSync(
   }
 }
 
-/** The package wraps what our HTTP throws when it throws while the request is made ready. */
+/** The package wraps errors that our HTTP throws while a request is prepared. */
 async function unwrapped<T>(api: Api, subject: string, run: () => Promise<T>): Promise<T> {
   try {
     return await run();
@@ -446,7 +446,7 @@ function fromName(name: string): string {
   );
 }
 
-/** An alias has no values: it is shown as what it stands for, so that nobody takes the name for free. */
+/** An alias has no values. It is shown with its target, so that the name does not look unused. */
 function recordsOf(set: HeldSet | undefined, name: string, type: RecordType): DnsRecord[] {
   if (set?.AliasTarget !== undefined) {
     return [{ name, type, value: `alias of ${normalizeName(set.AliasTarget.DNSName)}` }];
@@ -454,7 +454,7 @@ function recordsOf(set: HeldSet | undefined, name: string, type: RecordType): Dn
   return (set?.ResourceRecords ?? []).map(({ Value }) => toRecord(Value, name, type));
 }
 
-/** The target of an alias has the escapes of names. */
+/** A CNAME's target has the escapes of names. */
 function toRecord(content: string, name: string, type: RecordType): DnsRecord {
   return fromZoneFile(name, type, type === 'CNAME' ? fromName(content) : content);
 }

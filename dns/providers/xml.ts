@@ -1,4 +1,4 @@
-// The plain XML that some APIs answer with: elements, attributes and text; anything beyond that is refused.
+// The simple XML of some APIs: elements, attributes and text. Everything else is refused.
 
 export interface Element {
   readonly name: string;
@@ -19,7 +19,7 @@ const TOKEN =
   /<\?[^>]*\?>|<!--[\s\S]*?-->|<\/([\w.:-]+)\s*>|<([\w.:-]+)((?:\s+[\w.:-]+\s*=\s*(?:"[^"<]*"|'[^'<]*'))*)\s*(\/?)>|([^<]+)/gy;
 const ATTRIBUTE = /([\w.:-]+)\s*=\s*(?:"([^"]*)"|'([^']*)')/g;
 
-/** The root element, or undefined if the text is not whole and well formed: half an answer is none. */
+/** The root element, or undefined if the text is incomplete or not well formed. */
 export function parseXml(text: string): Element | undefined {
   const root: Open = { name: '', attributes: {}, children: [], text: '' };
   const open = [root];

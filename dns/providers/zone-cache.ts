@@ -1,10 +1,10 @@
-// Remembers for a while which zone a name was found in, for that very name only.
+// Remembers for a while in which zone a name was found.
 
 import { type Clock, monotonicMs, systemClock } from '../../src/lib/clock.ts';
 import { DnsError } from '../error.ts';
 
 export interface ZoneCache<Zone> {
-  /** Runs with the name's zone; if the zone is gone since it was looked up, looks it up again and runs once more. */
+  /** Runs `use` with the name's zone. If a remembered zone is gone, looks it up again and runs `use` once more. */
   within<T>(name: string, use: (zone: Zone) => Promise<T>): Promise<T>;
 }
 

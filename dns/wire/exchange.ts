@@ -14,7 +14,7 @@ import {
   type Question,
 } from './message.ts';
 
-/** Asks and returns the answer whose question is the one asked, whatever its code. Rejects with DnsError. */
+/** Resolves to the answer to this very question, whatever its response code. Rejects with DnsError. */
 export interface Exchange {
   /** As the operator wrote it: an address with port, or a URL. */
   readonly server: string;
@@ -22,7 +22,7 @@ export interface Exchange {
 }
 
 export interface ExchangeOptions {
-  /** For one question, all tries together. Default 5 s. */
+  /** For one question, including all attempts. Default 5 s. */
   readonly timeoutMs?: number;
   /** Off when an authoritative server is asked. Default on. */
   readonly recursion?: boolean;
@@ -113,8 +113,8 @@ export function parseServer(text: string): ServerAddress {
 }
 
 /**
- * A truncated answer counts as one: its caller asks over TCP. Datagrams that do not answer this very question are
- * passed over until the time is up: anyone can send those (RFC 5452 §9.1).
+ * Resolves to a truncated answer as well: the caller then asks over TCP. Ignores datagrams that do not answer this very
+ * question until the time is up, because anyone can send them (RFC 5452 §9.1).
  */
 function askByDatagram(
   address: ServerAddress,
@@ -146,7 +146,7 @@ function askByDatagram(
       }
     });
     socket.on('error', (cause) => finish(() => reject(unreachable(address, cause))));
-    // A connected socket takes datagrams from this address only, and hears that the port is closed.
+    // A connected socket receives datagrams from this address only, and learns that a port is closed.
     socket.connect(address.port, address.host, () => socket.send(query));
   });
 }
@@ -154,13 +154,13 @@ function askByDatagram(
 function readDatagram(server: string, bytes: Buffer, id: number, question: Question): Message {
   const flags = bytes.length >= 12 ? bytes.readUInt16BE(2) : 0;
   if ((flags & FLAG_TRUNCATED) !== 0 && bytes.readUInt16BE(0) === id) {
-    // It may be cut anywhere, so only its header is read.
+    // It may be cut off anywhere, so only its header is read.
     return { id, flags, questions: [question], answers: [], authority: [], additional: [] };
   }
   return accept(decodeFrom(server, bytes), id, question, server);
 }
 
-/** One message over TCP and the one that comes back (RFC 7766). Rejects with DnsError `unreachable`. */
+/** Sends one message over TCP and resolves to the answer (RFC 7766). Rejects with DnsError `unreachable`. */
 export function askByStream(address: ServerAddress, query: Buffer, timeoutMs: number): Promise<Buffer> {
   return new Promise((resolve, reject) => {
     const socket = connect({ host: address.host, port: address.port });

@@ -1,4 +1,4 @@
-// DNS messages as bytes (RFC 1035 §4), read strictly: what does not parse whole is refused, and no input makes it loop.
+// DNS messages as bytes (RFC 1035 §4), read strictly: a message that does not parse completely is refused.
 
 import { DnsError } from '../error.ts';
 import { formatCaa, normalizeName } from './presentation.ts';
@@ -124,12 +124,12 @@ export function decodeMessage(bytes: Buffer): Message {
     authority: times(counts[2], reader.record),
     additional: times(counts[3], reader.record),
   };
-  // A truncated message may end anywhere; it is asked again over TCP, its records are not used.
+  // A truncated message may end anywhere. Its records are not used, as the question is repeated over TCP.
   if (!reader.atEnd()) throw unreadable('it goes on after its last record');
   return message;
 }
 
-/** Where the last record begins, for what is signed is all that stands before the signature (RFC 8945 §4.3). */
+/** Where the last record begins: a signature covers everything before itself (RFC 8945 §4.3). */
 export function startOfLastRecord(bytes: Buffer): number {
   const { questions, answers, authority, additional } = decodeMessage(bytes);
   const reader = createReader(bytes);
@@ -250,7 +250,7 @@ function createReader(bytes: Buffer) {
   };
 }
 
-/** RFC 1035 §4.1.4: the names inside these old types may be compressed, in others they must not be (RFC 3597 §4). */
+/** RFC 1035 §4.1.4: names in these old types may be compressed; in all others they must not be (RFC 3597 §4). */
 function expandNames(message: Buffer, start: number, raw: Buffer, type: number): Buffer {
   if (type !== typeNumbers.CNAME && type !== typeNumbers.NS) return raw;
   const { name, end } = readName(message, start);
@@ -263,7 +263,7 @@ function readName(bytes: Buffer, start: number): { name: string; end: number } {
   let at = start;
   let end: number | undefined;
   let length = 1;
-  // A pointer must lead to before everything read so far, so the walk ends whatever the bytes say.
+  // A pointer must point before everything read so far, so that no input can make this loop endless.
   let limit = start;
   for (;;) {
     const size = bytes[at];

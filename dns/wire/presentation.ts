@@ -67,7 +67,7 @@ export function sameRecord(a: DnsRecord, b: DnsRecord): boolean {
   );
 }
 
-/** The value as a zone file has it: TXT quoted, a CNAME's target with its dot. */
+/** The value as a zone file writes it: TXT quoted, a CNAME's target with a trailing dot. */
 export function zoneFileValue({ type, value }: DnsRecord): string {
   if (type === 'TXT') return quoteTxt(value);
   return type === 'CNAME' ? `${value}.` : value;

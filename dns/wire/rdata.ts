@@ -33,7 +33,7 @@ export function encodeValue({ type, value, name }: DnsRecord): Buffer {
 }
 
 function encodeIPv6(text: string): Buffer {
-  // The URL parser writes an IPv4 tail out in hex; what is left is to fill the gap.
+  // The URL parser turns an IPv4 tail into hex; only the gap is left to fill.
   const groups = new URL(`http://[${text}]/`).hostname.slice(1, -1).split('::');
   const [head = [], tail = []] = groups.map((part) => (part === '' ? [] : part.split(':')));
   const gap = groups.length === 2 ? Array.from({ length: 8 - head.length - tail.length }, () => '0') : [];

@@ -1,4 +1,4 @@
-// Signed DNS messages (RFC 8945): a shared key proves to each side that the other one wrote what it reads.
+// Signed DNS messages (RFC 8945): a shared key proves to each side who wrote a message.
 
 import { createHmac, timingSafeEqual } from 'node:crypto';
 import { DnsError } from '../error.ts';
@@ -65,7 +65,7 @@ function refused(subject: string): DnsError {
 }
 
 /**
- * The answer to a message signed with `requestMac`, with its signature checked and taken off. Throws DnsError
+ * The answer to a message signed with `requestMac`, after its signature is checked and removed. Throws DnsError
  * `credentials-refused` when the server refuses the key, `unintelligible` when the answer is not signed with it.
  */
 export function verifyAnswer(bytes: Buffer, requestMac: Buffer, key: TsigKey, now: Date): Message {
@@ -73,7 +73,7 @@ export function verifyAnswer(bytes: Buffer, requestMac: Buffer, key: TsigKey, no
   const signature = message.additional.at(-1);
   if (signature?.type !== typeNumbers.TSIG) {
     const code = message.flags & 0x0f;
-    // An unsigned refusal proves nothing, but there is nothing in it that could be believed wrongly.
+    // Nobody signed this refusal, but believing it does no harm.
     if (code === 9 || code === 5) throw refused(`the server does not accept the key ${key.name}`);
     throw new DnsError('unintelligible', 'the answer is not signed');
   }

@@ -7,8 +7,7 @@ import { loggedTarget } from './logged.ts';
 /** What is known of one exchange; filled while it goes on. */
 export interface AccessEntry {
   protocol: 'http/1.1' | 'h2' | 'websocket' | 'tcp';
-  /** What its line says between its time and its protocol: who the client is. */
-  readonly opening: string;
+  readonly clientAddress: string;
   /** Empty: not known, for the request could not be read that far, or there was none. So are the next two. */
   method: string;
   host: string;
@@ -51,6 +50,8 @@ export function createAccessLog(sink: (lines: string) => void, now: () => number
   let lastMs = 0;
   let lastTime = '';
   const repeated: Repeated = {
+    clientAddress: '',
+    opening: '',
     method: '',
     host: '',
     methodAndHost: '',
@@ -94,12 +95,12 @@ export function createAccessLog(sink: (lines: string) => void, now: () => number
 /** A new entry; 0 and empty where nothing is known yet. */
 export function createAccessEntry(
   protocol: AccessEntry['protocol'],
-  client: string,
+  clientAddress: string,
   startedAt: number,
 ): AccessEntry {
   return {
     protocol,
-    opening: `","msg":"access","client":"${client}","protocol":"`,
+    clientAddress,
     method: '',
     host: '',
     target: '',
@@ -115,6 +116,8 @@ export function createAccessEntry(
 
 /** Of consecutive lines, what is often the same: each is put together once. */
 interface Repeated {
+  clientAddress: string;
+  opening: string;
   method: string;
   host: string;
   methodAndHost: string;
@@ -123,7 +126,11 @@ interface Repeated {
 }
 
 function lineOf(entry: AccessEntry, time: string, endedAt: number, repeated: Repeated): string {
-  const { method, host, target, upstream } = entry;
+  const { clientAddress, method, host, target, upstream } = entry;
+  if (clientAddress !== repeated.clientAddress) {
+    repeated.clientAddress = clientAddress;
+    repeated.opening = `","msg":"access","client":"${clientAddress}","protocol":"`;
+  }
   if (method !== repeated.method || host !== repeated.host) {
     repeated.method = method;
     repeated.host = host;
@@ -135,7 +142,7 @@ function lineOf(entry: AccessEntry, time: string, endedAt: number, repeated: Rep
     repeated.upstreamText = upstream === undefined ? '' : `,"upstream":"${upstream.host}:${upstream.port}"`;
   }
   const path = loggedTarget(target);
-  let line = `{"time":"${time}${entry.opening}${entry.protocol}"${repeated.methodAndHost}`;
+  let line = `{"time":"${time}${repeated.opening}${entry.protocol}"${repeated.methodAndHost}`;
   if (path !== '') line += `,"path":${quoted(path, LONGEST_TEXT)}`;
   if (entry.status !== 0) line += `,"status":${entry.status}`;
   if (entry.grpcStatus !== -1) line += `,"grpcStatus":${entry.grpcStatus}`;

@@ -10,6 +10,7 @@ import type { OpenTunnel } from '../tunnel/tunnel.ts';
 import type { Upstreams } from '../upstream/http1-pool.ts';
 import type { Http2Upstreams } from '../upstream/http2-pool.ts';
 import type { AccessLog } from './access-log.ts';
+import type { ExchangeObserver } from './observe.ts';
 
 /** Who carries a connection: asked when there is no room for another one. */
 export interface Holder {
@@ -23,7 +24,7 @@ export interface Holder {
 export const FIRST_WORDS_MS = 1_000;
 
 /** A client's connection after its handshake. */
-export interface Connection {
+export interface ClientConnection {
   readonly socket: TLSSocket;
   /** Names of the certificate that it was served: it may ask for no others (421). */
   readonly certificateNames: readonly string[];
@@ -38,6 +39,8 @@ export interface Connection {
   /** Set by whoever carries it; without one it is never idle. */
   holder?: Holder | undefined;
 }
+
+export type Connection = ClientConnection;
 
 /** How long a drain leaves a connection open that waits for a request: the next one may be on its way. */
 export const LAST_REQUEST_MS = 1_000;
@@ -55,11 +58,13 @@ export interface ProxyContext {
   readonly tunnels: Set<OpenTunnel>;
   /** Undefined: none is written. */
   readonly accessLog?: AccessLog | undefined;
+  /** Told of the moments of each exchange, beside the access log. */
+  readonly observer?: ExchangeObserver | undefined;
 }
 
 /** What carries one protocol on connections that are handed to it. */
 export interface Acceptor {
-  accept(connection: Connection): void;
+  accept(connection: ClientConnection): void;
   /** No new requests: each connection ends when what it is doing is done. */
   drain(): void;
   /** Connections still open. */

@@ -12,10 +12,10 @@ import {
 } from '../http1/drops.ts';
 import { field } from '../http1/known-fields.ts';
 import { LINE, type MessageHead, nameAt, valueAt } from '../http1/message.ts';
-import type { Connection } from './context.ts';
+import type { ClientConnection } from './context.ts';
 
 /** What is said about a client, and whether what it says itself is believed. */
-export type Client = Pick<Connection, 'clientAddress' | 'serverPort' | 'trustedClient'>;
+export type Client = Pick<ClientConnection, 'clientAddress' | 'serverPort' | 'trustedClient'>;
 
 /** The forwarded family as a trusted proxy sent it; lower-case names, repeated fields joined by ", ". */
 export type ForwardedBefore = Readonly<Partial<Record<string, string>>>;

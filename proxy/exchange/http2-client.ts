@@ -1,34 +1,33 @@
 // HTTP/2 connections of clients: their limits and clocks, and each request to where it belongs.
 
-import type { LocalHandler } from '../../src/lib/local-handler.ts';
-import { Fault, type FaultCode } from '../faults.ts';
+import { Fault } from '../faults.ts';
 import {
   type Http2Connection,
   type Http2ConnectionUser,
   type Http2Stream,
   openHttp2Connection,
 } from '../http2/connection.ts';
-import { fieldKind, fieldLimitsOf, kindOf } from '../http2/fields.ts';
+import { fieldLimitsOf } from '../http2/fields.ts';
 import { type BlockLimits, createField, type HeaderField } from '../http2/hpack.ts';
 import { coveredBy, speaksHttp2 } from '../rules/routes.ts';
 import type { Deadline } from '../socket/deadlines.ts';
 import { onData } from '../socket/reads.ts';
 import { createRoster, type RosterMember } from '../socket/roster.ts';
-import { type AccessEntry, createAccessEntry } from './access-log.ts';
 import {
   type Acceptor,
-  type Connection,
+  type ClientConnection,
   FIRST_WORDS_MS,
   LAST_REQUEST_MS,
   type ProxyContext,
 } from './context.ts';
-import { decide, isRefusal, pathOf, queryOf } from './decide.ts';
+import { decide, isRefusal } from './decide.ts';
 import { forwardedFields, headerLines } from './headers.ts';
-import { replyFault, replyLocal } from './http2-reply.ts';
+import { Http2Answer } from './http2-answer.ts';
+import { Http2Exchange } from './http2-exchange.ts';
 import { type ForwardedFamily, type Http2Request, readRequest } from './http2-request.ts';
-import { loggedTarget } from './logged.ts';
-import { relayToHttp1 } from './to-http1.ts';
-import { relayToHttp2 } from './to-http2.ts';
+import { Http2ToHttp1 } from './http2-to-http1.ts';
+import { Http2ToHttp2 } from './http2-to-http2.ts';
+import { type ExchangeObserver, observerOf } from './observe.ts';
 
 /** Per stream: at 50 ms of round trip an upload still moves 20 MiB/s. */
 const STREAM_WINDOW = 1024 * 1024;
@@ -36,7 +35,7 @@ const CONNECTION_WINDOW = 16 * 1024 * 1024;
 
 export interface Http2Acceptor extends Acceptor {
   /** `first`: bytes that were already read from the connection. */
-  accept(connection: Connection, first?: Buffer): void;
+  accept(connection: ClientConnection, first?: Buffer): void;
 }
 
 /**
@@ -45,7 +44,12 @@ export interface Http2Acceptor extends Acceptor {
  */
 export function createHttp2Acceptor(context: ProxyContext): Http2Acceptor {
   const clients = createRoster<Client>();
-  const shared: Shared = { context, fieldLimits: fieldLimitsOf(context.limits), ended: false };
+  const shared: Shared = {
+    context,
+    observer: observerOf(context),
+    fieldLimits: fieldLimitsOf(context.limits),
+    ended: false,
+  };
   let draining = false;
   return {
     accept(connection, first) {
@@ -72,6 +76,7 @@ export function createHttp2Acceptor(context: ProxyContext): Http2Acceptor {
 /** What all connections share. */
 interface Shared {
   readonly context: ProxyContext;
+  readonly observer: ExchangeObserver | undefined;
   readonly fieldLimits: BlockLimits;
   /** Connections are being ended by us, whatever is under way. */
   ended: boolean;
@@ -79,7 +84,7 @@ interface Shared {
 
 interface Client extends RosterMember {
   readonly shared: Shared;
-  readonly connection: Connection;
+  readonly connection: ClientConnection;
   readonly http2: Http2Connection;
   readonly forwardedFor: (request: Http2Request) => ForwardedFamily;
 }
@@ -94,7 +99,7 @@ function sayGoodbye({ http2 }: Client): void {
   http2.socket.once('close', () => clearTimeout(timer));
 }
 
-function createClient(shared: Shared, connection: Connection, closed: () => void): Client {
+function createClient(shared: Shared, connection: ClientConnection, closed: () => void): Client {
   const { context } = shared;
   const { deadlines, limits } = context;
   // Asked while the socket is open, or nobody could tell any more.
@@ -119,7 +124,7 @@ function createClient(shared: Shared, connection: Connection, closed: () => void
       takeRequest(client, stream, fields, ended, tooLarge);
     },
     streamClosed(stream) {
-      logStream(client, stream);
+      (stream.note as Http2Exchange | undefined)?.closed(shared.ended);
       if (http2.openStreams === 0 && !http2.closed) watchIdle();
     },
     connectionClosed(error) {
@@ -160,7 +165,7 @@ function createClient(shared: Shared, connection: Connection, closed: () => void
 }
 
 /** What is said of an untrusted client changes only with the host asked, and a connection rarely asks two. */
-function createForwardedFor(connection: Connection): (request: Http2Request) => ForwardedFamily {
+function createForwardedFor(connection: ClientConnection): (request: Http2Request) => ForwardedFamily {
   let lastAuthority: string | undefined;
   let last: ForwardedFamily = { fields: [], lines: '' };
   return ({ authority, forwarded }) => {
@@ -179,96 +184,34 @@ function createForwardedFor(connection: Connection): (request: Http2Request) => 
 }
 
 function takeRequest(
-  client: Client,
+  { shared, connection, forwardedFor }: Client,
   stream: Http2Stream,
   fields: readonly HeaderField[],
   ended: boolean,
   tooLarge: boolean,
 ) {
-  const { context } = client.shared;
-  const access = context.accessLog === undefined ? undefined : beginAccess(client, stream, fields);
+  const { context, observer } = shared;
+  const exchange = new Http2Exchange(context, connection, stream, observer);
+  stream.user = exchange;
+  stream.note = exchange;
+  exchange.begin(fields);
   const request = tooLarge ? 'headers-too-large' : readRequest(fields, ended);
   if (request === 'malformed') {
-    if (access !== undefined) access.fault = 'bad-request';
+    exchange.fault = 'bad-request';
     return stream.resetMalformed();
   }
-  if (typeof request === 'string') return refuse(stream, request, access);
-  if (access !== undefined) access.host = request.host;
-  if (request.contentLength >= 0) stream.expects = request.contentLength;
-  const covered = coveredBy(client.connection.certificateNames, request.host);
+  if (typeof request === 'string') return exchange.fail(new Fault(request));
+  exchange.take(request);
+  const covered = coveredBy(connection.certificateNames, request.host);
   const decision = decide(request, covered, context);
-  if (isRefusal(decision)) return refuse(stream, decision, access, request);
+  if (isRefusal(decision)) return exchange.fail(new Fault(decision));
   if (decision.answeredBy !== undefined) {
-    return void answer(stream, request, context.localHandlers[decision.answeredBy]!, context, access);
+    exchange.match = decision;
+    return new Http2Answer(exchange).begin(context.localHandlers[decision.answeredBy]!);
   }
-  const { connection, forwardedFor } = client;
-  const forwarded = forwardedFor(request);
-  const { upstream } = decision;
-  const exchange = { stream, request, connection, match: decision, upstream, context, forwarded, access };
-  if (speaksHttp2(upstream.protocol)) relayToHttp2(exchange);
-  else relayToHttp1(exchange);
-}
-
-async function answer(
-  stream: Http2Stream,
-  request: Http2Request,
-  handler: LocalHandler,
-  context: ProxyContext,
-  access: AccessEntry | undefined,
-): Promise<void> {
-  const { method, host, fields } = request;
-  const path = pathOf(request.path);
-  const query = queryOf(request.path);
-  try {
-    const reply = await handler.handle({ method, path, query, host, headers: joinFields(fields) });
-    replyLocal(stream, request, reply, access);
-  } catch (err) {
-    context.log.error({ path: loggedTarget(path), err }, 'local handler failed');
-    if (access !== undefined) access.fault = 'failed';
-    replyFault(stream, request, new Fault('failed', undefined, { cause: err }), access);
-  }
-}
-
-const UNREAD = { method: 'GET', grpc: false, fields: [] };
-
-function refuse(
-  stream: Http2Stream,
-  code: FaultCode,
-  access: AccessEntry | undefined,
-  request: Pick<Http2Request, 'method' | 'grpc' | 'fields'> = UNREAD,
-): void {
-  if (access !== undefined) access.fault = code;
-  replyFault(stream, request, new Fault(code), access);
-}
-
-// --- The access log ---
-
-function beginAccess({ connection, shared }: Client, stream: Http2Stream, fields: readonly HeaderField[]) {
-  const access = createAccessEntry('h2', connection.clientAddress, shared.context.deadlines.now());
-  for (const field of fields) {
-    const kind = kindOf(field);
-    if (kind === fieldKind.method) access.method = field.value;
-    else if (kind === fieldKind.path) access.target = field.value;
-    else if (kind === fieldKind.authority) access.host = field.value;
-  }
-  stream.note = access;
-  return access;
-}
-
-/** Written when the stream has closed, however it did. */
-function logStream({ shared }: Client, stream: Http2Stream): void {
-  const access = stream.note as AccessEntry | undefined;
-  if (access === undefined) return;
-  const { accessLog, deadlines } = shared.context;
-  if (stream.end !== 'complete') access.fault ??= shared.ended ? 'draining' : 'client-closed';
-  if (access.fault === 'client-closed' && access.status === 0) access.status = 499;
-  accessLog?.write(access, deadlines.now());
-}
-
-function joinFields(fields: readonly HeaderField[]): Record<string, string> {
-  const joined: Record<string, string> = Object.create(null);
-  for (const { name, value } of fields) {
-    joined[name] = joined[name] === undefined ? value : `${joined[name]}, ${value}`;
-  }
-  return joined;
+  exchange.forwarded = forwardedFor(request);
+  const side = speaksHttp2(decision.upstream.protocol)
+    ? new Http2ToHttp2(exchange)
+    : new Http2ToHttp1(exchange);
+  exchange.forward(decision, side);
 }

@@ -1,13 +1,12 @@
 // Replies that the ingress itself gives on an HTTP/2 stream: to faults, and from local handlers.
 
-import type { LocalReply } from '../../src/lib/local-handler.ts';
 import type { Fault } from '../faults.ts';
 import type { Http2Stream } from '../http2/connection.ts';
 import { errorCode } from '../http2/frames.ts';
-import { noteUpstreamFault } from '../upstream/faults.ts';
-import type { AccessEntry } from './access-log.ts';
+import type { Exchange } from './exchange.ts';
 import { faultReply, faultTrailers } from './fault-reply.ts';
-import type { Http2Exchange, Http2Request } from './http2-request.ts';
+import type { Http2Request } from './http2-request.ts';
+import { asBuffer, hasNoBody } from './local-body.ts';
 
 type Answered = Pick<Http2Request, 'method' | 'grpc' | 'fields'>;
 
@@ -15,17 +14,12 @@ type Answered = Pick<Http2Request, 'method' | 'grpc' | 'fields'>;
  * For gRPC a trailers-only reply with `grpc-status` (HTTP 200, gRPC over HTTP2, Responses), else the fault's status
  * with its body. What was already being answered is reset: a cut reply must not look complete.
  */
-export function replyFault(
-  stream: Http2Stream,
-  request: Answered,
-  fault: Fault,
-  access: AccessEntry | undefined,
-) {
+export function replyFault(stream: Http2Stream, request: Answered, fault: Fault, exchange: Exchange) {
   if (stream.closed) return;
   if (stream.headersSent) return stream.reset(errorCode.internalError);
-  if (request.grpc) return replyGrpcFault(stream, fault, access);
+  if (request.grpc) return replyGrpcFault(stream, fault, exchange);
   const { status, fields, body } = faultReply(fault.code, acceptOf(request));
-  replyWhole(stream, request, status, fields, Buffer.from(body), access);
+  replyWhole(stream, request, status, fields, Buffer.from(body), exchange);
 }
 
 function acceptOf({ fields }: Answered): string {
@@ -35,12 +29,10 @@ function acceptOf({ fields }: Answered): string {
     .join(',');
 }
 
-function replyGrpcFault(stream: Http2Stream, fault: Fault, access: AccessEntry | undefined): void {
+function replyGrpcFault(stream: Http2Stream, fault: Fault, exchange: Exchange): void {
   const trailers = faultTrailers(fault.code);
-  if (access !== undefined) {
-    access.status = 200;
-    access.grpcStatus = fault.grpcStatus;
-  }
+  exchange.beginReply(200);
+  exchange.grpcStatus = fault.grpcStatus;
   stream.beginHead();
   stream.addField(':status', '200');
   stream.addField('content-type', 'application/grpc');
@@ -50,15 +42,20 @@ function replyGrpcFault(stream: Http2Stream, fault: Fault, access: AccessEntry |
   stream.refuseRest();
 }
 
+interface WholeReply {
+  readonly status: number;
+  readonly headers: Readonly<Record<string, string>>;
+  readonly body: Uint8Array;
+}
+
 export function replyLocal(
   stream: Http2Stream,
   request: Answered,
-  reply: LocalReply,
-  access: AccessEntry | undefined,
+  reply: WholeReply,
+  exchange: Exchange,
 ): void {
   const { status, headers, body } = reply;
-  const bytes = Buffer.from(body.buffer, body.byteOffset, body.byteLength);
-  replyWhole(stream, request, status, Object.entries(headers), bytes, access);
+  replyWhole(stream, request, status, Object.entries(headers), asBuffer(body), exchange);
 }
 
 function replyWhole(
@@ -67,31 +64,30 @@ function replyWhole(
   status: number,
   fields: readonly (readonly [name: string, value: string])[],
   body: Buffer,
-  access: AccessEntry | undefined,
+  exchange: Exchange,
 ): void {
   if (stream.closed) return;
-  // Neither has content, and 204 may not even name a length (RFC 9110 §8.6).
-  const bodiless = status === 204 || status === 304;
-  const bare = bodiless || request.method === 'HEAD';
-  if (access !== undefined) {
-    access.status = status;
-    access.sent = bare ? 0 : body.length;
-  }
+  const bare = hasNoBody(status) || request.method === 'HEAD';
+  exchange.beginReply(status);
+  exchange.sent = bare ? 0 : body.length;
+  sendOwnHead(stream, status, fields, body.length, bare ? 'last' : 'open');
+  if (!bare) stream.sendData(body, 0, body.length, true);
+  stream.refuseRest();
+}
+
+/** `length`: of the body, if it is known. */
+export function sendOwnHead(
+  stream: Http2Stream,
+  status: number,
+  fields: readonly (readonly [name: string, value: string])[],
+  length: number | undefined,
+  kind: 'open' | 'last',
+): void {
   stream.beginHead();
   stream.addField(':status', String(status));
   // RFC 9110 §6.6.1: an origin server with a clock sends Date.
   stream.addField('date', new Date().toUTCString());
   for (const [name, value] of fields) stream.addField(name.toLowerCase(), value);
-  if (!bodiless) stream.addField('content-length', String(body.length));
-  stream.endHead(bare ? 'last' : 'open');
-  if (!bare) stream.sendData(body, 0, body.length, true);
-  stream.refuseRest();
-}
-
-/** What the log says of a fault; the client is told less. */
-export function noteFault({ request, context, access, upstream }: Http2Exchange, err: Fault): void {
-  if (access !== undefined) access.fault = err.code;
-  const fields = { host: request.host, method: request.method, err };
-  if (err.side === 'downstream') context.log.debug(fields, 'request refused');
-  else noteUpstreamFault(context, upstream, err, fields);
+  if (length !== undefined && !hasNoBody(status)) stream.addField('content-length', String(length));
+  stream.endHead(kind);
 }

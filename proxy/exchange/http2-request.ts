@@ -3,12 +3,8 @@
 import type { FaultCode } from '../faults.ts';
 import { parseHost, sameAuthority } from '../http1/authority.ts';
 import { isToken } from '../http1/characters.ts';
-import type { Http2Stream } from '../http2/connection.ts';
 import { fieldKind, kindOf } from '../http2/fields.ts';
 import { createField, type HeaderField } from '../http2/hpack.ts';
-import type { ForwardMatch, UpstreamSettings } from '../rules/routes.ts';
-import type { AccessEntry } from './access-log.ts';
-import type { Connection, ProxyContext } from './context.ts';
 import type { ForwardedBefore } from './headers.ts';
 
 export interface Http2Request {
@@ -38,18 +34,10 @@ export interface ForwardedFamily {
   readonly lines: string;
 }
 
-/** One request on its way to its upstream. */
-export interface Http2Exchange {
-  readonly stream: Http2Stream;
+/** What leaves for the upstream. */
+export interface Forwarding {
   readonly request: Http2Request;
-  readonly connection: Connection;
-  readonly match: ForwardMatch;
-  /** The match's. */
-  readonly upstream: UpstreamSettings;
-  readonly context: ProxyContext;
   readonly forwarded: ForwardedFamily;
-  /** Undefined where no access log is written. */
-  readonly access: AccessEntry | undefined;
 }
 
 // RFC 3986 §3.3 and §3.4 as sent by clients in the wild: visible ASCII, no fragment.
@@ -181,24 +169,15 @@ function readPseudo(kind: number, value: string): 'malformed' | undefined {
 
 function judge(ended: boolean): Http2Request | FaultCode | 'malformed' {
   if (method === undefined || !isMethod(method)) return 'malformed';
-  if (authority !== undefined && !AUTHORITY.test(authority)) return 'malformed';
-  if (method === 'CONNECT' && protocol === undefined) {
-    // RFC 9113 §8.5: it names a place to connect to, and no resource.
-    if (scheme !== undefined || path !== undefined || authority === undefined) return 'malformed';
-    path = '';
-  } else {
-    const refusal = judgeTarget(method);
-    if (refusal !== undefined) return refusal;
-  }
+  const refusal = judgePlace(method);
+  if (refusal !== undefined) return refusal;
   if (expect !== undefined && expect !== '100-continue') return 'expectation-failed';
-  // RFC 9113 §8.3.1: Host must not differ from :authority, which a client may leave to Host alone.
+  // RFC 9113 §8.3.1: a client may leave :authority to Host alone.
   const asked = authority ?? host;
   if (asked === undefined || asked === '') return 'malformed';
-  if (host !== undefined && host !== asked && !sameAuthority(host, asked, scheme ?? '')) return 'bad-request';
-  const parsed = parseHost(asked);
-  if (parsed === undefined) return 'bad-request';
+  const parsed = isSameHost(asked) ? parseHost(asked) : undefined;
   const contentLength = length === undefined ? -1 : Number(length);
-  if (ended && contentLength > 0) return 'bad-request';
+  if (parsed === undefined || (ended && contentLength > 0)) return 'bad-request';
   return {
     method,
     path: path!,
@@ -211,6 +190,21 @@ function judge(ended: boolean): Http2Request | FaultCode | 'malformed' {
     forwarded,
     fields,
   };
+}
+
+/** RFC 9113 §8.3.1: Host, if there is one, must not differ from what is asked for. */
+function isSameHost(asked: string): boolean {
+  return host === undefined || host === asked || sameAuthority(host, asked, scheme ?? '');
+}
+
+/** Of the pseudo-header fields, what names the place that is asked for. */
+function judgePlace(asking: string): FaultCode | 'malformed' | undefined {
+  if (authority !== undefined && !AUTHORITY.test(authority)) return 'malformed';
+  if (asking !== 'CONNECT' || protocol !== undefined) return judgeTarget(asking);
+  // RFC 9113 §8.5: a plain CONNECT names a place to connect to, and no resource.
+  if (scheme !== undefined || path !== undefined || authority === undefined) return 'malformed';
+  path = '';
+  return undefined;
 }
 
 function judgeTarget(asking: string): FaultCode | 'malformed' | undefined {

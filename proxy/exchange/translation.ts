@@ -8,12 +8,12 @@ import type { Http2Stream } from '../http2/connection.ts';
 import { fieldKind, kindOf, lineOf } from '../http2/fields.ts';
 import { createField, type HeaderField } from '../http2/hpack.ts';
 import type { Loss } from '../upstream/http1-pool.ts';
-import type { Http2Exchange } from './http2-request.ts';
+import type { Forwarding } from './http2-request.ts';
 
 /** How the body of the HTTP/1.1 request is framed; never left to the method (RFC 9112 §6.3). */
 export type RequestFraming = 'none' | 'length' | 'chunked';
 
-export function requestFraming({ request }: Http2Exchange): RequestFraming {
+export function requestFraming({ request }: Forwarding): RequestFraming {
   if (request.endStream) return 'none';
   return request.contentLength >= 0 ? 'length' : 'chunked';
 }
@@ -21,7 +21,7 @@ export function requestFraming({ request }: Http2Exchange): RequestFraming {
 const MAY_EXPECT_A_LENGTH = new Set(['POST', 'PUT', 'PATCH']);
 
 /** The whole head, its empty line included. */
-export function requestHeadText(exchange: Http2Exchange): string {
+export function requestHeadText(exchange: Forwarding): string {
   const { request } = exchange;
   const head = `${request.method} ${request.path} HTTP/1.1\r\nhost: ${request.authority}\r\n${fieldLines(exchange)}`;
   switch (requestFraming(exchange)) {
@@ -38,7 +38,7 @@ export function requestHeadText(exchange: Http2Exchange): string {
 }
 
 /** The handshake that stands for an extended CONNECT (RFC 8441 §5.1, RFC 6455 §4.1); `key` is the ingress's own. */
-export function upgradeHeadText(exchange: Http2Exchange, key: string): string {
+export function upgradeHeadText(exchange: Forwarding, key: string): string {
   const { request } = exchange;
   return (
     `GET ${request.path} HTTP/1.1\r\nhost: ${request.authority}\r\n${fieldLines(exchange, 'sec-websocket-key')}` +
@@ -46,7 +46,7 @@ export function upgradeHeadText(exchange: Http2Exchange, key: string): string {
   );
 }
 
-function fieldLines({ request, forwarded }: Http2Exchange, without = ''): string {
+function fieldLines({ request, forwarded }: Forwarding, without = ''): string {
   const { fields } = request;
   let lines = '';
   for (let i = 0; i < fields.length; i++) {
@@ -87,12 +87,18 @@ export function sendReplyHead(
   stream.endHead(kind);
 }
 
-/** The trailer section of a chunked reply, without what has no place there (RFC 9110 §6.5.1). */
-export function trailersOf(head: MessageHead | undefined): HeaderField[] {
+const NOTHING: readonly string[] = [];
+
+/**
+ * The trailer section of a chunked message, without what has no place there (RFC 9110 §6.5.1), and without the names that
+ * the message's Connection nominated.
+ */
+export function trailersOf(head: MessageHead | undefined, nominated = NOTHING): HeaderField[] {
   const fields: HeaderField[] = [];
   for (let line = 0; line < (head?.count ?? 0); line++) {
     const name = lowerName(head!, line);
-    if (!dropsFromTrailers(name)) fields.push(createField(name, valueAt(head!, line)));
+    if (dropsFromTrailers(name) || nominated.includes(name)) continue;
+    fields.push(createField(name, valueAt(head!, line)));
   }
   return fields;
 }

@@ -113,10 +113,9 @@ export const DATA_CR = 4;
 export const DATA_LF = 5;
 export const TRAILER_FIRST = 6;
 export const TRAILER_END_LF = 7;
-export const TRAILER = 8;
-export const END = 9;
-/** This state and all after it lie in what is cut out behind a chunk's size. */
-export const FIRST_EXTENSION_STATE = 10;
+export const END = 8;
+/** This state and all after it lie in what is cut out: the trailer section, or what stands behind a chunk's size. */
+export const TRAILER = 9;
 export const EXT_NAME_FIRST = 10;
 export const EXT_NAME = 11;
 export const EXT_VALUE_FIRST = 12;

@@ -8,7 +8,6 @@ import {
   END,
   EXT_ANY,
   EXT_NAME_FIRST,
-  FIRST_EXTENSION_STATE,
   refuseBody,
   SIZE,
   SIZE_BLANK,
@@ -45,22 +44,34 @@ export function readChunked(
   limits: HeadLimits,
 ): number {
   for (let pos = start; pos < end; pos++) {
-    if (body.state === DATA) return readChunkData(body, pos, end);
-    if (body.state === TRAILER) return readTrailers(body, bytes, pos, end, limits);
-    if (body.state >= FIRST_EXTENSION_STATE) return readExtensions(body, bytes, pos, pos, end);
-    const state = afterFramingByte(body, bytes[pos]!);
+    const before = body.state;
+    if (before === DATA) return readChunkData(body, pos, end);
+    if (before >= TRAILER) return readCutOut(body, bytes, pos, pos, end, limits);
+    const state = afterFramingByte(body, before, bytes[pos]!);
     if (state === REFUSED) return REFUSED;
     body.state = state;
+    if (state < END) continue;
     if (state === END) {
       body.done = true;
       return pos + 1;
     }
-    // This byte belongs to the first trailer line.
-    if (state === TRAILER) return readTrailers(body, bytes, pos, end, limits);
-    // This byte is the semicolon or the blank that begins what is cut out.
-    if (state >= FIRST_EXTENSION_STATE) return readExtensions(body, bytes, pos, pos + 1, end);
+    // This byte begins the first trailer line, or is the semicolon or the blank in front of what is cut out.
+    return readCutOut(body, bytes, pos, state === TRAILER ? pos : pos + 1, end, limits);
   }
   return end;
+}
+
+/** What is not passed on, from `cut` on; `start` is the first byte of it that has not been looked at. */
+function readCutOut(
+  body: BodyReader,
+  bytes: Buffer,
+  cut: number,
+  start: number,
+  end: number,
+  limits: HeadLimits,
+): number {
+  if (body.state === TRAILER) return readTrailers(body, bytes, start, end, limits);
+  return readExtensions(body, bytes, cut, start, end);
 }
 
 function readChunkData(body: BodyReader, pos: number, end: number): number {
@@ -71,11 +82,11 @@ function readChunkData(body: BodyReader, pos: number, end: number): number {
 }
 
 /** The state after one byte of framing; REFUSED: the byte may not be there. */
-function afterFramingByte(body: BodyReader, byte: number): number {
-  switch (body.state) {
+function afterFramingByte(body: BodyReader, state: number, byte: number): number {
+  switch (state) {
     case SIZE_FIRST:
     case SIZE:
-      return afterSizeByte(body, byte);
+      return afterSizeByte(body, state, byte);
     case SIZE_LF:
       if (byte !== LF) return refuseBody(body, 'a chunk size line without LF');
       body.digits = 0;
@@ -92,14 +103,14 @@ function afterFramingByte(body: BodyReader, byte: number): number {
   }
 }
 
-function afterSizeByte(body: BodyReader, byte: number): number {
+function afterSizeByte(body: BodyReader, state: number, byte: number): number {
   const digit = HEX[byte]!;
   if (digit >= 0) {
     if (++body.digits > LONGEST_SIZE) return refuseBody(body, 'a chunk size that is too long');
     body.remaining = body.remaining * 16 + digit;
     return SIZE;
   }
-  if (body.state === SIZE_FIRST) return refuseBody(body, 'a malformed chunk size');
+  if (state === SIZE_FIRST) return refuseBody(body, 'a malformed chunk size');
   if (byte === CR) return SIZE_LF;
   if (byte === SEMICOLON) return body.lenient ? EXT_ANY : EXT_NAME_FIRST;
   if (body.lenient && (byte === SP || byte === HTAB)) return SIZE_BLANK;

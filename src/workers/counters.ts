@@ -37,7 +37,7 @@ export function changedRanges(numbers: Float64Array, known: Float64Array, most: 
   const ranges: Range[] = [];
   let left = most;
   for (let at = 0; at < numbers.length && left > 0; at++) {
-    if (numbers[at] === known[at]) continue;
+    if (Object.is(numbers[at], known[at])) continue;
     const last = ranges.at(-1);
     if (last !== undefined && last[0] + last[1].length === at) last[1].push(numbers[at]!);
     else ranges.push([at, [numbers[at]!]]);

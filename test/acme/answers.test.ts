@@ -24,7 +24,7 @@ const name = parseDomain('a.example');
 /** Half an hour of polls, and ten times all authorizations. */
 const MOST_REQUESTS = 1_000;
 
-/** Time passes only where somebody sleeps. */
+/** Time passes only while a part sleeps. */
 function fastClock(): Clock & { pass(ms: number): void } {
   let nowMs = Date.parse('2026-01-01T00:00:00Z');
   return {

@@ -23,7 +23,7 @@ const START = new Date('2026-01-01T00:00:00Z');
 const a = parseDomain('a.example');
 const b = parseDomain('b.example');
 
-/** Time stands still until it is told to go on; `idle` resolves when somebody sleeps, with the end of that sleep. */
+/** Time passes only when the test says so. `idle` resolves when a part sleeps, to the end of that sleep. */
 function standingClock(): Clock & {
   idle(): Promise<number>;
   goTo(ms: number): void;
@@ -65,7 +65,7 @@ function standingClock(): Clock & {
       nowMs = START.getTime() + ms;
       sleeper?.wake();
     },
-    /** The date alone; whoever sleeps is woken to see it. */
+    /** Sets the date alone, and wakes sleepers so that they see it. */
     setBack(ms) {
       nowMs -= ms;
       setBackMs += ms;

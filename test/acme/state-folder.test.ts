@@ -125,7 +125,7 @@ test('whatever lies in the state folder, the start ends, what is damaged is told
             return { account, issuer: { obtain: async () => fresh } };
           } catch (error) {
             accountProblem = error;
-            // By then it is said aloud; it would go on for as long as nobody does anything.
+            // By then it has been logged; it would go on until an operator acts.
             refusals += 1;
             if (refusals > 4) setImmediate(() => stopping.abort());
             throw error;

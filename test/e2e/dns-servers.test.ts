@@ -113,7 +113,7 @@ for (const [name, start] of Object.entries({ knot, powerdns })) {
       TARGET_ENDPOINT: app.url,
       DELEGATION_ZONE: delegationZone,
     });
-    // The owner makes what he is shown, and only then.
+    // The owner writes the records when the log shows them, and not before.
     await ingress.waitFor('waiting for a DNS record');
     assert.equal(world.pebble.made('order'), 0);
     const shown = [...ingress.stderr().matchAll(/^(\S+)\. IN CNAME (\S+)\.$/gm)];

@@ -1,4 +1,4 @@
-// The bundle: what an outsider checks with sha256sum and the quote, and nothing that is nobody's business.
+// The bundle: an outsider can check it with sha256sum and the quote, and it holds nothing private.
 
 import assert from 'node:assert/strict';
 import { execFile } from 'node:child_process';

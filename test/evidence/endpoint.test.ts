@@ -4,9 +4,13 @@ import assert from 'node:assert/strict';
 import { createHash } from 'node:crypto';
 import { test } from 'node:test';
 import { type Bundle, buildBundle } from '../../evidence/bundle.ts';
-import { createEvidenceEndpoint, type EvidenceEndpoint } from '../../evidence/endpoint.ts';
+import {
+  createEvidenceEndpoint,
+  type EvidenceEndpoint,
+  type EvidenceReply,
+  type EvidenceRequest,
+} from '../../evidence/endpoint.ts';
 import { createRouteTable } from '../../proxy/rules/routes.ts';
-import type { LocalReply, LocalRequest } from '../../src/lib/local-handler.ts';
 import { makeCertificate } from '../support/certificates.ts';
 
 const certificates = [await makeCertificate('app.example.com'), await makeCertificate('*.example.com')];
@@ -31,8 +35,8 @@ function served(of: Bundle | 'none' = bundle, prefix?: string) {
   if (of !== 'none') endpoint.setBundle(of);
   return async (
     path: string,
-    changes: Partial<LocalRequest> = {},
-  ): Promise<LocalReply & { text: string }> => {
+    changes: Partial<EvidenceRequest> = {},
+  ): Promise<EvidenceReply & { text: string }> => {
     assert.equal(isAnswered(endpoint, path), true, `${path} is its own`);
     const reply = await endpoint.handle({
       method: 'GET',

@@ -1,4 +1,4 @@
-// The evidence folder changes as a whole: for readers, for whoever pulls the plug, and over what older images left.
+// The evidence folder changes as a whole: for readers, when the power fails, and over files of earlier images.
 
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';

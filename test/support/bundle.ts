@@ -80,7 +80,7 @@ function putInPlace(making: string, place: string): void {
   }
 }
 
-/** What is run from it was put there by nobody else. */
+/** Only this process can have put programs there. */
 function privateFolder(path: string): string {
   mkdirSync(path, { recursive: true, mode: 0o755 });
   const found = lstatSync(path);

@@ -1,7 +1,8 @@
 // The four ways through the ingress: clients of HTTP/1.1 and HTTP/2, upstreams of HTTP/1.1 and HTTP/2, driven alike.
 
+import { createHash } from 'node:crypto';
 import { once } from 'node:events';
-import { createServer, type IncomingMessage, type ServerResponse } from 'node:http';
+import { createServer, type IncomingMessage, ServerResponse } from 'node:http';
 import type { ServerHttp2Stream } from 'node:http2';
 import { type ClientHttp2Session, connect, createServer as createHttp2Server } from 'node:http2';
 import { Agent, request as requestHttp1 } from 'node:https';
@@ -53,7 +54,9 @@ export interface Served {
   refuse(): void;
   /** No more of the request is wanted: RST_STREAM without an error, or the end of the connection. */
   stop(): void;
-  /** Resolves when nobody waits for this reply any more. */
+  /** Over HTTP/1.1, to a request that asks for it: from now on a WebSocket, which echoes what it gets. */
+  switch(): void;
+  /** Resolves when no client waits for this reply any more. */
   readonly gone: Promise<void>;
 }
 
@@ -91,6 +94,11 @@ export async function serve(t: TestContext, kind: UpstreamKind, script: Script):
       server.emit('request', request, response);
     // Whether to go on is the script's to say.
     server.on('checkContinue', answer);
+    server.on('upgrade', (request: IncomingMessage, socket: Socket) => {
+      const response = new ServerResponse(request);
+      response.assignSocket(socket);
+      answer(request, response);
+    });
   }
   server.on('connection', (socket: Socket) => {
     sockets.set(socket, connections++);
@@ -152,9 +160,24 @@ function servedByHttp1(
     cut: () => void request.socket.destroy(),
     refuse: () => void request.socket.destroy(),
     stop: () => void request.socket.destroy(),
+    switch() {
+      const { socket } = request;
+      response.detachSocket(socket);
+      socket.write(
+        `HTTP/1.1 101 \r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Accept: ${acceptKey(request)}\r\n\r\n`,
+      );
+      socket.on('data', (bytes: Buffer) => socket.write(bytes));
+      socket.on('end', () => socket.end());
+    },
     gone: gone.promise,
   };
   return served;
+}
+
+/** RFC 6455 §4.2.2. */
+function acceptKey({ headers }: IncomingMessage): string {
+  const key = `${headers['sec-websocket-key']}258EAFA5-E914-47DA-95CA-C5AB0DC85B11`;
+  return createHash('sha1').update(key).digest('base64');
 }
 
 function linesOf(fields: Fields): string {
@@ -212,6 +235,9 @@ function servedByHttp2(
     cut: () => stream.session!.destroy(),
     refuse: () => stream.close(7),
     stop: () => stream.close(0),
+    switch: () => {
+      throw new Error('no stream of HTTP/2 switches protocols');
+    },
     gone: gone.promise,
   };
   return served;
@@ -248,6 +274,8 @@ export interface Ask {
   /** The body is sent after this. */
   readonly bodyAfter?: Promise<unknown>;
   readonly onInterim?: (status: number) => void;
+  /** Asks for a WebSocket, in the way of its protocol; where there is one, this text goes there and back. */
+  readonly websocket?: string;
 }
 
 export interface Answer {
@@ -289,6 +317,13 @@ export async function join(t: TestContext, { client, upstream }: Pairing, port: 
   };
 }
 
+const HANDSHAKE: Fields = {
+  connection: 'Upgrade',
+  upgrade: 'websocket',
+  'sec-websocket-version': '13',
+  'sec-websocket-key': 'dGhlIHNhbXBsZSBub25jZQ==',
+};
+
 /** One request after another over one connection, as long as that lasts. */
 function http1Client(port: number): Client {
   const agent = new Agent({ keepAlive: true, maxSockets: 1 });
@@ -311,7 +346,7 @@ function http1Client(port: number): Client {
           agent,
           method,
           path,
-          headers: { host, ...headers, ...framing },
+          headers: { host, ...headers, ...framing, ...(what.websocket === undefined ? {} : HANDSHAKE) },
         });
         const none = { status: 0, headers: {}, interims, body: '', trailers: {}, cut: true };
         let settled = false;
@@ -327,6 +362,25 @@ function http1Client(port: number): Client {
         });
         request.on('continue', () => what.onInterim?.(100));
         request.on('error', () => setImmediate(() => settle(none)));
+        request.on('upgrade', (response, socket) => {
+          let text = '';
+          socket.on('data', (bytes: Buffer) => {
+            text += bytes.toString('latin1');
+            if (text === what.websocket) socket.end();
+          });
+          socket.on('error', () => {});
+          const { statusCode, headers: fields } = response;
+          socket.on('close', () =>
+            settle({
+              ...none,
+              status: statusCode!,
+              headers: fields,
+              body: text,
+              cut: text !== what.websocket,
+            }),
+          );
+          socket.write(what.websocket!);
+        });
         request.on('response', (response) => {
           let text = '';
           response.on('data', (bytes: Buffer) => {
@@ -372,58 +426,76 @@ function http2Client(port: number): Client {
     return made;
   };
   return {
-    ask: (what = {}) =>
-      new Promise((resolve) => {
-        if (session === undefined || session.destroyed || session.closed) session = open();
-        const { method = 'GET', path = '/', host = HOST, headers = {}, body, chunked, trailers } = what;
-        const interims: number[] = [];
-        const framing: Fields =
-          body === undefined || chunked || trailers ? {} : { 'content-length': String(body.length) };
-        const stream = session.request(
-          { ':method': method, ':path': path, ':authority': host, ...headers, ...framing },
-          { endStream: body === undefined, waitForTrailers: trailers !== undefined },
-        );
-        let status = 0;
-        let received: Readonly<Record<string, unknown>> = {};
-        let ending: Readonly<Record<string, unknown>> = {};
-        let text = '';
-        let ended = false;
-        stream.on('headers', (interim) => {
-          interims.push(Number(interim[':status']));
-          what.onInterim?.(Number(interim[':status']));
-        });
-        stream.on('response', (fields) => {
-          status = Number(fields[':status']);
-          received = fields;
-        });
-        stream.on('trailers', (fields) => {
-          ending = fields;
-        });
-        stream.on('data', (bytes: Buffer) => {
-          text += bytes.toString('latin1');
-        });
-        stream.on('end', () => {
-          ended = true;
-          // Whoever has the whole reply and sends nothing more says so.
-          if (!stream.writableEnded) setTimeout(() => stream.close(), 100);
-        });
-        stream.on('error', () => {});
-        stream.on('wantTrailers', () => stream.sendTrailers(trailers!));
-        stream.on('close', () =>
-          resolve({
-            status,
-            headers: received,
-            interims,
-            body: text,
-            trailers: ending,
-            cut: status === 0 || !ended || (stream.rstCode ?? 0) !== 0,
-          }),
-        );
-        void (async () => {
-          await what.bodyAfter;
-          if (body !== undefined && !stream.destroyed) stream.end(body);
-        })();
-      }),
+    async ask(what = {}) {
+      if (session === undefined || session.destroyed || session.closed) session = open();
+      const { websocket } = what;
+      // RFC 8441 §3: not before the server has said that it takes such requests.
+      if (websocket !== undefined && session.connecting !== false) await once(session, 'remoteSettings');
+      return askStream(session, what);
+    },
     close: () => session?.destroy(),
   };
+}
+
+function askStream(session: ClientHttp2Session, what: Ask): Promise<Answer> {
+  return new Promise((resolve) => {
+    const { method = 'GET', path = '/', host = HOST, headers = {}, body, chunked, trailers } = what;
+    const interims: number[] = [];
+    const framing: Fields =
+      body === undefined || chunked || trailers ? {} : { 'content-length': String(body.length) };
+    const { websocket } = what;
+    const connect: Fields =
+      websocket === undefined
+        ? { ':method': method }
+        : { ':method': 'CONNECT', ':protocol': 'websocket', ':scheme': 'https' };
+    const stream = session.request(
+      { ...connect, ':path': path, ':authority': host, ...headers, ...framing },
+      {
+        endStream: body === undefined && websocket === undefined,
+        waitForTrailers: trailers !== undefined,
+      },
+    );
+    let status = 0;
+    let received: Readonly<Record<string, unknown>> = {};
+    let ending: Readonly<Record<string, unknown>> = {};
+    let text = '';
+    let ended = false;
+    stream.on('headers', (interim) => {
+      interims.push(Number(interim[':status']));
+      what.onInterim?.(Number(interim[':status']));
+    });
+    stream.on('response', (fields) => {
+      status = Number(fields[':status']);
+      received = fields;
+      if (websocket !== undefined && status === 200) stream.write(websocket);
+    });
+    stream.on('trailers', (fields) => {
+      ending = fields;
+    });
+    stream.on('data', (bytes: Buffer) => {
+      text += bytes.toString('latin1');
+      if (text === websocket) stream.end();
+    });
+    stream.on('end', () => {
+      ended = true;
+      // Whoever has the whole reply and sends nothing more says so.
+      if (!stream.writableEnded) setTimeout(() => stream.close(), 100);
+    });
+    stream.on('error', () => {});
+    stream.on('wantTrailers', () => stream.sendTrailers(trailers!));
+    stream.on('close', () =>
+      resolve({
+        status,
+        headers: received,
+        interims,
+        body: text,
+        trailers: ending,
+        cut: status === 0 || !ended || (stream.rstCode ?? 0) !== 0,
+      }),
+    );
+    void (async () => {
+      await what.bodyAfter;
+      if (body !== undefined && !stream.destroyed) stream.end(body);
+    })();
+  });
 }

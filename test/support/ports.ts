@@ -13,7 +13,7 @@ const MOST_TRIES = 100;
 
 const given = new Set<number>();
 
-/** One that nobody listens on, and that this process was not given before. */
+/** A port without a listener, which this process was not given before. */
 export async function freePort(): Promise<number> {
   for (let tries = 0; tries < MOST_TRIES; tries++) {
     const port = LOWEST + Math.floor(Math.random() * (BEYOND - LOWEST));

@@ -19,6 +19,9 @@ export interface Blocks {
 /** Deeper than anybody writes, and not so deep that a stack gives out. */
 const DEEPEST = 40;
 
+/** More than the names of any server: a semicolon was forgotten. */
+const MOST_WORDS = 10_000;
+
 /** `text` is a whole file; what an `include` brings must be whole as well. */
 export function parseBlocks(text: string, file: string): Blocks {
   const tree = new Tree();
@@ -26,8 +29,15 @@ export function parseBlocks(text: string, file: string): Blocks {
   let words: Word[] = [];
   let fault: Mistake | undefined;
   for (let token = lexer.next(); token !== undefined && fault === undefined; token = lexer.next()) {
-    if (token.kind === 'word') words.push(token);
-    else {
+    if (token.kind === 'word') {
+      words.push(token);
+      if (words.length > MOST_WORDS)
+        fault = at(
+          words[0]!,
+          `${quote(words[0]!.text)} has more than ${MOST_WORDS} arguments`,
+          'end it with ;',
+        );
+    } else {
       fault = tree.add(token, words, lexer);
       words = [];
     }

@@ -201,7 +201,7 @@ function readLocation(
   const content = readContent(level, unplacedIn(match), tools);
   const rewrite = readProgram(level.directives, (block) => readBranch(block, inner, 'an if', tools), reading);
   const locations = readLocations(level, inner, { match, depth }, tools);
-  const addsSlash = match.kind === 'prefix' && match.path.endsWith('/') && content !== undefined;
+  const addsSlash = 'path' in match && match.path.endsWith('/') && content !== undefined;
   return given<Location>({
     origin: originOf(directive),
     match,

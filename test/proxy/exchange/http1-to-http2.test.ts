@@ -12,12 +12,9 @@ import {
 import type { AddressInfo, Socket } from 'node:net';
 import { describe, it, type TestContext } from 'node:test';
 import { createAccessLog } from '../../../proxy/exchange/access-log.ts';
-import { acquireHttp2Link, type Http2LinkUser } from '../../../proxy/exchange/http2-link.ts';
 import { MOST_REFUSALS } from '../../../proxy/exchange/retry.ts';
 import type { ListenerOptions } from '../../../proxy/listener/listener.ts';
 import type { UpstreamProtocol, UpstreamSettings } from '../../../proxy/rules/routes.ts';
-import { createDeadlines } from '../../../proxy/socket/deadlines.ts';
-import type { Http2Upstreams, UpstreamSession } from '../../../proxy/upstream/http2-pool.ts';
 import {
   errorCode,
   type Frame,
@@ -595,38 +592,6 @@ describe('a stream that an upstream answers with its end', () => {
       const { client, received } = await beginFrames(t, (peer, id) => peer.send(answer(id)));
       assert.equal((await client.request(request('GET /'))).status, 502);
       assert.equal(received(({ type }) => type === frameType.headers).length, 1);
-    });
-  }
-});
-
-describe('a relay that writes what is no request', () => {
-  const session: UpstreamSession = {
-    scheme: 'http',
-    address: { host: '127.0.0.1', port: 1 },
-    lost: false,
-    takesHead: () => true,
-    openStream: () => assert.fail('a stream was opened'),
-    release: () => {},
-  };
-  for (const text of ['no request\r\n\r\n', 'GET / HTTP/1.1\r\nHost: a\r\n']) {
-    it(`loses its link, and nothing else: ${JSON.stringify(text)}`, () => {
-      const closed: (Error | undefined)[] = [];
-      const user: Http2LinkUser = {
-        upstreamReady: (link) => void link.socket.write(text, 'latin1'),
-        upstreamFailed: assert.fail,
-        upstreamData: () => assert.fail('there was a reply'),
-        upstreamDrained: () => {},
-        upstreamEnded: () => assert.fail('there was an end'),
-        upstreamClosed: (error) => void closed.push(error),
-      };
-      const upstreams: Http2Upstreams = {
-        acquire: (_settings, taken) => taken(session),
-        drain: () => {},
-        destroyAll: () => {},
-      };
-      acquireHttp2Link(upstreams, createDeadlines(), settingsFor(1, 'h2c'), user);
-      assert.equal(closed.length, 1);
-      assert.match(closed[0]?.message ?? '', /not a request/);
     });
   }
 });

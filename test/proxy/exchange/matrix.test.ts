@@ -13,9 +13,16 @@ import {
   pairings,
   type Script,
   type Served,
+  type Serving,
   serve,
   type Way,
 } from '../../support/pairings.ts';
+import { eventually, type Ingress } from '../../support/proxy.ts';
+
+interface Place {
+  readonly ingress: Ingress;
+  readonly serving: Serving;
+}
 
 interface Situation {
   readonly title: string;
@@ -24,7 +31,7 @@ interface Situation {
   readonly way?: Way;
   readonly ask?: Ask;
   /** Instead of `ask`: more than one request. */
-  readonly asks?: (client: Client) => Promise<Answer>;
+  readonly asks?: (client: Client, place: Place) => Promise<Answer>;
   readonly expect: Partial<Answer> | ((answer: Answer, seen: readonly Served[], pairing: Pairing) => void);
   /** How many requests the upstream gets. */
   readonly requests?: number;
@@ -566,6 +573,83 @@ const cuts: readonly Situation[] = [
   },
 ];
 
+/** What a WebSocket comes to: RFC 9110 §7.8 switches a connection of HTTP/1.1, RFC 8441 §5 opens a stream of HTTP/2. */
+const SWITCHED: Readonly<Record<Pairing['client'], number>> = { h1: 101, h2: 200 };
+
+const upgrades: readonly Situation[] = [
+  {
+    // No stream to an upstream of HTTP/2 becomes a WebSocket: an Upgrade may be ignored, an extended CONNECT may not.
+    title: 'a WebSocket, whose bytes go there and back',
+    upstream: (served) => (served.headers.upgrade === undefined ? ok(served) : served.switch()),
+    ask: { websocket: 'there and back' },
+    expect: ({ status, body, cut }, _seen, { client, upstream }) => {
+      assert.equal(cut, false);
+      if (upstream === 'h1') assert.deepEqual([status, body], [SWITCHED[client], 'there and back']);
+      else if (client === 'h1') assert.deepEqual([status, body], [200, 'ok']);
+      else assert.equal(status, 501);
+    },
+  },
+  {
+    title: 'a WebSocket that the upstream does not want: its reply',
+    upstream: (served) => served.reply(403, 'no'),
+    ask: { websocket: 'there and back' },
+    expect: ({ status, body, cut }, _seen, { client, upstream }) => {
+      assert.equal(cut, false);
+      if (client === 'h2' && upstream === 'h2c') assert.equal(status, 501);
+      else assert.deepEqual([status, body], [403, 'no']);
+    },
+  },
+  {
+    title: 'a switch of protocols that was not asked for: 502',
+    upstream: (served) => served.odd([], '', 101),
+    expect: { status: 502 },
+    requests: 1,
+  },
+];
+
+const drains: readonly Situation[] = [
+  {
+    title: 'what is under way when a drain begins is answered, whole',
+    upstream: () => {},
+    async asks(client, { ingress, serving }) {
+      const answer = client.ask();
+      await eventually(() => serving.requests.length === 1);
+      const drained = ingress.listener.drain(10_000);
+      serving.requests[0]!.reply(200, 'last');
+      await drained;
+      return answer;
+    },
+    expect: { status: 200, body: 'last', cut: false },
+    requests: 1,
+  },
+  {
+    title: 'what is still under way when a drain ends is cut, and no error page is taken for its reply',
+    upstream: () => {},
+    async asks(client, { ingress, serving }) {
+      const answer = client.ask();
+      await eventually(() => serving.requests.length === 1);
+      await ingress.listener.drain(50);
+      return answer;
+    },
+    expect: { status: 0, body: '', cut: true },
+    requests: 1,
+  },
+  {
+    // Node's client of HTTP/2 begins nothing on a connection that has announced its end.
+    title: 'a request that was on its way when a drain began is answered, and told that it was the last',
+    only: ({ client }) => client === 'h1',
+    async asks(client, { ingress }) {
+      assert.equal((await client.ask()).status, 200);
+      const drained = ingress.listener.drain(10_000);
+      const answer = await client.ask();
+      await drained;
+      return answer;
+    },
+    expect: ({ status, headers }) => assert.deepEqual([status, headers.connection], [200, 'close']),
+    requests: 2,
+  },
+];
+
 function assertLength(answer: Answer, length: string, body: string) {
   assert.deepEqual([answer.status, answer.body, answer.cut], [200, body, false]);
   assert.equal(answer.headers['content-length'], length);
@@ -576,6 +660,8 @@ const groups: readonly (readonly [string, readonly Situation[]])[] = [
   ['retries', retries],
   ['replies', replies],
   ['cuts', cuts],
+  ['upgrades', upgrades],
+  ['drains', drains],
 ];
 
 for (const [group, situations] of groups) {
@@ -585,8 +671,10 @@ for (const [group, situations] of groups) {
         it(`${situation.title} (${pairing.name})`, async (t) => {
           const { upstream = ok, way, ask, asks, expect } = situation;
           const serving = await serve(t, pairing.upstream, upstream);
-          const client = (await join(t, pairing, serving.port, way)).client();
-          const answer = await (asks === undefined ? client.ask(ask) : asks(client));
+          const joined = await join(t, pairing, serving.port, way);
+          const client = joined.client();
+          const place = { ingress: joined.ingress, serving };
+          const answer = await (asks === undefined ? client.ask(ask) : asks(client, place));
           if (typeof expect === 'function') await expect(answer, serving.requests, pairing);
           else assert.deepEqual({ ...answer, ...expect }, answer);
           if (situation.requests !== undefined) assert.equal(serving.requests.length, situation.requests);

@@ -153,7 +153,7 @@ describe('malformed requests', () => {
   }
 
   it('larger than allowed are refused, and the next connection is not', async (t) => {
-    const ingress = await start(t);
+    const ingress = await start(t, { limits: { maxHeaderBytes: 16_384 } });
     const client = await ingress.frames();
     const fields = requestFields('GET', [
       ['x-large', 'x'.repeat(15_000)],

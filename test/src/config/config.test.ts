@@ -68,7 +68,7 @@ test('five different mistakes are told together, each with its name and what it 
   );
 });
 
-test('the message holds every mistake, for whoever only sees the error', () => {
+test('the message of the error holds every mistake', () => {
   assert.throws(() => readConfig({ ...base, PORT: 'x', SET_CAA: 'maybe' }, noFiles), {
     message:
       /^2 settings are wrong:\n {2}PORT: .*\n {2}SET_CAA: "maybe" is neither true nor false: wants one of the two$/,
@@ -426,7 +426,7 @@ test('a time without a unit, of no length, or longer than a timer can carry is r
   assert.equal(mistakesOf({ RENEW_INTERVAL: '0' }).length, 1);
 });
 
-test('where both images named the same thing and they differ, the newer name holds and it is said', () => {
+test('where the names of both images are set and differ, the newer name counts and a warning says so', () => {
   const env = {
     TIMEOUT_SERVER: '10m',
     PROXY_READ_TIMEOUT: '60s',
@@ -608,7 +608,7 @@ test('http-01 needs a port of its own for plain HTTP, and cannot do wildcards', 
   );
 });
 
-test('dns-persist-01 is said to be a draft, needs no credentials, and can do wildcards', () => {
+test('dns-persist-01 is called a draft, needs no credentials, and can do wildcards', () => {
   const env = { ...base, CHALLENGE_TYPE: 'dns-persist-01', CLOUDFLARE_API_TOKEN: undefined };
   const config = readConfig({ ...env, DOMAINS: '*.example.com' }, noFiles);
   assert.deepEqual([config.dns.recordsMode, config.dns.provider], ['wait', undefined]);
@@ -661,7 +661,7 @@ test('a webhook needs its address, which is not told again, and says when it is 
   assert.match(warningsOf({ DNS_WEBHOOK_URL: 'https://hook/' })[0]!, /^DNS_WEBHOOK_URL: does nothing/);
 });
 
-test('what a provider cannot hold is said at start', () => {
+test('a start that needs more than its provider can hold is refused', () => {
   const env = { CLOUDFLARE_API_TOKEN: undefined };
   const plain = { ...env, DO_AUTH_TOKEN: TOKEN };
   assert.match(mistakesOf({ ...plain, SET_CAA: 'true' })[0]!, /^SET_CAA: digitalocean cannot hold/);
@@ -738,7 +738,7 @@ test('a misspelt setting is named beside the mistake that it makes, and its valu
   ]);
 });
 
-test('a misspelt setting is named with what was meant, and what is none of ours is left alone', () => {
+test('a misspelt setting is named with what was meant, and variables of other programs are left alone', () => {
   assert.deepEqual(warningsOf({ TARGET_ENDPONT: 'x', DOMIAN: 'x', SETCAA: 'x', CLOUDFLARE_API_TOKNE: 'x' }), [
     'TARGET_ENDPONT: is not a setting: was TARGET_ENDPOINT meant?',
     'DOMIAN: is not a setting: was DOMAIN meant?',
@@ -793,7 +793,7 @@ test('the PROXY header is believed of private networks unless said otherwise, an
   assert.match(warningsOf({ TRUSTED_PROXIES: 'any' })[0]!, /does nothing/);
 });
 
-test('fields about other clients are believed of nobody, whatever is said of PROXY headers, unless it is said', () => {
+test('fields about other clients are believed only of named forwarders, whatever holds for PROXY headers', () => {
   for (const values of [{}, { PROXY_PROTOCOL: 'on' }, { PROXY_PROTOCOL: 'on', TRUSTED_PROXIES: 'any' }]) {
     assert.deepEqual(configOf(values).listen.trustedForwarders, []);
   }

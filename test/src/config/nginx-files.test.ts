@@ -267,7 +267,7 @@ test('what a file without names says is named in a warning', () => {
   );
 });
 
-test('another folder is looked into if it is named, must be there, and "none" leaves all unseen', () => {
+test('another folder is read if it is named and must exist, and "none" reads nothing', () => {
   const env = { DOMAIN: 'app.example.com', TARGET_ENDPOINT: 'http://app:80', DOMAINS: 'api.example.com' };
   const text = server('api.example.com', 'http://api:8080');
   assert.deepEqual(mistakesOf({ ...env, NGINX_CONF_DIR: 'none' }, { 'api.conf': text }), []);

@@ -18,7 +18,7 @@ test('a path with quotes, spaces and a dollar reaches the command as one word', 
   assert.equal(stdout, path);
 });
 
-test('a quote that does not sign the digest of sha256sum.txt is not said to', async () => {
+test('the suggested checks fail for a quote that does not sign the digest of sha256sum.txt', async () => {
   const folder = await mkdtemp(join(tmpdir(), 'demo commands '));
   const downloads = join(folder, 'downloads');
   await mkdir(downloads);

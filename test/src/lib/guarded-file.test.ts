@@ -151,7 +151,7 @@ test('a pipe or a link in the place of a state file is an error at once, and wha
   assert.equal(String(await readFileIfPresent(join(stateDir, 'elsewhere'))), SECRET);
 });
 
-test('a pipe or a link in the place of the lock is one of nobody, and goes by its age', async (t) => {
+test('a pipe or a link in the place of the lock belongs to nobody, and is removed by its age', async (t) => {
   for (const plant of [pipeAt, (path: string) => symlink('/dev/zero', path)]) {
     const folder = await place(t);
     await plant(join(folder, 'lock'));

@@ -37,7 +37,7 @@ function stage(options: Partial<RecordsKeeperOptions> = {}) {
 const text = (records: readonly DnsRecord[]) =>
   records.map(({ type, name, value }) => `${type} ${name} ${value}`);
 
-test('with tls-alpn-01 the gateway is told this instance, which alone can answer', async () => {
+test('with tls-alpn-01 the gateway is pointed at this instance, which alone can answer', async () => {
   const { keeper, asked } = stage({ challenge: 'tls-alpn-01' });
   await keeper.ensure(domains, 'https://ca.example.com/acct/1', signal);
   assert.deepEqual(text(asked[0]!), [

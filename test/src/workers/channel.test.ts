@@ -147,7 +147,7 @@ const hostile: readonly (readonly [what: string, program: string, says: RegExp])
 ];
 
 for (const [what, program, says] of hostile) {
-  test(`a worker that sends ${what} is killed, and it is said why`, async () => {
+  test(`a worker that sends ${what} is killed, and the log says why`, async () => {
     const never = () => new Promise<undefined>(() => {});
     const { signal, start, lines } = await meets(program, never);
     assert.equal(signal, 'SIGKILL');
@@ -271,7 +271,7 @@ test('only what the schema describes is a message', () => {
   );
 });
 
-test('what honest workers and supervisors say arrives as it was said, in whatever pieces', async () => {
+test('messages of honest workers and supervisors arrive whole, in whatever pieces they come', async () => {
   const order: ToWorker = {
     id: 3,
     type: 'start',

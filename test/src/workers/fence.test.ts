@@ -218,7 +218,7 @@ test('ports below 1024 are served by workers that may not bind them, also after 
   }
 });
 
-test('without the capabilities for it workers stay what the supervisor is, serve, and it is said once what is missing', async (t) => {
+test('without the capabilities for a fence workers serve as the user of the supervisor, and the log says once what is missing', async (t) => {
   if (!isRoot) return t.skip(NOT_ROOT);
   // As `cap_drop: [ALL]` with `cap_add: [NET_BIND_SERVICE]`.
   const supervisor = await startSupervisor(t, {

@@ -59,7 +59,7 @@ test('an event is told at once, and what follows it within a second is told toge
   );
 });
 
-test('numbers are told once a second, only those that changed, and nothing is sent where none did', (t) => {
+test('numbers are sent once a second, only those that changed, and nothing is sent where none did', (t) => {
   const counted = block(6);
   const { sent, pass } = sending(t, [counted]);
   pass(10_000);

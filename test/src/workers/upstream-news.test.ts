@@ -21,7 +21,7 @@ const failing: UpstreamChange = {
 };
 const well = (failed: number): UpstreamChange => ({ upstream: 'http://a:1', state: 'well', failed });
 
-test('an upstream that fails in three workers is said once, and its end once, with all that failed', () => {
+test('an upstream that fails in three workers is logged once, and its recovery once, with the sum of failures', () => {
   const { lines, news } = hearing();
   const workers = [{}, {}, {}];
   for (const worker of workers) news.heard(worker, failing);
@@ -30,7 +30,7 @@ test('an upstream that fails in three workers is said once, and its end once, wi
   assert.deepEqual(lines.slice(1), [['upstream answers again', 6]]);
 });
 
-test('a worker that ends takes what it knew with it, and an end that never began is not said', () => {
+test('what an ended worker told is forgotten, and a recovery without a failure is not logged', () => {
   const { lines, news } = hearing();
   const [one, two] = [{}, {}];
   news.heard(one, well(1));

@@ -1,0 +1,291 @@
+// One request and its reply, whatever is spoken on either side: what is known of it, whose turn it is, and how it ends.
+
+import { Fault, type FaultCode } from '../faults.ts';
+import type { HeaderField } from '../http2/hpack.ts';
+import type { Address, ForwardMatch, RouteMatch, UpstreamSettings } from '../rules/routes.ts';
+import type { Deadline } from '../socket/deadlines.ts';
+import type { SwitchAsked } from '../tunnel/switch.ts';
+import { noteUpstreamFault } from '../upstream/faults.ts';
+import type { Loss } from '../upstream/http1-pool.ts';
+import type { ClientConnection, ProxyContext } from './context.ts';
+import { KeptBody } from './kept-body.ts';
+import type { ExchangeObserver, Observed } from './observe.ts';
+import { isWorthKeeping, mayTryAgain, REPLAY_BYTES, type Tries } from './retry.ts';
+
+/** The way to the upstream of one exchange: a connection of HTTP/1.1, or a stream of HTTP/2. */
+export interface UpstreamSide {
+  /** There is a connection or stream that carries the request. */
+  readonly connected: boolean;
+  /** Both ends may speak as they like, and either may be silent while the other does. */
+  readonly converses: boolean;
+  /** The upstream is not read, because the client has not taken what came before. */
+  readonly paused: boolean;
+  /** Asks for a connection, and sends the request from its beginning. `again`: not the first time. */
+  begin(again: boolean): void;
+  /** The client has taken what waited for it. */
+  resume(): void;
+  /** Ends what is under way; nothing is said to the exchange any more. `blamed`: counted against the address. */
+  giveUp(blamed: boolean): void;
+}
+
+/** What each protocol of clients adds is in its own class: Http1Exchange, Http2Exchange. */
+export abstract class Exchange implements Observed, Tries {
+  readonly context: ProxyContext;
+  readonly connection: ClientConnection;
+  readonly clientAddress: string;
+  protected readonly observer: ExchangeObserver | undefined;
+
+  protocol: Observed['protocol'];
+  method = '';
+  host = '';
+  target = '';
+  /** Of the request; -1: not announced. */
+  contentLength = -1;
+  /** What the request asks to switch to; undefined: nothing that is passed on. */
+  upgrading: SwitchAsked | undefined = undefined;
+  match: RouteMatch | undefined = undefined;
+  settings: UpstreamSettings | undefined = undefined;
+
+  status = 0;
+  grpcStatus = -1;
+  received = 0;
+  sent = 0;
+  startedAt = 0;
+  replyAt = 0;
+  upstream: Address | undefined = undefined;
+  fault: FaultCode | undefined = undefined;
+  attempts = 0;
+
+  refusals = 0;
+  repeated = false;
+  /** What has come of the request's body: as long as it waits for an upstream, or may be sent to another. */
+  kept: KeptBody | undefined = undefined;
+  /** All that has come of it is still in `kept`. */
+  bodyKept = true;
+
+  /** The upstream has said something, if only an interim reply. */
+  heard = false;
+  /** The head of the reply, the upstream's or our own, has gone to the client. */
+  responded = false;
+  /** The upstream's reply is whole. */
+  replied = false;
+  /** A fault has ended it; the client is being told. */
+  failed = false;
+  /** Nothing more happens. */
+  over = false;
+  /** When all of it must be over, in the deadlines' time. */
+  endsAt = Number.POSITIVE_INFINITY;
+
+  constructor(
+    context: ProxyContext,
+    connection: ClientConnection,
+    protocol: Observed['protocol'],
+    observer: ExchangeObserver | undefined,
+  ) {
+    this.context = context;
+    this.connection = connection;
+    this.clientAddress = connection.clientAddress;
+    this.protocol = protocol;
+    this.observer = observer;
+  }
+
+  abstract readonly side: UpstreamSide | undefined;
+  /** The one clock of the exchange: that of whoever is being waited for. */
+  protected abstract readonly clock: Deadline;
+  abstract readonly requestEnded: boolean;
+  /** No more of the request is read for now: the upstream has not taken what came before, or there is none yet. */
+  protected abstract readonly requestPaused: boolean;
+  /** Something of the reply waits for the client. */
+  protected abstract readonly replyWaits: boolean;
+  /** For the log. */
+  protected abstract readonly requestLine: string;
+  abstract pauseRequest(): void;
+  abstract resumeRequest(): void;
+  /** Replies to a fault, or makes it visible that a reply which has begun is not whole. */
+  protected abstract tell(fault: Fault): void;
+  /** The client takes or sends nothing, in the middle of a reply: it is let go. */
+  protected abstract letGo(): void;
+  /** The upstream has reset this one stream. True: the client was told the same in its protocol. */
+  protected abstract passReset(code: number, fault: Fault): boolean;
+
+  /** Back to the beginning, for the next request of the same connection. */
+  protected reset(protocol: Observed['protocol']): void {
+    this.protocol = protocol;
+    this.method = '';
+    this.host = '';
+    this.target = '';
+    this.contentLength = -1;
+    this.upgrading = undefined;
+    this.match = undefined;
+    this.settings = undefined;
+    this.status = 0;
+    this.grpcStatus = -1;
+    this.received = 0;
+    this.sent = 0;
+    this.replyAt = 0;
+    this.upstream = undefined;
+    this.fault = undefined;
+    this.attempts = 0;
+    this.refusals = 0;
+    this.repeated = false;
+    this.kept = undefined;
+    this.bodyKept = true;
+    this.heard = false;
+    this.responded = false;
+    this.replied = false;
+    this.failed = false;
+    this.over = false;
+    this.endsAt = Number.POSITIVE_INFINITY;
+  }
+
+  // --- Its moments ---
+
+  /** `method`, `host` and `target` are set as far as they are known. */
+  protected headTaken(): void {
+    const { observer } = this;
+    if (observer === undefined) return;
+    this.startedAt = this.context.deadlines.now();
+    observer.headTaken?.(this);
+  }
+
+  upstreamChosen(address: Address): void {
+    this.upstream = address;
+    this.attempts++;
+    this.observer?.upstreamChosen?.(this);
+  }
+
+  beginReply(status: number): void {
+    this.responded = true;
+    this.status = status;
+    const { observer } = this;
+    if (observer === undefined) return;
+    this.replyAt = this.context.deadlines.now();
+    observer.replyBegun?.(this);
+  }
+
+  /** `fields`: of a reply, or its trailers. */
+  noteGrpcStatus(fields: readonly HeaderField[]): void {
+    if (this.observer === undefined) return;
+    for (const { name, value } of fields) {
+      if (name === 'grpc-status' && /^\d{1,3}$/.test(value)) this.grpcStatus = Number(value);
+    }
+  }
+
+  end(): void {
+    if (this.over) return;
+    this.over = true;
+    this.observer?.over?.(this);
+  }
+
+  /** The end of an exchange whose client cannot be told anything any more. */
+  protected endWithout(why: 'client-closed' | 'draining'): void {
+    if (this.over) return;
+    this.fault ??= why;
+    if (this.fault === 'client-closed' && this.status === 0) this.status = 499;
+    this.end();
+  }
+
+  // --- To the upstream ---
+
+  protected forwardTo(match: ForwardMatch, side: UpstreamSide): void {
+    const { totalTimeoutMs } = match.upstream;
+    this.match = match;
+    this.settings = match.upstream;
+    // The upstream's connect timeout counts from here, and the other clocks from when it is connected.
+    if (totalTimeoutMs !== undefined) this.endsAt = this.context.deadlines.after(totalTimeoutMs);
+    this.clock.at = this.endsAt;
+    side.begin(false);
+  }
+
+  /**
+   * `bytes[start, end)` of the body have come, after `framing` (latin-1) if that is sent as well. `waits`: there is no
+   * upstream yet that they could be sent to.
+   */
+  keepBody(waits: boolean, bytes: Buffer, start: number, end: number, framing = '') {
+    if (!this.bodyKept) return;
+    if (!waits && this.isTooMuchToKeep(framing.length + end - start)) return this.dropKept();
+    this.kept ??= new KeptBody();
+    if (framing !== '') this.kept.addText(framing);
+    this.kept.add(bytes, start, end);
+  }
+
+  private isTooMuchToKeep(more: number): boolean {
+    if (this.received > REPLAY_BYTES || !isWorthKeeping(this.contentLength)) return true;
+    return this.kept !== undefined && this.kept.size + more > 2 * REPLAY_BYTES;
+  }
+
+  dropKept(): void {
+    this.bodyKept = false;
+    this.kept = undefined;
+  }
+
+  /** The upstream has begun to speak: the request is not sent to another one. */
+  hear(): void {
+    if (this.heard) return;
+    this.heard = true;
+    this.dropKept();
+  }
+
+  /** The upstream is gone. `resetCode`: of HTTP/2, if it has reset this one stream. */
+  lost(loss: Loss, fault: Fault, resetCode = 0) {
+    if (this.over || this.failed || this.replied) return;
+    if (!this.responded && !this.heard && mayTryAgain(this, loss, this.method, this.bodyKept)) {
+      this.sendAgain();
+      return;
+    }
+    if (resetCode === 0 || !this.passReset(resetCode, fault)) this.fail(fault);
+  }
+
+  private sendAgain(): void {
+    this.clock.at = this.endsAt;
+    if (!this.requestEnded) this.pauseRequest();
+    this.observer?.sentAgain?.(this);
+    this.side!.begin(true);
+  }
+
+  // --- Its fault ---
+
+  fail(fault: Fault): void {
+    if (this.over || this.failed) return;
+    this.failed = true;
+    this.fault = fault.code;
+    this.logFault(fault);
+    this.side?.giveUp(fault.side === 'upstream');
+    this.tell(fault);
+  }
+
+  /** The client is told less. */
+  private logFault(err: Fault): void {
+    const { host, method, clientAddress: client, context } = this;
+    if (err.side === 'downstream') context.log.debug({ client, host, method, err }, 'request refused');
+    else noteUpstreamFault(context, this.settings, err, { host, method });
+  }
+
+  // --- Its clock ---
+
+  /** Something has moved: whose turn it is may have changed. */
+  alive(): void {
+    this.clock.at = Math.min(this.context.deadlines.after(this.patience()), this.endsAt);
+  }
+
+  /** One clock at a time: that of the side that is being waited for. */
+  private patience(): number {
+    const { clientIdleTimeoutMs } = this.context.limits;
+    const { readTimeoutMs, sendTimeoutMs } = this.settings!;
+    if (this.replyWaits) return clientIdleTimeoutMs;
+    if (this.requestEnded) return readTimeoutMs;
+    if (this.requestPaused) return sendTimeoutMs;
+    return this.side!.converses ? Math.max(readTimeoutMs, clientIdleTimeoutMs) : clientIdleTimeoutMs;
+  }
+
+  protected timeOut() {
+    const waitsForClient =
+      this.side?.connected === true && (this.replyWaits || (!this.requestEnded && !this.requestPaused));
+    // A conversation that has had its time may still be told so.
+    if (waitsForClient && this.responded && this.context.deadlines.now() < this.endsAt) {
+      this.fault = 'request-timeout';
+      return this.letGo();
+    }
+    this.fail(new Fault(waitsForClient ? 'request-timeout' : 'upstream-timeout', this.requestLine));
+  }
+}

@@ -1,0 +1,88 @@
+// A request as a handler of our own sees it: what was asked, and of the connection no more than it needs.
+
+import type { LocalCertificate, LocalConnection, LocalRequest } from '../../src/lib/local-handler.ts';
+import type { ClientConnection } from './context.ts';
+import { pathOf, queryOf } from './decide.ts';
+
+export interface LocalAsked {
+  readonly method: string;
+  /** In origin form. */
+  readonly target: string;
+  readonly host: string;
+  readonly headers: Readonly<Record<string, string>>;
+  readonly connection: ClientConnection;
+}
+
+/** The rest is made for who asks for it: most handlers want none of it. */
+export class LocalQuestion implements LocalRequest {
+  readonly method: string;
+  readonly path: string;
+  readonly query: string;
+  readonly host: string;
+  readonly headers: Readonly<Record<string, string>>;
+  readonly #connection: ClientConnection;
+  readonly #openBody: () => AsyncIterable<Uint8Array>;
+  #known: LocalConnection | undefined;
+  #gone: AbortController | undefined;
+  #over = false;
+
+  constructor(asked: LocalAsked, openBody: () => AsyncIterable<Uint8Array>) {
+    this.method = asked.method;
+    this.path = pathOf(asked.target);
+    this.query = queryOf(asked.target);
+    this.host = asked.host;
+    this.headers = asked.headers;
+    this.#connection = asked.connection;
+    this.#openBody = openBody;
+  }
+
+  get connection(): LocalConnection {
+    this.#known ??= knownOf(this.#connection);
+    return this.#known;
+  }
+
+  get signal(): AbortSignal {
+    if (this.#gone === undefined) {
+      this.#gone = new AbortController();
+      if (this.#over) this.#gone.abort();
+    }
+    return this.#gone.signal;
+  }
+
+  readBody(): AsyncIterable<Uint8Array> {
+    return this.#openBody();
+  }
+
+  /** Nobody waits for the reply any more. */
+  abandon(): void {
+    this.#over = true;
+    this.#gone?.abort();
+  }
+}
+
+function knownOf(connection: ClientConnection): LocalConnection {
+  const { socket } = connection;
+  return {
+    get certificate() {
+      return certificateOf(connection);
+    },
+    get serverName() {
+      return connection.serverName;
+    },
+    get clientAddress() {
+      return connection.clientAddress;
+    },
+    get secureVersion() {
+      return socket.getProtocol() ?? undefined;
+    },
+    exportKeyingMaterial(length, label, context) {
+      return socket.exportKeyingMaterial(length, label, Buffer.from(context));
+    },
+  };
+}
+
+function certificateOf({ socket }: ClientConnection): LocalCertificate | undefined {
+  const leaf = socket.getX509Certificate();
+  if (leaf === undefined) return undefined;
+  return { pem: leaf.toString(), fingerprint: leaf.fingerprint256.replaceAll(':', '').toLowerCase() };
+}
