@@ -20,12 +20,12 @@ import type {
   Route,
   UpstreamProtocol,
   UpstreamSettings,
-} from '../../proxy/rules/routes.ts';
-import { describeMistake, inPlaceOrder, type Mistake } from '../config/mistake.ts';
-import { parseUpstreamUrl } from '../config/upstream-url.ts';
-import { parseDuration, quote, ValueError } from '../config/values.ts';
-import { type Domain, DomainError, parseDomain } from '../lib/domain.ts';
-import { meantIn } from '../lib/spelling.ts';
+} from '../../../proxy/rules/routes.ts';
+import { describeMistake, inPlaceOrder, type Mistake } from '../../config/mistake.ts';
+import { parseUpstreamUrl } from '../../config/upstream-url.ts';
+import { parseDuration, quote, ValueError } from '../../config/values.ts';
+import { type Domain, DomainError, parseDomain } from '../../lib/domain.ts';
+import { meantIn } from '../../lib/spelling.ts';
 
 export type UpstreamTimeouts = Pick<
   UpstreamSettings,
