@@ -236,11 +236,11 @@ function readRedirect(node: Node, reading: Reading): Redirect | undefined {
     mistakes.at(statusNode, `${status} is no redirect`, `wants ${STATUSES.join(', ')}`);
   if (toNode === undefined || to === undefined || known === undefined) return undefined;
   const [first] = to;
-  if (typeof first === 'string' && !/^(?:https?:\/\/|\/)/.test(first)) {
+  if (first === undefined || (typeof first === 'string' && !/^(?:https?:\/\/|\/)/.test(first))) {
     mistakes.at(toNode, '"redirect" leads nowhere', 'wants http://, https:// or a path from / on');
     return undefined;
   }
-  return first === undefined ? undefined : { kind: 'redirect', status: known, to };
+  return { kind: 'redirect', status: known, to };
 }
 
 /** A status alone, or a mapping. */

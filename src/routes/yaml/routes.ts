@@ -123,8 +123,7 @@ function readTargets(node: Node, fields: Fields, level: Level, reading: Reading)
   const origin = mistakes.originOf(node);
   const whole = { origin, match: EVERY_PATH, when: undefined, policy: {} };
   if (kind === undefined) {
-    const replaced = level.maintenance !== undefined ? gone(node) : undefined;
-    if (replaced !== undefined) return [{ ...whole, ...level, policy: {}, content: replaced }];
+    if (isClosed(fields, level)) return [{ ...whole, ...level, policy: {}, content: gone(node) }];
     mistakes.at(node, 'this route has neither "upstream" nor "paths"', 'wants one of them');
     return undefined;
   }
@@ -132,7 +131,11 @@ function readTargets(node: Node, fields: Fields, level: Level, reading: Reading)
   return content && [{ ...whole, ...level, policy: {}, content }];
 }
 
-/** Under maintenance, with nothing behind it. */
+/** Whether it says of itself that nothing is to be had: then nothing needs to be behind it. */
+function isClosed(fields: Fields, { maintenance }: Level): boolean {
+  return maintenance !== undefined && fields.find('maintenance') !== undefined;
+}
+
 function gone(node: Node): ContentDraft {
   return {
     content: () => ({ kind: 'respond', status: 404, contentType: 'text/plain' }),
@@ -197,7 +200,7 @@ function readPathContent(
   const [kind] = contentKinds(fields, reading);
   if (kind !== undefined)
     return readContent(kind, fields, match?.match ?? EVERY_PATH.match, level.manner, reading);
-  if (level.maintenance !== undefined) return gone(node);
+  if (isClosed(fields, level)) return gone(node);
   fields.require('upstream', 'this path has no "upstream"', 'wants one, as in upstream: http://app:80');
   return undefined;
 }

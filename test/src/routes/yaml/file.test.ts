@@ -451,7 +451,9 @@ function quoted(text: string): string {
   return JSON.stringify(text.replace(/^"(.*)"$/, '$1'));
 }
 
-const schema = JSON.parse(readFileSync(new URL('../../../../docs/routes.schema.json', import.meta.url), 'utf8'));
+const schema = JSON.parse(
+  readFileSync(new URL('../../../../docs/routes.schema.json', import.meta.url), 'utf8'),
+);
 const fitsSchema = new Ajv({ allErrors: true, strict: true, strictRequired: false }).compile(schema);
 
 test('every mistake of every sample has place, subject and cure', () => {
