@@ -124,7 +124,7 @@ function byQuestion(
   return keeper.askStep(question(run, ask), (answer) => {
     keepVariables(answer);
     // Who cannot be asked has not said yes.
-    if (answer === undefined) return run.fail(503);
+    if (answer === undefined || answer.status >= 500) return run.fail(503);
     if (answer.status < 200 || answer.status >= 300)
       return deny({ status: answer.status, fields: [], answer });
     keeper.keep(

@@ -61,7 +61,7 @@ export function explain(rules: CompiledRules, facts: Facts, disk: Disk): readonl
       case 'ask':
         say('asks whether it may go on:');
         depth++;
-        walk(step.run, step.step);
+        walk(step.run, step.run.start());
         depth--;
         return one.answered(YES);
       default:

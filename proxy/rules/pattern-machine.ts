@@ -92,74 +92,98 @@ function writeRepeat(node: Node & { kind: 'repeat' }, program: Instruction[]): b
   return true;
 }
 
+type Saved = readonly number[];
+
 /** Threads in the order in which backtracking would try them; each instruction is waited at by one thread a byte. */
-interface Threads {
-  readonly at: number[];
-  readonly saved: (readonly number[])[];
-  readonly waiting: Uint8Array;
+class Threads {
+  readonly at: number[] = [];
+  readonly saved: Saved[] = [];
+  readonly #program: readonly Instruction[];
+  /** Per instruction: the round in which a thread came to it last. */
+  readonly #met: Int32Array;
+  readonly #stack: number[] = [];
+  readonly #stackSaved: Saved[] = [];
+  #round = 1;
+
+  constructor(program: readonly Instruction[]) {
+    this.#program = program;
+    this.#met = new Int32Array(program.length);
+  }
+
+  clear(): void {
+    this.at.length = 0;
+    this.saved.length = 0;
+    this.#round++;
+  }
+
+  /** Follows what takes no byte, the preferred way first. A stack, not a recursion: programs are long. */
+  add(from: number, at: number, before: Saved, subject: string): void {
+    this.#push(from, before);
+    for (let to = this.#stack.pop(); to !== undefined; to = this.#stack.pop()) {
+      const saved = this.#stackSaved.pop()!;
+      if (this.#met[to] === this.#round) continue;
+      this.#met[to] = this.#round;
+      const instruction = this.#program[to]!;
+      switch (instruction.op) {
+        case 'jump':
+          this.#push(instruction.to, saved);
+          break;
+        case 'fork':
+          this.#push(instruction.second, saved);
+          this.#push(instruction.first, saved);
+          break;
+        case 'save':
+          this.#push(to + 1, saved.with(instruction.slot, at));
+          break;
+        case 'edge':
+          if (holds(instruction.at, subject, at)) this.#push(to + 1, saved);
+          break;
+        default:
+          this.at.push(to);
+          this.saved.push(saved);
+      }
+    }
+  }
+
+  #push(to: number, saved: Saved): void {
+    this.#stack.push(to);
+    this.#stackSaved.push(saved);
+  }
 }
 
 function run(program: readonly Instruction[], slots: number, subject: string): Captures | undefined {
-  let now = threads(program.length);
-  let then = threads(program.length);
-  let best: readonly number[] | undefined;
-  const fresh: readonly number[] = new Array<number>(slots).fill(-1);
+  let now = new Threads(program);
+  let then = new Threads(program);
+  let best: Saved | undefined;
+  const fresh: Saved = new Array<number>(slots).fill(-1);
+  const first = program[0]!;
+  const isAnchored = first.op === 'edge' && first.at === 'start';
   for (let at = 0; at <= subject.length; at++) {
-    if (best === undefined) add(program, now, 0, at, fresh.with(0, at), subject);
-    if (now.at.length === 0) break;
-    const byte = at < subject.length ? subject.charCodeAt(at) : -1;
-    for (let i = 0; i < now.at.length; i++) {
-      const instruction = program[now.at[i]!]!;
-      if (instruction.op === 'end') {
-        best = now.saved[i]!.with(1, at);
-        // What comes after it would have been tried later.
-        break;
-      }
-      if (instruction.op === 'byte' && byte >= 0 && instruction.set[byte] === 1)
-        add(program, then, now.at[i]! + 1, at + 1, now.saved[i]!, subject);
-    }
+    if (best === undefined && (at === 0 || !isAnchored)) now.add(0, at, fresh.with(0, at), subject);
+    if (now.at.length === 0 && (best !== undefined || isAnchored)) break;
+    best = step(program, now, then, at, subject) ?? best;
     [now, then] = [then, now];
-    clear(then);
+    then.clear();
   }
   return best === undefined ? undefined : texts(best, subject);
 }
 
-function threads(size: number): Threads {
-  return { at: [], saved: [], waiting: new Uint8Array(size) };
-}
-
-function clear(list: Threads): void {
-  list.at.length = 0;
-  list.saved.length = 0;
-  list.waiting.fill(0);
-}
-
-/** Follows what takes no byte, the preferred way first. A stack, not a recursion: programs are long. */
-function add(
+/** One byte. What a thread that has come to the end has saved, if any: those after it would have been tried later. */
+function step(
   program: readonly Instruction[],
-  list: Threads,
-  from: number,
+  now: Threads,
+  then: Threads,
   at: number,
-  before: readonly number[],
   subject: string,
-): void {
-  const stack: { readonly to: number; readonly saved: readonly number[] }[] = [{ to: from, saved: before }];
-  for (let step = stack.pop(); step !== undefined; step = stack.pop()) {
-    const { to, saved } = step;
-    if (list.waiting[to] === 1) continue;
-    list.waiting[to] = 1;
-    const instruction = program[to]!;
-    if (instruction.op === 'jump') stack.push({ to: instruction.to, saved });
-    else if (instruction.op === 'fork')
-      stack.push({ to: instruction.second, saved }, { to: instruction.first, saved });
-    else if (instruction.op === 'save') stack.push({ to: to + 1, saved: saved.with(instruction.slot, at) });
-    else if (instruction.op === 'edge') {
-      if (holds(instruction.at, subject, at)) stack.push({ to: to + 1, saved });
-    } else {
-      list.at.push(to);
-      list.saved.push(saved);
-    }
+): Saved | undefined {
+  const byte = at < subject.length ? subject.charCodeAt(at) : -1;
+  for (let i = 0; i < now.at.length; i++) {
+    const instruction = program[now.at[i]!]!;
+    if (instruction.op === 'end') return now.saved[i]!.with(1, at);
+    if (instruction.op === 'byte' && byte >= 0 && instruction.set[byte] === 1)
+      then.add(now.at[i]! + 1, at + 1, now.saved[i]!, subject);
   }
+  return undefined;
 }
 
 function holds(edge: Edge, subject: string, at: number): boolean {

@@ -90,6 +90,9 @@ export class RuleRun implements Control, Resumable {
   #extra: readonly Field[] = NONE;
   #contentType: string | undefined;
   #then: ((result: never) => Step) | undefined;
+  /** Of a sub-request: how it begins, and whether its reply is told as it comes. */
+  #first: (() => Step) | undefined;
+  #isQuestion = false;
 
   constructor(
     rules: CompiledRules,
@@ -118,6 +121,7 @@ export class RuleRun implements Control, Resumable {
 
   start(): Step {
     return this.#safely(() => {
+      if (this.#first !== undefined) return this.#first();
       if (!this.#decoded) return this.#plain(400);
       if (!this.site.hasName(this.host))
         for (const one of this.site.matchers) if (fits(one, this.host, this)) break;
@@ -149,6 +153,7 @@ export class RuleRun implements Control, Resumable {
   replied(reply: Reply): Step {
     return this.#safely(() => {
       this.reply = reply;
+      if (this.#isQuestion) return this.#pass('reply', reply);
       const { forward, errors } = this.place.settings;
       const accel = forward.accelRedirect ? reply.fields.all('x-accel-redirect')[0] : undefined;
       if (accel !== undefined) return this.#accelerate(accel, reply.fields);
@@ -159,7 +164,7 @@ export class RuleRun implements Control, Resumable {
   }
 
   failed(status: number): Step {
-    return this.#safely(() => this.fail(status));
+    return this.#safely(() => (this.#isQuestion ? this.#plain(503) : this.fail(status)));
   }
 
   // Phases
@@ -320,13 +325,17 @@ export class RuleRun implements Control, Resumable {
   #askUri(target: string, then: (given: Reply | undefined) => Step): Step {
     const { uri, args } = splitQuery(target);
     const sub = this.#subRun(uri, args);
+    sub.#first = () => sub.#siteProgram();
     this.#then = then;
-    return { do: 'ask', run: sub, step: sub.#safely(() => sub.#siteProgram()), keepsBody: false };
+    return { do: 'ask', run: sub, keepsBody: false };
   }
 
   #askStep(step: Step, then: (given: Reply | undefined) => Step): Ask {
+    const sub = this.#subRun(this.uri, this.args);
+    sub.#first = () => step;
+    sub.#isQuestion = true;
     this.#then = then;
-    return { do: 'ask', run: this.#subRun(this.uri, this.args), step, keepsBody: true };
+    return { do: 'ask', run: sub, keepsBody: true };
   }
 
   /** A GET within the same site; variables are shared. */

@@ -12,6 +12,7 @@ export type Step = Look | Charging | Waiting | Check | Ask | Forward | Pass | Ow
 
 /** A run that waits for what came of its last step. */
 export interface Resumable {
+  start(): Step;
   /** After `look`: whether it is there and of that kind. */
   looked(found: boolean): Step;
   /** After `charge`: how long to wait, or which limit forbids it. */
@@ -76,11 +77,13 @@ export interface Check {
   readonly password: string;
 }
 
-/** A request of our own, whose body is dropped unless `keepsBody`. Carry out `run` from `step` on -> run.answered(). */
+/**
+ * A request of our own, without a body: carry out `run` to its end -> answered() of the run that asks, with the reply that
+ * is passed, or with what it says itself. The body of the reply is dropped unless `keepsBody`.
+ */
 export interface Ask {
   readonly do: 'ask';
   readonly run: Resumable;
-  readonly step: Step;
   /** A reply that does not let through is the client's: Pass with `of: 'answer'`. */
   readonly keepsBody: boolean;
 }

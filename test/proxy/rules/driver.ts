@@ -150,15 +150,13 @@ export function ask(
           );
           break;
         case 'ask': {
-          const inner = drive(step.run, step.step);
-          step = one.answered(inner.step.do === 'forward' ? inner.reply : replyOf(inner.step, inner.reply));
+          const inner = drive(step.run, step.run.start());
+          step = one.answered(replyOf(inner.step, inner.reply));
           break;
         }
         case 'forward': {
           forwarded.push(step);
           reply = world.upstream === undefined ? { status: 200, fields: fieldsOf({}) } : world.upstream(step);
-          // A question of its own ends with the reply; so does one without rules.
-          if (one !== run && first === step) return { step, reply };
           step = reply === undefined ? one.failed(502) : one.replied(reply);
           break;
         }
