@@ -8,9 +8,12 @@ import { hpack } from './hpack.ts';
 import { http1Body } from './http1-body.ts';
 import { http1Reply, http1Request } from './http1-head.ts';
 import { http2Client, http2Upstream } from './http2-frames.ts';
+import { opening } from './opening.ts';
 import { proxyHeader } from './proxy-header.ts';
 import { quote } from './quote.ts';
+import { unnamedClient } from './unnamed-client.ts';
 import { websocketFrames } from './websocket-frames.ts';
+import { workerMessages } from './worker-messages.ts';
 
 export const targets: readonly FuzzTarget[] = [
   http1Request,
@@ -20,6 +23,9 @@ export const targets: readonly FuzzTarget[] = [
   http2Upstream,
   hpack,
   proxyHeader,
+  opening,
+  unnamedClient,
+  workerMessages,
   websocketFrames,
   dnsAnswers,
   acmeAnswers,

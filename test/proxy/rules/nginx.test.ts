@@ -125,6 +125,23 @@ const cases: readonly Case[] = [
     asks: [...paths, '/a?q=1', '/a%25b'],
   },
   {
+    name: 'a slash that is added for an exact path too, and captures that are kept',
+    nginx: `location = /x/ { proxy_pass ${UP}; }
+      location ~ "^/k/(.*)$" { set $before $1; rewrite ^/k/(.*)$ /l/$1; set $after $1; return 200 "$before $after $1"; }`,
+    locations: [
+      exact('/x/', { ...proxied(), addsSlash: true }),
+      pattern('^/k/(.*)$', {
+        rewrite: [
+          { do: 'set', variable: 'before', value: t('$1') },
+          { do: 'rewrite', pattern: re('^/k/(.*)$'), to: t('/l/$1'), flag: 'next' },
+          { do: 'set', variable: 'after', value: t('$1') },
+          { do: 'return', status: 200, body: t('$before $after $1') },
+        ],
+      }),
+    ],
+    asks: ['/x', '/x?q', '/x/', '/k/a%20b', '/k/a+b', '/k/ab', '/k/%C3%A9%2F&'],
+  },
+  {
     name: 'a proxy of variables',
     nginx: `location ~ ^/a/(.*)$ { set $up UP; proxy_pass http://$up/$1; } location / { set $up UP; proxy_pass http://$up; }
       location /ab { set $up UP; proxy_pass http://$up/fixed$is_args$args; }`,
