@@ -11,9 +11,11 @@ import { type Connection, FIRST_WORDS_MS, type Holder, type ProxyContext } from 
 import { createHttp1Acceptor } from '../exchange/http1-client.ts';
 import { createHttp2Acceptor } from '../exchange/http2-client.ts';
 import type { ExchangeObserver } from '../exchange/observe.ts';
+import { createRules, type Limiter } from '../exchange/rules-in-use.ts';
 import { serverNameOf } from '../http1/authority.ts';
 import { fieldLimitsOf } from '../http2/fields.ts';
 import { type ListenerLimits, limitsWith, NO_LIMIT } from '../limits.ts';
+import type { RuleSet } from '../rules/model.ts';
 import { createRouteTable, type LocalPath, type Route, speaksHttp2 } from '../rules/routes.ts';
 import { createDeadlines, type Deadline } from '../socket/deadlines.ts';
 import { forbidRenegotiation } from '../socket/errors.ts';
@@ -79,6 +81,8 @@ export interface ListenerOptions {
   readonly upstreamCa?: string;
   /** 48 bytes, the same in all workers, so that sessions resume in any of them. Default: random. */
   readonly ticketKeys?: Buffer;
+  /** Who counts for the limits of rules; default: this process alone. */
+  readonly limiter?: Limiter | undefined;
   /** See SecureContextsOptions. */
   readonly findChallenge?: SecureContextsOptions['findChallenge'];
   /**
@@ -106,6 +110,8 @@ export interface Listener {
   /** The tls-alpn-01 certificate of a domain (RFC 8737), PEM; undefined takes it away. */
   setChallenge(domain: string, certificate: { cert: string; key: string } | undefined): void;
   setRoutes(routes: readonly Route[]): void;
+  /** For the hosts that no route serves. Throws, and serves on by those of before, if they cannot be compiled. */
+  setRules(rules: RuleSet | undefined): void;
   /** 48 bytes. Sessions under the keys before are forgotten. */
   setTicketKeys(keys: Buffer): void;
   /** No new connections; open ones end when what they are doing is done, and at the latest after `timeoutMs`. */
@@ -198,11 +204,19 @@ export function createListener(options: ListenerOptions): Listener {
   const localPaths = options.localPaths ?? [];
   const localHandlers = options.localHandlers ?? {};
   assertWired(localPaths, localHandlers);
+  const rules = createRules(options.limiter);
   const tableOf = (list: readonly Route[]) =>
-    createRouteTable(list, { localPaths, maxBodyBytes: limits.maxBodyBytes });
-  let routes = tableOf([]);
+    createRouteTable(list, { localPaths, maxBodyBytes: limits.maxBodyBytes, siteFor: rules.siteFor });
+  let served: readonly Route[] = [];
+  let routes = tableOf(served);
+  const serveUpstreams = () =>
+    upstreams.serve([
+      ...served.flatMap(({ paths }) => paths.map(({ upstream }) => upstream)),
+      ...(rules.service.rules()?.pools ?? []),
+    ]);
   const context: ProxyContext = {
     routes: () => routes,
+    rules: rules.service,
     upstreams,
     http2Upstreams,
     localHandlers,
@@ -247,8 +261,14 @@ export function createListener(options: ListenerOptions): Listener {
     },
     setChallenge: contexts.setChallenge,
     setRoutes(list) {
+      served = list;
       routes = tableOf(list);
-      upstreams.serve(list.flatMap(({ paths }) => paths.map(({ upstream }) => upstream)));
+      serveUpstreams();
+    },
+    setRules(set) {
+      rules.set(set);
+      routes = tableOf(served);
+      serveUpstreams();
     },
     setTicketKeys: (keys) => tlsServer.setTicketKeys(keys),
     drain,
@@ -453,6 +473,7 @@ export function createListener(options: ListenerOptions): Listener {
     clearTimeout(timer);
     clearTimeout(last);
     upstreams.close();
+    rules.close();
     options.accessLog?.flush();
   }
 }
