@@ -55,7 +55,7 @@ export function createLocalLimiter(
 }
 
 export interface Rules {
-  readonly service: RulesInUse;
+  readonly inUse: RulesInUse;
   /** Compiles before anything changes: it throws, and those of before go on, if that fails. */
   set(rules: RuleSet | undefined): void;
   /** The label of the site that a host belongs to. */
@@ -69,7 +69,7 @@ export function createRules(limiter?: Limiter): Rules {
   let local = limiter ?? createLocalLimiter([]);
   const passwords = createPasswords();
   return {
-    service: {
+    inUse: {
       rules: () => compiled,
       get limiter() {
         return local;

@@ -109,9 +109,12 @@ export interface Listener {
   setCertificates(list: readonly ServedCertificate[]): void;
   /** The tls-alpn-01 certificate of a domain (RFC 8737), PEM; undefined takes it away. */
   setChallenge(domain: string, certificate: { cert: string; key: string } | undefined): void;
-  setRoutes(routes: readonly Route[]): void;
-  /** For the hosts that no route serves. Throws, and serves on by those of before, if they cannot be compiled. */
-  setRules(rules: RuleSet | undefined): void;
+  /**
+   * `rules`: for the hosts that no route serves. Throws, and serves on as before, if they cannot be compiled.
+   */
+  setRoutes(routes: readonly Route[], rules?: RuleSet): void;
+  /** Whether a site of the rules serves a host. */
+  hasSite(host: string): boolean;
   /** 48 bytes. Sessions under the keys before are forgotten. */
   setTicketKeys(keys: Buffer): void;
   /** No new connections; open ones end when what they are doing is done, and at the latest after `timeoutMs`. */
@@ -207,16 +210,10 @@ export function createListener(options: ListenerOptions): Listener {
   const rules = createRules(options.limiter);
   const tableOf = (list: readonly Route[]) =>
     createRouteTable(list, { localPaths, maxBodyBytes: limits.maxBodyBytes, siteFor: rules.siteFor });
-  let served: readonly Route[] = [];
-  let routes = tableOf(served);
-  const serveUpstreams = () =>
-    upstreams.serve([
-      ...served.flatMap(({ paths }) => paths.map(({ upstream }) => upstream)),
-      ...(rules.service.rules()?.pools ?? []),
-    ]);
+  let routes = tableOf([]);
   const context: ProxyContext = {
     routes: () => routes,
-    rules: rules.service,
+    rules: rules.inUse,
     upstreams,
     http2Upstreams,
     localHandlers,
@@ -260,16 +257,15 @@ export function createListener(options: ListenerOptions): Listener {
       if (options.ticketKeys === undefined) tlsServer.setTicketKeys(randomBytes(48));
     },
     setChallenge: contexts.setChallenge,
-    setRoutes(list) {
-      served = list;
-      routes = tableOf(list);
-      serveUpstreams();
-    },
-    setRules(set) {
+    setRoutes(list, set) {
       rules.set(set);
-      routes = tableOf(served);
-      serveUpstreams();
+      routes = tableOf(list);
+      upstreams.serve([
+        ...list.flatMap(({ paths }) => paths.map(({ upstream }) => upstream)),
+        ...(rules.inUse.rules()?.pools ?? []),
+      ]);
     },
+    hasSite: (host) => rules.siteFor(host) !== undefined,
     setTicketKeys: (keys) => tlsServer.setTicketKeys(keys),
     drain,
   };

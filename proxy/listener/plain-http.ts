@@ -29,7 +29,8 @@ export interface PlainHttp {
   /** Rejects with the system's error if the port cannot be had. */
   listen(): Promise<{ address: string; port: number }>;
   /** The hosts that are known; requests for others are refused. */
-  setRoutes(routes: readonly Route[]): void;
+  /** `hasSite`: whether rules serve a host that no route serves. */
+  setRoutes(routes: readonly Route[], hasSite?: (host: string) => boolean): void;
   /** What the CA is to find under this token; undefined takes it away. */
   setChallenge(token: string, keyAuthorization: string | undefined): void;
   /** No new connections; open ones end with the request that they are at, and at the latest after `timeoutMs`. */
@@ -143,8 +144,8 @@ export function createPlainHttp(options: PlainHttpOptions): PlainHttp {
       );
       return promise;
     },
-    setRoutes(list) {
-      routes = createRouteTable(list);
+    setRoutes(list, hasSite) {
+      routes = createRouteTable(list, { siteFor: (host) => (hasSite?.(host) === true ? host : undefined) });
     },
     setChallenge(token, keyAuthorization) {
       if (keyAuthorization === undefined) challenges.delete(token);

@@ -516,8 +516,7 @@ function forwardTo(upstream: string): NonNullable<Policy['authRequest']> {
 async function check(t: TestContext, pairing: Pairing, situation: Situation): Promise<void> {
   const upstream: Serving = await serve(t, pairing.upstream, situation.upstream ?? ok);
   const place = await join(t, pairing, upstream.port);
-  place.ingress.listener.setRoutes([]);
-  place.ingress.listener.setRules(ruleSet(pairing, upstream.port, situation));
+  place.ingress.listener.setRoutes([], ruleSet(pairing, upstream.port, situation));
   const client = place.client();
   const answer = await (situation.asks?.(client) ?? client.ask(situation.ask));
   const { expect } = situation;
@@ -533,3 +532,57 @@ for (const pairing of pairings)
     for (const situation of situations)
       if (situation.only?.(pairing) !== false) it(situation.title, (t) => check(t, pairing, situation));
   });
+
+describe('rules that change', () => {
+  const pairing = pairings[0]!;
+  const answering = (body: string): Situation => ({
+    title: '',
+    locations: [prefix('/', { content: { kind: 'respond', status: 200, body: [body] } })],
+    expect: {},
+  });
+
+  it('what cannot be compiled changes nothing', async (context) => {
+    const place = await join(context, pairing, 1);
+    const { listener } = place.ingress;
+    listener.setRoutes([], ruleSet(pairing, 1, answering('before')));
+    const broken: Situation = {
+      title: '',
+      locations: [
+        prefix('/', { content: { kind: 'proxy', upstream: 'nowhere', protocol: 'http', host: 'x' } }),
+      ],
+      expect: {},
+    };
+    assert.throws(() => listener.setRoutes([], ruleSet(pairing, 1, broken)), /nowhere/);
+    const client = place.client();
+    assert.equal((await client.ask()).body, 'before');
+    listener.setRoutes([], ruleSet(pairing, 1, answering('after')));
+    assert.equal((await client.ask()).body, 'after');
+    listener.setRoutes([]);
+    assert.equal((await client.ask()).status, 404);
+  });
+
+  it('a request ends by the rules that it began with', async (context) => {
+    const begun = Promise.withResolvers<Served>();
+    const upstream = await serve(context, 'h1', begun.resolve);
+    const place = await join(context, pairing, upstream.port);
+    const { listener } = place.ingress;
+    const editing: Situation = {
+      title: '',
+      locations: [
+        prefix('/', {
+          content: UP,
+          policy: { replyHeaders: [{ do: 'set', name: 'X-Rules', value: ['old'] }] },
+        }),
+      ],
+      expect: {},
+    };
+    listener.setRoutes([], ruleSet(pairing, upstream.port, editing));
+    const answer = place.client().ask();
+    const served = await begun.promise;
+    listener.setRoutes([], ruleSet(pairing, upstream.port, answering('new')));
+    served.reply(200, 'late');
+    const { body, headers } = await answer;
+    assert.equal(body, 'late');
+    assert.equal(headers['x-rules'], 'old');
+  });
+});
