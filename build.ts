@@ -12,8 +12,12 @@ if (import.meta.main) await bundle(process.argv[2] ?? 'dist');
 async function bundle(outdir: string): Promise<void> {
   const { metafile } = await build({
     absWorkingDir: root,
-    // Two entries, so that a worker's memory holds none of the code that handles accounts and DNS tokens.
-    entryPoints: { 'dstack-ingress': 'src/main.ts', worker: 'src/workers/worker.ts' },
+    // A worker's memory holds none of the code that handles accounts and DNS tokens, and its thread only what it needs.
+    entryPoints: {
+      'dstack-ingress': 'src/main.ts',
+      worker: 'src/workers/worker.ts',
+      'password-thread': 'proxy/exchange/password-thread.ts',
+    },
     outdir,
     outExtension: { '.js': '.mjs' },
     bundle: true,

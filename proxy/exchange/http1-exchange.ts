@@ -11,7 +11,7 @@ import { switchAskedBy } from '../tunnel/switch.ts';
 import type { Tunnel } from '../tunnel/tunnel.ts';
 import type { ClientConnection, ProxyContext } from './context.ts';
 import { Exchange, type UpstreamSide } from './exchange.ts';
-import { Http1Answer, type Http1Answering } from './http1-answer.ts';
+import { Http1Answer, type Http1Answering, headersOf } from './http1-answer.ts';
 import { writeFault } from './http1-reply.ts';
 import { INTERIM_PAUSE_BYTES, MOST_INTERIM_BYTES } from './interim.ts';
 import { loggedRequestLine } from './logged.ts';
@@ -226,6 +226,13 @@ export class Http1Exchange extends Exchange implements Http1Answering {
     return false;
   }
 
+  /** Without a word. */
+  closeSilently(): void {
+    this.status = 444;
+    this.end();
+    this.carrier.destroy();
+  }
+
   clientGone(why: 'client-closed' | 'draining'): void {
     if (why === 'draining' && this.http10 && this.responded && !this.over) resetConnection(this.client);
     this.endWithout(why);
@@ -243,7 +250,7 @@ export class Http1Exchange extends Exchange implements Http1Answering {
   /** `target` in origin form. */
   answerHere(match: LocalMatch, head: MessageHead, target: string): void {
     this.match = match;
-    this.answer = new Http1Answer(this, head, target);
+    this.answer = new Http1Answer(this, headersOf(head), target);
     this.answer.begin(this.context.localHandlers[match.answeredBy]!);
   }
 

@@ -10,9 +10,11 @@ import type { ClientConnection, ProxyContext } from '../exchange/context.ts';
 import { createHttp1Acceptor, type Http1Acceptor } from '../exchange/http1-client.ts';
 import { createHttp2Acceptor, type Http2Acceptor } from '../exchange/http2-client.ts';
 import type { ExchangeObserver } from '../exchange/observe.ts';
+import { createRules, type Limiter, type Rules } from '../exchange/rules-in-use.ts';
 import { serverNameOf } from '../http1/authority.ts';
 import { fieldLimitsOf } from '../http2/fields.ts';
 import { type ListenerLimits, limitsWith, NO_LIMIT } from '../limits.ts';
+import type { RuleSet } from '../rules/model.ts';
 import {
   createRouteTable,
   type LocalPath,
@@ -87,6 +89,8 @@ export interface ListenerOptions {
   readonly upstreamCa?: string;
   /** 48 bytes, the same in all workers, so that sessions resume in any of them. Default: random. */
   readonly ticketKeys?: Buffer;
+  /** Who counts for the limits of rules; default: this process alone. */
+  readonly limiter?: Limiter | undefined;
   /** See SecureContextsOptions. */
   readonly findChallenge?: SecureContextsOptions['findChallenge'];
   /**
@@ -113,7 +117,10 @@ export interface Listener {
   setCertificates(list: readonly ServedCertificate[]): void;
   /** The tls-alpn-01 certificate of a domain (RFC 8737), PEM; undefined takes it away. */
   setChallenge(domain: string, certificate: { cert: string; key: string } | undefined): void;
-  setRoutes(routes: readonly Route[]): void;
+  /** `rules`: for the hosts that no route serves. Throws, and serves on as before, if they cannot be compiled. */
+  setRoutes(routes: readonly Route[], rules?: RuleSet): void;
+  /** Whether a site of the rules serves a host. */
+  hasSite(host: string): boolean;
   /** 48 bytes. Sessions under the keys before are forgotten. */
   setTicketKeys(keys: Buffer): void;
   /** No new connections; open ones end when what they are doing is done, and at the latest after `timeoutMs`. */
@@ -157,6 +164,7 @@ class TlsListener implements Listener {
   private readonly lastDescriptor: number;
   private readonly tlsServer: TlsServer;
   private readonly server: Server;
+  private readonly rules: Rules;
   private routes: RouteTable;
   private boundPort: number;
 
@@ -172,6 +180,7 @@ class TlsListener implements Listener {
     this.isForwarder = createAddressRanges(options.trustedForwarders ?? []);
     this.boundPort = options.port;
     this.lastDescriptor = lastDescriptorOf(limits.maxDescriptors);
+    this.rules = createRules(options.limiter);
     this.routes = this.routeTable([]);
     this.contexts = createSecureContexts({
       findChallenge: options.findChallenge,
@@ -198,6 +207,7 @@ class TlsListener implements Listener {
     });
     this.context = {
       routes: () => this.routes,
+      rules: this.rules.inUse,
       upstreams: this.upstreams,
       http2Upstreams: this.http2Upstreams,
       localHandlers,
@@ -226,9 +236,17 @@ class TlsListener implements Listener {
     this.contexts.setChallenge(domain, certificate);
   }
 
-  setRoutes(list: readonly Route[]): void {
+  setRoutes(list: readonly Route[], set?: RuleSet): void {
+    this.rules.set(set);
     this.routes = this.routeTable(list);
-    this.upstreams.serve(list.flatMap(({ paths }) => paths.map(({ upstream }) => upstream)));
+    this.upstreams.serve([
+      ...list.flatMap(({ paths }) => paths.map(({ upstream }) => upstream)),
+      ...(this.rules.inUse.rules()?.pools ?? []),
+    ]);
+  }
+
+  hasSite(host: string): boolean {
+    return this.rules.siteFor(host) !== undefined;
   }
 
   setTicketKeys(keys: Buffer): void {
@@ -281,11 +299,13 @@ class TlsListener implements Listener {
     clearTimeout(timer);
     clearTimeout(last);
     this.upstreams.close();
+    this.rules.close();
     this.options.accessLog?.flush();
   }
   private routeTable(list: readonly Route[]): RouteTable {
     const { localPaths = [] } = this.options;
-    return createRouteTable(list, { localPaths, maxBodyBytes: this.limits.maxBodyBytes });
+    const { siteFor } = this.rules;
+    return createRouteTable(list, { localPaths, maxBodyBytes: this.limits.maxBodyBytes, siteFor });
   }
 
   private isSpliced(serverName: string): boolean {

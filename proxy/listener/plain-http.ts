@@ -29,7 +29,8 @@ export interface PlainHttp {
   /** Rejects with the system's error if the port cannot be had. */
   listen(): Promise<{ address: string; port: number }>;
   /** The hosts that are known; requests for others are refused. */
-  setRoutes(routes: readonly Route[]): void;
+  /** `hasSite`: whether rules serve a host that no route serves. */
+  setRoutes(routes: readonly Route[], hasSite?: (host: string) => boolean): void;
   /** What the CA is to find under this token; undefined takes it away. */
   setChallenge(token: string, keyAuthorization: string | undefined): void;
   /** No new connections; open ones end with the request that they are at, and at the latest after `timeoutMs`. */
@@ -116,8 +117,10 @@ class ChallengesAndRedirects implements PlainHttp {
     return promise;
   }
 
-  setRoutes(list: readonly Route[]): void {
-    this.routes = createRouteTable(list);
+  setRoutes(list: readonly Route[], hasSite?: (host: string) => boolean): void {
+    this.routes = createRouteTable(list, {
+      siteFor: (host) => (hasSite?.(host) === true ? host : undefined),
+    });
   }
 
   setChallenge(token: string, keyAuthorization: string | undefined): void {

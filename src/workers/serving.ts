@@ -2,13 +2,14 @@
 
 import type { Bundle } from '../../evidence/bundle.ts';
 import type { ServedCertificate } from '../../proxy/listener/listener.ts';
+import type { RuleSet } from '../../proxy/rules/model.ts';
 import type { Route } from '../../proxy/rules/routes.ts';
 import type { ChallengeCertificate } from '../lib/certificate.ts';
 
 /** All that a worker serves, by kind. Each kind changes as a whole. */
 export interface Serving {
   readonly certificates: readonly ServedCertificate[];
-  readonly routes: readonly Route[];
+  readonly routes: ServedRoutes;
   /** By domain. */
   readonly challenges: ReadonlyMap<string, ChallengeCertificate>;
   /** Key authorizations of http-01 challenges, by token. */
@@ -16,6 +17,13 @@ export interface Serving {
   readonly evidence: Bundle | undefined;
   /** 48 random bytes, the same in every worker, so that a session resumes in any of them. */
   readonly ticketKeys: Uint8Array;
+}
+
+/** Routes and rules change together: no host is without either in between. */
+export interface ServedRoutes {
+  readonly list: readonly Route[];
+  /** For the hosts that no route serves. */
+  readonly rules?: RuleSet | undefined;
 }
 
 export type Kind = keyof Serving;

@@ -114,8 +114,9 @@ function put({ kind, value }: Snapshot): void {
       started().setCertificates(value);
       break;
     case 'routes':
-      started().setRoutes(value);
-      plainHttp?.setRoutes(value);
+      // First, for it throws where the rules cannot be compiled: then those of before go on, and so do the routes.
+      started().setRoutes(value.list, value.rules);
+      plainHttp?.setRoutes(value.list, started().hasSite);
       break;
     case 'challenges':
       setChanges(challenges, value, started().setChallenge);
@@ -210,7 +211,7 @@ async function startPlainHttp(
     maxConnections: limits.maxConnections,
     log,
   });
-  server.setRoutes(serving.routes);
+  server.setRoutes(serving.routes.list, started().hasSite);
   for (const [token, text] of serving.httpChallenges) server.setChallenge(token, text);
   await server.listen();
   return server;

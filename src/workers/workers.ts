@@ -4,6 +4,7 @@ import type { ChildProcess } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
 import type { Bundle } from '../../evidence/bundle.ts';
 import type { ServedCertificate } from '../../proxy/listener/listener.ts';
+import type { RuleSet } from '../../proxy/rules/model.ts';
 import type { Route } from '../../proxy/rules/routes.ts';
 import { type ChallengeCertificate, loadFault } from '../lib/certificate.ts';
 import { type Clock, systemClock } from '../lib/clock.ts';
@@ -34,7 +35,7 @@ export interface Workers {
   start(): Promise<{ address: string; port: number }>;
   /** Rejects with WorkersError certificate-refused, and all workers go on with the old ones, if one does not load. */
   setCertificates(certificates: readonly ServedCertificate[]): Promise<void>;
-  setRoutes(routes: readonly Route[]): Promise<void>;
+  setRoutes(routes: readonly Route[], rules?: RuleSet): Promise<void>;
   setChallenge(domain: string, certificate: ChallengeCertificate | undefined): Promise<void>;
   setHttpChallenge(token: string, keyAuthorization: string | undefined): Promise<void>;
   setEvidence(bundle: Bundle | undefined): Promise<void>;
@@ -69,7 +70,7 @@ export function createWorkers(options: WorkersOptions): Workers {
   const { log, clock = systemClock } = options;
   const snapshots = createSnapshots({
     certificates: [],
-    routes: [],
+    routes: { list: [] },
     challenges: new Map(),
     httpChallenges: new Map(),
     evidence: undefined,
@@ -96,6 +97,17 @@ export function createWorkers(options: WorkersOptions): Workers {
     if (before.length > 0) await rotateTicketKeys();
   }
 
+  /** A worker that starts later must not meet rules which the others have refused. */
+  async function setRoutes(list: readonly Route[], rules?: RuleSet): Promise<void> {
+    const before = snapshots.serving.routes;
+    try {
+      await serve('routes', { list, rules });
+    } catch (error) {
+      if (rules !== undefined) await serve('routes', before);
+      throw error;
+    }
+  }
+
   function rotateTicketKeys(): Promise<void> {
     return serve('ticketKeys', randomBytes(TICKET_KEY_BYTES));
   }
@@ -116,7 +128,7 @@ export function createWorkers(options: WorkersOptions): Workers {
       return address;
     },
     setCertificates,
-    setRoutes: (routes) => serve('routes', routes),
+    setRoutes,
     setChallenge: (domain, certificate) =>
       serve('challenges', withEntry(snapshots.serving.challenges, domain, certificate)),
     setHttpChallenge: (token, keyAuthorization) =>

@@ -64,7 +64,7 @@ export async function openStage(changes: Partial<WorkerSettings> = {}): Promise<
     settings: { ...SETTINGS, ...changes },
     serving: {
       certificates: [certificate],
-      routes,
+      routes: { list: routes },
       challenges: new Map(),
       httpChallenges: new Map(),
       evidence: undefined,

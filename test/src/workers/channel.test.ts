@@ -278,7 +278,7 @@ test('messages of honest workers and supervisors arrive whole, in whatever piece
     settings,
     serving: {
       certificates: [{ names: ['app.example.com'], chain: 'C', key: 'K' }],
-      routes: [],
+      routes: { list: [] },
       challenges: new Map([['app.example.com', { cert: 'c', key: 'k' }]]),
       httpChallenges: new Map([['token', 'text']]),
       evidence: undefined,

@@ -288,7 +288,7 @@ test('a worker keeps the newer routes when older ones arrive after them', async 
   };
   const serving = {
     certificates: [await issue()],
-    routes,
+    routes: { list: routes },
     challenges: new Map(),
     httpChallenges: new Map(),
     evidence: undefined,
@@ -302,7 +302,7 @@ test('a worker keeps the newer routes when older ones arrive after them', async 
       serving,
       generations: { ...nothingServed, routes: 5 },
     });
-    const older = { kind: 'routes', generation: 4, value: [] } as const;
+    const older = { kind: 'routes', generation: 4, value: { list: [] } } as const;
     assert.equal((await tell({ id: 2, type: 'serve', snapshot: older })).generation, 5);
     assert.equal((await ask(started.address!.port)).body, 'from upstream');
     const newer = { ...older, generation: 6 };
