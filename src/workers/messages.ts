@@ -46,7 +46,16 @@ export type Order =
       readonly domain: string;
       readonly certificate: ChallengeCertificate | undefined;
     }
+  /** To one message of `limits`, in any order. */
+  | { readonly type: 'charged'; readonly answers: readonly LimitAnswer[] }
   | { readonly type: 'drain'; readonly timeoutMs: number };
+
+/** May it pass, and when? For how long a refusal certainly holds, and which charge was too much; or no seat was free. */
+export type LimitAnswer = { readonly id: number } & (
+  | { readonly waitMs: number }
+  | { readonly sameForMs: number; readonly which: number }
+  | { readonly full: true }
+);
 
 /** Every order is answered once by its number. */
 export type ToWorker = Order & { readonly id: number };
@@ -87,6 +96,27 @@ const TelemetrySchema = z.strictObject({
   lost: z.int().min(0),
 });
 
+const ZoneSchema = z.int().min(0).max(10_000);
+/** A keyed digest of what is limited: the supervisor reads no byte of a stranger. */
+const DigestSchema = z.string().regex(/^[A-Za-z0-9_-]{22}$/);
+const CountSchema = z.number().min(0).max(1_000_000_000);
+
+const LimitsSchema = z.strictObject({
+  /** Number of the question, charges (zone, key, burst, delay), seats (zone, key, most). */
+  asks: z
+    .array(
+      z.tuple([
+        z.int().positive(),
+        z.array(z.tuple([ZoneSchema, DigestSchema, CountSchema, CountSchema])).max(32),
+        z.array(z.tuple([ZoneSchema, DigestSchema, CountSchema])).max(32),
+      ]),
+    )
+    .max(128),
+  leaves: z.array(z.tuple([ZoneSchema, DigestSchema])).max(128),
+});
+
+export type LimitQuestions = z.infer<typeof LimitsSchema>;
+
 /**
  * What a worker may say. Strangers' bytes may have taken it over: everything is checked, and a worker that says anything
  * else is ended, see worker-link.ts.
@@ -94,6 +124,8 @@ const TelemetrySchema = z.strictObject({
 export const FromWorkerSchema = z.union([
   /** Asks whether another instance is proving this domain; answered by `found-challenge`. */
   z.strictObject({ findChallenge: NameSchema }),
+  /** May these requests pass? Answered by one `charged`. */
+  z.strictObject({ limits: LimitsSchema }),
   /** What has happened and changed since the last one; at most one a second, see telemetry.ts. */
   z.strictObject({ telemetry: TelemetrySchema }),
   z.strictObject({

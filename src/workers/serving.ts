@@ -24,6 +24,8 @@ export interface ServedRoutes {
   readonly list: readonly Route[];
   /** For the hosts that no route serves. */
   readonly rules?: RuleSet | undefined;
+  /** What workers hide by whom limits are counted for, the same in all of them. */
+  readonly limitSecret?: Uint8Array;
 }
 
 export type Kind = keyof Serving;

@@ -5,7 +5,16 @@ import type { Duplex } from 'node:stream';
 import type { ChallengeCertificate } from '../lib/certificate.ts';
 import type { Log } from '../lib/log.ts';
 import { MOST_QUESTIONS, readMessages, writeOrder } from './channel.ts';
-import { type DoneReply, FromWorkerSchema, type Order, type Reply, type Telemetry } from './messages.ts';
+import { MOST_UNANSWERED } from './limit-questions.ts';
+import {
+  type DoneReply,
+  FromWorkerSchema,
+  type LimitAnswer,
+  type LimitQuestions,
+  type Order,
+  type Reply,
+  type Telemetry,
+} from './messages.ts';
 import { channelOf } from './process.ts';
 import { type Generations, nothingServed, type Snapshot, withNewer } from './serving.ts';
 
@@ -16,6 +25,8 @@ export interface WorkerLinkOptions {
   /** Returns why no honest worker sends it, if so. */
   takeTelemetry(worker: WorkerLink, telemetry: Telemetry): string | undefined;
   findChallenge(domain: string): Promise<ChallengeCertificate | undefined>;
+  /** Undefined: no honest worker asks that. */
+  countLimits(worker: WorkerLink, questions: LimitQuestions): readonly LimitAnswer[] | undefined;
   /** Called once, when the process is gone or could not be started. */
   onGone(worker: WorkerLink): void;
 }
@@ -44,6 +55,7 @@ export class WorkerLink {
   private served: Generations = nothingServed;
   private lastOrder = 0;
   private openQuestions = 0;
+  private unansweredLimits = 0;
   private telemetryAllowance = TELEMETRY_SAVED;
   private telemetryAt = performance.now();
   /** Nothing that it says counts any more. */
@@ -143,6 +155,7 @@ export class WorkerLink {
     const { data: message } = FromWorkerSchema.safeParse(json);
     if (message === undefined) this.expel('it sent what is no message');
     else if ('findChallenge' in message) this.hearQuestion(message.findChallenge);
+    else if ('limits' in message) void this.hearLimits(message.limits);
     else if ('telemetry' in message) this.hearTelemetry(message.telemetry);
     else this.hearReply(message);
   }
@@ -162,6 +175,15 @@ export class WorkerLink {
     await this.tell({ type: 'found-challenge', domain, certificate }).catch(() => {});
     // Only once it has taken the answer: one that does not read must not fill our memory.
     this.openQuestions--;
+  }
+
+  private async hearLimits(questions: LimitQuestions): Promise<void> {
+    if (this.unansweredLimits >= MOST_UNANSWERED) return this.expel('it asks for limits without end');
+    const answers = this.options.countLimits(this, questions);
+    if (answers === undefined) return this.expel('it holds more than it can have open');
+    this.unansweredLimits++;
+    await this.tell({ type: 'charged', answers }).catch(() => {});
+    this.unansweredLimits--;
   }
 
   private hearTelemetry(telemetry: Telemetry): void {

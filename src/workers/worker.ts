@@ -17,6 +17,7 @@ import { createLog, type Log } from '../lib/log.ts';
 import { CHANNEL_FD, FIRST_SOCKET_FD, MOST_QUESTIONS, readOrders, writeMessage } from './channel.ts';
 import { layouts } from './counters.ts';
 import { collectWhenIdle } from './idle-collection.ts';
+import { createAskingLimiter } from './limit-questions.ts';
 import type { FromWorker, Order, WorkerEvent, WorkerSettings } from './messages.ts';
 import { type Generations, nothingServed, type Serving, type Snapshot, withNewer } from './serving.ts';
 import { createTelemetrySender } from './telemetry.ts';
@@ -42,6 +43,8 @@ let httpChallenges: Serving['httpChallenges'] = new Map();
 const connectionCounts = createConnectionCounts();
 
 const supervisor = new Socket({ fd: CHANNEL_FD, readable: true, writable: true });
+
+const limiter = createAskingLimiter((limits) => say({ limits }));
 
 const telemetry = createTelemetrySender({
   blocks: [{ layout: layouts[0]!, numbers: connectionCounts }],
@@ -91,6 +94,9 @@ async function obey(order: Order): Promise<Outcome> {
       asked.get(order.domain)?.resolve(order.certificate);
       asked.delete(order.domain);
       return {};
+    case 'charged':
+      limiter.answered(order.answers);
+      return {};
     case 'drain':
       await drain(order.timeoutMs);
       telemetry.flush();
@@ -116,6 +122,7 @@ function put({ kind, value }: Snapshot): void {
     case 'routes':
       // First, for it throws where the rules cannot be compiled: then those of before go on, and so do the routes.
       started().setRoutes(value.list, value.rules);
+      if (value.limitSecret !== undefined) limiter.setSecret(value.limitSecret);
       plainHttp?.setRoutes(value.list, started().hasSite);
       break;
     case 'challenges':
@@ -182,6 +189,7 @@ async function start(order: Extract<Order, { type: 'start' }>): Promise<{ addres
     ticketKeys: Buffer.from(serving.ticketKeys),
     ...(settings.upstreamCa !== undefined && { upstreamCa: settings.upstreamCa }),
     ...(settings.sharedChallenges && { findChallenge }),
+    limiter,
     onUpstreamChange: (change) => telemetry.report(eventOf(change)),
     counts: connectionCounts,
     accessLog,

@@ -64,6 +64,7 @@ export interface WorkerState {
 }
 
 const TICKET_KEY_BYTES = 48;
+const LIMIT_SECRET_BYTES = 32;
 const TICKET_KEY_LIFE_MS = 12 * 3_600_000;
 
 export function createWorkers(options: WorkersOptions): Workers {
@@ -76,6 +77,7 @@ export function createWorkers(options: WorkersOptions): Workers {
     evidence: undefined,
     ticketKeys: randomBytes(TICKET_KEY_BYTES),
   });
+  const limitSecret = randomBytes(LIMIT_SECRET_BYTES);
   const supervisor = new Supervisor({ ...options, snapshots });
 
   /** Resolves once every worker serves it. */
@@ -101,7 +103,7 @@ export function createWorkers(options: WorkersOptions): Workers {
   async function setRoutes(list: readonly Route[], rules?: RuleSet): Promise<void> {
     const before = snapshots.serving.routes;
     try {
-      await serve('routes', { list, rules });
+      await serve('routes', { list, rules, limitSecret });
     } catch (error) {
       if (rules !== undefined) await serve('routes', before);
       throw error;

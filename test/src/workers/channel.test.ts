@@ -265,7 +265,7 @@ test('only what the schema describes is a message', () => {
     fc.property(fc.anything(), (value) => {
       const { success, data } = FromWorkerSchema.safeParse(value);
       if (!success) return;
-      assert.ok('findChallenge' in data || 'telemetry' in data || data.id > 0);
+      assert.ok('findChallenge' in data || 'telemetry' in data || 'limits' in data || data.id > 0);
     }),
     { numRuns: 1_000 },
   );

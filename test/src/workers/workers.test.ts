@@ -12,6 +12,7 @@ import { connect, type PeerCertificate } from 'node:tls';
 import { request } from 'undici';
 import { defaultLimits } from '../../../proxy/limits.ts';
 import type { ServedCertificate } from '../../../proxy/listener/listener.ts';
+import type { RuleSet } from '../../../proxy/rules/model.ts';
 import type { Route } from '../../../proxy/rules/routes.ts';
 import { createDemoPki, type DemoPki, generateLeafKeys } from '../../../src/demo/demo-pki.ts';
 import { parseDomain } from '../../../src/lib/domain.ts';
@@ -311,6 +312,58 @@ test('a worker keeps the newer routes when older ones arrive after them', async 
   } finally {
     child.kill('SIGKILL');
   }
+});
+
+/** One site that answers by itself, so many times at once and then no more for a long time. */
+function limited(burst: number, max = 1_000): RuleSet {
+  return {
+    requestZones: [{ name: 'visitors', key: [{ name: 'remote_addr' }], perThousandSeconds: 1 }],
+    connectionZones: [{ name: 'open', key: [{ name: 'remote_addr' }] }],
+    sites: [
+      {
+        names: [{ kind: 'exact', name: host }],
+        label: host,
+        locations: [
+          {
+            match: { kind: 'prefix', path: '/' },
+            content: { kind: 'respond', status: 200, body: ['within'] },
+            policy: {
+              requestLimits: [{ zone: 'visitors', burst, delay: burst }],
+              connectionLimits: [{ zone: 'open', max }],
+              requestLimitStatus: 429,
+            },
+          },
+        ],
+      },
+    ],
+  };
+}
+
+test('limits of rules hold to the request, whichever worker is asked', async () => {
+  await using ingress = await running(2);
+  await ingress.workers.setRoutes([], limited(9));
+  const answers = await Promise.all(Array.from({ length: 40 }, () => ask(ingress.port)));
+  assert.equal(answers.filter(({ body }) => body === 'within').length, 10);
+  // What was counted goes on counting when the rules are sent again.
+  await ingress.workers.setRoutes([], limited(9));
+  assert.notEqual((await ask(ingress.port)).body, 'within');
+});
+
+test('seats are free again once their requests are over, and rules that a worker refuses change nothing', async () => {
+  await using ingress = await running(2);
+  await ingress.workers.setRoutes([], limited(100, 1));
+  const within = async () => (await ask(ingress.port)).body === 'within';
+  for (let i = 0; i < 6; i++) await until('a free seat', within);
+  const unknown = { ...limited(1), requestZones: [] };
+  await assert.rejects(ingress.workers.setRoutes([], unknown), /visitors/);
+  await until('a free seat', within);
+  const [pid] = ingress.workers.pids();
+  process.kill(pid!, 'SIGKILL');
+  await until(
+    'a replacement',
+    () => ingress.workers.pids().length === 2 && !ingress.workers.pids().includes(pid!),
+  );
+  for (let i = 0; i < 4; i++) await until('a free seat', within);
 });
 
 test('what a worker has counted outlives it, and what it had open does not', async () => {
