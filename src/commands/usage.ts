@@ -4,6 +4,8 @@ import { nearest } from '../lib/spelling.ts';
 
 export interface CommandUsage {
   readonly summary: string;
+  /** The one argument that it needs, as in `DIR`. */
+  readonly takes?: string;
   /** Flag -> what it does. */
   readonly flags: Readonly<Record<string, string>>;
   /** What else there is to know, each a line. */
@@ -29,6 +31,15 @@ export const commands = {
     flags: {},
     notes: ['The ingress may go on meanwhile. The old key is worth nothing then.'],
   },
+  'convert-nginx': {
+    summary: 'print the routes file that says what the nginx files of a folder say',
+    takes: 'DIR',
+    flags: {},
+    notes: [
+      'What a routes file cannot say is listed on stderr and in comments; it ends with 1 then.',
+      'It ends with 78 if the files have mistakes, and lists them.',
+    ],
+  },
   demo: { summary: 'show everything on this machine, with nothing configured', flags: {}, notes: [] },
 } as const satisfies Record<string, CommandUsage>;
 
@@ -47,11 +58,11 @@ export function isCommand(name: string): name is CommandName {
 export function describeCommands(): string {
   const lines = Object.entries(commands as Record<string, CommandUsage>).flatMap(
     ([name, { summary, flags }]) => [
-      row(2, name, 11, summary),
-      ...Object.entries(flags).map(([flag, meaning]) => row(15, flag, 11, meaning)),
+      row(2, name, 14, summary),
+      ...Object.entries(flags).map(([flag, meaning]) => row(18, flag, 11, meaning)),
     ],
   );
-  const rest = Object.entries(INFORMATION).map(([name, summary]) => row(2, name, 11, summary));
+  const rest = Object.entries(INFORMATION).map(([name, summary]) => row(2, name, 14, summary));
   return `usage: dstack-ingress [command]\n\n${[...lines, ...rest].join('')}
 \`dstack-ingress help status\` says more of that command. Every setting is an environment variable; docs/settings.md has the
 table.
@@ -59,9 +70,12 @@ table.
 }
 
 export function describeCommand(name: CommandName): string {
-  const { summary, flags, notes }: CommandUsage = commands[name];
+  const { summary, takes: argument, flags, notes }: CommandUsage = commands[name];
   const names = Object.keys(flags);
-  const takes = names.map((flag) => ` [${flag}]`).join('');
+  const takes = [
+    ...(argument === undefined ? [] : [` ${argument}`]),
+    ...names.map((flag) => ` [${flag}]`),
+  ].join('');
   const lines = Object.entries(flags).map(([flag, meaning]) => row(2, flag, 11, meaning));
   const parts = [`${summary}\n`, lines.join(''), notes.map((note) => `${note}\n`).join('')];
   return [`usage: dstack-ingress ${name}${takes}\n`, ...parts].filter((part) => part !== '').join('\n');
@@ -82,14 +96,17 @@ export function unknownCommand(name: string): string {
   return describeMisuse(`unknown command: ${name}`, like === undefined ? hint : `was ${like} meant? ${hint}`);
 }
 
-/** What is wrong with the arguments of a command that takes flags alone; undefined if nothing is. */
+/** What is wrong with the arguments of a command; undefined if nothing is. */
 export function misuseOf(command: CommandName, args: readonly string[]): string | undefined {
-  const flags = Object.keys(commands[command].flags);
-  const wrong = args.find((arg) => !flags.includes(arg));
-  if (wrong === undefined) return undefined;
+  const { flags: known, takes }: CommandUsage = commands[command];
+  const flags = Object.keys(known);
+  const given = takes === undefined ? undefined : args.findIndex((arg) => !arg.startsWith('-'));
+  const wrong = args.find((arg, i) => i !== given && !flags.includes(arg));
+  const hint = `dstack-ingress ${command} --help says what it takes`;
+  if (wrong === undefined)
+    return given === -1 ? describeMisuse(`${command}: lacks ${takes}`, hint) : undefined;
   const like = nearest(wrong, [...flags, '--help']);
   const kind = wrong.startsWith('-') ? 'unknown flag' : 'takes no such argument';
-  const hint = `dstack-ingress ${command} --help says what it takes`;
   return describeMisuse(
     `${command}: ${kind}: ${wrong}`,
     like === undefined ? hint : `was ${like} meant? ${hint}`,
