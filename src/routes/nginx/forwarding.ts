@@ -1,4 +1,4 @@
-// proxy_* and grpc_*: what goes to the upstream, how long that may take, and what comes back of it.
+// What proxy_* and grpc_* say: what goes to the upstream, how long that may take, and what comes back of it.
 
 import type {
   CookieFlags,

@@ -1,4 +1,4 @@
-// location blocks, and what a level of any kind says: its policy, its program and what answers there.
+// Locations, and what a level of any kind says: its policy, its program and what answers there.
 
 import type { Content, Location, LocationMatch, Policy } from '../../../proxy/rules/model.ts';
 import { quote } from '../../config/values.ts';

@@ -1,4 +1,4 @@
-// nginx's files -> the rules that say the same, with every mistake and every word that has no effect here.
+// From nginx's files to the rules that say the same, with every mistake and every word that has no effect here.
 
 import type { RuleSet } from '../../../proxy/rules/model.ts';
 import type { Mistake } from '../../config/mistake.ts';

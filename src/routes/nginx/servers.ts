@@ -1,4 +1,4 @@
-// server blocks: which names they take, which of them takes all others, and which do nothing here.
+// Blocks of server: which names they take, which of them takes all others, and which do nothing here.
 
 import type { Site, SiteName } from '../../../proxy/rules/model.ts';
 import { quote } from '../../config/values.ts';

@@ -1,4 +1,4 @@
-// root, alias, index, try_files, types and what else says which files answer and as what.
+// Which files answer and as what: root, alias, index, try_files, types and their kin.
 
 import type { FilePolicy, TryFiles } from '../../../proxy/rules/model.ts';
 import { quote } from '../../config/values.ts';
