@@ -1,4 +1,4 @@
-// The command line: serve (the default), status, check, rollover, demo, version, help.
+// The command line: serve (the default), status, check, rollover, convert-nginx, demo, version, help.
 
 import { readFileSync } from 'node:fs';
 import {
@@ -66,6 +66,10 @@ async function run(command: CommandName, args: readonly string[]): Promise<numbe
     case 'rollover': {
       const { rollover } = await import('./commands/rollover.ts');
       return rollover(process.env, streams, exitCodes);
+    }
+    case 'convert-nginx': {
+      const { convertNginx } = await import('./commands/convert-nginx.ts');
+      return convertNginx(args[0]!, streams, exitCodes);
     }
   }
 }

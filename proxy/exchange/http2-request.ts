@@ -169,24 +169,15 @@ function readPseudo(kind: number, value: string): 'malformed' | undefined {
 
 function judge(ended: boolean): Http2Request | FaultCode | 'malformed' {
   if (method === undefined || !isMethod(method)) return 'malformed';
-  if (authority !== undefined && !AUTHORITY.test(authority)) return 'malformed';
-  if (method === 'CONNECT' && protocol === undefined) {
-    // RFC 9113 §8.5: it names a place to connect to, and no resource.
-    if (scheme !== undefined || path !== undefined || authority === undefined) return 'malformed';
-    path = '';
-  } else {
-    const refusal = judgeTarget(method);
-    if (refusal !== undefined) return refusal;
-  }
+  const refusal = judgePlace(method);
+  if (refusal !== undefined) return refusal;
   if (expect !== undefined && expect !== '100-continue') return 'expectation-failed';
-  // RFC 9113 §8.3.1: Host must not differ from :authority, which a client may leave to Host alone.
+  // RFC 9113 §8.3.1: a client may leave :authority to Host alone.
   const asked = authority ?? host;
   if (asked === undefined || asked === '') return 'malformed';
-  if (host !== undefined && host !== asked && !sameAuthority(host, asked, scheme ?? '')) return 'bad-request';
-  const parsed = parseHost(asked);
-  if (parsed === undefined) return 'bad-request';
+  const parsed = isSameHost(asked) ? parseHost(asked) : undefined;
   const contentLength = length === undefined ? -1 : Number(length);
-  if (ended && contentLength > 0) return 'bad-request';
+  if (parsed === undefined || (ended && contentLength > 0)) return 'bad-request';
   return {
     method,
     path: path!,
@@ -199,6 +190,21 @@ function judge(ended: boolean): Http2Request | FaultCode | 'malformed' {
     forwarded,
     fields,
   };
+}
+
+/** RFC 9113 §8.3.1: Host, if there is one, must not differ from what is asked for. */
+function isSameHost(asked: string): boolean {
+  return host === undefined || host === asked || sameAuthority(host, asked, scheme ?? '');
+}
+
+/** Of the pseudo-header fields, what names the place that is asked for. */
+function judgePlace(asking: string): FaultCode | 'malformed' | undefined {
+  if (authority !== undefined && !AUTHORITY.test(authority)) return 'malformed';
+  if (asking !== 'CONNECT' || protocol !== undefined) return judgeTarget(asking);
+  // RFC 9113 §8.5: a plain CONNECT names a place to connect to, and no resource.
+  if (scheme !== undefined || path !== undefined || authority === undefined) return 'malformed';
+  path = '';
+  return undefined;
 }
 
 function judgeTarget(asking: string): FaultCode | 'malformed' | undefined {

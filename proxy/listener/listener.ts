@@ -10,6 +10,7 @@ import type { AccessLog } from '../exchange/access-log.ts';
 import { type Connection, FIRST_WORDS_MS, type Holder, type ProxyContext } from '../exchange/context.ts';
 import { createHttp1Acceptor } from '../exchange/http1-client.ts';
 import { createHttp2Acceptor } from '../exchange/http2-client.ts';
+import type { ExchangeObserver } from '../exchange/observe.ts';
 import { serverNameOf } from '../http1/authority.ts';
 import { fieldLimitsOf } from '../http2/fields.ts';
 import { type ListenerLimits, limitsWith, NO_LIMIT } from '../limits.ts';
@@ -90,6 +91,8 @@ export interface ListenerOptions {
   readonly counts?: Float64Array;
   /** Flushed when a drain has ended; whoever ends the process otherwise flushes it himself. Default: none. */
   readonly accessLog?: AccessLog | undefined;
+  /** Told of the moments of each exchange. Default: nobody is. */
+  readonly observer?: ExchangeObserver | undefined;
 }
 
 export interface Listener {
@@ -208,6 +211,7 @@ export function createListener(options: ListenerOptions): Listener {
     log,
     tunnels: new Set(),
     accessLog: options.accessLog,
+    observer: options.observer,
   };
   const http1 = createHttp1Acceptor(context);
   const http2 = createHttp2Acceptor(context);

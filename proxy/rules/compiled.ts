@@ -110,6 +110,8 @@ export interface Run {
   placeHolds: boolean;
   /** A location is to be looked for again. */
   uriChanged: boolean;
+  /** Captures in `set` and `if` are escaped: in a program up to its first rewrite that fits. */
+  escapesCaptures: boolean;
   /** `internal` locations are open to it. */
   internal: boolean;
   /** Variables of rules, by slot. */

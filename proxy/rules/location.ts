@@ -172,7 +172,9 @@ function addingSlash(locations: Locations, run: Run): Found | undefined {
   if (!locations.addSlashes || run.uri.endsWith('/')) return undefined;
   const wanted = `${run.uri}/`;
   const match = locations.prefix(wanted);
-  if (match === undefined || match.length !== wanted.length) return undefined;
-  const place = match.places.find((candidate) => candidate.addsSlash && holds(candidate, run));
+  const prefixes = match?.length === wanted.length ? match.places : NONE;
+  const place = [...locations.exact(wanted), ...prefixes].find(
+    (candidate) => candidate.addsSlash && holds(candidate, run),
+  );
   return place === undefined ? undefined : { place, slash: true, certain: true };
 }

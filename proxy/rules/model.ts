@@ -86,7 +86,7 @@ export interface Location {
   readonly when?: RequestMatch;
   /** 404 to what clients ask; only internal redirects and sub-requests reach it. */
   readonly internal?: boolean;
-  /** A prefix that ends with `/`: the same path without it is answered with 301. nginx: where it is a proxy. */
+  /** A path that ends with `/`: the same without it is answered with 301. nginx: where it is a proxy, `=` included. */
   readonly addsSlash?: boolean;
   readonly policy?: Policy;
   readonly rewrite?: readonly Instruction[];

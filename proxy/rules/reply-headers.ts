@@ -20,7 +20,6 @@ export interface FieldEdits {
 /** nginx's: unless `always`, and for expires. */
 const ADDED_STATUSES: ReadonlySet<number> = new Set([200, 201, 204, 206, 301, 302, 303, 304, 307, 308]);
 
-const NOTHING: ReadonlySet<string> = new Set();
 const NONE: readonly string[] = [];
 
 /** Of an upstream's reply. */
@@ -151,5 +150,3 @@ function rewriteCookies(run: Run, fields: Fields, removed: string[], own: Field[
   for (const line of lines)
     own.push({ name: 'Set-Cookie', value: safeValue(rewriteCookie(line, cookies!, run)) });
 }
-
-export const NO_EDITS: FieldEdits = { hidden: NOTHING, removed: NONE, own: [] };

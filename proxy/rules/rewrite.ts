@@ -44,7 +44,7 @@ function compileStep(step: Exclude<Instruction, If>, scope: Scope): Operation {
         op: 'set',
         name: step.variable,
         slot: scope.slotOf(step.variable),
-        value: compileTemplate(step.value, scope.resolve),
+        value: compileTemplate(step.value, inProgram(scope.resolve)),
         origin,
         written: `set $${step.variable} ${templateText(step.value)}`,
       };
@@ -106,6 +106,15 @@ function compileParts(parts: Template, captures: 'plain' | 'escaped', resolve: R
   );
 }
 
+/** nginx escapes what a client has escaped, until a rewrite has had its way. */
+function inProgram(resolve: Resolve): Resolve {
+  return (name) => {
+    const value = resolve(name);
+    const escaped = escapedCapture(name, value);
+    return value === escaped ? value : (run) => (run.escapesCaptures ? escaped(run) : value(run));
+  };
+}
+
 function escapedCapture(name: string, value: Value): Value {
   if (!/^\d$/.test(name)) return value;
   return (run) => (run.quoted || run.plus ? escapeArgument(value(run)) : value(run));
@@ -128,7 +137,7 @@ function compileCondition(
   const not = condition.not === true;
   if (condition.test === 'equal') {
     const value = resolve(condition.variable);
-    const wanted = compileTemplate(condition.value, resolve);
+    const wanted = compileTemplate(condition.value, inProgram(resolve));
     return { op: 'if', test: (run) => (value(run) === wanted(run)) !== not, otherwise, ...about };
   }
   if (condition.test === 'match') {
@@ -136,7 +145,7 @@ function compileCondition(
     const matcher = compileMatcher(condition.pattern, slotOf);
     return { op: 'if', test: (run) => matches(matcher, value(run), run) !== not, otherwise, ...about };
   }
-  const path = compileTemplate(condition.path, resolve);
+  const path = compileTemplate(condition.path, inProgram(resolve));
   return { op: 'look', kind: condition.test, path, not, otherwise, ...about };
 }
 
@@ -185,6 +194,7 @@ export function runProgram(
   run: Run,
   watch?: WatchOperation,
 ): Outcome {
+  if (from === 0) run.escapesCaptures = true;
   let at = from;
   while (at < program.length) {
     const operation = program[at]!;
@@ -262,6 +272,7 @@ function returned({ status, body, location }: Operation & { op: 'return' }, run:
 /** Undefined: the program goes on. */
 function rewrite({ replacement, flag }: Operation & { op: 'rewrite' }, run: Run): Outcome | undefined {
   const { path, args, keepsArgs } = replacement;
+  run.escapesCaptures = false;
   const kept = keepsArgs ? run.args : '';
   if (flag === 'redirect' || flag === 'permanent') {
     const target = unescapeRedirect(path(run));

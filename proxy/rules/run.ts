@@ -68,6 +68,7 @@ export class RuleRun implements Control, Resumable {
   targetHolds = true;
   placeHolds = true;
   uriChanged = false;
+  escapesCaptures = false;
   internal = false;
   slots: (string | undefined)[];
   user = '';

@@ -21,6 +21,7 @@ export async function fuzz(
       maxSkipsPerRun: 0,
     },
   );
+  await target.close?.();
   const failure =
     result.failed && result.counterexample !== null ? fc.defaultReportMessage(result) : undefined;
   return { runs: result.numRuns, failure };

@@ -9,6 +9,8 @@ export interface FuzzTarget<Input = unknown> {
   check(input: Input): void | Promise<void>;
   /** Hostile inputs that grow: `size` is about the number of bytes. Reading four times as much may not cost much more than four times as much. */
   readonly growing: Readonly<Record<string, (size: number) => Input>>;
+  /** Ends what check() has opened, if anything. */
+  readonly close?: () => Promise<void>;
 }
 
 /** Keeps the type of the input, so that check() and growing agree. */

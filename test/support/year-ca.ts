@@ -294,7 +294,7 @@ function asProblem(error: unknown): Reply {
 
 const faulty: Readonly<Record<Exclude<Fault, 'reset' | undefined>, Reply>> = {
   unavailable: problem(503, 'serverInternal', 'the service is down for maintenance', {
-    'retry-after': '120',
+    'retry-after': '600',
   }),
   broken: problem(500, 'serverInternal', 'something went wrong'),
   limited: problem(429, 'rateLimited', 'the service is busy', { 'retry-after': '3600' }),

@@ -2,7 +2,7 @@
 
 import type { Mistake } from '../../config/mistake.ts';
 import { quote } from '../../config/values.ts';
-import { createLexer, type Lexer, type Word } from './lexer.ts';
+import { Lexer, type Token, type Word } from './lexer.ts';
 
 export interface Directive {
   readonly name: Word;
@@ -19,13 +19,31 @@ export interface Blocks {
 /** Deeper than anybody writes, and not so deep that a stack gives out. */
 const DEEPEST = 40;
 
+/** More than the names of any server: a semicolon was forgotten. */
+const MOST_WORDS = 10_000;
+
 /** `text` is a whole file; what an `include` brings must be whole as well. */
 export function parseBlocks(text: string, file: string): Blocks {
-  const lexer = createLexer(text, file);
-  const mistakes: Mistake[] = [];
-  const directives = parseInto(lexer, mistakes);
-  if (lexer.mistake !== undefined) mistakes.push(lexer.mistake);
-  return { directives, mistakes };
+  const tree = new Tree();
+  const lexer = new Lexer(text, file);
+  let words: Word[] = [];
+  let fault: Mistake | undefined;
+  for (let token = lexer.next(); token !== undefined && fault === undefined; token = lexer.next()) {
+    if (token.kind === 'word') {
+      words.push(token);
+      if (words.length > MOST_WORDS)
+        fault = at(
+          words[0]!,
+          `${quote(words[0]!.text)} has more than ${MOST_WORDS} arguments`,
+          'end it with ;',
+        );
+    } else {
+      fault = tree.add(token, words, lexer);
+      words = [];
+    }
+  }
+  fault ??= lexer.mistake ?? tree.faultAtEnd(words);
+  return { directives: tree.close(), mistakes: fault === undefined ? [] : [fault] };
 }
 
 interface Open {
@@ -34,50 +52,55 @@ interface Open {
   readonly outer: Directive[];
 }
 
-function parseInto(lexer: Lexer, mistakes: Mistake[]): Directive[] {
-  const root: Directive[] = [];
-  const open: Open[] = [];
-  let here = root;
-  let words: Word[] = [];
-  const refuse = (at: Word, subject: string, cure: string) => {
-    mistakes.push({ place: placeOf(at), subject, cure });
-    return root;
-  };
-  for (let token = lexer.next(); token !== undefined; token = lexer.next()) {
-    if (token.kind === 'word') {
-      words.push(token);
-      continue;
-    }
+class Tree {
+  readonly #open: Open[] = [];
+  #here: Directive[] = [];
+
+  /** `mark` is `;`, `{` or `}`, and `words` are what stands before it. */
+  add(mark: Token, words: readonly Word[], lexer: Lexer): Mistake | undefined {
     const [name, ...args] = words;
-    words = [];
-    if (token.kind === '}') {
+    if (mark.kind === '}') {
       if (name !== undefined)
-        return refuse(name, `${quote(name.text)} has no ; behind it`, 'end it with ; before the }');
-      const closed = open.pop();
-      if (closed === undefined) return refuse(token, '} closes no block', 'take it away, or open its block');
-      closed.outer.push({ name: closed.name, args: closed.args, block: here });
-      here = closed.outer;
-    } else if (name === undefined) {
-      return refuse(token, `${token.kind} stands alone`, 'wants a directive before it');
-    } else if (token.kind === ';') {
-      here.push({ name, args, block: undefined });
-    } else if (isForeign(name)) {
-      lexer.skipBlock();
-      here.push({ name, args, block: [] });
-    } else {
-      if (open.length >= DEEPEST)
-        return refuse(name, 'blocks are nested too deeply', `wants at most ${DEEPEST}`);
-      open.push({ name, args, outer: here });
-      here = [];
+        return at(name, `${quote(name.text)} has no ; behind it`, 'end it with ; before the }');
+      return this.#close() ? undefined : at(mark, '} closes no block', 'take it away, or open its block');
     }
+    if (name === undefined) return at(mark, `${mark.kind} stands alone`, 'wants a directive before it');
+    if (mark.kind === ';') this.#here.push({ name, args, block: undefined });
+    else if (isForeign(name)) {
+      lexer.skipBlock();
+      this.#here.push({ name, args, block: [] });
+    } else {
+      if (this.#open.length >= DEEPEST)
+        return at(name, 'blocks are nested too deeply', `wants at most ${DEEPEST}`);
+      this.#open.push({ name, args, outer: this.#here });
+      this.#here = [];
+    }
+    return undefined;
   }
-  if (lexer.mistake !== undefined) return root;
-  const [left] = words;
-  if (left !== undefined) return refuse(left, `${quote(left.text)} has no ; behind it`, 'end it with ;');
-  const last = open.at(-1);
-  if (last !== undefined)
-    return refuse(last.name, `the block of ${quote(last.name.text)} is not closed`, 'close it with }');
-  return root;
+
+  faultAtEnd([left]: readonly Word[]): Mistake | undefined {
+    if (left !== undefined) return at(left, `${quote(left.text)} has no ; behind it`, 'end it with ;');
+    const last = this.#open.at(-1);
+    return last && at(last.name, `the block of ${quote(last.name.text)} is not closed`, 'close it with }');
+  }
+
+  /** What was read before a mistake may hold others: blocks that are open still count. */
+  close(): readonly Directive[] {
+    while (this.#close());
+    return this.#here;
+  }
+
+  #close(): boolean {
+    const closed = this.#open.pop();
+    if (closed === undefined) return false;
+    closed.outer.push({ name: closed.name, args: closed.args, block: this.#here });
+    this.#here = closed.outer;
+    return true;
+  }
+}
+
+function at(word: Word, subject: string, cure: string): Mistake {
+  return { place: placeOf(word), subject, cure };
 }
 
 /** Lua's own syntax is in it. */

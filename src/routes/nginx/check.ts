@@ -74,8 +74,7 @@ class Checker {
 
   #unknown(directive: Directive, context: Context): Directive[] {
     const { name } = directive;
-    const like =
-      nearestName(name.text, directiveNames()) ?? nearest(name.text.toLowerCase(), directiveNames());
+    const like = this.#mistakes.length < MOST_GUESSES ? meant(name.text) : undefined;
     const cure = like === undefined ? `take it away: it means nothing in ${context}` : `was ${like} meant?`;
     this.#mistakes.push({
       place: placeOf(name),
@@ -143,6 +142,13 @@ const inside: Readonly<Record<string, Context>> = {
 
 function inWords(context: Context): string {
   return context === 'http' ? 'the file itself, outside of blocks' : context.replace(/^if in/, 'an if in');
+}
+
+/** A guess looks at every name that is known, and nobody reads a hundred of them. */
+const MOST_GUESSES = 100;
+
+function meant(name: string): string | undefined {
+  return nearestName(name, directiveNames()) ?? nearest(name.toLowerCase(), directiveNames());
 }
 
 /** The next directive is among its arguments, on a line of its own. */

@@ -56,6 +56,7 @@ class FolderReader {
   readonly #prefix: string;
   readonly #access: FolderAccess;
   #bytes = 0;
+  #isFull = false;
   #files = 0;
 
   constructor(folder: string, access: FolderAccess) {
@@ -89,6 +90,7 @@ class FolderReader {
   }
 
   #text(path: string, named: Word | undefined): string | undefined {
+    if (this.#isFull) return undefined;
     this.watched.add(path);
     const refuse = (subject: string, cure: string): undefined => {
       if (named === undefined) this.mistakes.push({ place: { file: path }, subject, cure });
@@ -105,6 +107,7 @@ class FolderReader {
     this.#files++;
     if (text.length > LARGEST_FILE_BYTES)
       return refuse('is larger than 1 MiB', 'split it, or take away what is no rule');
+    this.#isFull = this.#bytes > LARGEST_TOTAL_BYTES || this.#files > MOST_FILES;
     if (this.#bytes > LARGEST_TOTAL_BYTES)
       return refuse('makes more than 8 MiB of all files', 'wants fewer or smaller files');
     if (this.#files > MOST_FILES)
@@ -123,6 +126,7 @@ class FolderReader {
   }
 
   #include(path: Word, within: readonly Word[]): Directive[] {
+    if (this.#isFull) return [];
     const refuse = (subject: string, cure: string): Directive[] => {
       this.mistakes.push({ place: placeOf(path), subject, cure });
       return [];

@@ -1,4 +1,4 @@
-// proxy_* and grpc_*: what goes to the upstream, how long that may take, and what comes back of it.
+// What proxy_* and grpc_* say: what goes to the upstream, how long that may take, and what comes back of it.
 
 import type {
   CookieFlags,
@@ -257,23 +257,15 @@ function readRedirects(level: Level, reading: Reading): RedirectRule[] | undefin
   const directives = level.all('proxy_redirect');
   if (directives.length === 0) return undefined;
   const rules: RedirectRule[] = [];
+  let isJudged = false;
   for (const { name, args } of directives) {
     const [from, to] = args as [Word, Word?];
     if (to !== undefined) {
       const match = readTextMatch(from, false, reading);
       if (match !== undefined) rules.push({ kind: 'rule', from: match, to: reading.template(to) });
     } else if (from.text === 'default') {
-      const pass = level.one('proxy_pass');
-      if (
-        pass === undefined ||
-        pass.args[0]!.text.includes('$') ||
-        level.directives.indexOf(pass) > level.directives.findIndex((one) => one.name === name)
-      )
-        reading.refuse(
-          name,
-          'proxy_redirect default has no proxy_pass without variables before it',
-          'write it behind the proxy_pass of its location, or take it away: it is the default',
-        );
+      if (!isJudged) judgeDefaultRedirect(level, name, reading);
+      isJudged = true;
       rules.push({ kind: 'default' });
     } else if (from.text !== 'off') {
       reading.refuse(
@@ -286,6 +278,19 @@ function readRedirects(level: Level, reading: Reading): RedirectRule[] | undefin
     }
   }
   return rules;
+}
+
+/** Nothing but the URL of the proxy_pass before it tells what the default is. */
+function judgeDefaultRedirect(level: Level, name: Word, reading: Reading): void {
+  const pass = level.directives.findIndex((one) => one.name.text === 'proxy_pass');
+  const here = level.directives.findIndex((one) => one.name === name);
+  const isTold = pass >= 0 && pass < here && !level.directives[pass]!.args[0]!.text.includes('$');
+  if (!isTold)
+    reading.refuse(
+      name,
+      'proxy_redirect default has no proxy_pass without variables before it',
+      'write it behind the proxy_pass of its location, or take it away: it is the default',
+    );
 }
 
 /** `isDomain`: a pattern ignores case in any case. */

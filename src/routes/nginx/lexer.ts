@@ -13,14 +13,6 @@ export interface Word {
 /** `{`, `;` and `}` as marks; a word that was quoted is a word whatever is in it. */
 export type Token = Word & { readonly kind: 'word' | '{' | ';' | '}' };
 
-export interface Lexer {
-  /** Undefined at the end of the file, or once a mistake was found: nothing behind it can be told. */
-  next(): Token | undefined;
-  /** Goes on behind the `}` that closes a block of another language. */
-  skipBlock(): void;
-  readonly mistake: Mistake | undefined;
-}
-
 /** nginx's own limit: beyond it a quote was forgotten. */
 const LONGEST_WORD = 4096;
 
@@ -34,137 +26,123 @@ const escapes: Readonly<Record<string, string>> = {
   n: '\n',
 };
 
-export function createLexer(text: string, file: string): Lexer {
-  let at = 0;
-  let line = 1;
-  let lineStart = 0;
-  let mistake: Mistake | undefined;
+export class Lexer {
+  /** Behind it nothing can be told. */
+  mistake: Mistake | undefined;
+  readonly #text: string;
+  readonly #file: string;
+  #at = 0;
+  #line = 1;
+  #lineStart = 0;
   /** A quoted word ends where its quote does: what follows must set it apart. */
-  let afterQuote = false;
+  #afterQuote = false;
 
-  const place = (offset: number) => ({ file, line, column: offset - lineStart + 1 });
-
-  function refuse(offset: number, subject: string, cure: string): undefined {
-    mistake = { place: place(offset), subject, cure };
-    at = text.length;
+  constructor(text: string, file: string) {
+    this.#text = text;
+    this.#file = file;
   }
 
-  function newLine(offset: number): void {
-    line++;
-    lineStart = offset + 1;
+  /** Undefined at the end of the file, or once there is a mistake. */
+  next(): Token | undefined {
+    if (this.mistake !== undefined) return undefined;
+    if (this.#at === 0 && this.#text.startsWith('\uFEFF'))
+      return this.#refuse(this.#place(), 'begins with a byte order mark', 'save it as UTF-8 without one');
+    this.#skipSpace();
+    const char = this.#text[this.#at];
+    if (char === undefined) return undefined;
+    if (this.#afterQuote && char !== ';' && char !== '{' && char !== ')') {
+      const subject = `${JSON.stringify(char)} follows a quote`;
+      return this.#refuse(this.#place(), subject, 'put a space or a ; behind the closing quote');
+    }
+    this.#afterQuote = false;
+    if (char === '"' || char === "'") return this.#quotedWord(char);
+    if (char !== ';' && char !== '{' && char !== '}') return this.#bareWord();
+    const token = { kind: char, text: char, ...this.#place() } as const;
+    this.#at++;
+    return token;
   }
 
-  function skipSpace(): void {
-    for (; at < text.length; at++) {
-      const char = text[at]!;
-      if (char === '#' && !afterQuote) {
-        const end = text.indexOf('\n', at);
-        at = end < 0 ? text.length : end;
+  /** Goes on behind the `}` that closes a block of another language. */
+  skipBlock(): void {
+    const mark = /[{}\n]|"(?:[^"\\\n]|\\.)*"|'(?:[^'\\\n]|\\.)*'/g;
+    mark.lastIndex = this.#at;
+    for (let depth = 1; depth > 0; ) {
+      const found = mark.exec(this.#text);
+      this.#at = found === null ? this.#text.length : mark.lastIndex;
+      if (found === null) return;
+      if (found[0] === '\n') this.#newLine(found.index);
+      else if (found[0] === '{') depth++;
+      else if (found[0] === '}') depth--;
+    }
+  }
+
+  #place(): Omit<Word, 'text'> {
+    return { file: this.#file, line: this.#line, column: this.#at - this.#lineStart + 1 };
+  }
+
+  #refuse(place: Omit<Word, 'text'>, subject: string, cure: string): undefined {
+    this.mistake = { place, subject, cure };
+  }
+
+  #newLine(offset: number): void {
+    this.#line++;
+    this.#lineStart = offset + 1;
+  }
+
+  #skipSpace(): void {
+    for (; this.#at < this.#text.length; this.#at++) {
+      if (this.#text[this.#at] === '#' && !this.#afterQuote) {
+        const end = this.#text.indexOf('\n', this.#at);
+        this.#at = end < 0 ? this.#text.length : end;
       }
-      const code = text.charCodeAt(at);
-      if (code === LF) newLine(at);
-      else if (code !== SPACE && code !== TAB && code !== CR) return;
-      afterQuote = false;
+      const code = this.#text.charCodeAt(this.#at);
+      if (code === LF) this.#newLine(this.#at);
+      else if (!isSpace(code)) return;
+      this.#afterQuote = false;
     }
   }
 
-  function next(): Token | undefined {
-    if (mistake !== undefined) return undefined;
-    if (at === 0 && text.startsWith('\uFEFF'))
-      return refuse(0, 'begins with a byte order mark', 'save it as UTF-8 without one');
-    skipSpace();
-    if (at >= text.length) return undefined;
-    const char = text[at]!;
-    if (afterQuote && char !== ';' && char !== '{' && char !== ')')
-      return refuse(
-        at,
-        `${JSON.stringify(char)} follows a quote`,
-        'put a space or a ; behind the closing quote',
-      );
-    afterQuote = false;
-    if (char === ';' || char === '{' || char === '}') {
-      const token = { kind: char, text: char, ...place(at) } as const;
-      at++;
-      return token;
-    }
-    return char === '"' || char === "'" ? quotedWord(char) : bareWord();
-  }
-
-  function quotedWord(quote: string): Token | undefined {
-    const start = { ...place(at), offset: at };
-    at++;
-    for (let from = at; at < text.length; at++) {
-      const char = text[at]!;
-      if (char === '\\') skipEscaped();
-      else if (char === '\n') newLine(at);
+  #quotedWord(quote: string): Token | undefined {
+    const start = this.#place();
+    const from = ++this.#at;
+    for (; this.#at < this.#text.length; this.#at++) {
+      const char = this.#text[this.#at];
+      if (char === '\\') this.#skipEscaped();
+      else if (char === '\n') this.#newLine(this.#at);
       else if (char === quote) {
-        const token = word(from, at, start);
-        at++;
-        afterQuote = true;
-        return token;
+        this.#afterQuote = true;
+        return this.#word(from, this.#at++, start);
       }
     }
-    mistake = {
-      place: { file, line: start.line, column: start.column },
-      subject: `a quote (${quote}) is not closed`,
-      cure: `close it with ${quote}`,
-    };
-    return undefined;
+    return this.#refuse(start, `a quote (${quote}) is not closed`, `close it with ${quote}`);
   }
 
-  function bareWord(): Token | undefined {
-    const start = { ...place(at), offset: at };
-    const from = at;
+  #bareWord(): Token | undefined {
+    const start = this.#place();
+    const from = this.#at;
     let variable = false;
-    for (; at < text.length; at++) {
-      const char = text[at]!;
+    for (; this.#at < this.#text.length; this.#at++) {
+      const char = this.#text[this.#at]!;
       if (char === '{' && variable) continue;
       variable = char === '$';
-      if (char === '\\') skipEscaped();
-      else if (char === '{' || char === ';' || isSpace(text.charCodeAt(at))) break;
+      if (char === '\\') this.#skipEscaped();
+      else if (char === '{' || char === ';' || isSpace(char.charCodeAt(0))) break;
     }
-    return word(from, Math.min(at, text.length), start);
+    return this.#word(from, Math.min(this.#at, this.#text.length), start);
   }
 
   /** The character behind a backslash ends nothing. */
-  function skipEscaped(): void {
-    at++;
-    if (text[at] === '\n') newLine(at);
+  #skipEscaped(): void {
+    this.#at++;
+    if (this.#text[this.#at] === '\n') this.#newLine(this.#at);
   }
 
-  function word(
-    from: number,
-    to: number,
-    start: { line: number; column: number; offset: number },
-  ): Token | undefined {
-    const where = { file, line: start.line, column: start.column };
-    const raw = text.slice(from, to);
+  #word(from: number, to: number, start: Omit<Word, 'text'>): Token | undefined {
+    const raw = this.#text.slice(from, to);
     const fault = faultOf(raw);
-    if (fault !== undefined) {
-      mistake = { place: where, ...fault };
-      at = text.length;
-      return undefined;
-    }
-    return { kind: 'word', text: withoutEscapes(raw), ...where };
+    if (fault !== undefined) return this.#refuse(start, fault.subject, fault.cure);
+    return { kind: 'word', text: withoutEscapes(raw), ...start };
   }
-
-  function skipBlock(): void {
-    let depth = 1;
-    for (; at < text.length && depth > 0; at++) {
-      const char = text[at]!;
-      if (char === '\n') newLine(at);
-      else if (char === '{') depth++;
-      else if (char === '}') depth--;
-    }
-  }
-
-  return {
-    next,
-    skipBlock,
-    get mistake() {
-      return mistake;
-    },
-  };
 }
 
 const [TAB, LF, CR, SPACE] = [9, 10, 13, 32];

@@ -1,4 +1,4 @@
-// limit_req_zone and limit_conn_zone: what requests and connections are counted by.
+// Zones of limit_req_zone and limit_conn_zone: what requests and connections are counted by.
 
 import type { ConnectionZone, RequestZone } from '../../../proxy/rules/model.ts';
 import { quote } from '../../config/values.ts';

@@ -1,4 +1,4 @@
-// listen directives: they say which servers belong together, and nothing of where we listen.
+// Addresses of listen directives: they say which servers belong together, and nothing of where we listen.
 
 import { isIPv4, isIPv6 } from 'node:net';
 import { quote } from '../../config/values.ts';

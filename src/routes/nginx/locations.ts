@@ -1,4 +1,4 @@
-// location blocks, and what a level of any kind says: its policy, its program and what answers there.
+// Locations, and what a level of any kind says: its policy, its program and what answers there.
 
 import type { Content, Location, LocationMatch, Policy } from '../../../proxy/rules/model.ts';
 import { quote } from '../../config/values.ts';
@@ -201,7 +201,7 @@ function readLocation(
   const content = readContent(level, unplacedIn(match), tools);
   const rewrite = readProgram(level.directives, (block) => readBranch(block, inner, 'an if', tools), reading);
   const locations = readLocations(level, inner, { match, depth }, tools);
-  const addsSlash = match.kind === 'prefix' && match.path.endsWith('/') && content !== undefined;
+  const addsSlash = 'path' in match && match.path.endsWith('/') && content !== undefined;
   return given<Location>({
     origin: originOf(directive),
     match,

@@ -1,4 +1,4 @@
-// nginx's files -> the rules that say the same, with every mistake and every word that has no effect here.
+// From nginx's files to the rules that say the same, with every mistake and every word that has no effect here.
 
 import type { RuleSet } from '../../../proxy/rules/model.ts';
 import type { Mistake } from '../../config/mistake.ts';
@@ -7,7 +7,7 @@ import { type FolderAccess, readFolder } from './files.ts';
 import { forwardedByDefault } from './forwarding.ts';
 import { readZones } from './limits.ts';
 import { type Outer, readPolicy, type Tools } from './locations.ts';
-import { readMap } from './maps.ts';
+import { readMaps } from './maps.ts';
 import { createNotes, type Note } from './notes.ts';
 import { Level, Reading } from './reading.ts';
 import { gzipByDefault } from './replies.ts';
@@ -48,7 +48,7 @@ function readRules(directives: Level['directives'], reading: Reading): RuleSet {
   const level = new Level(directives);
   const zones = readZones(level, reading);
   const upstreams = readUpstreams(level, reading);
-  const maps = level.all('map').flatMap((directive) => readMap(directive, reading) ?? []);
+  const maps = readMaps(level.all('map'), reading);
   const formats = new Set(['combined', ...level.all('log_format').map(({ args }) => args[0]!.text)]);
   for (const { name } of level.all('log_format')) reading.notes.accepted('logs', name);
   const tools: Tools = { reading, upstreams, zones, formats };

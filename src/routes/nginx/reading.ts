@@ -37,7 +37,8 @@ export class Reading {
       this.refuse(word, read.fault, read.cure);
       return [];
     }
-    for (const part of read) if (typeof part !== 'string') this.#used.push({ name: part.name, at: word });
+    for (const part of read)
+      if (typeof part !== 'string' && !/^\d$/.test(part.name)) this.#used.push({ name: part.name, at: word });
     return read;
   }
 
@@ -117,12 +118,16 @@ export class Reading {
     for (const { name, at } of this.#used) {
       if (isBuiltIn(name) || this.#defined.has(name) || told.has(name)) continue;
       told.add(name);
-      const like = nearest(name, [...this.#defined.keys(), ...builtInNames()]);
+      const like =
+        told.size > MOST_GUESSES ? undefined : nearest(name, [...this.#defined.keys(), ...builtInNames()]);
       const cure = like === undefined ? 'define it by set or map, or take it away' : `was $${like} meant?`;
       this.refuse(at, `there is no variable $${name}`, cure);
     }
   }
 }
+
+/** A guess looks at every name that is known, and nobody reads a hundred of them. */
+const MOST_GUESSES = 100;
 
 export function originOf({ name }: Directive): Origin {
   return `${name.file}:${name.line}:${name.column}`;

@@ -1,4 +1,4 @@
-// set, if, rewrite, return and break of a level, in the order of the file.
+// The program of a level: set, if, rewrite, return and break, in the order of the file.
 
 import type { Condition, If, Instruction, Return } from '../../../proxy/rules/model.ts';
 import { quote } from '../../config/values.ts';

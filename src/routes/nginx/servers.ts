@@ -1,4 +1,4 @@
-// server blocks: which names they take, which of them takes all others, and which do nothing here.
+// Blocks of server: which names they take, which of them takes all others, and which do nothing here.
 
 import type { Site, SiteName } from '../../../proxy/rules/model.ts';
 import { quote } from '../../config/values.ts';
@@ -20,7 +20,9 @@ export function readServers(level: Level, outer: Outer, tools: Tools): Site[] {
   const all = level.all('server').map((directive) => readServer(directive, tools.reading));
   judgeDefaults(all, tools.reading);
   const secure = all.filter(isSecure);
-  const kept = all.filter((server) => isSecure(server) || isKept(server, secure, tools.reading));
+  const known = new Set(secure.flatMap((server) => server.names.map(({ word }) => word.text.toLowerCase())));
+  const hasSecure = secure.length > 0;
+  const kept = all.filter((server) => isSecure(server) || isKept(server, hasSecure, known, tools.reading));
   judgeNames(kept, tools.reading);
   const choice = kept.filter((server) => isSecure(server) || secure.length === 0);
   const byDefault = choice.find(({ listens }) => listens.some(({ isDefault }) => isDefault)) ?? choice[0];
@@ -74,20 +76,24 @@ function isSecure({ listens }: Server): boolean {
 }
 
 /** Port 80 beside the TLS server is served by HTTP_PORT; what it alone says is served over TLS. */
-function isKept({ directive, level, names }: Server, secure: readonly Server[], reading: Reading): boolean {
+function isKept(
+  { directive, level, names }: Server,
+  hasSecure: boolean,
+  known: ReadonlySet<string>,
+  reading: Reading,
+): boolean {
   if (onlyRedirects(level)) {
     reading.notes.accepted('plain HTTP', directive.name);
     return false;
   }
-  const known = new Set(secure.flatMap((server) => server.names.map(({ word }) => word.text.toLowerCase())));
   const isElsewhere =
-    names.length === 0 ? secure.length > 0 : names.every(({ word }) => known.has(word.text.toLowerCase()));
+    names.length === 0 ? hasSecure : names.every(({ word }) => known.has(word.text.toLowerCase()));
   if (isElsewhere)
     reading.notes.warn(
       directive.name,
       'this server of plain HTTP has no effect: HTTP_PORT redirects to HTTPS, where another one has its names',
     );
-  else if (secure.length > 0)
+  else if (hasSecure)
     reading.notes.warn(
       directive.name,
       'this server listens without ssl: it is served over HTTPS, and HTTP_PORT redirects to it',
@@ -107,7 +113,7 @@ function onlyRedirects(level: Level): boolean {
 function everythingIn(directives: readonly Directive[]): Directive[] {
   return directives.flatMap((directive) => {
     const isChallenge =
-      directive.name.text === 'location' && /\.well-known/.test(directive.args.at(-1)!.text);
+      directive.name.text === 'location' && /\.well-known/.test(directive.args.at(-1)?.text ?? '');
     return isChallenge ? [] : [directive, ...everythingIn(directive.block ?? [])];
   });
 }
@@ -123,25 +129,33 @@ function judgeDefaults(servers: readonly Server[], reading: Reading): void {
     }
 }
 
+/** Of each server, the first name that an earlier one has. */
 function judgeNames(servers: readonly Server[], reading: Reading): void {
   const first = new Map<string, Server>();
-  for (const server of servers)
+  for (const server of servers) {
+    let isTold = false;
     for (const { word, name } of server.names) {
       if (name.kind === 'pattern') continue;
       const key = `${name.kind} ${name.name}`;
-      const other = first.get(key);
-      if (other === undefined) first.set(key, server);
-      if (other === undefined || other === server) continue;
-      const addresses = new Set(other.listens.map(({ address }) => address));
-      if (server.listens.some(({ address }) => addresses.has(address)))
-        reading.notes.warn(word, `${quote(word.text)} is the name of an earlier server too, which takes it`);
-      else
-        reading.refuse(
-          word,
-          `${quote(word.text)} has a server on another port, and one listener serves both`,
-          'give each server names of its own',
-        );
+      const other = first.get(key) ?? server;
+      first.set(key, other);
+      if (other === server || isTold) continue;
+      isTold = true;
+      judgeSecondName(word, server, other, reading);
     }
+  }
+}
+
+function judgeSecondName(word: Word, server: Server, other: Server, reading: Reading): void {
+  const addresses = new Set(other.listens.map(({ address }) => address));
+  if (server.listens.some(({ address }) => addresses.has(address)))
+    reading.notes.warn(word, `${quote(word.text)} is the name of an earlier server too, which takes it`);
+  else
+    reading.refuse(
+      word,
+      `${quote(word.text)} has a server on another port, and one listener serves both`,
+      'give each server names of its own',
+    );
 }
 
 function readSite({ directive, level, names }: Server, isDefault: boolean, outer: Outer, tools: Tools): Site {

@@ -1,8 +1,8 @@
-// root, alias, index, try_files, types and what else says which files answer and as what.
+// Which files answer and as what: root, alias, index, try_files, types and their kin.
 
 import type { FilePolicy, TryFiles } from '../../../proxy/rules/model.ts';
 import { quote } from '../../config/values.ts';
-import type { Word } from './lexer.ts';
+import type { Directive } from './blocks.ts';
 import { given, type Level, type Reading } from './reading.ts';
 import { readCount } from './values.ts';
 
@@ -42,12 +42,11 @@ function readRoot(level: Level, reading: Reading): FilePolicy['root'] {
   return { path: reading.template(word, path), ...(alias !== undefined && { alias: true }) };
 }
 
-function readTypes(
-  lines: readonly { readonly name: Word; readonly args: readonly Word[] }[],
-  reading: Reading,
-): Record<string, string> {
+function readTypes(lines: readonly Directive[], reading: Reading): Record<string, string> {
   const types: Record<string, string> = {};
-  for (const { name, args } of lines) {
+  for (const { name, args, block } of lines) {
+    if (block !== undefined)
+      reading.refuse(name, `${quote(name.text)} has a block among types`, 'wants a type and its extensions');
     if (args.length === 0)
       reading.refuse(name, `${quote(name.text)} has no extensions`, 'write them behind it');
     for (const { text } of args) types[text.toLowerCase()] = name.text;

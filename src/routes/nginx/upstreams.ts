@@ -1,4 +1,4 @@
-// upstream blocks, and the groups of one server that a proxy_pass with a bare address makes.
+// Blocks of upstream, and the groups of one server that a proxy_pass with a bare address makes.
 
 import { isIPv6 } from 'node:net';
 import type { Balancing, UpstreamGroup, UpstreamServer } from '../../../proxy/rules/model.ts';
