@@ -9,6 +9,7 @@ import type { AccessLog } from '../exchange/access-log.ts';
 import type { ClientConnection, ProxyContext } from '../exchange/context.ts';
 import { createHttp1Acceptor, type Http1Acceptor } from '../exchange/http1-client.ts';
 import { createHttp2Acceptor, type Http2Acceptor } from '../exchange/http2-client.ts';
+import { countRequests } from '../exchange/observe.ts';
 import { serverNameOf } from '../http1/authority.ts';
 import { fieldLimitsOf } from '../http2/fields.ts';
 import { type ListenerLimits, limitsWith, NO_LIMIT } from '../limits.ts';
@@ -38,6 +39,7 @@ import {
   OPEN,
   RECEIVED,
   REFUSED,
+  REQUESTS,
   SENT,
 } from './counts.ts';
 import { createFailedHandshakes, type FailedHandshakes } from './failed-handshakes.ts';
@@ -203,6 +205,7 @@ class TlsListener implements Listener {
       log,
       tunnels: new Set(),
       accessLog: options.accessLog,
+      observer: countRequests(this.counts, REQUESTS),
     };
     this.http1 = createHttp1Acceptor(this.context);
     this.http2 = createHttp2Acceptor(this.context);

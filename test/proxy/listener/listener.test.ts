@@ -7,8 +7,10 @@ import { connect as connectHttp2 } from 'node:http2';
 import { connect as connectTcp, type Socket } from 'node:net';
 import { after, describe, it } from 'node:test';
 import { type ConnectionOptions, connect as connectTls, type TLSSocket } from 'node:tls';
+import { createConnectionCounts, REQUESTS } from '../../../proxy/listener/counts.ts';
 import { createListener, type ListenerOptions } from '../../../proxy/listener/listener.ts';
 import { silentLog } from '../../../src/lib/log.ts';
+import { ask } from '../../support/http2-ingress.ts';
 import {
   answering,
   appCertificate,
@@ -455,6 +457,26 @@ describe('limits', () => {
     assert.equal((await second.listen()).port, ingress.port);
     await second.drain(0);
   });
+});
+
+it('requests are counted, whatever their protocol and whatever becomes of them', async () => {
+  const counts = createConnectionCounts();
+  const { ingress } = await setUp({ counts });
+  const client = await ingress.connect();
+  assert.equal((await client.request(request('GET /'))).status, 200);
+  assert.equal((await client.request(request('GET /').replace(HOST, 'elsewhere.example'))).status, 421);
+  const session = connectHttp2(`https://${HOST}:${ingress.port}`, {
+    rejectUnauthorized: false,
+    servername: HOST,
+    lookup: (_host: string, options: { all?: boolean }, done: (...args: unknown[]) => void) =>
+      options.all ? done(null, [{ address: '127.0.0.1', family: 4 }]) : done(null, '127.0.0.1', 4),
+  } as object);
+  for (let i = 0; i < 3; i++) assert.equal((await ask(session)).headers[':status'], 200);
+  session.destroy();
+  assert.equal(counts[REQUESTS], 5);
+  const garbled = await ingress.connect();
+  assert.equal((await garbled.request('what is this\r\n\r\n')).status, 400);
+  assert.equal(counts[REQUESTS], 6);
 });
 
 describe('draining', () => {
