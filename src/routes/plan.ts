@@ -1,4 +1,4 @@
-// Which domains are served and where each one's requests go, out of the settings and the routes file together.
+// Which domains are served and where their requests go: made of the settings and the routes file together.
 
 import { createRouteTable, type Route, type UpstreamSettings } from '../../proxy/rules/routes.ts';
 import type { Environment } from '../config/environment.ts';
@@ -7,7 +7,7 @@ import { quote, splitLines, splitWords, ValueError } from '../config/values.ts';
 import { baseOf, covers, type Domain, DomainError, isWildcard, parseDomain } from '../lib/domain.ts';
 import type { UpstreamTimeouts } from './file.ts';
 
-/** What the environment alone says, so that a file read again can be joined with it. */
+/** What the environment says. A routes file that is read again is joined with it. */
 export interface FixedRouting {
   /** DOMAIN, ALIAS_DOMAIN and DOMAINS, each name once. */
   readonly domains: readonly Domain[];
@@ -33,7 +33,7 @@ export interface RoutingPlan {
   readonly routes: readonly Route[];
 }
 
-/** What cannot be served of the settings and the file together, and what would mend it. */
+/** What the settings and the file together ask for that cannot be served, and how to correct it. */
 export interface RoutingProblem {
   readonly domain: Domain;
   readonly subject: string;
@@ -139,8 +139,8 @@ function withoutRepeats(environment: Environment, routes: Route[]): Route[] {
 }
 
 /**
- * The file's hosts are served as well; a name that a listed wildcard covers needs no certificate of its own. Everything
- * that cannot be served comes back as a problem, and then the plan is not to be used.
+ * The hosts of the file are served as well. A name that a listed wildcard covers needs no certificate of its own. A plan
+ * with problems must not be used.
  */
 export function planRouting(
   fixed: FixedRouting,
@@ -186,7 +186,7 @@ export function planRouting(
   return { plan: { domains, certificates, routes: [...own, ...rest] }, problems };
 }
 
-/** The paths of its domain, unless it was given some itself. None where both go by TARGET_ENDPOINT. */
+/** The alias has the paths of its domain unless it has some of its own. None where both use TARGET_ENDPOINT. */
 function aliasRoutes(named: readonly Route[], alias: Alias | undefined): Route[] {
   if (alias === undefined || named.some(({ host }) => host === alias.name)) return [];
   const exact = named.filter(({ host }) => host === alias.of);
