@@ -30,7 +30,7 @@ export interface PlainHttp {
   listen(): Promise<{ address: string; port: number }>;
   /** The hosts that are known; requests for others are refused. */
   setRoutes(routes: readonly Route[]): void;
-  /** What the CA is to find under this token; undefined takes it away. */
+  /** What the CA finds under this token; undefined removes it. */
   setChallenge(token: string, keyAuthorization: string | undefined): void;
   /** No new connections; open ones end with the request that they are at, and at the latest after `timeoutMs`. */
   drain(timeoutMs: number): Promise<void>;

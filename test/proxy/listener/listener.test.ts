@@ -103,7 +103,7 @@ describe('a name that is not served', async () => {
     );
   });
 
-  it('a protocol that nobody speaks is refused', async () => {
+  it('a protocol that is not offered is refused', async () => {
     await assert.rejects(shake(ingress.port, { servername: HOST, ALPNProtocols: ['smtp'] }), /alert/i);
   });
 });
@@ -388,7 +388,7 @@ describe('PROXY headers', async () => {
     await closedAfter(connectTcp(ingress.port, '127.0.0.1'), 'PROXY');
   });
 
-  it('when none is expected: closed', async () => {
+  it('when none is expected the connection is closed', async () => {
     const { ingress } = await setUp();
     await closedAfter(connectTcp(ingress.port, '127.0.0.1'), 'PROXY TCP4 192.0.2.7 192.0.2.1 1 2\r\n');
   });
@@ -429,7 +429,7 @@ describe('limits', () => {
     for (const client of [one, two]) assert.equal((await client.reply()).body, 'ok');
   });
 
-  it("a connection that ends before its handshake takes nobody's place", async () => {
+  it('a connection that ends before its handshake frees its place', async () => {
     const { ingress } = await setUp({ limits: { maxConnections: 1, handshakeTimeoutMs: 1_000_000 } });
     for (const text of ['', '\x16\x03\x01\x02\x00\x01\x00']) {
       const socket = connectTcp({ port: ingress.port, host: '127.0.0.1', allowHalfOpen: true });
