@@ -126,11 +126,11 @@ function put({ kind, value }: Snapshot): void {
       plainHttp?.setRoutes(value.list, started().hasSite);
       break;
     case 'challenges':
-      setChanges(challenges, value, started().setChallenge);
+      setChanges(challenges, value, (domain, one) => started().setChallenge(domain, one));
       challenges = value;
       break;
     case 'httpChallenges':
-      if (plainHttp !== undefined) setChanges(httpChallenges, value, plainHttp.setChallenge);
+      setChanges(httpChallenges, value, (token, one) => plainHttp?.setChallenge(token, one));
       httpChallenges = value;
       break;
     case 'ticketKeys':

@@ -377,6 +377,7 @@ test('what a worker has counted outlives it, and what it had open does not', asy
   await until('the numbers', () => counted().handshakes === 4 && counted().open === 1);
   const { received, sent } = counted();
   assert.ok(received! > 1_000 && sent! > 3_000, `${received} and ${sent} bytes of three connections`);
+  assert.equal(counted().requests, 3);
   const [victim] = workers.pids();
   process.kill(victim!, 'SIGKILL');
   await until('a replacement', () =>
