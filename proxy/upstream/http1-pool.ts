@@ -1,6 +1,6 @@
 // Connections to upstreams, made wherever the balance says, and a pool of the idle ones that speak HTTP/1.1.
 
-import { connect as connectTcp, isIP, type Socket, type TcpNetConnectOpts } from 'node:net';
+import { connect as connectTcp, type Socket, type TcpNetConnectOpts } from 'node:net';
 import * as tls from 'node:tls';
 import { type Log, silentLog } from '../../src/lib/log.ts';
 import { Fault } from '../faults.ts';
@@ -13,7 +13,7 @@ import { asFault } from './faults.ts';
 import { createHealthChecks } from './health.ts';
 import { createNames, type Names } from './names.ts';
 import { createTroubles, logChange, type UpstreamChange } from './troubles.ts';
-import { createTrustOfUpstreams } from './trust.ts';
+import { createTrustOfUpstreams, trustFor } from './trust.ts';
 import { createUpstreamWatch } from './watch.ts';
 
 /** What became of a request whose reply never came. */
@@ -397,13 +397,11 @@ export function createUpstreams(options: UpstreamsOptions): Upstreams {
   }
 
   function connectTls(common: TcpNetConnectOpts, pool: Pool): tls.TLSSocket {
-    const { host } = pool.endpoint.address;
+    const { address, tls: wanted } = pool.endpoint;
     const options: tls.ConnectionOptions & TcpNetConnectOpts = {
       ...common,
-      secureContext: secureContext(),
+      ...trustFor(address.host, wanted, secureContext),
       ALPNProtocols: ['http/1.1'],
-      // RFC 6066 §3: an IP literal is not sent as a server name.
-      servername: isIP(host) === 0 ? host : '',
       ...(pool.session === undefined ? {} : { session: pool.session }),
     };
     const socket = tls.connect(options);
