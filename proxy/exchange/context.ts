@@ -41,8 +41,6 @@ export interface ClientConnection {
   holder?: Holder | undefined;
 }
 
-export type Connection = ClientConnection;
-
 /** How long a drain leaves a connection open that waits for a request: the next one may be on its way. */
 export const LAST_REQUEST_MS = 1_000;
 

@@ -404,8 +404,8 @@ class Http1Client implements Http1Carrier, Http1Sides, RosterMember, Holder {
 
   /** Whatever is under way. */
   cutOff(): void {
-    this.destroy();
     this.closed('draining');
+    this.destroy();
   }
 
   private closed(why: 'client-closed' | 'draining') {

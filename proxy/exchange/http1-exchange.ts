@@ -207,11 +207,18 @@ export class Http1Exchange extends Exchange implements Http1Answering {
     this.end();
     // The end of a body that is framed is missed by itself, and a reset might overtake what there is of the reply.
     if (fault.side === 'upstream' && !this.request.done && !this.http10) this.carrier.end();
-    else this.carrier.destroy();
+    else this.cutReply();
   }
 
   protected letGo(): void {
     this.end();
+    this.cutReply();
+  }
+
+  /** Ends the connection in the middle of a reply. */
+  private cutReply(): void {
+    // HTTP/1.0 knows no chunks: the client would take the end of the connection for that of the body.
+    if (this.http10) resetConnection(this.client);
     this.carrier.destroy();
   }
 
@@ -227,6 +234,7 @@ export class Http1Exchange extends Exchange implements Http1Answering {
   }
 
   clientGone(why: 'client-closed' | 'draining'): void {
+    if (why === 'draining' && this.http10 && this.responded && !this.over) resetConnection(this.client);
     this.endWithout(why);
     this.side?.giveUp(false);
     this.answer?.abandon('the client has gone');

@@ -4,7 +4,7 @@ import { stat } from 'node:fs/promises';
 import { unreadable } from '../config/mistake.ts';
 import { type Clock, systemClock } from '../lib/clock.ts';
 import { readGuardedFile } from '../lib/guarded-file.ts';
-import { RoutesFileError } from './file.ts';
+import { RoutesFileError } from './yaml/file.ts';
 
 export interface RoutesWatchOptions<T> {
   path: string;
@@ -92,7 +92,7 @@ export function watchRoutesFile<T>(options: RoutesWatchOptions<T>): RoutesWatch 
 }
 
 /** What changes when the file does; a file that is not there has one too. */
-async function fingerprint(path: string): Promise<string> {
+export async function fingerprint(path: string): Promise<string> {
   try {
     const { dev, ino, size, mtimeNs, ctimeNs } = await stat(path, { bigint: true });
     return [dev, ino, size, mtimeNs, ctimeNs].join(' ');

@@ -68,7 +68,7 @@ test('help is given on stdout wherever it is asked for, whatever the environment
     assert.deepEqual([code, err], [0, ''], args.join(' '));
   }
   const { out } = await run(['help']);
-  for (const name of ['serve', 'status', 'rollover', 'demo', 'version', 'help']) {
+  for (const name of ['serve', 'status', 'rollover', 'convert-nginx', 'demo', 'version', 'help']) {
     assert.match(out, new RegExp(`^ {2}${name} +\\w`, 'm'));
   }
 });
