@@ -1,4 +1,4 @@
-// The command line: serve (the default), status, check, convert-nginx, rollover, demo, version, help.
+// The command line: serve (the default), status, check, rollover, convert-nginx, demo, version, help.
 
 import { readFileSync } from 'node:fs';
 import {

@@ -9,7 +9,7 @@ import type { RoutingPlan } from './routes/plan.ts';
 
 export interface DeploymentParts {
   /** Each resolves once every worker serves by it. */
-  setRoutes(routes: RoutingPlan['routes']): Promise<void>;
+  setRoutes(routes: RoutingPlan['routes'], rules: RoutingPlan['rules']): Promise<void>;
   setCertificates(certificates: readonly Certificate[]): Promise<void>;
   /** Swaps certificates together with the evidence for them. */
   readonly publisher: Pick<Publisher, 'deploy'>;
@@ -42,7 +42,7 @@ export function createDeployment(first: RoutingPlan, parts: DeploymentParts): De
   /** What serves the names for which nothing is known. */
   let spare: readonly Certificate[] = [];
 
-  const applyRoutes = newestWins(() => parts.setRoutes(plan.routes));
+  const applyRoutes = newestWins(() => parts.setRoutes(plan.routes, plan.rules));
 
   const applyCertificates = newestWins(async () => {
     const taken = known;

@@ -32,7 +32,10 @@ export function createFollowing(
     // Routes do not wait for a disk that cannot be read. Where names have changed, `keep` fails on it and is tried again.
     const stored = await store.readCertificates().catch(() => []);
     await deployment.follow(next, stored);
-    log.info({ hosts: next.routes.length, routes: describeRoutes(next.routes) }, 'routes replaced');
+    log.info(
+      { hosts: next.routes.length + (next.rules?.sites.length ?? 0), routes: describeRoutes(next) },
+      'routes replaced',
+    );
     if (!sameNames) await renewing.keep(next);
   });
 

@@ -8,7 +8,7 @@ import { buildBundle } from '../evidence/bundle.ts';
 import { publishBundle } from '../evidence/publish.ts';
 import { NO_LIMIT } from '../proxy/limits.ts';
 import type { Config } from './config/config.ts';
-import { planFromFile } from './config/routing.ts';
+
 import { createDeployment, type Deployment } from './deployment.ts';
 import { createPublisher } from './evidence-publisher.ts';
 import { createFollowing } from './following.ts';
@@ -16,8 +16,8 @@ import { descriptorLimit } from './lib/descriptors.ts';
 import type { Domain } from './lib/domain.ts';
 import type { Log } from './lib/log.ts';
 import { createRenewing } from './renewing.ts';
-import { describeRoutes, type RoutingPlan } from './routes/plan.ts';
-import { watchRoutesFile } from './routes/watch.ts';
+import { watchFiles } from './routes/following-files.ts';
+import { describeRoutes } from './routes/plan.ts';
 import type { WorkerSettings } from './workers/messages.ts';
 import { createWorkers } from './workers/workers.ts';
 
@@ -66,7 +66,7 @@ export async function startIngress(config: Config, options: IngressOptions): Pro
   const [{ store, refuseToRegister }, address] = await Promise.all([stored, starting]).catch(giveUp);
   const { httpPort } = config.listen;
   log.info({ ...address, httpPort, workers: config.workers, domains: config.domains }, 'serving');
-  log.info({ routes: describeRoutes(config.routes) }, 'where requests go');
+  log.info({ routes: describeRoutes(config) }, 'where requests go');
   void publisher.run(stopping.signal);
 
   const { createIssuance } = await import('./issuance.ts');
@@ -84,16 +84,16 @@ export async function startIngress(config: Config, options: IngressOptions): Pro
   const renewing = createRenewing(issuance, hooks, stopping.signal);
   await renewing.keep(config).catch(giveUp);
   const follow = createFollowing(config, { store, deployment, renewing, stopping: stopping.signal, log });
-  const watch = config.routesFile && watchRoutes(config, log, follow);
+  const watch = watchFiles(config, { follow: (plan) => void follow(plan), log });
   return {
     address,
     ready: Promise.all([deployment.covered, publisher.complete]).then(() =>
       log.info({ domains: deployment.plan().domains }, 'ready'),
     ),
     renewNow: renewing.renewNow,
-    reloadRoutes: async () => watch?.reload(),
+    reloadRoutes: () => watch.reload(),
     async stop() {
-      watch?.close();
+      watch.close();
       stopping.abort();
       await workers.drain(options.drainMs ?? DRAIN_MS);
       log.info({ ...workers.state().totals }, 'workers have ended');
@@ -203,15 +203,4 @@ async function adopt(config: Config, store: Store, log: Log): Promise<string | u
     log.error({ err }, 'state of an earlier image cannot be adopted');
     return `whether ${stateDir} holds an account of an earlier image cannot be told: ${(err as Error).message}`;
   }
-}
-
-function watchRoutes(config: Config, log: Log, follow: (plan: RoutingPlan) => Promise<void>) {
-  const { path, text: current } = config.routesFile!;
-  return watchRoutesFile({
-    path,
-    current,
-    parse: (text) => planFromFile(config.fixedRouting, { path, text }),
-    onRoutes: (plan) => void follow(plan),
-    onProblem: (err) => log.error({ err, file: path }, 'routes file refused, the old routes go on'),
-  });
 }

@@ -58,8 +58,10 @@ export interface Rules {
   readonly inUse: RulesInUse;
   /** Compiles before anything changes: it throws, and those of before go on, if that fails. */
   set(rules: RuleSet | undefined): void;
-  /** The label of the site that a host belongs to. */
+  /** The label of the site that a host belongs to by a name. */
   siteFor(host: string): string | undefined;
+  /** The label of the site that takes what no name fits. */
+  defaultSite(): string | undefined;
   close(): void;
 }
 
@@ -83,7 +85,8 @@ export function createRules(limiter?: Limiter): Rules {
       if (limiter === undefined && !same) local = createLocalLimiter(next?.requestZones ?? []);
       compiled = next;
     },
-    siteFor: (host) => compiled?.find(host)?.label,
+    siteFor: (host) => compiled?.findNamed(host)?.label,
+    defaultSite: () => compiled?.byDefault?.label,
     close: passwords.close,
   };
 }

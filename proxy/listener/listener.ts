@@ -246,7 +246,7 @@ class TlsListener implements Listener {
   }
 
   hasSite(host: string): boolean {
-    return this.rules.siteFor(host) !== undefined;
+    return (this.rules.siteFor(host) ?? this.rules.defaultSite()) !== undefined;
   }
 
   setTicketKeys(keys: Buffer): void {
@@ -304,8 +304,13 @@ class TlsListener implements Listener {
   }
   private routeTable(list: readonly Route[]): RouteTable {
     const { localPaths = [] } = this.options;
-    const { siteFor } = this.rules;
-    return createRouteTable(list, { localPaths, maxBodyBytes: this.limits.maxBodyBytes, siteFor });
+    const { siteFor, defaultSite } = this.rules;
+    return createRouteTable(list, {
+      localPaths,
+      maxBodyBytes: this.limits.maxBodyBytes,
+      siteFor,
+      defaultSite,
+    });
   }
 
   private isSpliced(serverName: string): boolean {

@@ -62,6 +62,8 @@ export function* compileInSteps(rules: RuleSet): Generator<void, CompiledRules> 
   const table = createSites(sites);
   return {
     find: table.find,
+    findNamed: table.findNamed,
+    byDefault: table.byDefault,
     sites: sites.map(([, compiled]) => compiled),
     slotCount: scope.slotCount(),
     pools: pools.all(),

@@ -137,6 +137,9 @@ export interface Matcher {
 export interface CompiledRules {
   /** Undefined: no site takes this host. */
   find(host: string): CompiledSite | undefined;
+  /** The same without the default site. */
+  findNamed(host: string): CompiledSite | undefined;
+  readonly byDefault: CompiledSite | undefined;
   readonly sites: readonly CompiledSite[];
   readonly slotCount: number;
   /** All that the rules name. */

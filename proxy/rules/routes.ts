@@ -166,8 +166,10 @@ export interface RouteTableOptions {
   readonly localPaths?: readonly LocalPath[];
   /** Of a request body, where the route does not say; default: no limit. */
   readonly maxBodyBytes?: number;
-  /** The label of the site whose rules serve a host. They serve hosts that no route serves. */
+  /** The label of the site that a host belongs to by a name. A route for this very host goes first, one for a wildcard not. */
   readonly siteFor?: ((host: string) => string | undefined) | undefined;
+  /** The label of the site for hosts that neither a route nor a site names. */
+  readonly defaultSite?: (() => string | undefined) | undefined;
 }
 
 /**
@@ -175,7 +177,7 @@ export interface RouteTableOptions {
  * a request that is looked up allocates none.
  */
 export function createRouteTable(routes: readonly Route[], options: RouteTableOptions = {}): RouteTable {
-  const { localPaths = [], maxBodyBytes = NO_LIMIT, siteFor } = options;
+  const { localPaths = [], maxBodyBytes = NO_LIMIT, siteFor, defaultSite } = options;
   const locals = localPaths.map((local) => localEntry(local, maxBodyBytes));
   const byHost = new Map<string, readonly PathEntry[]>();
   for (const { host, paths } of routes) {
@@ -185,7 +187,8 @@ export function createRouteTable(routes: readonly Route[], options: RouteTableOp
       merged.sort((a, b) => b.prefix.length - a.prefix.length),
     );
   }
-  const pathsOf = (host: string) => byHost.get(host) ?? byHost.get(wildcardFor(host));
+  const pathsOf = (host: string) =>
+    byHost.get(host) ?? (siteFor?.(host) === undefined ? byHost.get(wildcardFor(host)) : undefined);
   const forward = (host: string, path: string) => {
     const paths = pathsOf(host);
     if (paths === undefined) return undefined;
@@ -196,8 +199,9 @@ export function createRouteTable(routes: readonly Route[], options: RouteTableOp
   };
   const bySite = new Map<string, RuledMatch>();
   const ruled = (host: string) => {
-    const label = siteFor?.(host);
-    if (label === undefined || pathsOf(host) !== undefined) return undefined;
+    if (pathsOf(host) !== undefined) return undefined;
+    const label = siteFor?.(host) ?? defaultSite?.();
+    if (label === undefined) return undefined;
     let match = bySite.get(label);
     if (match === undefined) {
       match = ruledEntry(label, maxBodyBytes);
@@ -206,7 +210,8 @@ export function createRouteTable(routes: readonly Route[], options: RouteTableOp
     return match;
   };
   return {
-    knows: (host) => pathsOf(host) !== undefined || siteFor?.(host) !== undefined,
+    knows: (host) =>
+      pathsOf(host) !== undefined || siteFor?.(host) !== undefined || defaultSite?.() !== undefined,
     forward,
     whole: (host) => forward(host, '/') ?? ruled(host),
     find(host, path) {

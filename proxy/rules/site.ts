@@ -7,6 +7,10 @@ import type { Site } from './model.ts';
 export interface SiteTable {
   /** `host` in lower case, without port and final dot. Patterns are left to whoever runs the request. */
   find(host: string): CompiledSite | undefined;
+  /** The same without the default site. */
+  findNamed(host: string): CompiledSite | undefined;
+  /** Takes what no name fits. */
+  readonly byDefault: CompiledSite | undefined;
 }
 
 export function createSites(sites: readonly (readonly [Site, CompiledSite])[]): SiteTable {
@@ -28,15 +32,13 @@ export function createSites(sites: readonly (readonly [Site, CompiledSite])[]): 
     }
     if (compiled.matchers.length > 0) patterns.push(compiled);
   }
-  return {
-    find: (host) =>
-      exact.get(host) ??
-      (oneLabel.size > 0 ? oneLabel.get(afterFirstLabel(host)) : undefined) ??
-      (endings.size > 0 ? byEnding(endings, host) : undefined) ??
-      (beginnings.size > 0 ? byBeginning(beginnings, host) : undefined) ??
-      patterns.find(({ matchers }) => matchers.some(({ pattern }) => pattern.test(host))) ??
-      byDefault,
-  };
+  const findNamed = (host: string) =>
+    exact.get(host) ??
+    (oneLabel.size > 0 ? oneLabel.get(afterFirstLabel(host)) : undefined) ??
+    (endings.size > 0 ? byEnding(endings, host) : undefined) ??
+    (beginnings.size > 0 ? byBeginning(beginnings, host) : undefined) ??
+    patterns.find(({ matchers }) => matchers.some(({ pattern }) => pattern.test(host)));
+  return { find: (host) => findNamed(host) ?? byDefault, findNamed, byDefault };
 }
 
 function afterFirstLabel(host: string): string {

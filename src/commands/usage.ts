@@ -4,14 +4,14 @@ import { nearest } from '../lib/spelling.ts';
 
 export interface CommandUsage {
   readonly summary: string;
+  /** The one argument that it needs, as in `DIR`. */
+  readonly takes?: string;
+  /** The one argument that it can do without. */
+  readonly mayTake?: string;
   /** Flag -> what it does. */
   readonly flags: Readonly<Record<string, string>>;
   /** Flag -> what follows it, of those that take something. */
   readonly values?: Readonly<Record<string, string>>;
-  /** What it takes beside flags: one at most. */
-  readonly operand?: string;
-  /** It does nothing without its operand. */
-  readonly needsOperand?: true;
   /** What else there is to know, each a line. */
   readonly notes: readonly string[];
 }
@@ -34,7 +34,7 @@ export const commands = {
     summary: 'explain the mistakes of a routes file, or of a folder of nginx files',
     flags: { '--explain': 'print what a request would meet, step by step: site, location, rules, upstream' },
     values: { '--explain': "'GET https://host/path'" },
-    operand: 'FILE|DIR',
+    mayTake: 'FILE|DIR',
     notes: [
       'Without FILE or DIR it reads what ROUTES_FILE names, or else NGINX_CONF_DIR. Contacts nothing, changes nothing.',
       'Ends with 78 if there are mistakes, which are on stderr, and with 1 if no route takes the request to explain.',
@@ -47,8 +47,7 @@ export const commands = {
   },
   'convert-nginx': {
     summary: 'print the routes file that says what the nginx files of a folder say',
-    operand: 'DIR',
-    needsOperand: true,
+    takes: 'DIR',
     flags: {},
     notes: [
       'What a routes file cannot say is listed on stderr and in comments; it ends with 1 then.',
@@ -85,10 +84,10 @@ table.
 }
 
 export function describeCommand(name: CommandName): string {
-  const { summary, flags, notes, values = {}, operand, needsOperand }: CommandUsage = commands[name];
+  const { summary, takes: needed, mayTake, flags, notes, values = {} }: CommandUsage = commands[name];
   const named = Object.keys(flags).map((flag) => [flag, values[flag]].filter(Boolean).join(' '));
-  const optional = [...(operand === undefined || needsOperand ? [] : [operand]), ...named];
-  const takes = [...(needsOperand ? [` ${operand}`] : []), ...optional.map((one) => ` [${one}]`)].join('');
+  const optional = [...(mayTake === undefined ? [] : [mayTake]), ...named].map((one) => `[${one}]`);
+  const takes = [...(needed === undefined ? [] : [needed]), ...optional].map((one) => ` ${one}`).join('');
   const lines = Object.entries(flags).map(([flag, meaning]) => row(2, flag, 11, meaning));
   const parts = [`${summary}\n`, lines.join(''), notes.map((note) => `${note}\n`).join('')];
   return [`usage: dstack-ingress ${name}${takes}\n`, ...parts].filter((part) => part !== '').join('\n');
@@ -111,18 +110,19 @@ export function unknownCommand(name: string): string {
 
 /** What is wrong with the arguments of a command; undefined if nothing is. */
 export function misuseOf(command: CommandName, args: readonly string[]): string | undefined {
-  const { flags: known, values = {}, operand, needsOperand }: CommandUsage = commands[command];
+  const { flags: known, takes, mayTake, values = {} }: CommandUsage = commands[command];
   const flags = Object.keys(known);
-  const bare = args.filter((_, i) => values[args[i - 1] ?? ''] === undefined);
+  const hint = `dstack-ingress ${command} --help says what it takes`;
   const empty = flags.find((flag) => values[flag] !== undefined && args.at(-1) === flag);
   if (empty !== undefined)
     return describeMisuse(`${command}: nothing follows ${empty}`, `write ${empty} ${values[empty]}`);
-  const operands = operand === undefined ? [] : bare.filter((arg) => !arg.startsWith('-')).slice(0, 1);
-  const wrong = bare.find((arg) => !flags.includes(arg) && !operands.includes(arg));
-  const hint = `dstack-ingress ${command} --help says what it takes`;
-  if (wrong === undefined && needsOperand && operands.length === 0)
-    return describeMisuse(`${command}: lacks ${operand}`, hint);
-  if (wrong === undefined) return undefined;
+  const bare = args.filter((_, i) => values[args[i - 1] ?? ''] === undefined);
+  const given = (takes ?? mayTake) === undefined ? undefined : bare.findIndex((arg) => !arg.startsWith('-'));
+  const wrong = bare.find((arg, i) => i !== given && !flags.includes(arg));
+  if (wrong === undefined)
+    return takes !== undefined && given === -1
+      ? describeMisuse(`${command}: lacks ${takes}`, hint)
+      : undefined;
   const like = nearest(wrong, [...flags, '--help']);
   const kind = wrong.startsWith('-') ? 'unknown flag' : 'takes no such argument';
   return describeMisuse(

@@ -8,6 +8,7 @@ import { nodeInsides, parseInsidesOff } from '../../proxy/socket/insides/switch.
 import { isWildcard } from '../lib/domain.ts';
 import { readGuardedFileSync } from '../lib/guarded-file.ts';
 import type { LogLevel } from '../lib/log.ts';
+import type { NginxRules } from '../routes/nginx/read.ts';
 import { type FixedRouting, type RoutingPlan, readFixedRouting } from '../routes/plan.ts';
 import { type AcmeSettings, readAcme } from './acme.ts';
 import { type DnsSettings, readDns } from './dns.ts';
@@ -15,7 +16,14 @@ import { type ConfigWarning, type Env, type Environment, readEnvironment } from 
 import { type ListFolder, parsePath, type ReadFile, readRoots } from './files.ts';
 import { type ListenSettings, parseAlpn, readListen } from './listen.ts';
 import { describeMistake, type Mistake } from './mistake.ts';
-import { type RoutesFile, readNginxFolder, readPlan, readRoutesFile, readTimeouts } from './routing.ts';
+import {
+  type NginxFolder,
+  type RoutesFile,
+  readNginxFolder,
+  readPlan,
+  readRoutesFile,
+  readTimeouts,
+} from './routing.ts';
 import { retiredSettings, settings, unsupportedSettings } from './settings.ts';
 import { parseChoice, parseCount, parseSwitch, quote, ValueError } from './values.ts';
 
@@ -25,7 +33,8 @@ export interface Config extends RoutingPlan {
   readonly workers: number;
   readonly accessLog: boolean;
   readonly routesFile: RoutesFile | undefined;
-  /** To be joined with the routes file when that is read again: planFromFile. */
+  readonly nginx: (NginxFolder & { readonly first: NginxRules }) | undefined;
+  /** To be joined with the files when they are read again: planFromFiles. */
   readonly fixedRouting: FixedRouting;
   /** PEM of roots that https:// and grpcs:// upstreams may have beside the system's. */
   readonly upstreamCa: string | undefined;
@@ -73,10 +82,14 @@ export function readConfig(
   const alpn = environment.read('ALPN', parseAlpn) ?? ['h2', 'http/1.1'];
   const timeouts = readTimeouts(environment);
   const fixedRouting = readFixedRouting(environment, timeouts, alpn.join() === 'h2');
-  const routesFile = environment.read('ROUTES_FILE', (path) => readRoutesFile(path, readFile));
-  const nginx = readNginxFolder(environment, readFile, listFolder);
-  const plan = readPlan(environment, fixedRouting, routesFile, nginx);
   const listen = readListen(environment, alpn);
+  const clientAddresses = listen.proxyProtocol || listen.trustedForwarders.length > 0;
+  const routesFile = environment.read('ROUTES_FILE', (path) =>
+    readRoutesFile(path, { timeouts, clientAddresses, readFile }, readFile),
+  );
+  const folder = readNginxFolder(environment, readFile, listFolder);
+  const nginx = folder && { ...folder, first: folder.read() };
+  const plan = readPlan(environment, fixedRouting, routesFile, nginx?.first);
   const acme = readAcme(environment, readFile);
   const config: Config = {
     ...plan,
@@ -84,6 +97,7 @@ export function readConfig(
     workers: environment.read('WORKERS', (text) => parseCount(text, 1, 1024)) ?? availableParallelism(),
     accessLog: environment.read('ACCESS_LOG', parseSwitch) ?? false,
     routesFile,
+    nginx,
     fixedRouting,
     upstreamCa: environment.read('UPSTREAM_CA_FILE', (path) => readRoots(path, readFile)),
     dns: readDns(environment, acme.challenge, listen.port),

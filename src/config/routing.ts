@@ -1,31 +1,96 @@
 // Where requests go: ROUTING_MAP, TARGET_ENDPOINT, the routes file and nginx files, as one plan.
 
-import { join, resolve } from 'node:path';
-import type { Route } from '../../proxy/rules/routes.ts';
-import { type FixedRouting, planRouting, type RoutingPlan } from '../routes/plan.ts';
-import { parseRoutesFile, RoutesFileError, type UpstreamTimeouts } from '../routes/yaml/file.ts';
+import { resolve } from 'node:path';
+import { compile } from '../../proxy/rules/compile.ts';
+import type { RuleSet } from '../../proxy/rules/model.ts';
+import { judgeNames } from '../routes/nginx/names.ts';
+import type { Note } from '../routes/nginx/notes.ts';
+import { type NginxRules, readNginxFiles } from '../routes/nginx/read.ts';
+import {
+  type FileRouting,
+  type FixedRouting,
+  nothingFiled,
+  planRouting,
+  type RoutingPlan,
+} from '../routes/plan.ts';
+import { hostsOf } from '../routes/sites.ts';
+import {
+  readRoutesFile as parse,
+  RoutesFileError,
+  type RoutesFileOptions,
+  type UpstreamTimeouts,
+} from '../routes/yaml/file.ts';
 import type { Environment } from './environment.ts';
 import { type ListFolder, parsePath, type ReadFile, readNamedFile } from './files.ts';
-import { unreadable } from './mistake.ts';
-import type { NginxFile } from './nginx-files.ts';
-import { judgeNginxFiles } from './nginx-judgement.ts';
+import { describePlace, type Mistake, unreadable } from './mistake.ts';
 import { parseDuration, parseNginxTime } from './values.ts';
 
 export interface RoutesFile {
   readonly path: string;
   /** What it said when the configuration was read. */
   readonly text: string;
+  readonly options: RoutesFileOptions;
 }
 
-/** The plan under a new text of the routes file. Throws RoutesFileError if that cannot be served. */
-export function planFromFile(fixed: FixedRouting, file: RoutesFile): RoutingPlan {
-  const fileRoutes = parseRoutesFile(file.text, file.path, fixed.timeouts);
-  const { plan, problems } = planRouting(fixed, fileRoutes);
-  if (problems.length === 0) return plan;
-  throw new RoutesFileError(
-    file.path,
-    problems.map(({ subject, cure }) => ({ place: { file: file.path }, subject, cure })),
-  );
+/** What a routes file says, and what it was read from. */
+export interface FileReading extends FileRouting {
+  readonly mistakes: readonly Mistake[];
+  readonly watched: readonly string[];
+}
+
+export function parseFile({ path, text, options }: RoutesFile): FileReading {
+  const { routes, rules, mistakes, watched } = parse(text, path, options);
+  const own = rules.sites.length > 0 ? rules : undefined;
+  return { routes, rules: own, hosts: own === undefined ? [] : hostsOf(own), mistakes, watched };
+}
+
+/** The plan of settings and files together. Throws RoutesFileError, with `path`, if it cannot be served. */
+export function planFromFiles(
+  fixed: FixedRouting,
+  path: string,
+  file: FileReading | undefined,
+  nginx: NginxRules | undefined,
+): RoutingPlan {
+  const { plan, problems, conflict } = joined(fixed, file, nginx);
+  const mistakes = [
+    ...(file?.mistakes ?? []),
+    ...(nginx?.mistakes ?? []),
+    ...(conflict === undefined ? [] : [conflict]),
+    ...problems.map(({ subject, cure }) => ({ place: { file: path }, subject, cure })),
+    ...compileFaults(plan.rules),
+  ];
+  if (mistakes.length > 0) throw new RoutesFileError(path, mistakes);
+  return plan;
+}
+
+/** Rules have one source: what is shared by all sites of a file would have to hold for the other's, or not. */
+function joined(fixed: FixedRouting, file: FileReading | undefined, nginx: NginxRules | undefined) {
+  const { routes, rules, hosts } = file ?? nothingFiled;
+  const sites = nginx !== undefined && nginx.rules.sites.length > 0 ? nginx.rules : undefined;
+  const conflict: Mistake | undefined =
+    rules === undefined || sites === undefined
+      ? undefined
+      : {
+          place: { variable: 'NGINX_CONF_DIR' },
+          subject: 'there are nginx files, and the routes file has rules as well',
+          cure: 'write all of it into the routes file: dstack-ingress convert-nginx prints what the nginx files say',
+        };
+  return { ...planRouting(fixed, { routes, rules: rules ?? sites, hosts }), conflict };
+}
+
+/** What the workers could not serve: what a reader should have refused, so it is told in the engine's words. */
+function compileFaults(rules: RuleSet | undefined): Mistake[] {
+  if (rules === undefined) return [];
+  try {
+    compile(rules);
+    return [];
+  } catch (error) {
+    const [, file, line, column, fault] = /^(.*?):(\d+):(\d+): (.*)$/s.exec((error as Error).message) ?? [];
+    const place = file === undefined ? {} : { file, line: Number(line), column: Number(column) };
+    return [
+      { place, subject: fault ?? (error as Error).message, cure: 'write it another way, or take it away' },
+    ];
+  }
 }
 
 export function readTimeouts(environment: Environment): UpstreamTimeouts {
@@ -57,20 +122,25 @@ function parseEitherTime(text: string, name: string): number {
   return name.startsWith('PROXY_') ? parseNginxTime(text) : parseDuration(text);
 }
 
-export function readRoutesFile(path: string, readFile: ReadFile): RoutesFile {
-  return { path: resolve(path), text: readNamedFile(path, readFile) };
+export function readRoutesFile(path: string, options: RoutesFileOptions, readFile: ReadFile): RoutesFile {
+  return { path: resolve(path), text: readNamedFile(path, readFile), options };
 }
 
+/** Mistakes go to the environment's list. */
 export function readPlan(
   environment: Environment,
   fixed: FixedRouting,
   routesFile: RoutesFile | undefined,
-  nginx: NginxFolder,
+  nginx: NginxRules | undefined,
 ): RoutingPlan {
-  const fileRoutes = readFileRoutes(environment, fixed, routesFile);
-  const { plan, problems } = planRouting(fixed, fileRoutes);
+  const file = routesFile && parseFile(routesFile);
+  for (const { place, subject, cure } of file?.mistakes ?? [])
+    environment.refuse({ variable: 'ROUTES_FILE', ...place }, subject, cure);
+  for (const { place, subject, cure } of nginx?.mistakes ?? [])
+    environment.refuse({ variable: 'NGINX_CONF_DIR', ...place }, subject, cure);
+  const { plan, problems, conflict } = joined(fixed, file, nginx);
   // A domain or upstream that could not be read is reported already. What follows from it is not a second mistake.
-  if (environment.isWrong('DOMAIN', 'DOMAINS', 'TARGET_ENDPOINT', 'ROUTING_MAP', 'ROUTES_FILE')) return plan;
+  if (environment.isWrong(...ROUTING_VARIABLES) || (nginx?.mistakes.length ?? 0) > 0) return plan;
   if (plan.domains.length === 0) {
     environment.refuse(
       'DOMAIN',
@@ -78,42 +148,47 @@ export function readPlan(
       'wants DOMAIN, DOMAINS, or a ROUTES_FILE that names hosts',
     );
   }
-  const { mistakes, warnings, unsettled } = judgeNginxFiles(nginx.path, nginx.files, {
-    domains: plan.domains,
-    named: [...fixed.routes, ...fileRoutes],
-    fallback: fixed.fallback,
-    hasMap: environment.has('ROUTING_MAP'),
-  });
-  for (const { domain, subject, cure } of problems) {
-    if (!unsettled.includes(domain)) environment.refuse(routingVariable(environment), subject, cure);
-  }
-  for (const { place, subject, cure } of mistakes) environment.refuse(place, subject, cure);
-  for (const { variable, warning } of warnings) environment.warn(variable, warning);
+  if (conflict !== undefined) environment.refuse(conflict.place, conflict.subject, conflict.cure);
+  for (const { subject, cure } of problems) environment.refuse(routingVariable(environment), subject, cure);
+  for (const { place, subject, cure } of compileFaults(plan.rules)) environment.refuse(place, subject, cure);
+  if (nginx !== undefined) warnOf(environment, nginx, plan);
   return plan;
+}
+
+const ROUTING_VARIABLES = ['DOMAIN', 'DOMAINS', 'TARGET_ENDPOINT', 'ROUTING_MAP', 'ROUTES_FILE'];
+
+/** Each kind of what has no effect once, and names that nobody can ask for. */
+function warnOf(environment: Environment, { rules, notes }: NginxRules, { domains }: RoutingPlan): void {
+  for (const note of notes) environment.warn('NGINX_CONF_DIR', describeNote(note));
+  for (const { place, subject, cure } of judgeNames(rules, domains, () => true).uncovered)
+    environment.warn('NGINX_CONF_DIR', `${describePlace(place)}: ${subject}: ${cure}`);
+}
+
+function describeNote({ place, text, directives }: Note): string {
+  return `${describePlace(place)}: ${text} (${directives.join(', ')})`;
 }
 
 export interface NginxFolder {
   readonly path: string;
-  readonly files: readonly NginxFile[];
+  read(): NginxRules;
 }
 
 /** Where the 1.x images read nginx files from. */
 const NGINX_CONF_DIR = '/etc/nginx/conf.d';
 
+/** Undefined: there is no such folder, or no file in it that nginx would read. */
 export function readNginxFolder(
   environment: Environment,
   readFile: ReadFile,
   listFolder: ListFolder,
-): NginxFolder {
+): NginxFolder | undefined {
   const named = environment.read('NGINX_CONF_DIR', parsePath);
   const path = named ?? NGINX_CONF_DIR;
-  if (path === 'none') return { path, files: [] };
+  if (path === 'none') return undefined;
   try {
-    const names = listFolder(path).filter((name) => name.endsWith('.conf'));
-    return {
-      path,
-      files: names.sort().map((name) => ({ path: join(path, name), text: readFile(join(path, name)) })),
-    };
+    if (named === undefined && !listFolder(path).some((name) => name.endsWith('.conf'))) return undefined;
+    listFolder(path);
+    return { path, read: () => readNginxFiles(path, { readFile, listFolder }) };
   } catch (error) {
     const { code } = error as NodeJS.ErrnoException;
     if (named !== undefined || (code !== 'ENOENT' && code !== 'ENOTDIR')) {
@@ -121,27 +196,11 @@ export function readNginxFolder(
       const file = (error as NodeJS.ErrnoException).path ?? path;
       environment.refuse({ variable: 'NGINX_CONF_DIR', file }, subject, cure);
     }
-    return { path, files: [] };
+    return undefined;
   }
 }
 
 /** The setting that an operator would look at first. */
 function routingVariable(environment: Environment): string {
   return ['ROUTING_MAP', 'ROUTES_FILE'].find((name) => environment.has(name)) ?? 'TARGET_ENDPOINT';
-}
-
-function readFileRoutes(
-  environment: Environment,
-  { timeouts }: FixedRouting,
-  file: RoutesFile | undefined,
-): Route[] {
-  if (file === undefined) return [];
-  try {
-    return parseRoutesFile(file.text, file.path, timeouts);
-  } catch (error) {
-    if (!(error instanceof RoutesFileError)) throw error;
-    for (const { place, subject, cure } of error.mistakes)
-      environment.refuse({ variable: 'ROUTES_FILE', ...place }, subject, cure);
-    return [];
-  }
 }

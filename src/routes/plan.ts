@@ -1,10 +1,12 @@
 // Which domains are served and where each one's requests go, out of the settings and the routes file together.
 
+import type { RuleSet, Site } from '../../proxy/rules/model.ts';
 import { createRouteTable, type Route, type UpstreamSettings } from '../../proxy/rules/routes.ts';
 import type { Environment } from '../config/environment.ts';
 import { parseUpstreamUrl } from '../config/upstream-url.ts';
 import { quote, splitLines, splitWords, ValueError } from '../config/values.ts';
 import { baseOf, covers, type Domain, DomainError, isWildcard, parseDomain } from '../lib/domain.ts';
+import { isTaken } from './sites.ts';
 import type { UpstreamTimeouts } from './yaml/file.ts';
 
 /** What the environment alone says, so that a file read again can be joined with it. */
@@ -31,7 +33,19 @@ export interface RoutingPlan {
   /** The names of each certificate: a wildcard and its base share one, and so do DOMAIN and its alias. */
   readonly certificates: readonly (readonly Domain[])[];
   readonly routes: readonly Route[];
+  /** Of the hosts that need more than a route. */
+  readonly rules: RuleSet | undefined;
 }
+
+/** What files say beside the settings. */
+export interface FileRouting {
+  readonly routes: readonly Route[];
+  readonly rules: RuleSet | undefined;
+  /** Hosts of the rules that are served whether or not DOMAINS lists them, as those of a routes file are. */
+  readonly hosts: readonly Domain[];
+}
+
+export const nothingFiled: FileRouting = { routes: [], rules: undefined, hosts: [] };
 
 /** What cannot be served of the settings and the file together, and what would mend it. */
 export interface RoutingProblem {
@@ -144,18 +158,21 @@ function withoutRepeats(environment: Environment, routes: Route[]): Route[] {
  */
 export function planRouting(
   fixed: FixedRouting,
-  fileRoutes: readonly Route[],
+  { routes: fileRoutes, rules, hosts }: FileRouting,
 ): { plan: RoutingPlan; problems: RoutingProblem[] } {
   const problems: RoutingProblem[] = [];
-  const domains = withUncovered(
-    fixed.domains,
-    fileRoutes.map(({ host }) => host),
-  );
+  const domains = withUncovered(fixed.domains, [...fileRoutes.map(({ host }) => host), ...hosts]);
   for (const { host } of fixed.routes) {
     if (fileRoutes.some((route) => route.host === host)) {
       problems.push({
         domain: host,
         subject: `${host} is in ROUTING_MAP and in the routes file`,
+        cure: 'wants one of them',
+      });
+    } else if (siteNaming(rules, host) !== undefined) {
+      problems.push({
+        domain: host,
+        subject: `${host} is in ROUTING_MAP and at ${siteNaming(rules, host)!.origin}`,
         cure: 'wants one of them',
       });
     } else if (!isCovered(domains, host)) {
@@ -169,8 +186,10 @@ export function planRouting(
   const named = [...fixed.routes, ...fileRoutes];
   const own = [...named, ...aliasRoutes(named, fixed.alias)];
   const { knows } = createRouteTable(own);
-  const without = domains.filter((domain) => !knows(domain));
-  if (fixed.fallback === undefined) {
+  const without = domains.filter((domain) => !knows(domain) && !isTaken(rules, domain));
+  const takesAll = rules?.sites.some(({ isDefault }) => isDefault === true) === true;
+  if (fixed.fallback !== undefined) problems.push(...unusedFallback(domains, without, rules));
+  else if (!takesAll) {
     for (const domain of without) {
       problems.push({
         domain,
@@ -183,7 +202,30 @@ export function planRouting(
     fixed.fallback === undefined ? [] : [{ host, paths: [{ prefix: '/', upstream: fixed.fallback }] }],
   );
   const certificates = groupNames(domains, fixed.alias);
-  return { plan: { domains, certificates, routes: [...own, ...rest] }, problems };
+  return { plan: { domains, certificates, routes: [...own, ...rest], rules }, problems };
+}
+
+/** TARGET_ENDPOINT beside a site for the one domain that it could serve: one of them would silently be without effect. */
+function unusedFallback(
+  domains: readonly Domain[],
+  without: readonly Domain[],
+  rules: RuleSet | undefined,
+): RoutingProblem[] {
+  const [domain] = domains;
+  const site = domain === undefined ? undefined : siteNaming(rules, domain);
+  if (domain === undefined || site === undefined || without.length > 0) return [];
+  return [
+    {
+      domain,
+      subject: `${domain} is at ${site.origin}, and TARGET_ENDPOINT is set as well`,
+      cure: 'take TARGET_ENDPOINT away, or the server of that name',
+    },
+  ];
+}
+
+/** The site that has the host among its names as it stands. */
+function siteNaming(rules: RuleSet | undefined, host: Domain): Site | undefined {
+  return rules?.sites.find(({ names }) => names.some((name) => name.kind === 'exact' && name.name === host));
 }
 
 /** The paths of its domain, unless it was given some itself. None where both go by TARGET_ENDPOINT. */
@@ -225,15 +267,21 @@ function groupNames(domains: readonly Domain[], alias: Alias | undefined): Domai
 const MOST_DESCRIBED = 50;
 
 /** Where each host goes, as it would be written: `http://app:80`, or each path with its own. */
-export function describeRoutes(routes: readonly Route[]): Record<string, string> {
+export function describeRoutes({
+  routes,
+  rules,
+}: Pick<RoutingPlan, 'routes' | 'rules'>): Record<string, string> {
+  const sites = (rules?.sites ?? [])
+    .slice(0, MOST_DESCRIBED)
+    .map(({ label, origin }) => [label, `rules at ${origin}`]);
   const described = routes.slice(0, MOST_DESCRIBED).map(({ host, paths }) => {
     const [only] = paths;
     const plain = paths.length === 1 && only!.prefix === '/';
     const each = paths.map(({ prefix, upstream }) => `${prefix} to ${describeUpstream(upstream)}`);
     return [host, plain ? describeUpstream(only!.upstream) : each.join('; ')];
   });
-  const more = routes.length - described.length;
-  return Object.fromEntries([...described, ...(more > 0 ? [['and', `${more} more`]] : [])]);
+  const more = routes.length + (rules?.sites.length ?? 0) - described.length - sites.length;
+  return Object.fromEntries([...described, ...sites, ...(more > 0 ? [['and', `${more} more`]] : [])]);
 }
 
 function describeUpstream({ protocol, addresses }: UpstreamSettings): string {

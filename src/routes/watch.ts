@@ -8,6 +8,8 @@ import { RoutesFileError } from './yaml/file.ts';
 
 export interface RoutesWatchOptions<T> {
   path: string;
+  /** What else the parsed whole was read from, after each parse: files that it includes. */
+  includes?(): readonly string[];
   /** The text to a whole; throws what goes to onProblem. */
   parse(text: string): T;
   /** Called with what a changed file says, never twice in a row for the same text. */
@@ -37,8 +39,8 @@ export function watchRoutesFile<T>(options: RoutesWatchOptions<T>): RoutesWatch 
   let taken = options.current;
   let refused: string | undefined;
 
-  function take(text: string): void {
-    if (text === taken) {
+  function take(text: string, includesChanged = false): void {
+    if (text === taken && !includesChanged) {
       refused = undefined;
       return;
     }
@@ -63,17 +65,24 @@ export function watchRoutesFile<T>(options: RoutesWatchOptions<T>): RoutesWatch 
     }
   }
 
+  const includes = () => (options.includes?.() ?? []).filter((each) => each !== path);
+  const allPaths = () => [path, ...includes()];
+
   async function look(): Promise<void> {
     // No file has this fingerprint, so that a change between the caller's reading and the first look is seen too.
     let known = '';
-    let before = await fingerprint(path);
+    let before = await fingerprintOf(allPaths());
+    let included = await fingerprintOf(includes());
     for (;;) {
       await clock.sleep(intervalMs, stop.signal);
-      const now = await fingerprint(path);
+      const now = await fingerprintOf(allPaths());
       if (now !== known && now === before) {
         known = now;
         const text = await read();
-        if (text !== undefined && text !== refused) take(text);
+        const more = await fingerprintOf(includes());
+        const includesChanged = more !== included;
+        included = more;
+        if (text !== undefined && (text !== refused || includesChanged)) take(text, includesChanged);
       }
       before = now;
     }
@@ -85,10 +94,16 @@ export function watchRoutesFile<T>(options: RoutesWatchOptions<T>): RoutesWatch 
   return {
     async reload() {
       const text = await read();
-      if (text !== undefined) take(text);
+      if (text !== undefined) take(text, includes().length > 0);
     },
     close: () => stop.abort(),
   };
+}
+
+/** What changes when any of the files or folders does. */
+export async function fingerprintOf(paths: readonly string[]): Promise<string> {
+  const prints = await Promise.all(paths.map(async (path) => `${path} ${await fingerprint(path)}`));
+  return prints.join('\n');
 }
 
 /** What changes when the file does; a file that is not there has one too. */

@@ -20,11 +20,51 @@ export type Tell = (what: string, origin?: string) => void;
 export function writePolicy(policy: Policy, rules: RuleSet, forwards: boolean, tell: Tell): YamlMap {
   return {
     ...(forwards ? writeForwarding(policy, tell) : {}),
-    ...writeHeaders(policy, forwards, tell),
+    ...writeHeaders(policy, forwards, sayable(rules, tell)),
     ...writeAccess(policy, tell),
     ...writeLimits(policy, rules, tell),
     ...writeReplies(policy, tell),
   };
+}
+
+/** Keeps what a routes file has the variables for, and tells of the rest. */
+type Sayable = <T extends { readonly name: string; readonly value: Template }>(fields: readonly T[]) => T[];
+
+function sayable(rules: RuleSet, tell: Tell): Sayable & { readonly tell: Tell } {
+  const keep = <T extends { readonly name: string; readonly value: Template }>(fields: readonly T[]) =>
+    fields.filter(({ name, value }) => {
+      const lost = lostVariable(value, rules);
+      if (lost !== undefined) tell(`${name} with $${lost}, which another directive sets`);
+      return lost === undefined;
+    });
+  return Object.assign(keep, { tell });
+}
+
+/** The first variable of a text that `set`, `map` or `auth_request_set` defines. */
+export function lostVariable(template: Template, rules: RuleSet): string | undefined {
+  const defined = definedVariables(rules);
+  const lost = template.find((part) => typeof part !== 'string' && defined.has(part.name));
+  return typeof lost === 'string' ? undefined : lost?.name;
+}
+
+const known = new WeakMap<RuleSet, ReadonlySet<string>>();
+
+function definedVariables(rules: RuleSet): ReadonlySet<string> {
+  const before = known.get(rules);
+  if (before !== undefined) return before;
+  const names = new Set<string>();
+  collect(rules, names);
+  known.set(rules, names);
+  return names;
+}
+
+/** Every `variable` that a part of the rules gives a value to. */
+function collect(part: unknown, names: Set<string>): void {
+  if (typeof part !== 'object' || part === null) return;
+  const { variable, value, source } = part as Record<string, unknown>;
+  const defines = (Array.isArray(value) && !('test' in part)) || Array.isArray(source);
+  if (typeof variable === 'string' && defines) names.add(variable.toLowerCase());
+  for (const inner of Object.values(part)) collect(inner, names);
 }
 
 export function duration(ms: number): string {
@@ -55,7 +95,7 @@ function isUnusual({ on, tries = 0, timeoutMs, nonIdempotent }: NonNullable<Poli
 
 function writeRetry({ on, tries = 0, timeoutMs, nonIdempotent }: NonNullable<Policy['retry']>): YamlMap {
   return {
-    on: [...on],
+    on: on.map((cause) => (cause === 'invalid-reply' ? 'invalid' : cause)),
     ...(tries > 0 && { tries }),
     ...(timeoutMs !== undefined && { timeout: duration(timeoutMs) }),
     ...(nonIdempotent === true && { non_idempotent: true }),
@@ -65,11 +105,11 @@ function writeRetry({ on, tries = 0, timeoutMs, nonIdempotent }: NonNullable<Pol
 /** What the ingress tells every upstream unasked, under these names. */
 const UNASKED = /^(x-real-ip|x-forwarded-(for|proto|host|port)|upgrade|connection)$/i;
 
-function writeHeaders(policy: Policy, forwards: boolean, tell: Tell): YamlMap {
-  const request = forwards ? writeEdits((policy.requestHeaders ?? []).filter(isOwn)) : {};
-  const added = policy.addHeaders ?? [];
+function writeHeaders(policy: Policy, forwards: boolean, keep: ReturnType<typeof sayable>): YamlMap {
+  const request = forwards ? writeEdits((policy.requestHeaders ?? []).filter(isOwn), keep) : {};
+  const added = keep(policy.addHeaders ?? []);
   if (added.some(({ always }) => always !== true))
-    tell('add_header without always: the routes file adds to replies of every status');
+    keep.tell('add_header without always: the routes file adds to replies of every status');
   const hidden = (policy.hideHeaders ?? []).filter((name) => !['Date', 'Server', 'X-Pad'].includes(name));
   const response: YamlMap = {
     ...(added.length > 0 && { add: pairs(added) }),
@@ -89,9 +129,9 @@ function isOwn(edit: HeaderEdit): boolean {
   return !['$host', '$http_host'].includes(templateText(edit.value));
 }
 
-function writeEdits(edits: readonly HeaderEdit[]): YamlMap {
+function writeEdits(edits: readonly HeaderEdit[], keep: Sayable): YamlMap {
   const isGone = (edit: HeaderEdit) => edit.do === 'remove' || edit.value.length === 0;
-  const kept = edits.flatMap((edit) => (edit.do === 'remove' || isGone(edit) ? [] : [edit]));
+  const kept = keep(edits.flatMap((edit) => (edit.do === 'remove' || isGone(edit) ? [] : [edit])));
   const gone = edits.filter(isGone).map(({ name }) => name);
   return {
     ...(kept.length > 0 && { set: pairs(kept) }),
@@ -110,12 +150,19 @@ function writeAccess(policy: Policy, tell: Tell): YamlMap {
   if ((policy.realIpFrom ?? []).length > 0) tell('set_real_ip_from: set TRUSTED_PROXIES');
   return {
     ...writeAddresses(addresses, tell),
-    ...(basicRealm !== false && {
-      basic_auth: {
-        realm: templateText(basicRealm),
-        users: Object.fromEntries(basicUsers.map(({ name, hash }) => [name, hash])),
-      },
-    }),
+    ...(basicRealm !== false && writeBasicAuth(basicRealm, basicUsers, tell)),
+  };
+}
+
+function writeBasicAuth(realm: Template, users: NonNullable<Policy['basicUsers']>, tell: Tell): YamlMap {
+  const hashed = users.filter(({ hash }) => !hash.startsWith('{PLAIN}'));
+  if (hashed.length < users.length) tell('auth_basic_user_file with plain passwords: write hashes of them');
+  if (hashed.length === 0) return { deny: ['any'] };
+  return {
+    basic_auth: {
+      realm: templateText(realm),
+      users: Object.fromEntries(hashed.map(({ name, hash }) => [name, hash])),
+    },
   };
 }
 
@@ -126,7 +173,7 @@ function writeAddresses(addresses: NonNullable<Policy['addresses']>, tell: Tell)
   const listed = isRest ? addresses.slice(0, -1) : addresses;
   const ranges = listed.map(({ range }) => range);
   const allows = listed.filter(({ allow }) => allow).length;
-  if (isRest && !last.allow && listed.length === 0) return { deny: ['all'] };
+  if (isRest && !last.allow && listed.length === 0) return { deny: ['any'] };
   if (isRest && !last.allow && allows === listed.length) return { allow: ranges };
   if ((!isRest || last.allow) && allows === 0) return ranges.length === 0 ? {} : { deny: ranges };
   tell('allow and deny in turns', last.origin);
@@ -135,36 +182,45 @@ function writeAddresses(addresses: NonNullable<Policy['addresses']>, tell: Tell)
 
 function writeLimits(policy: Policy, rules: RuleSet, tell: Tell): YamlMap {
   const { requestLimits = [], connectionLimits = [], maxBodyBytes } = policy;
-  const limits = requestLimits.flatMap(({ zone: name, burst = 0, delay = 0 }) => {
+  const rates = requestLimits.flatMap(({ zone: name, burst = 0, delay = 0 }) => {
     const zone = rules.requestZones?.find((one) => one.name === name);
-    if (zone === undefined) return [];
-    return [
-      {
-        rate: rateOf(zone),
-        by: keyOf(zone.key),
-        burst,
-        ...(delay < burst && { delay }),
-        status: policy.requestLimitStatus ?? 503,
-      },
-    ];
+    const by = zone && writeKey(zone.key, `limit_req_zone ${name}`, tell, zone.origin);
+    if (zone === undefined || by === undefined) return [];
+    if (delay < burst) tell('limit_req without nodelay: the routes file lets a burst through at once');
+    return [{ rate: rateOf(zone), burst, ...by }];
   });
-  if (limits.length > 0)
+  if (rates.length > 0)
     tell('limit_req_zone shared by several places: the routes file counts for each of them');
   const seats = connectionLimits.flatMap(({ zone: name, max }) => {
     const zone = rules.connectionZones?.find((one) => one.name === name);
-    return zone === undefined
-      ? []
-      : [{ max, by: keyOf(zone.key), status: policy.connectionLimitStatus ?? 503 }];
+    const by = zone && writeKey(zone.key, `limit_conn_zone ${name}`, tell, zone.origin);
+    return by === undefined ? [] : [{ limit: max, ...by }];
   });
+  if (seats.length > 1) tell('limit_conn of several zones at one place: the first is written');
+  const status = rates.length > 0 ? policy.requestLimitStatus : policy.connectionLimitStatus;
+  if (rates.length + seats.length > 0 && status !== 429)
+    tell('limit_req_status and limit_conn_status: the routes file answers 429');
   return {
     ...(maxBodyBytes !== undefined && maxBodyBytes > 0 && { body_limit: maxBodyBytes }),
-    ...(limits.length > 0 && { rate_limit: limits.length === 1 ? limits[0]! : limits }),
-    ...(seats.length > 0 && { concurrency: seats.length === 1 ? seats[0]! : seats }),
+    ...(rates.length > 0 && { rate_limit: rates.length === 1 ? rates[0]! : rates }),
+    ...(seats.length > 0 && { concurrency: seats[0]! }),
   };
 }
 
-function keyOf(key: Template): string {
-  return templateText(key).replace('$binary_remote_addr', '$remote_addr');
+/** What is counted. Undefined after telling that it cannot be said. */
+function writeKey(key: Template, what: string, tell: Tell, origin: string | undefined): YamlMap | undefined {
+  const [first, more] = key;
+  if (first === undefined || more !== undefined || typeof first === 'string')
+    return key.every((part) => typeof part === 'string') ? { by: 'all' } : untold();
+  if (/^(binary_)?remote_addr$/.test(first.name)) return { by: 'address' };
+  if (first.name === 'server_name') return { by: 'all' };
+  const [, family, name = ''] = /^(http|cookie)_(\w+)$/.exec(first.name) ?? [];
+  if (family === 'cookie') return { by: { cookie: name } };
+  return family === 'http' ? { by: { header: name.replaceAll('_', '-') } } : untold();
+
+  function untold(): undefined {
+    tell(`${what} by ${templateText(key)}`, origin);
+  }
 }
 
 function rateOf({ perThousandSeconds }: RequestZone): string {

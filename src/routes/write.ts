@@ -13,7 +13,14 @@ import type {
 } from '../../proxy/rules/model.ts';
 import { authorityOf } from '../../proxy/rules/routes.ts';
 import { templateText } from '../../proxy/rules/template.ts';
-import { type Tell, type Unsaid, writePolicy, type Yaml, type YamlMap } from './write-policy.ts';
+import {
+  lostVariable,
+  type Tell,
+  type Unsaid,
+  writePolicy,
+  type Yaml,
+  type YamlMap,
+} from './write-policy.ts';
 
 export interface WrittenRoutes {
   readonly text: string;
@@ -29,7 +36,7 @@ export function writeRoutes(rules: RuleSet): WrittenRoutes {
   const writer = new Writer(rules, tell);
   for (const { origin, variable } of rules.maps ?? [])
     tell(`map of $${variable}: write hosts or headers to match`, origin);
-  const routes = rules.sites.map((site) => writer.site(site));
+  const routes = rules.sites.flatMap((site) => writer.site(site) ?? []);
   const upstreams = writer.upstreams();
   const whole = { ...(Object.keys(upstreams).length > 0 && { upstreams }), routes };
   return { text: stringify(whole, { lineWidth: 0 }), unsaid: [...unsaid.values()] };
@@ -48,10 +55,12 @@ class Writer {
     this.#groups = new Map((rules.upstreams ?? []).map((group) => [group.name, group]));
   }
 
-  site(site: Site): YamlMap {
+  /** Undefined: it has no name that a route could have, or no path that could be said. */
+  site(site: Site): YamlMap | undefined {
     const hosts = site.names.flatMap((name) => this.#host(name, site));
     if (site.isDefault === true)
       this.#tell('a default server: names that no route has are refused', site.origin);
+    if (hosts.length === 0) return undefined;
     const policy = { ...this.#rules.policy, ...site.policy };
     const paths = this.#paths(site.locations, policy);
     const own = this.#program(site.rewrite, site.origin);
@@ -61,6 +70,8 @@ class Writer {
         : [{ prefix: '/', ...own, ...writePolicy(policy, this.#rules, false, this.#tell) }];
     const isAnswered = all.some((path) => path.prefix === '/');
     if (!isAnswered && policy.root !== undefined) all.push({ prefix: '/', ...this.#files(policy, site) });
+    if (all.length === 0 && site.locations.length === 0) all.push({ prefix: '/', respond: { status: 404 } });
+    if (all.length === 0) return undefined;
     return { ...(hosts.length === 1 ? { host: hosts[0]! } : { hosts }), paths: all };
   }
 
@@ -81,9 +92,9 @@ class Writer {
       case 'one-label':
         return [`*.${name.name}`];
       case 'any-ending':
-        return [{ regex: `^${name.name.replaceAll('.', '\\.')}\\.` }];
+        return [`~^${literal(name.name)}\\.`];
       case 'pattern':
-        return [{ regex: name.pattern.source }];
+        return [`~${name.pattern.source}`];
     }
   }
 
@@ -107,13 +118,13 @@ class Writer {
     }
     switch (match.kind) {
       case 'exact':
-        return { path: match.path };
+        return { exact: escaped(match.path) };
       case 'segments':
-        return { prefix: match.path };
+        return { under: escaped(match.path) };
       case 'prefix':
-        return match.path.endsWith('/') ? { prefix: match.path } : { prefix_bytes: match.path };
+        return { prefix: escaped(match.path) };
       case 'pattern':
-        return { regex: match.pattern.source, ...(match.pattern.flags === 'i' && { ignore_case: true }) };
+        return { regex: match.pattern.flags === 'i' ? `*${match.pattern.source}` : match.pattern.source };
     }
   }
 
@@ -128,7 +139,8 @@ class Writer {
       return this.#files(policy, location);
     }
     if (tryFiles !== undefined) this.#tell('try_files beside proxy_pass', origin);
-    return { ...own, ...this.#content(content, location) };
+    const answer = this.#content(content, location);
+    return answer && { ...own, ...answer };
   }
 
   #content(content: Content, { match, origin }: Location): YamlMap | undefined {
@@ -163,8 +175,9 @@ class Writer {
       ...(down === true && { down }),
       ...(maxConnections !== undefined && { max_connections: maxConnections }),
     }));
-    this.#named.set(name, { servers, ...this.#balance(group) });
-    return name;
+    const plain = nameOf(name);
+    this.#named.set(plain, { servers, ...this.#balance(group) });
+    return plain;
   }
 
   #balance({ balance }: UpstreamGroup): YamlMap {
@@ -174,11 +187,11 @@ class Writer {
       case 'hash':
         return { balance: { hash: templateText(balance.key) } };
       case 'turns':
-        return { balance: 'turns' };
+        return { balance: 'weighted' };
       case 'least-connections':
         return { balance: 'least_connections' };
       case 'address':
-        return { balance: { hash: '$remote_addr' } };
+        return { balance: 'address' };
       case 'chance':
         return { balance: 'random' };
       case 'cookie':
@@ -212,19 +225,38 @@ class Writer {
       this.#tell(`${first.do} and what depends on it`, first.origin ?? origin);
       return undefined;
     }
+    const text = first.do === 'return' ? (first.location ?? first.body ?? []) : first.to;
+    const lost = lostVariable(text, this.#rules);
+    if (lost !== undefined) {
+      this.#tell(`${first.do} with $${lost}, which another directive sets`, first.origin ?? origin);
+      return undefined;
+    }
     if (first.do === 'return') {
       const { status, location, body } = first;
+      if (status === 444)
+        this.#tell('return 444: the reply has this status, and the connection stays', first.origin);
       if (location !== undefined) return { redirect: { status, to: templateText(location) } };
       return { respond: { status, ...(body !== undefined && { body: templateText(body) }) } };
     }
     const { pattern, to, flag } = first;
-    if (flag === 'redirect' || flag === 'permanent') {
-      this.#tell(`rewrite … ${flag}`, first.origin);
+    if (flag === 'redirect' || flag === 'permanent' || !templateText(to).startsWith('/')) {
+      this.#tell(`rewrite … ${flag}: write a redirect`, first.origin);
       return undefined;
     }
     if (flag !== 'break') this.#tell('rewrite that looks for a location anew', first.origin);
     return { rewrite: { regex: pattern.source, to: templateText(to) } };
   }
+}
+
+/** Names of upstreams are made of letters, digits, `-` and `_`. */
+function nameOf(group: string): string {
+  const word = group.replaceAll(/[^A-Za-z0-9_-]/g, '-');
+  return (/^[A-Za-z]/.test(word) ? word : `u-${word}`).slice(0, 63);
+}
+
+/** As a request would send it (RFC 3986 §3.3). */
+function escaped(path: string): string {
+  return path.replaceAll(/[^A-Za-z0-9\-._~!$&'()*+,;=:@/]/gu, encodeURIComponent);
 }
 
 function literal(text: string): string {

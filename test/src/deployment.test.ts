@@ -26,7 +26,8 @@ before(async () => {
 function planOf(...hosts: Name[]): RoutingPlan {
   const domains = hosts.map(parseDomain);
   const routes = hosts.map((host) => ({ host })) as unknown as RoutingPlan['routes'];
-  return { domains, certificates: domains.map((each) => [each] as Domain[]), routes } as RoutingPlan;
+  const certificates = domains.map((each) => [each] as Domain[]);
+  return { domains, certificates, routes, rules: undefined };
 }
 
 const hostsOf = (plan: Pick<RoutingPlan, 'routes'>) => plan.routes.map(({ host }) => host);

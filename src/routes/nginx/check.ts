@@ -3,6 +3,7 @@
 import type { Mistake } from '../../config/mistake.ts';
 import { quote } from '../../config/values.ts';
 import { nearest, nearestName } from '../../lib/spelling.ts';
+import { argumentForm } from './argument-forms.ts';
 import { type Directive, placeOf } from './blocks.ts';
 import type { Notes } from './notes.ts';
 import { type Context, type DirectiveRule, directiveNames, directiveRule } from './table.ts';
@@ -65,8 +66,10 @@ class Checker {
     if (!contexts.includes(context)) return this.#misplaced(directive, contexts, context);
     if (rule.hasBlock !== (block !== undefined)) return this.#wrongBlock(directive, rule);
     if (!this.#hasRightCount(directive, rule)) return false;
-    if (isSwitch && !/^(on|off)$/i.test(args[0]!.text)) {
-      this.#refuse(directive, `wants on or off, not ${quote(args[0]!.text)}`, 'write one of the two');
+    const type = isSwitch ? SWITCH : argumentForm(directive.name.text);
+    const wrong = type && args.find(({ text }) => !type.pattern.test(text));
+    if (wrong !== undefined) {
+      this.#refuse(directive, `does not take ${quote(wrong.text)}`, `wants ${type!.words}`);
       return false;
     }
     return true;
@@ -131,6 +134,8 @@ class Checker {
     return [];
   }
 }
+
+const SWITCH = { pattern: /^(on|off)$/i, words: 'on or off' };
 
 const inside: Readonly<Record<string, Context>> = {
   __proto__: null as never,

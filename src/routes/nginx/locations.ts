@@ -123,6 +123,12 @@ function readGrpcPass(directive: Directive, tools: Tools): Content | undefined {
       'write host:port alone: gRPC keeps the path it came with',
     );
   const upstream = upstreams.of(target.authority, word);
+  if (upstream !== undefined && !upstreams.isGroup(target.authority) && !/:\d+$/.test(target.authority))
+    return reading.refuse(
+      word,
+      `grpc_pass ${quote(word.text)} has no port`,
+      'write it: gRPC has no usual one',
+    );
   const host = withoutPort(target.authority, protocol === 'grpcs' ? '443' : '80');
   return upstream === undefined ? undefined : { kind: 'proxy', upstream, protocol, host, origin };
 }
@@ -198,6 +204,9 @@ function readLocation(
   const { reading } = tools;
   const level = new Level(directive.block!);
   const { policy, inner } = readPolicy(level, outer, tools);
+  const alias = level.one('alias');
+  if (alias !== undefined && match.kind === 'named')
+    reading.refuse(alias.name, 'alias has no path to stand for in a named location', 'write root');
   const content = readContent(level, unplacedIn(match), tools);
   const rewrite = readProgram(level.directives, (block) => readBranch(block, inner, 'an if', tools), reading);
   const locations = readLocations(level, inner, { match, depth }, tools);

@@ -4,6 +4,7 @@ import type { RuleSet, Site, SiteName } from '../../../proxy/rules/model.ts';
 import { compilePattern } from '../../../proxy/rules/pattern.ts';
 import type { Mistake, Place } from '../../config/mistake.ts';
 import { covers, type Domain, isWildcard } from '../../lib/domain.ts';
+import { takes } from '../sites.ts';
 
 /**
  * `isRouted`: whether something else says where a domain goes, as TARGET_ENDPOINT does. None of it need stop a start: a
@@ -48,26 +49,6 @@ function isCovered(name: SiteName, domains: readonly Domain[]): boolean {
       const { test } = compilePattern(name.pattern);
       return domains.some((domain) => isWildcard(domain) || test(domain));
     }
-  }
-}
-
-/** Whether requests for the domain may come to the site; of a wildcard, some of them. */
-function takes({ names }: Site, domain: Domain): boolean {
-  return names.some((name) => takesUnder(name, domain));
-}
-
-function takesUnder(name: SiteName, domain: Domain): boolean {
-  switch (name.kind) {
-    case 'exact':
-      return covers(domain, name.name);
-    case 'any-labels':
-      return domain.endsWith(`.${name.name}`);
-    case 'one-label':
-      return domain === `*.${name.name}` || covers(`*.${name.name}`, domain);
-    case 'any-ending':
-      return isWildcard(domain) || domain.startsWith(`${name.name}.`);
-    case 'pattern':
-      return isWildcard(domain) || compilePattern(name.pattern).test(domain);
   }
 }
 

@@ -18,6 +18,7 @@ export class Reading {
   readonly readNamed: (path: Word) => string | undefined;
   readonly #defined = new Map<string, 'set' | 'map' | 'capture'>();
   #leads: Word[] = [];
+  readonly #patterns = new Map<string, ReturnType<typeof readPattern>>();
   readonly #used: { readonly name: string; readonly at: Word }[] = [];
 
   constructor(notes: Notes, mistakes: Mistake[], readNamed: (path: Word) => string | undefined) {
@@ -43,10 +44,20 @@ export class Reading {
   }
 
   pattern(word: Word, ignoreCase: boolean, text: string = word.text): Pattern | undefined {
-    const read = readPattern(text, ignoreCase);
+    const read = this.#patternOf(text, ignoreCase);
     if (isPatternFault(read))
       return this.refuse(word, `the regular expression ${quote(text)} is refused: ${read.fault}`, read.cure);
     for (const name of read.names) this.#define(word, name.toLowerCase(), 'capture');
+    return read;
+  }
+
+  /** A thousand sites have the same ones, and each takes a while to be judged. */
+  #patternOf(text: string, ignoreCase: boolean): ReturnType<typeof readPattern> {
+    const key = `${ignoreCase} ${text}`;
+    const known = this.#patterns.get(key);
+    if (known !== undefined) return known;
+    const read = readPattern(text, ignoreCase);
+    this.#patterns.set(key, read);
     return read;
   }
 

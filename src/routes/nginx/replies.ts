@@ -187,7 +187,7 @@ function readAccessLog(level: Level, formats: ReadonlySet<string>, reading: Read
     }
     reading.notes.accepted('logs', name);
     const [format] = params;
-    if (format !== undefined && !/=/.test(format.text) && !formats.has(format.text))
+    if (format !== undefined && !formats.has(format.text))
       reading.refuse(
         format,
         `there is no log format ${quote(format.text)}`,

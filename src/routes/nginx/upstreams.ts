@@ -11,6 +11,8 @@ import { readCount, readTimeMs } from './values.ts';
 export interface Upstreams {
   /** The group that `authority` names: one that is defined, or one of its own. Undefined: a mistake was told. */
   of(authority: string, at: Word): string | undefined;
+  /** Whether an upstream block defines it. */
+  isGroup(authority: string): boolean;
   all(): readonly UpstreamGroup[];
 }
 
@@ -27,6 +29,7 @@ export function readUpstreams(level: Level, reading: Reading): Upstreams {
       );
     else groups.set(key, group);
   }
+  const defined = new Set(groups.keys());
   return {
     of(authority, at) {
       const known = groups.get(authority.toLowerCase());
@@ -51,6 +54,7 @@ export function readUpstreams(level: Level, reading: Reading): Upstreams {
       });
       return authority;
     },
+    isGroup: (authority) => defined.has(authority.toLowerCase()),
     all: () => [...groups.values()],
   };
 }

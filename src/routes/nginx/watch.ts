@@ -1,7 +1,7 @@
 // Follows a folder of nginx files with all that they include: reads it again when something in it has changed.
 
 import { type Clock, systemClock } from '../../lib/clock.ts';
-import { fingerprint } from '../watch.ts';
+import { fingerprintOf } from '../watch.ts';
 import type { NginxRules } from './read.ts';
 
 export interface NginxWatchOptions {
@@ -74,9 +74,4 @@ export function watchNginxFiles(options: NginxWatchOptions): NginxWatch {
 /** What was read: spaces and comments behind it make no difference. */
 function textOf({ rules, mistakes }: NginxRules): string {
   return JSON.stringify(mistakes.length > 0 ? mistakes : rules);
-}
-
-async function fingerprintOf(paths: readonly string[]): Promise<string> {
-  const prints = await Promise.all(paths.map(async (path) => `${path} ${await fingerprint(path)}`));
-  return prints.join('\n');
 }

@@ -11,7 +11,7 @@ import { providerKinds } from '../../../dns/providers/choice.ts';
 import { NO_LIMIT } from '../../../proxy/limits.ts';
 import { type Config, ConfigError, readConfig } from '../../../src/config/config.ts';
 import { describeMistake } from '../../../src/config/mistake.ts';
-import { planFromFile } from '../../../src/config/routing.ts';
+import { parseFile, planFromFiles } from '../../../src/config/routing.ts';
 import { retiredSettings, settings, unsupportedSettings } from '../../../src/config/settings.ts';
 import { RoutesFileError } from '../../../src/routes/yaml/file.ts';
 
@@ -302,13 +302,17 @@ test('a routes file read again is joined with the environment under the same rul
     { ROUTES_FILE: path, TARGET_ENDPOINT: undefined },
     { [path]: text('app.example.com') },
   );
-  const plan = planFromFile(config.fixedRouting, {
-    path,
-    text: `${text('app.example.com')}  - {host: b.example.com, upstream: "b:1"}\n`,
-  });
+  const again = (changed: string) =>
+    planFromFiles(
+      config.fixedRouting,
+      path,
+      parseFile({ ...config.routesFile!, text: changed }),
+      config.nginx?.first,
+    );
+  const plan = again(`${text('app.example.com')}  - {host: b.example.com, upstream: "b:1"}\n`);
   assert.deepEqual(plan.domains, ['app.example.com', 'b.example.com']);
   assert.throws(
-    () => planFromFile(config.fixedRouting, { path, text: text('b.example.com') }),
+    () => again(text('b.example.com')),
     (error) =>
       error instanceof RoutesFileError &&
       /^\/config\/routes\.yaml: app\.example\.com has no upstream/.test(error.message),

@@ -122,7 +122,7 @@ const takenByBoth: readonly string[] = [
     'merge_slashes off; underscores_in_headers on; ignore_invalid_headers off; resolver 127.0.0.11 valid=10s; resolver_timeout 5s; chunked_transfer_encoding on;',
   ),
   inServer('location "/a b" { return 200; } location /c\\ d { return 200; } location /e#f { return 200; }'),
-  inLocation('return 200 ${host}x$is_args$args;'),
+  inLocation(`return 200 $\{host}x$is_args$args;`),
   inLocation('return\n  200\r\n  "two\n lines";'),
   inServer('location / { return 200 a"b"c; }'),
   inLocation(
@@ -132,7 +132,7 @@ const takenByBoth: readonly string[] = [
     inLocation(
       'proxy_cache z; proxy_cache_valid 200 1m; proxy_cache_use_stale error; proxy_pass http://127.0.0.1:9;',
     ),
-  'server_names_hash_bucket_size 128; map_hash_bucket_size 128; types_hash_max_size 4096; ' + inServer(''),
+  `server_names_hash_bucket_size 128; map_hash_bucket_size 128; types_hash_max_size 4096; ${inServer('')}`,
 ];
 
 const refusedByBoth: readonly string[] = [
@@ -198,7 +198,7 @@ const refusedByBoth: readonly string[] = [
   'upstream a { server http://127.0.0.1:1; }',
   'upstream a { server 127.0.0.1:1 backup; }',
   'upstream a { hash $uri; server 127.0.0.1:1; server 127.0.0.1:2 backup; }',
-  'upstream a { server 127.0.0.1:1; } ' + inLocation('proxy_pass http://a:80;'),
+  `upstream a { server 127.0.0.1:1; } ${inLocation('proxy_pass http://a:80;')}`,
   'server { listen 80 default_server; } server { listen 80 default_server; }',
   'server { listen 80; listen 80; }',
   'server { listen 99999; }',
@@ -231,6 +231,14 @@ const refusedByBoth: readonly string[] = [
   inLocation('proxy_redirect a;'),
   inLocation('proxy_redirect default;'),
   inLocation('grpc_pass 127.0.0.1:9/a;'),
+  inLocation('grpc_pass app;'),
+  inServer('location @a { alias /a; }'),
+  inLocation('keepalive_timeout long;'),
+  inLocation('proxy_buffers 8;'),
+  inLocation('proxy_buffer_size big;'),
+  inLocation('proxy_ignore_headers Everything;'),
+  inServer('client_header_buffer_size 1.5k;'),
+  'variables_hash_max_size many;',
   inLocation('include /nowhere/to/be/found;'),
   inLocation('internal on;'),
   inLocation('fastcgi_nothing 1;'),

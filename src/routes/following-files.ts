@@ -1,0 +1,77 @@
+// Follows the files that say where requests go: a change of any makes a plan of all of them, or is refused and told.
+
+import type { Config } from '../config/config.ts';
+import { type FileReading, parseFile, planFromFiles } from '../config/routing.ts';
+import type { Log } from '../lib/log.ts';
+import type { NginxRules } from './nginx/read.ts';
+import { watchNginxFiles } from './nginx/watch.ts';
+import type { RoutingPlan } from './plan.ts';
+import { watchRoutesFile } from './watch.ts';
+
+export interface FilesWatch {
+  /** Reads all of them at once, whether or not they seem changed. */
+  reload(): Promise<void>;
+  close(): void;
+}
+
+export interface FilesWatchOptions {
+  follow(plan: RoutingPlan): void;
+  readonly log: Log;
+}
+
+export function watchFiles(config: Config, { follow, log }: FilesWatchOptions): FilesWatch {
+  const { routesFile, nginx, fixedRouting } = config;
+  let file = routesFile && parseFile(routesFile);
+  let rules = nginx?.first;
+  /** Takes both as they are to be, if they can be served together. */
+  const take = (nextFile: FileReading | undefined, nextRules: NginxRules | undefined, path: string) => {
+    const plan = planFromFiles(fixedRouting, path, nextFile, nextRules);
+    file = nextFile;
+    rules = nextRules;
+    return plan;
+  };
+  const refused = (path: string) => (err: unknown) =>
+    log.error({ err, file: path }, 'routes file refused, the old routes go on');
+
+  let included = file?.watched ?? [];
+  const fileWatch =
+    routesFile &&
+    watchRoutesFile({
+      path: routesFile.path,
+      current: routesFile.text,
+      includes: () => included,
+      parse(text) {
+        const next = parseFile({ ...routesFile, text });
+        included = next.watched;
+        return take(next, rules, routesFile.path);
+      },
+      onRoutes: follow,
+      onProblem: refused(routesFile.path),
+    });
+  const nginxWatch =
+    nginx &&
+    watchNginxFiles({
+      read: nginx.read,
+      current: nginx.first,
+      onRules: (next) => {
+        try {
+          follow(take(file, next, nginx.path));
+        } catch (error) {
+          refused(nginx.path)(error);
+        }
+      },
+      onMistakes: ({ mistakes }) =>
+        log.error({ mistakes, file: nginx.path }, 'nginx files refused, the old rules go on'),
+      onProblem: refused(nginx.path),
+    });
+  return {
+    async reload() {
+      await fileWatch?.reload();
+      nginxWatch?.reload();
+    },
+    close() {
+      fileWatch?.close();
+      nginxWatch?.close();
+    },
+  };
+}
