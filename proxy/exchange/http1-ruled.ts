@@ -4,17 +4,18 @@ import { STATUS_CODES } from 'node:http';
 import { beginBody } from '../http1/body-reader.ts';
 import type { MessageHead } from '../http1/message.ts';
 import { NO_LIMIT } from '../limits.ts';
+import type { Field } from '../rules/compiled.ts';
 import { type ForwardMatch, speaksHttp2 } from '../rules/routes.ts';
 import type { Forward } from '../rules/step.ts';
 import { type AskedFacts, http1Facts } from './asked-facts.ts';
-import { type editedRequest, linesOf } from './edited-request.ts';
+import { linesOf } from './edited-request.ts';
 import { type ForwardedBefore, forwardedBefore, headerLines } from './headers.ts';
 import { Http1Answer } from './http1-answer.ts';
 import type { Http1Exchange } from './http1-exchange.ts';
 import { writeOwnReply } from './http1-reply.ts';
 import type { Http1ToHttp1 } from './http1-to-http1.ts';
 import type { Http1ToHttp2 } from './http1-to-http2.ts';
-import type { OwnFields, OwnReply, RuledClient } from './ruled.ts';
+import type { OwnFields, OwnReply, RuledClient } from './ruled-client.ts';
 import { usualReply } from './usual-reply.ts';
 
 /** The ways to upstreams that a connection keeps. */
@@ -75,7 +76,7 @@ export class Http1Ruled implements RuledClient {
     exchange.carrier.takeHeld();
   }
 
-  forward(step: Forward, match: ForwardMatch, fields: ReturnType<typeof editedRequest>) {
+  forward(step: Forward, match: ForwardMatch, fields: readonly Field[]) {
     const { exchange, facts, sides } = this;
     const method = exchange.changedMethod ?? exchange.method;
     const host = step.host ?? facts.host;

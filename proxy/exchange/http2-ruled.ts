@@ -1,10 +1,10 @@
 // A client of HTTP/2 whose request the rules decide about.
 
 import { createField } from '../http2/hpack.ts';
+import type { Field } from '../rules/compiled.ts';
 import { type ForwardMatch, speaksHttp2 } from '../rules/routes.ts';
 import type { Forward } from '../rules/step.ts';
 import { type AskedFacts, http2Facts } from './asked-facts.ts';
-import type { editedRequest } from './edited-request.ts';
 import type { ForwardedBefore } from './headers.ts';
 import { Http2Answer } from './http2-answer.ts';
 import type { Http2Exchange } from './http2-exchange.ts';
@@ -12,7 +12,7 @@ import { replyWhole } from './http2-reply.ts';
 import type { Http2Request } from './http2-request.ts';
 import { Http2ToHttp1 } from './http2-to-http1.ts';
 import { Http2ToHttp2 } from './http2-to-http2.ts';
-import type { OwnFields, OwnReply, RuledClient } from './ruled.ts';
+import type { OwnFields, OwnReply, RuledClient } from './ruled-client.ts';
 import { grpcTrailersOf, usualReply } from './usual-reply.ts';
 
 export class Http2Ruled implements RuledClient {
@@ -49,7 +49,7 @@ export class Http2Ruled implements RuledClient {
     exchange.stream.resume();
   }
 
-  forward(step: Forward, match: ForwardMatch, fields: ReturnType<typeof editedRequest>): void {
+  forward(step: Forward, match: ForwardMatch, fields: readonly Field[]): void {
     const { exchange, request } = this;
     const gone = exchange.ignoresBody;
     exchange.request = {

@@ -93,7 +93,9 @@ export abstract class RuleSteps {
   }
 
   private look({ kind, path, root }: Look): void {
-    isOnDisk(kind, path, root).then((found) => this.resume(() => this.run.looked(found)));
+    isOnDisk(kind, path, root)
+      .then((found) => this.resume(() => this.run.looked(found)))
+      .catch((error) => this.broken(error));
   }
 
   private check({ hash, password }: Check): void {
@@ -101,7 +103,8 @@ export abstract class RuleSteps {
       .check(hash, password)
       .then((outcome) =>
         outcome === 'busy' ? this.busy() : this.resume(() => this.run.checked(outcome === 'right')),
-      );
+      )
+      .catch((error) => this.broken(error));
   }
 
   /** Too many passwords wait to be looked at: a guess would let strangers in, or keep friends out. */

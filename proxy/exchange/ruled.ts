@@ -6,55 +6,16 @@ import type { Fields } from '../rules/compiled.ts';
 import type { ForwardMatch, RouteMatch } from '../rules/routes.ts';
 import { beginRun, type RuleRun } from '../rules/run.ts';
 import type { Ask, Forward, Own, Pass, SendFile, Step } from '../rules/step.ts';
-import type { AskedFacts } from './asked-facts.ts';
 import { refusalOf } from './decide.ts';
 import { editedRequest } from './edited-request.ts';
 import type { Exchange, Guide } from './exchange.ts';
 import { isOwnable } from './head-fields.ts';
-import { type ForwardedBefore, forwardedFields } from './headers.ts';
+import { forwardedFields } from './headers.ts';
 import { ask } from './question.ts';
 import { type Answer, type Asking, type LastStep, RuleSteps } from './rule-steps.ts';
+import type { OwnFields, RuledClient } from './ruled-client.ts';
 import type { RulesInUse } from './rules-in-use.ts';
 import { sendFile } from './send-file.ts';
-
-export type OwnFields = readonly (readonly [name: string, value: string])[];
-
-/** A reply of ours. `body` undefined: the usual one of this status, or of the fault. */
-export interface OwnReply {
-  readonly status: number;
-  readonly fields: OwnFields;
-  readonly body: Buffer | undefined;
-  readonly fault: FaultCode | undefined;
-}
-
-/** What carrying out rules needs of the side of the client; each protocol has its own. */
-export interface RuledClient {
-  readonly exchange: Exchange;
-  readonly facts: AskedFacts;
-  readonly nominated: readonly string[];
-  /** What the client said of those before it. */
-  readonly forwardedBefore: ForwardedBefore;
-  /** `:protocol` of an extended CONNECT. */
-  readonly askedProtocol: string | undefined;
-  /** Whether names with an underscore that have come so far pass on, whatever the rules say. */
-  readonly passUnderscores: boolean | undefined;
-  /** Whether the body, or what is left of it, can still be sent to another upstream of this kind. */
-  hasWholeBody(match: ForwardMatch): boolean;
-  /** Nobody wants the body any more. */
-  ignoreBody(): void;
-  /** `fields` without Host and without what frames the body. */
-  forward(step: Forward, match: ForwardMatch, fields: ReturnType<typeof editedRequest>): void;
-  reply(reply: OwnReply): void;
-  /** A reply whose body is a stream. */
-  stream(
-    status: number,
-    fields: OwnFields,
-    body: AsyncIterable<Uint8Array>,
-    length: number | undefined,
-  ): void;
-  /** Ends without a word. */
-  close(): void;
-}
 
 /** The rules take over. */
 export function followRules(client: RuledClient, service: RulesInUse, match: RouteMatch) {
@@ -232,7 +193,7 @@ class Ruled extends RuleSteps implements Guide {
 class InnerSteps extends RuleSteps {
   private readonly client: RuledClient;
   private readonly answered: (answer: Answer | undefined) => void;
-  private asking2: Asking | undefined = undefined;
+  private question: Asking | undefined = undefined;
 
   constructor(
     client: RuledClient,
@@ -274,8 +235,8 @@ class InnerSteps extends RuleSteps {
       fields: fieldsFor(client, undefined, { ...step, upgrade: false }, false),
       match,
     };
-    this.asking2 = ask(context, connection, asked, (outcome) => {
-      this.asking2 = undefined;
+    this.question = ask(context, connection, asked, (outcome) => {
+      this.question = undefined;
       if (outcome instanceof Fault) return this.resume(() => run.failed(outcome.status));
       this.answer = outcome;
       this.resume(() => run.replied(outcome));
@@ -303,28 +264,19 @@ class InnerSteps extends RuleSteps {
 
   override over(): void {
     super.over();
-    this.asking2?.giveUp();
+    this.question?.giveUp();
   }
 }
 
+/** `run`: knows the client behind proxies that rules trust. */
 function fieldsFor(client: RuledClient, run: RuleRun | undefined, step: Forward, withBody: boolean) {
   const { facts, nominated, exchange, passUnderscores } = client;
-  const { connection } = exchange;
-  const known = run === undefined ? connection : { ...connection, clientAddress: run.client };
+  const { clientAddress, serverPort, trustedClient } = exchange.connection;
+  const known = { clientAddress: run?.client ?? clientAddress, serverPort, trustedClient };
   return editedRequest(step, {
     sent: facts.headers.list(),
     nominated,
-    forwarded: step.forwardedFields
-      ? forwardedFields(
-          {
-            clientAddress: known.clientAddress,
-            serverPort: connection.serverPort,
-            trustedClient: connection.trustedClient,
-          },
-          facts.host,
-          client.forwardedBefore,
-        )
-      : [],
+    forwarded: step.forwardedFields ? forwardedFields(known, facts.host, client.forwardedBefore) : [],
     withBody,
     ...(passUnderscores === undefined ? {} : { passUnderscores }),
   });

@@ -7,7 +7,7 @@ import type { Fields } from '../rules/compiled.ts';
 import type { SendFile } from '../rules/step.ts';
 import { placeBelow } from './disk.ts';
 import { isOwnable } from './head-fields.ts';
-import type { OwnFields } from './ruled.ts';
+import type { OwnFields } from './ruled-client.ts';
 
 export interface FileReply {
   readonly status: number;

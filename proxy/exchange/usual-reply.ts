@@ -3,7 +3,7 @@
 import { type FaultCode, factsOf } from '../faults.ts';
 import type { Fields } from '../rules/compiled.ts';
 import { faultReply, faultTrailers, statusReply } from './fault-reply.ts';
-import type { OwnReply } from './ruled.ts';
+import type { OwnReply } from './ruled-client.ts';
 
 /** Faults of requests by the status that tells of them. */
 const faultByStatus: Readonly<Record<number, FaultCode>> = {

@@ -44,6 +44,33 @@ export interface UpstreamSettings {
   readonly totalTimeoutMs?: number;
   /** How each address is asked whether it is well; without it, it is judged by the requests that it fails alone. */
   readonly health?: HealthSettings;
+  /** In the order of `addresses`: how much each of them gets. */
+  readonly servers?: readonly ServerShare[];
+  /** Undefined: trusted as the system trusts, by the name of the address. */
+  readonly tls?: TlsToUpstream | undefined;
+}
+
+export interface ServerShare {
+  /** Default: 1. */
+  readonly weight?: number;
+  /** Asked only where none of the others can be. */
+  readonly backup?: boolean;
+  /** Exchanges, tunnels and streams of this process at once; 0: no limit. */
+  readonly maxConnections?: number;
+}
+
+/** How TLS is spoken to an upstream, and whom it must prove to be. */
+export interface TlsToUpstream {
+  readonly verify: boolean;
+  /** PEM; undefined: those of the system. */
+  readonly authorities?: string;
+  /** Undefined: the host of the address. */
+  readonly name?: string;
+  /** Default: true. */
+  readonly sendName?: boolean;
+  /** PEM: what the upstream is shown. */
+  readonly certificate?: string;
+  readonly key?: string;
 }
 
 export type HealthProbe =

@@ -2,7 +2,14 @@
 
 import { isIP } from 'node:net';
 import { Fault } from '../faults.ts';
-import type { Address, HealthSettings, UpstreamProtocol, UpstreamSettings } from '../rules/routes.ts';
+import type {
+  Address,
+  HealthSettings,
+  ServerShare,
+  TlsToUpstream,
+  UpstreamProtocol,
+  UpstreamSettings,
+} from '../rules/routes.ts';
 import type { Deadlines } from '../socket/deadlines.ts';
 import type { Names } from './names.ts';
 import { type Trouble, type Troubles, upstreamName } from './troubles.ts';
@@ -13,6 +20,8 @@ export interface Endpoint {
   readonly address: Address;
   readonly ip: string;
   readonly protocol: UpstreamProtocol;
+  /** How TLS is spoken to it, where its settings say so: what was made for one way is never used for another. */
+  readonly tls: TlsToUpstream | undefined;
   /** Exchanges, tunnels and streams under way. Whoever uses the endpoint counts them. */
   active: number;
   /** False while its health checks fail. */
@@ -88,6 +97,7 @@ interface Member {
   readonly address: Address;
   readonly protocol: UpstreamProtocol;
   readonly health: HealthSettings | undefined;
+  readonly tls: TlsToUpstream | undefined;
   endpoints: readonly Watched[];
   checked: boolean;
   /** When the name is to be asked again, and until when what is known may be used meanwhile. */
@@ -107,6 +117,20 @@ interface Group {
   endpoints: readonly Watched[];
   version: number;
   turn: number;
+  /** Undefined: all are equal. */
+  readonly shares: readonly ServerShare[] | undefined;
+  /** By endpoint, where they are not equal. */
+  places: Map<Endpoint, Place>;
+}
+
+/** What an endpoint is to one group; another group may give it another share. */
+interface Place {
+  readonly weight: number;
+  readonly backup: boolean;
+  /** Infinity: no limit. */
+  readonly most: number;
+  /** How much it is owed. */
+  owed: number;
 }
 
 export function createBalance(options: BalanceOptions): Balance {
@@ -168,9 +192,11 @@ class LeastLoaded implements Balance {
   private groupOf(settings: UpstreamSettings): Group {
     let group = this.groups.get(settings);
     if (group === undefined) {
-      const { protocol, addresses, health } = settings;
+      const { protocol, addresses, health, servers, tls } = settings;
       group = {
-        members: addresses.map((address) => this.memberOf(address, protocol, health)),
+        members: addresses.map((address) => this.memberOf(address, protocol, health, tls)),
+        shares: servers?.some(isUnequal) === true ? servers : undefined,
+        places: new Map(),
         endpoints: [],
         version: -1,
         turn: Math.floor(Math.random() * 1_000),
@@ -180,12 +206,18 @@ class LeastLoaded implements Balance {
     if (group.version !== this.version) {
       group.version = this.version;
       group.endpoints = group.members.flatMap(({ endpoints }) => endpoints);
+      if (group.shares !== undefined) group.places = placesOf(group, group.shares);
     }
     return group;
   }
 
-  private memberOf(address: Address, protocol: UpstreamProtocol, health: HealthSettings | undefined): Member {
-    const key = JSON.stringify([protocol, address.host, address.port, health ?? null]);
+  private memberOf(
+    address: Address,
+    protocol: UpstreamProtocol,
+    health: HealthSettings | undefined,
+    tls: TlsToUpstream | undefined,
+  ): Member {
+    const key = JSON.stringify([protocol, address.host, address.port, health ?? null, tls ?? null]);
     const known = this.members.get(key);
     if (known !== undefined) return known;
     const fixed = isIP(address.host) !== 0;
@@ -194,6 +226,7 @@ class LeastLoaded implements Balance {
       address,
       protocol,
       health,
+      tls,
       endpoints: [],
       checked: false,
       refreshAt: fixed ? Number.POSITIVE_INFINITY : 0,
@@ -214,6 +247,7 @@ class LeastLoaded implements Balance {
     const group = this.groupOf(settings);
     const now = this.deadlines.now();
     for (const member of group.members) if (member.refreshAt <= now) void this.refresh(member);
+    if (group.shares !== undefined) return pickByShare(group, now, tried);
     const { endpoints } = group;
     const count = endpoints.length;
     // Endpoints with equal load take turns.
@@ -384,6 +418,7 @@ function createEndpoint(member: Member, ip: string): Watched {
     address: member.address,
     ip,
     protocol: member.protocol,
+    tls: member.tls,
     active: 0,
     healthy: true,
     retired: false,
@@ -392,6 +427,54 @@ function createEndpoint(member: Member, ip: string): Watched {
     ejectedUntil: 0,
     stopCheck: undefined,
   };
+}
+
+function isUnequal({ weight = 1, backup = false, maxConnections = 0 }: ServerShare): boolean {
+  return weight !== 1 || backup || maxConnections > 0;
+}
+
+function placesOf({ members, places }: Group, shares: readonly ServerShare[]): Map<Endpoint, Place> {
+  return new Map(
+    members.flatMap(({ endpoints }, index) => {
+      const { weight = 1, backup = false, maxConnections = 0 } = shares[index] ?? {};
+      // Of a name with several addresses each has its part.
+      const part = weight / Math.max(1, endpoints.length);
+      const most = maxConnections > 0 ? maxConnections : Number.POSITIVE_INFINITY;
+      return endpoints.map(
+        (endpoint) =>
+          [endpoint, { weight: part, backup, most, owed: places.get(endpoint)?.owed ?? 0 }] as const,
+      );
+    }),
+  );
+}
+
+/**
+ * By weights, in turns that are spread evenly: each is owed its weight with every turn, and who is owed most has its turn
+ * and owes the sum. Those that stand by come only where no other can be asked.
+ */
+function pickByShare(
+  { endpoints, places }: Group,
+  now: number,
+  tried: ReadonlySet<Endpoint> | undefined,
+): Watched | undefined {
+  const open = endpoints.filter((endpoint) => endpoint.healthy && tried?.has(endpoint) !== true);
+  const free = open.filter((endpoint) => endpoint.active < places.get(endpoint)!.most);
+  const well = free.filter(({ ejectedUntil }) => ejectedUntil <= now);
+  const isFirst = (endpoint: Watched) => !places.get(endpoint)!.backup;
+  const first = well.filter(isFirst);
+  const candidates = first.length > 0 ? first : well;
+  // All are ejected: a guess beats a refusal.
+  if (candidates.length === 0) return free.sort((a, b) => a.ejectedUntil - b.ejectedUntil)[0];
+  let sum = 0;
+  let best = candidates[0]!;
+  for (const endpoint of candidates) {
+    const place = places.get(endpoint)!;
+    place.owed += place.weight;
+    sum += place.weight;
+    if (place.owed > places.get(best)!.owed) best = endpoint;
+  }
+  places.get(best)!.owed -= sum;
+  return best;
 }
 
 function isBetter(one: Watched, other: Watched, now: number): boolean {

@@ -1,6 +1,6 @@
 // One HTTP/2 session to an upstream: connecting, the requests that wait for it, its streams, its clocks, its end.
 
-import { connect as connectTcp, isIP, type Socket, type TcpNetConnectOpts } from 'node:net';
+import { connect as connectTcp, type Socket, type TcpNetConnectOpts } from 'node:net';
 import { type ConnectionOptions, connect as connectTls, type TLSSocket } from 'node:tls';
 import { Fault } from '../faults.ts';
 import {
@@ -21,6 +21,7 @@ import { asFault } from './faults.ts';
 import { foreignBytes } from './foreign-bytes.ts';
 import type { HeadMemory } from './head-memory.ts';
 import type { Upstreams } from './http1-pool.ts';
+import { trustFor } from './trust.ts';
 
 export interface UpstreamSession {
   readonly scheme: 'http' | 'https';
@@ -317,7 +318,7 @@ function openSocket(
   trust: Pick<Upstreams, 'secureContext'>,
   arrived: (bytes: Buffer, end: number) => void,
 ): Socket | TLSSocket {
-  const { ip, address } = pool.endpoint;
+  const { ip, address, tls } = pool.endpoint;
   const { host, port } = address;
   const onread = {
     buffer: arrivals,
@@ -328,12 +329,10 @@ function openSocket(
   };
   const common: TcpNetConnectOpts = { host: ip, port, noDelay: true, onread };
   if (!pool.tls) return hearing(connectTcp(common));
-  // An IP address is not a server name (RFC 6066 §3); the certificate is still checked against it.
   const options: ConnectionOptions & TcpNetConnectOpts = {
     ...common,
-    secureContext: trust.secureContext(),
+    ...trustFor(host, tls, trust.secureContext),
     ALPNProtocols: ['h2'],
-    servername: isIP(host) === 0 ? host : '',
   };
   return hearing(connectTls(options));
 }

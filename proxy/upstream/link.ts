@@ -1,6 +1,6 @@
 // One connection to an upstream that speaks HTTP/1.1 or raw bytes: opened, lent to one user at a time, kept or ended.
 
-import { connect as connectTcp, isIP, type Socket, type TcpNetConnectOpts } from 'node:net';
+import { connect as connectTcp, type Socket, type TcpNetConnectOpts } from 'node:net';
 import * as tls from 'node:tls';
 import { Fault } from '../faults.ts';
 import { type Address, speaksTls, type UpstreamSettings } from '../rules/routes.ts';
@@ -9,6 +9,7 @@ import { destroyOnError } from '../socket/errors.ts';
 import { endedByReset, hearLastWords, type LastWords } from '../socket/insides/last-words.ts';
 import type { Balance, Endpoint } from './balance.ts';
 import { asFault } from './faults.ts';
+import { trustFor } from './trust.ts';
 
 /** What became of a request whose reply never came. */
 export type Loss =
@@ -133,7 +134,7 @@ export function open(
     allowHalfOpen: true,
     onread: { buffer: reading.buffer, callback: reading.callback },
   };
-  const socket = secure ? connectTls(common, pool, home.secureContext()) : connectTcp(common);
+  const socket = secure ? connectTls(common, pool, home.secureContext) : connectTcp(common);
   const deadline: Deadline = {
     at: deadlines.now() + settings.connectTimeoutMs,
     expired: () => socket.destroy(new Fault('connect-timeout', `${address.host}:${address.port}`)),
@@ -161,14 +162,12 @@ export function open(
   return link;
 }
 
-function connectTls(common: TcpNetConnectOpts, pool: Pool, secureContext: tls.SecureContext): tls.TLSSocket {
-  const { host } = pool.endpoint.address;
+function connectTls(common: TcpNetConnectOpts, pool: Pool, usual: () => tls.SecureContext): tls.TLSSocket {
+  const { address, tls: wanted } = pool.endpoint;
   const options: tls.ConnectionOptions & TcpNetConnectOpts = {
     ...common,
-    secureContext,
+    ...trustFor(address.host, wanted, usual),
     ALPNProtocols: ['http/1.1'],
-    // RFC 6066 §3: an IP literal is not sent as a server name.
-    servername: isIP(host) === 0 ? host : '',
     ...(pool.session === undefined ? {} : { session: pool.session }),
   };
   const socket = tls.connect(options);

@@ -1,7 +1,10 @@
 // Rules carried out over real connections: the same from clients of HTTP/1.1 and HTTP/2 to upstreams of HTTP/1.1 and HTTP/2.
 
 import assert from 'node:assert/strict';
+import { once } from 'node:events';
 import { mkdirSync, mkdtempSync, symlinkSync, writeFileSync } from 'node:fs';
+import { createServer as createTlsServer } from 'node:https';
+import type { AddressInfo } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join as joinPath } from 'node:path';
 import { describe, it, type TestContext } from 'node:test';
@@ -18,7 +21,7 @@ import {
   type Serving,
   serve,
 } from '../../support/pairings.ts';
-import { HOST } from '../../support/proxy.ts';
+import { appCertificate, HOST } from '../../support/proxy.ts';
 import { prefix, re, t } from '../rules/driver.ts';
 
 interface Situation {
@@ -584,5 +587,45 @@ describe('rules that change', () => {
     const { body, headers } = await answer;
     assert.equal(body, 'late');
     assert.equal(headers['x-rules'], 'old');
+  });
+});
+
+describe('TLS to an upstream', () => {
+  it('is verified where rules do not say otherwise, and by the authorities and the name that they say', async (context) => {
+    const server = createTlsServer(
+      { cert: appCertificate.chain, key: appCertificate.key },
+      (_, response) => void response.end('inside'),
+    );
+    server.listen(0, '127.0.0.1');
+    await once(server, 'listening');
+    context.after(() => server.close());
+    const { port } = server.address() as AddressInfo;
+    const to = (path: string, tls?: Policy['upstreamTls']): Location =>
+      prefix(path, {
+        content: { kind: 'proxy', upstream: 'secure', protocol: 'https', host: 'secure' },
+        policy: tls === undefined ? {} : { upstreamTls: tls },
+      });
+    const place = await join(context, pairings[0]!, port);
+    const authorities = appCertificate.chain;
+    place.ingress.listener.setRoutes([], {
+      policy: timeouts,
+      upstreams: [{ name: 'secure', servers: [{ host: '127.0.0.1', port }] }],
+      sites: [
+        {
+          names: [{ kind: 'exact', name: HOST }],
+          label: HOST,
+          locations: [
+            to('/usual'),
+            to('/lax', { verify: false }),
+            to('/named', { verify: true, authorities, name: HOST }),
+            to('/other', { verify: true, authorities, name: 'other.test' }),
+          ],
+        },
+      ],
+    });
+    const client = place.client();
+    // What an unverified connection has left open must not serve the places that verify.
+    for (const path of ['/lax', '/usual', '/named', '/other', '/lax'])
+      assert.equal((await client.ask({ path })).status, ['/lax', '/named'].includes(path) ? 200 : 502, path);
   });
 });

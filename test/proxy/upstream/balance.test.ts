@@ -262,3 +262,53 @@ it('an endpoint that no route leads to any more is not kept, but may end what it
   assert.equal(endpoint.retired, true);
   balance.report(endpoint, 'well');
 });
+
+describe('shares', () => {
+  const shared = (...servers: NonNullable<UpstreamSettings['servers']>) =>
+    settingsFor(80, 'http', {
+      addresses: servers.map((_, i) => ({ host: `10.0.0.${i + 1}`, port: 80 })),
+      servers,
+    });
+  const turns = ({ balance }: ReturnType<typeof setUp>, settings: UpstreamSettings, count: number) =>
+    Array.from({ length: count }, () => balance.pick(settings)?.ip.slice(-1)).join('');
+
+  it('are given in turns that are spread evenly, by weight', () => {
+    const world = setUp();
+    assert.equal(turns(world, shared({ weight: 3 }, { weight: 1 }, {}), 10), '1213112131');
+  });
+
+  it('of those that stand by are given only where no other can be asked', () => {
+    const world = setUp();
+    const settings = shared({}, { backup: true });
+    assert.equal(turns(world, settings, 3), '111');
+    const first = world.balance.pick(settings)!;
+    world.balance.report(first, 'unreachable');
+    assert.equal(turns(world, settings, 3), '222');
+    world.pass(60_000);
+    assert.equal(turns(world, settings, 3), '111');
+    assert.equal(world.balance.pick(settings, new Set([first]))?.ip, '10.0.0.2');
+  });
+
+  it('end where as many are under way as there may be', () => {
+    const world = setUp();
+    const settings = shared({ maxConnections: 2 }, { backup: true, maxConnections: 1 });
+    const taken: Endpoint[] = [];
+    for (let one = world.balance.pick(settings); one !== undefined; one = world.balance.pick(settings)) {
+      one.active++;
+      taken.push(one);
+    }
+    assert.deepEqual(
+      taken.map(({ ip }) => ip),
+      ['10.0.0.1', '10.0.0.1', '10.0.0.2'],
+    );
+    assert.equal(world.balance.noneFault(settings).status, 503);
+  });
+
+  it('of the same address that is spoken to in another way of TLS are another endpoint', () => {
+    const { balance } = setUp();
+    const plain = settingsFor(443, 'https', { addresses: [{ host: '10.0.0.1', port: 443 }] });
+    const lax = { ...plain, tls: { verify: false } };
+    assert.notEqual(balance.pick(plain), balance.pick(lax));
+    assert.equal(balance.pick(lax), balance.pick({ ...lax }));
+  });
+});

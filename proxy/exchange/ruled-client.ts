@@ -1,0 +1,47 @@
+// What carrying out rules needs of the side of the client; each protocol has its own.
+
+import type { FaultCode } from '../faults.ts';
+import type { Field } from '../rules/compiled.ts';
+import type { ForwardMatch } from '../rules/routes.ts';
+import type { Forward } from '../rules/step.ts';
+import type { AskedFacts } from './asked-facts.ts';
+import type { Exchange } from './exchange.ts';
+import type { ForwardedBefore } from './headers.ts';
+
+export type OwnFields = readonly (readonly [name: string, value: string])[];
+
+/** A reply of ours. `body` undefined: the usual one of this status, or of the fault. */
+export interface OwnReply {
+  readonly status: number;
+  readonly fields: OwnFields;
+  readonly body: Buffer | undefined;
+  readonly fault: FaultCode | undefined;
+}
+
+export interface RuledClient {
+  readonly exchange: Exchange;
+  readonly facts: AskedFacts;
+  readonly nominated: readonly string[];
+  /** What the client said of those before it. */
+  readonly forwardedBefore: ForwardedBefore;
+  /** `:protocol` of an extended CONNECT. */
+  readonly askedProtocol: string | undefined;
+  /** Whether names with an underscore that have come so far pass on, whatever the rules say. */
+  readonly passUnderscores: boolean | undefined;
+  /** Whether the body, or what is left of it, can still be sent to another upstream of this kind. */
+  hasWholeBody(match: ForwardMatch): boolean;
+  /** Nobody wants the body any more. */
+  ignoreBody(): void;
+  /** `fields` without Host and without what frames the body. */
+  forward(step: Forward, match: ForwardMatch, fields: readonly Field[]): void;
+  reply(reply: OwnReply): void;
+  /** A reply whose body is a stream. */
+  stream(
+    status: number,
+    fields: OwnFields,
+    body: AsyncIterable<Uint8Array>,
+    length: number | undefined,
+  ): void;
+  /** Ends without a word. */
+  close(): void;
+}
