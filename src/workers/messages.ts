@@ -3,6 +3,7 @@
 import { z } from 'zod';
 import type { FaultCode } from '../../proxy/faults.ts';
 import type { ListenerLimits } from '../../proxy/limits.ts';
+import { LONGEST_PASSWORD_BYTES } from '../../proxy/rules/password-hash.ts';
 import type { ChallengeCertificate } from '../lib/certificate.ts';
 import type { LogLevel } from '../lib/log.ts';
 import type { Generations, Serving, Snapshot } from './serving.ts';
@@ -46,6 +47,8 @@ export type Order =
       readonly domain: string;
       readonly certificate: ChallengeCertificate | undefined;
     }
+  /** Undefined: nobody could compare it. */
+  | { readonly type: 'compared-password'; readonly question: number; readonly right: boolean | undefined }
   | { readonly type: 'drain'; readonly timeoutMs: number };
 
 /** Every order is answered once by its number. */
@@ -87,6 +90,13 @@ const TelemetrySchema = z.strictObject({
   lost: z.int().min(0),
 });
 
+/** Hashes and passwords are no longer, see password-hash.ts. */
+export const ComparisonSchema = z.strictObject({
+  question: z.int().positive(),
+  hash: z.string().min(1).max(200),
+  password: z.string().max(LONGEST_PASSWORD_BYTES),
+});
+
 /**
  * What a worker may say. Strangers' bytes may have taken it over: everything is checked, and a worker that says anything
  * else is ended, see worker-link.ts.
@@ -94,6 +104,8 @@ const TelemetrySchema = z.strictObject({
 export const FromWorkerSchema = z.union([
   /** Asks whether another instance is proving this domain; answered by `found-challenge`. */
   z.strictObject({ findChallenge: NameSchema }),
+  /** Answered by `compared-password`. */
+  z.strictObject({ comparePassword: ComparisonSchema }),
   /** What has happened and changed since the last one; at most one a second, see telemetry.ts. */
   z.strictObject({ telemetry: TelemetrySchema }),
   z.strictObject({
@@ -113,6 +125,7 @@ export const FromWorkerSchema = z.union([
 ]);
 
 export type FromWorker = z.infer<typeof FromWorkerSchema>;
+export type Comparison = z.infer<typeof ComparisonSchema>;
 export type Telemetry = z.infer<typeof TelemetrySchema>;
 export type WorkerEvent = Telemetry['events'][number];
 export type Reply = Extract<FromWorker, { id: number }>;

@@ -7,6 +7,7 @@ import type { Log } from '../lib/log.ts';
 import { layouts } from './counters.ts';
 import { firstUnprivilegedPort } from './fence.ts';
 import type { Telemetry, WorkerSettings } from './messages.ts';
+import { createPasswordProcess, type PasswordProcess } from './password-process.ts';
 import { claimAddress, withBoundSockets } from './ports.ts';
 import { fenceOfWorkers, forkWorker } from './process.ts';
 import { type Kind, kinds, type Snapshots } from './serving.ts';
@@ -43,6 +44,7 @@ export class Supervisor {
   private readonly log: Log;
   private readonly clock: Clock;
   private readonly upstreamNews: ReturnType<typeof createUpstreamNews>;
+  private readonly passwords: PasswordProcess;
   private readonly stopping = new AbortController();
   private forkedAhead: ChildProcess | undefined;
   /** 0 until the system has chosen one, where the settings leave it to the system. */
@@ -53,6 +55,7 @@ export class Supervisor {
     this.log = options.log;
     this.clock = options.clock ?? systemClock;
     this.upstreamNews = createUpstreamNews(options.log);
+    this.passwords = createPasswordProcess({ log: options.log });
     this.forkedAhead = options.forkedAhead;
     this.port = options.settings.port;
   }
@@ -96,6 +99,7 @@ export class Supervisor {
     this.stopping.abort(new Error('the workers are being drained'));
     this.takeForkedAhead()?.kill('SIGKILL');
     await Promise.all([...this.living].map((worker) => drainWorker(worker, timeoutMs)));
+    this.passwords.close();
   }
 
   private spawn(sockets: readonly number[] | undefined): WorkerLink {
@@ -107,6 +111,7 @@ export class Supervisor {
       stopping: this.stopped,
       takeTelemetry: (from, telemetry) => this.takeTelemetry(from, telemetry),
       findChallenge: async (domain) => this.options.findChallenge?.(domain),
+      comparePassword: this.passwords.compare,
       onGone: (gone) => {
         this.living.delete(gone);
         this.upstreamNews.gone(gone);

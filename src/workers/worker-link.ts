@@ -4,8 +4,15 @@ import type { ChildProcess } from 'node:child_process';
 import type { Duplex } from 'node:stream';
 import type { ChallengeCertificate } from '../lib/certificate.ts';
 import type { Log } from '../lib/log.ts';
-import { MOST_QUESTIONS, readMessages, writeOrder } from './channel.ts';
-import { type DoneReply, FromWorkerSchema, type Order, type Reply, type Telemetry } from './messages.ts';
+import { MOST_COMPARISONS, MOST_QUESTIONS, readMessages, writeOrder } from './channel.ts';
+import {
+  type Comparison,
+  type DoneReply,
+  FromWorkerSchema,
+  type Order,
+  type Reply,
+  type Telemetry,
+} from './messages.ts';
 import { channelOf } from './process.ts';
 import { type Generations, nothingServed, type Snapshot, withNewer } from './serving.ts';
 
@@ -16,6 +23,8 @@ export interface WorkerLinkOptions {
   /** Returns why no honest worker sends it, if so. */
   takeTelemetry(worker: WorkerLink, telemetry: Telemetry): string | undefined;
   findChallenge(domain: string): Promise<ChallengeCertificate | undefined>;
+  /** Undefined: nobody could compare it. */
+  comparePassword(hash: string, password: string): Promise<boolean | undefined>;
   /** Called once, when the process is gone or could not be started. */
   onGone(worker: WorkerLink): void;
 }
@@ -44,6 +53,7 @@ export class WorkerLink {
   private served: Generations = nothingServed;
   private lastOrder = 0;
   private openQuestions = 0;
+  private openComparisons = 0;
   private telemetryAllowance = TELEMETRY_SAVED;
   private telemetryAt = performance.now();
   /** Nothing that it says counts any more. */
@@ -143,6 +153,7 @@ export class WorkerLink {
     const { data: message } = FromWorkerSchema.safeParse(json);
     if (message === undefined) this.expel('it sent what is no message');
     else if ('findChallenge' in message) this.hearQuestion(message.findChallenge);
+    else if ('comparePassword' in message) this.hearComparison(message.comparePassword);
     else if ('telemetry' in message) this.hearTelemetry(message.telemetry);
     else this.hearReply(message);
   }
@@ -162,6 +173,18 @@ export class WorkerLink {
     await this.tell({ type: 'found-challenge', domain, certificate }).catch(() => {});
     // Only once it has taken the answer: one that does not read must not fill our memory.
     this.openQuestions--;
+  }
+
+  private hearComparison(comparison: Comparison): void {
+    if (this.openComparisons >= MOST_COMPARISONS) this.expel('it compares passwords without end');
+    else void this.compare(comparison);
+  }
+
+  private async compare({ question, hash, password }: Comparison): Promise<void> {
+    this.openComparisons++;
+    const right = await this.options.comparePassword(hash, password);
+    await this.tell({ type: 'compared-password', question, right }).catch(() => {});
+    this.openComparisons--;
   }
 
   private hearTelemetry(telemetry: Telemetry): void {

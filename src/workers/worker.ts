@@ -15,6 +15,7 @@ import { keepFreedMemory } from '../../proxy/socket/insides/allocator.ts';
 import type { ChallengeCertificate } from '../lib/certificate.ts';
 import { createLog, type Log } from '../lib/log.ts';
 import { CHANNEL_FD, FIRST_SOCKET_FD, MOST_QUESTIONS, readOrders, writeMessage } from './channel.ts';
+import { createComparisons } from './comparisons.ts';
 import { layouts } from './counters.ts';
 import { collectWhenIdle } from './idle-collection.ts';
 import type { FromWorker, Order, WorkerEvent, WorkerSettings } from './messages.ts';
@@ -91,6 +92,9 @@ async function obey(order: Order): Promise<Outcome> {
       asked.get(order.domain)?.resolve(order.certificate);
       asked.delete(order.domain);
       return {};
+    case 'compared-password':
+      comparisons.answered(order.question, order.right);
+      return {};
     case 'drain':
       await drain(order.timeoutMs);
       telemetry.flush();
@@ -158,6 +162,9 @@ function findChallenge(domain: string): Promise<ChallengeCertificate | undefined
   say({ findChallenge: domain });
   return question.promise;
 }
+
+/** For the basic auth of rules. */
+const comparisons = createComparisons((comparePassword) => say({ comparePassword }));
 
 async function start(order: Extract<Order, { type: 'start' }>): Promise<{ address: string; port: number }> {
   const { settings, serving, generations, bound = false } = order;
