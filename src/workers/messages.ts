@@ -49,7 +49,22 @@ export type Order =
     }
   /** Undefined: nobody could compare it. */
   | { readonly type: 'compared-password'; readonly question: number; readonly right: boolean | undefined }
+  /** To all that the last `limits` asked. */
+  | { readonly type: 'counted'; readonly counted: readonly Counted[] }
   | { readonly type: 'drain'; readonly timeoutMs: number };
+
+/** Of one question, by its number. With seats it holds a ticket, which gives them back. */
+export type Counted =
+  | { readonly question: number; readonly passes: true; readonly waitMs: number; readonly ticket?: number }
+  /** Too many requests, by that charge; the same for so long. */
+  | {
+      readonly question: number;
+      readonly passes: false;
+      readonly by: 'requests';
+      readonly which: number;
+      readonly sameForMs: number;
+    }
+  | { readonly question: number; readonly passes: false; readonly by: 'seats' };
 
 /** Every order is answered once by its number. */
 export type ToWorker = Order & { readonly id: number };
@@ -90,6 +105,27 @@ const TelemetrySchema = z.strictObject({
   lost: z.int().min(0),
 });
 
+const PlaceSchema = z.int().min(0).max(65_535);
+/** A keyed digest of 16 bytes, see limit-questions.ts. */
+const KeySchema = z.string().regex(/^[A-Za-z0-9_-]{22}$/);
+const BurstSchema = z.int().min(0).max(1_000_000_000);
+
+/** Zones are places in the lists of this generation of limit zones. */
+const LimitQuestionSchema = z.strictObject({
+  question: z.int().positive(),
+  zones: z.int().positive(),
+  /** Zone, key, burst, delay. */
+  charges: z.array(z.tuple([PlaceSchema, KeySchema, BurstSchema, BurstSchema])),
+  /** Zone, key, most. */
+  seats: z.array(z.tuple([PlaceSchema, KeySchema, BurstSchema])),
+});
+
+const LimitsSchema = z.strictObject({
+  questions: z.array(LimitQuestionSchema),
+  /** Tickets of seats that are free again. */
+  left: z.array(z.int().positive()),
+});
+
 /** Hashes and passwords are no longer, see password-hash.ts. */
 export const ComparisonSchema = z.strictObject({
   question: z.int().positive(),
@@ -106,6 +142,8 @@ export const FromWorkerSchema = z.union([
   z.strictObject({ findChallenge: NameSchema }),
   /** Answered by `compared-password`. */
   z.strictObject({ comparePassword: ComparisonSchema }),
+  /** Answered by `counted`, before the next one is sent. */
+  z.strictObject({ limits: LimitsSchema }),
   /** What has happened and changed since the last one; at most one a second, see telemetry.ts. */
   z.strictObject({ telemetry: TelemetrySchema }),
   z.strictObject({
@@ -125,6 +163,8 @@ export const FromWorkerSchema = z.union([
 ]);
 
 export type FromWorker = z.infer<typeof FromWorkerSchema>;
+export type LimitQuestions = z.infer<typeof LimitsSchema>;
+export type LimitQuestion = z.infer<typeof LimitQuestionSchema>;
 export type Comparison = z.infer<typeof ComparisonSchema>;
 export type Telemetry = z.infer<typeof TelemetrySchema>;
 export type WorkerEvent = Telemetry['events'][number];

@@ -2,6 +2,7 @@
 
 import type { Bundle } from '../../evidence/bundle.ts';
 import type { ServedCertificate } from '../../proxy/listener/listener.ts';
+import type { LimitZones } from '../../proxy/rules/limits.ts';
 import type { Route } from '../../proxy/rules/routes.ts';
 import type { ChallengeCertificate } from '../lib/certificate.ts';
 
@@ -14,8 +15,16 @@ export interface Serving {
   /** Key authorizations of http-01 challenges, by token. */
   readonly httpChallenges: ReadonlyMap<string, string>;
   readonly evidence: Bundle | undefined;
+  readonly limits: LimitSettings;
   /** 48 random bytes, the same in every worker, so that a session resumes in any of them. */
   readonly ticketKeys: Uint8Array;
+}
+
+export interface LimitSettings {
+  /** What the rules of the routes count in: newer than they, or as new. */
+  readonly zones: LimitZones;
+  /** The same in every worker: keys leave it as digests by this. */
+  readonly secret: Uint8Array;
 }
 
 export type Kind = keyof Serving;
@@ -26,6 +35,7 @@ export const kinds = [
   'challenges',
   'httpChallenges',
   'evidence',
+  'limits',
   'ticketKeys',
 ] as const satisfies readonly Kind[];
 
@@ -68,6 +78,7 @@ export const nothingServed: Generations = {
   challenges: 0,
   httpChallenges: 0,
   evidence: 0,
+  limits: 0,
   ticketKeys: 0,
 };
 

@@ -6,6 +6,7 @@ import { type Clock, monotonicMs, systemClock } from '../lib/clock.ts';
 import type { Log } from '../lib/log.ts';
 import { layouts } from './counters.ts';
 import { firstUnprivilegedPort } from './fence.ts';
+import { createLimitCounting } from './limit-counting.ts';
 import type { Telemetry, WorkerSettings } from './messages.ts';
 import { createPasswordProcess, type PasswordProcess } from './password-process.ts';
 import { claimAddress, withBoundSockets } from './ports.ts';
@@ -45,6 +46,7 @@ export class Supervisor {
   private readonly clock: Clock;
   private readonly upstreamNews: ReturnType<typeof createUpstreamNews>;
   private readonly passwords: PasswordProcess;
+  private readonly limits = createLimitCounting();
   private readonly stopping = new AbortController();
   private forkedAhead: ChildProcess | undefined;
   /** 0 until the system has chosen one, where the settings leave it to the system. */
@@ -87,6 +89,7 @@ export class Supervisor {
    */
   async serveNewest(kind: Kind): Promise<void> {
     const snapshot = this.options.snapshots.newest(kind);
+    if (snapshot.kind === 'limits') this.limits.setZones(snapshot.generation, snapshot.value.zones);
     const ready = [...this.living].filter((worker) => worker.ready);
     const results = await Promise.allSettled(ready.map((worker) => worker.serve(snapshot)));
     const refusal = results.find((result, i) => result.status === 'rejected' && this.living.has(ready[i]!));
@@ -112,10 +115,12 @@ export class Supervisor {
       takeTelemetry: (from, telemetry) => this.takeTelemetry(from, telemetry),
       findChallenge: async (domain) => this.options.findChallenge?.(domain),
       comparePassword: this.passwords.compare,
+      countLimits: this.limits.count,
       onGone: (gone) => {
         this.living.delete(gone);
         this.upstreamNews.gone(gone);
         this.totals.gone(gone);
+        this.limits.gone(gone);
       },
     });
     this.living.add(worker);
@@ -143,6 +148,7 @@ export class Supervisor {
     const bound = this.mustBindForWorkers();
     const worker = bound ? await this.spawnWithSockets() : this.spawn(undefined);
     const { serving, generations } = snapshots;
+    this.limits.setZones(generations.limits, serving.limits.zones);
     const address = await worker.start({
       type: 'start',
       settings: { ...settings, port: this.port },

@@ -7,8 +7,10 @@ import type { Log } from '../lib/log.ts';
 import { MOST_COMPARISONS, MOST_QUESTIONS, readMessages, writeOrder } from './channel.ts';
 import {
   type Comparison,
+  type Counted,
   type DoneReply,
   FromWorkerSchema,
+  type LimitQuestions,
   type Order,
   type Reply,
   type Telemetry,
@@ -25,6 +27,8 @@ export interface WorkerLinkOptions {
   findChallenge(domain: string): Promise<ChallengeCertificate | undefined>;
   /** Undefined: nobody could compare it. */
   comparePassword(hash: string, password: string): Promise<boolean | undefined>;
+  /** Returns why no honest worker asks it, if so. */
+  countLimits(worker: WorkerLink, asked: LimitQuestions): readonly Counted[] | string;
   /** Called once, when the process is gone or could not be started. */
   onGone(worker: WorkerLink): void;
 }
@@ -42,6 +46,9 @@ const EXIT_MS = 1_000;
 /** One message a second is allowed. What was not used, or was held up on the way, may follow: so many at once. */
 const TELEMETRY_SAVED = 60;
 
+/** An honest worker waits for each answer. But its next message may come together with its word that it has the answer. */
+const MOST_COUNTS = 2;
+
 export class WorkerLink {
   readonly process: ChildProcess;
   /** It has started, and is told what is new. */
@@ -54,6 +61,7 @@ export class WorkerLink {
   private lastOrder = 0;
   private openQuestions = 0;
   private openComparisons = 0;
+  private openCounts = 0;
   private telemetryAllowance = TELEMETRY_SAVED;
   private telemetryAt = performance.now();
   /** Nothing that it says counts any more. */
@@ -154,6 +162,7 @@ export class WorkerLink {
     if (message === undefined) this.expel('it sent what is no message');
     else if ('findChallenge' in message) this.hearQuestion(message.findChallenge);
     else if ('comparePassword' in message) this.hearComparison(message.comparePassword);
+    else if ('limits' in message) this.hearLimits(message.limits);
     else if ('telemetry' in message) this.hearTelemetry(message.telemetry);
     else this.hearReply(message);
   }
@@ -175,8 +184,9 @@ export class WorkerLink {
     this.openQuestions--;
   }
 
+  /** As with counts: what it asks next may be here before its word that it has an answer. */
   private hearComparison(comparison: Comparison): void {
-    if (this.openComparisons >= MOST_COMPARISONS) this.expel('it compares passwords without end');
+    if (this.openComparisons >= 2 * MOST_COMPARISONS) this.expel('it compares passwords without end');
     else void this.compare(comparison);
   }
 
@@ -185,6 +195,23 @@ export class WorkerLink {
     const right = await this.options.comparePassword(hash, password);
     await this.tell({ type: 'compared-password', question, right }).catch(() => {});
     this.openComparisons--;
+  }
+
+  private hearLimits(asked: LimitQuestions): void {
+    const counted =
+      this.openCounts >= MOST_COUNTS
+        ? 'questions about limits before the last were answered'
+        : this.options.countLimits(this, asked);
+    if (typeof counted === 'string') {
+      this.expel(`it sent ${counted}`);
+      return;
+    }
+    this.openCounts++;
+    // Only once it has taken the answer: one that does not read must not fill our memory.
+    const taken = () => {
+      this.openCounts--;
+    };
+    this.tell({ type: 'counted', counted }).then(taken, taken);
   }
 
   private hearTelemetry(telemetry: Telemetry): void {

@@ -18,6 +18,7 @@ import { CHANNEL_FD, FIRST_SOCKET_FD, MOST_QUESTIONS, readOrders, writeMessage }
 import { createComparisons } from './comparisons.ts';
 import { layouts } from './counters.ts';
 import { collectWhenIdle } from './idle-collection.ts';
+import { createLimitQuestions } from './limit-questions.ts';
 import type { FromWorker, Order, WorkerEvent, WorkerSettings } from './messages.ts';
 import { type Generations, nothingServed, type Serving, type Snapshot, withNewer } from './serving.ts';
 import { createTelemetrySender } from './telemetry.ts';
@@ -95,6 +96,9 @@ async function obey(order: Order): Promise<Outcome> {
     case 'compared-password':
       comparisons.answered(order.question, order.right);
       return {};
+    case 'counted':
+      limits.counted(order.counted);
+      return {};
     case 'drain':
       await drain(order.timeoutMs);
       telemetry.flush();
@@ -112,7 +116,7 @@ function serve(snapshot: Snapshot): number {
   return served[kind];
 }
 
-function put({ kind, value }: Snapshot): void {
+function put({ kind, generation, value }: Snapshot): void {
   switch (kind) {
     case 'certificates':
       started().setCertificates(value);
@@ -134,6 +138,9 @@ function put({ kind, value }: Snapshot): void {
       break;
     case 'evidence':
       evidence.setBundle(value);
+      break;
+    case 'limits':
+      limits.set(generation, value);
   }
 }
 
@@ -164,6 +171,7 @@ function findChallenge(domain: string): Promise<ChallengeCertificate | undefined
 }
 
 /** For the basic auth of rules. */
+const limits = createLimitQuestions({ send: (asked) => say({ limits: asked }) });
 const comparisons = createComparisons((comparePassword) => say({ comparePassword }));
 
 async function start(order: Extract<Order, { type: 'start' }>): Promise<{ address: string; port: number }> {
@@ -193,7 +201,7 @@ async function start(order: Extract<Order, { type: 'start' }>): Promise<{ addres
     accessLog,
     log,
   });
-  for (const kind of ['routes', 'certificates', 'challenges', 'evidence'] as const)
+  for (const kind of ['limits', 'routes', 'certificates', 'challenges', 'evidence'] as const)
     put({ kind, generation: generations[kind], value: serving[kind] } as Snapshot);
   const address = await listener.listen();
   plainHttp = await startPlainHttp(settings, serving, bound, log);

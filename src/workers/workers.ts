@@ -4,6 +4,7 @@ import type { ChildProcess } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
 import type { Bundle } from '../../evidence/bundle.ts';
 import type { ServedCertificate } from '../../proxy/listener/listener.ts';
+import type { LimitZones } from '../../proxy/rules/limits.ts';
 import type { Route } from '../../proxy/rules/routes.ts';
 import { type ChallengeCertificate, loadFault } from '../lib/certificate.ts';
 import { type Clock, systemClock } from '../lib/clock.ts';
@@ -35,6 +36,8 @@ export interface Workers {
   /** Rejects with WorkersError certificate-refused, and all workers go on with the old ones, if one does not load. */
   setCertificates(certificates: readonly ServedCertificate[]): Promise<void>;
   setRoutes(routes: readonly Route[]): Promise<void>;
+  /** Before the routes whose rules count in them. */
+  setLimitZones(zones: LimitZones): Promise<void>;
   setChallenge(domain: string, certificate: ChallengeCertificate | undefined): Promise<void>;
   setHttpChallenge(token: string, keyAuthorization: string | undefined): Promise<void>;
   setEvidence(bundle: Bundle | undefined): Promise<void>;
@@ -62,6 +65,7 @@ export interface WorkerState {
   readonly counts: Counts;
 }
 
+const LIMIT_SECRET_BYTES = 32;
 const TICKET_KEY_BYTES = 48;
 const TICKET_KEY_LIFE_MS = 12 * 3_600_000;
 
@@ -73,6 +77,7 @@ export function createWorkers(options: WorkersOptions): Workers {
     challenges: new Map(),
     httpChallenges: new Map(),
     evidence: undefined,
+    limits: { zones: { requestZones: [], connectionZones: [] }, secret: randomBytes(LIMIT_SECRET_BYTES) },
     ticketKeys: randomBytes(TICKET_KEY_BYTES),
   });
   const supervisor = new Supervisor({ ...options, snapshots });
@@ -117,6 +122,7 @@ export function createWorkers(options: WorkersOptions): Workers {
     },
     setCertificates,
     setRoutes: (routes) => serve('routes', routes),
+    setLimitZones: (zones) => serve('limits', { ...snapshots.serving.limits, zones }),
     setChallenge: (domain, certificate) =>
       serve('challenges', withEntry(snapshots.serving.challenges, domain, certificate)),
     setHttpChallenge: (token, keyAuthorization) =>

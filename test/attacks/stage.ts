@@ -68,6 +68,7 @@ export async function openStage(changes: Partial<WorkerSettings> = {}): Promise<
       challenges: new Map(),
       httpChallenges: new Map(),
       evidence: undefined,
+      limits: { zones: { requestZones: [], connectionZones: [] }, secret: new Uint8Array(32) },
       ticketKeys: Buffer.alloc(48, 7),
     },
     generations: nothingServed,

@@ -139,6 +139,26 @@ const hostile: readonly (readonly [what: string, program: string, says: RegExp])
     /no message/,
   ],
   [
+    'questions about limits before the last were answered',
+    `for (let i = 0; i < 3; i++) pipe.write(framed('{"limits":{"questions":[],"left":[]}}'))`,
+    /before the last were answered/,
+  ],
+  [
+    'seats given back that it never had',
+    `pipe.write(framed('{"limits":{"questions":[],"left":[1]}}'))`,
+    /does not hold/,
+  ],
+  [
+    'a limit that there is not',
+    `pipe.write(framed('{"limits":{"questions":[{"question":1,"zones":7,"charges":[],"seats":[]}],"left":[]}}'))`,
+    /not told of/,
+  ],
+  [
+    'the key of a limit as it stands',
+    `pipe.write(framed('{"limits":{"questions":[{"question":1,"zones":1,"charges":[[0,"192.0.2.1",0,0]],"seats":[]}],"left":[]}}'))`,
+    /no message/,
+  ],
+  [
     'telemetry without end',
     `for (let i = 0; i < 500; i++) pipe.write(framed('{"telemetry":{"events":[],"counters":[],"lost":0}}'))`,
     /telemetry without end/,
@@ -275,7 +295,13 @@ test('only what the schema describes is a message', () => {
     fc.property(fc.anything(), (value) => {
       const { success, data } = FromWorkerSchema.safeParse(value);
       if (!success) return;
-      assert.ok('findChallenge' in data || 'comparePassword' in data || 'telemetry' in data || data.id > 0);
+      assert.ok(
+        'findChallenge' in data ||
+          'comparePassword' in data ||
+          'limits' in data ||
+          'telemetry' in data ||
+          data.id > 0,
+      );
     }),
     { numRuns: 1_000 },
   );
@@ -292,6 +318,7 @@ test('messages of honest workers and supervisors arrive whole, in whatever piece
       challenges: new Map([['app.example.com', { cert: 'c', key: 'k' }]]),
       httpChallenges: new Map([['token', 'text']]),
       evidence: undefined,
+      limits: { zones: { requestZones: [], connectionZones: [] }, secret: new Uint8Array(32) },
       ticketKeys: new Uint8Array([1, 2, 3]),
     },
     generations: { ...nothingServed, routes: 3 },

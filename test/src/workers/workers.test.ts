@@ -292,6 +292,7 @@ test('a worker keeps the newer routes when older ones arrive after them', async 
     challenges: new Map(),
     httpChallenges: new Map(),
     evidence: undefined,
+    limits: { zones: { requestZones: [], connectionZones: [] }, secret: new Uint8Array(32) },
     ticketKeys: Buffer.alloc(48, 7),
   };
   try {
