@@ -1,4 +1,4 @@
-// Bundles the program into dist/: dstack-ingress.mjs, worker.mjs for the processes that serve, password-checker.mjs, and the parts that they share.
+// Bundles the program into dist/: dstack-ingress.mjs, worker.mjs for the processes that serve, and the parts that they share.
 
 import { execFileSync } from 'node:child_process';
 import { readFileSync } from 'node:fs';
@@ -12,11 +12,12 @@ if (import.meta.main) await bundle(process.argv[2] ?? 'dist');
 async function bundle(outdir: string): Promise<void> {
   const { metafile } = await build({
     absWorkingDir: root,
-    // Entries of their own, so that a worker's memory holds none of the code that handles accounts and DNS tokens.
+    // A worker's memory holds none of the code that handles accounts and DNS tokens, and its thread only what it needs.
     entryPoints: {
       'dstack-ingress': 'src/main.ts',
       worker: 'src/workers/worker.ts',
       'password-checker': 'src/workers/password-checker.ts',
+      'password-thread': 'proxy/exchange/password-thread.ts',
     },
     outdir,
     outExtension: { '.js': '.mjs' },

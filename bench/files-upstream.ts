@@ -13,8 +13,10 @@ export const LARGE = { path: '/100m', bytes: 100 * 1_024 * 1_024 };
 
 export interface FilesUpstream {
   readonly running: Running;
-  /** On 127.0.0.1. */
+  /** On 127.0.0.1, HTTP/1.1. */
   readonly port: number;
+  /** The same over HTTP/2 without TLS. */
+  readonly h2cPort: number;
   /** Requests answered so far, without those that ask for this number. */
   served(): Promise<number>;
 }
@@ -27,8 +29,9 @@ export async function startFilesUpstream(folder: string, log: string): Promise<F
   await large.truncate(LARGE.bytes);
   await large.close();
   const port = await freePort();
+  const h2cPort = await freePort();
   const config = join(folder, 'files.conf');
-  await writeFile(config, configText(folder, root, port));
+  await writeFile(config, configText({ folder, root, port, h2cPort }));
   const running = start({ program: 'nginx', args: ['-p', folder, '-c', config] }, LOAD_CORE, { output: log });
   let questions = 0;
   const served = async () => {
@@ -37,10 +40,11 @@ export async function startFilesUpstream(folder: string, log: string): Promise<F
     return requests - questions;
   };
   await until(served, 5_000);
-  return { running, port, served };
+  return { running, port, h2cPort, served };
 }
 
-function configText(folder: string, root: string, port: number): string {
+function configText(options: { folder: string; root: string; port: number; h2cPort: number }): string {
+  const { folder, root, port, h2cPort } = options;
   return `
 ${nginxProcess(join(folder, 'files.pid'))}
 http {
@@ -53,6 +57,7 @@ http {
   default_type application/octet-stream;
   server {
     listen 127.0.0.1:${port} backlog=8192;
+    listen 127.0.0.1:${h2cPort} http2 backlog=8192;
     root ${root};
     open_file_cache max=10;
     location = /status { stub_status; }

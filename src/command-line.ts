@@ -1,4 +1,4 @@
-// The command line: serve (the default), status, rollover, demo, version, help.
+// The command line: serve (the default), status, check, rollover, demo, version, help.
 
 import { readFileSync } from 'node:fs';
 import {
@@ -58,6 +58,10 @@ async function run(command: CommandName, args: readonly string[]): Promise<numbe
       const { status } = await import('./commands/status.ts');
       const asked = { json: args.includes('--json'), offline: args.includes('--offline') };
       return status(asked, process.env, streams, exitCodes);
+    }
+    case 'check': {
+      const { check } = await import('./commands/check.ts');
+      return check(args, process.env, streams, exitCodes);
     }
     case 'rollover': {
       const { rollover } = await import('./commands/rollover.ts');

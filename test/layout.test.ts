@@ -127,7 +127,7 @@ const packages: readonly { name: string; only: readonly string[]; reason: string
   { name: '@grpc/grpc-js', only: ['proxy/', 'src/demo/'], reason: 'gRPC passes through unread' },
   { name: 'http-proxy-3', only: ['proxy/'], reason: 'the data path is in one place' },
   { name: 'ws', only: ['proxy/', 'src/demo/'], reason: 'WebSockets pass through unread' },
-  { name: 'yaml', only: ['src/routes/file.ts'], reason: 'YAML is read in one place' },
+  { name: 'yaml', only: ['src/routes/yaml/'], reason: 'YAML is read in one place' },
   { name: 'pino', only: ['src/lib/log.ts'], reason: 'everyone else knows only what a Log is' },
 ];
 
@@ -232,6 +232,25 @@ describe('a source file', () => {
     assert.deepEqual(wrong, []);
   });
 
+  test('is short enough to be read in one sitting, and so is a class', () => {
+    const longest = { file: 600, class: 500 };
+    assert.deepEqual(classesIn('class A {\n  b = 1;\n}\n\nexport abstract class C {\n}'), [
+      { name: 'A', lines: 3 },
+      { name: 'C', lines: 2 },
+    ]);
+    const found = sources.flatMap((file) => {
+      const text = read(file);
+      const lines = text.split('\n').length - 1;
+      return [
+        ...(lines > longest.file ? [`${file} has ${lines} lines`] : []),
+        ...classesIn(text)
+          .filter((one) => one.lines > longest.class)
+          .map((one) => `${one.name} in ${file} has ${one.lines} lines`),
+      ];
+    });
+    assert.deepEqual(found, []);
+  });
+
   test('has nothing in it that must be compiled: no enum, no namespace', () => {
     const compiled = /^\s*(export\s+)?(declare\s+)?((const\s+)?enum|namespace)\s+\w/m;
     assert.match('export const enum Colour {', compiled);
@@ -260,6 +279,12 @@ describe('no file', () => {
 
 interface Manifest {
   readonly dependencies: Readonly<Record<string, string>>;
+}
+
+/** Of formatted text: a class ends with the first brace that stands where its own line begins. */
+function classesIn(text: string): { name: string; lines: number }[] {
+  const found = text.matchAll(/^(?:export )?(?:abstract )?class (\w+).*?^\}/gms);
+  return [...found].map(([all, name]) => ({ name: name!, lines: all.split('\n').length }));
 }
 
 /** `@scope/name/deep/path` -> `@scope/name`. */

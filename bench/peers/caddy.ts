@@ -3,14 +3,14 @@
 import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { HTTP_ROWS } from '../rows/ids.ts';
-import type { Peer, Site } from './peer.ts';
+import { type Peer, type Site, speaksHttp2 } from './peer.ts';
 
 export const caddy: Peer = {
   id: 'caddy',
   title: 'Caddy',
   needs: { program: 'caddy', package: 'caddy' },
   version: { program: 'caddy', args: ['version'] },
-  rows: HTTP_ROWS,
+  rows: [...HTTP_ROWS, 'h1-h2c'],
   async prepare(site) {
     const file = join(site.folder, 'Caddyfile');
     await writeFile(file, configText(site));
@@ -23,7 +23,7 @@ export const caddy: Peer = {
 };
 
 function configText(site: Site): string {
-  const scheme = site.target.protocol === 'grpc' ? 'h2c://' : '';
+  const scheme = speaksHttp2(site.target) ? 'h2c://' : '';
   return `{
   admin off
   auto_https off

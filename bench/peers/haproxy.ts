@@ -3,7 +3,7 @@
 import { readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { HTTP_ROWS, TCP_ROWS } from '../rows/ids.ts';
-import type { Peer, Site } from './peer.ts';
+import { type Peer, type Site, speaksHttp2 } from './peer.ts';
 
 const needs = { program: 'haproxy', package: 'haproxy' };
 const version = { program: 'haproxy', args: ['-v'] };
@@ -24,7 +24,7 @@ export const haproxyHttp: Peer = {
   title: 'HAProxy (HTTP)',
   needs,
   version,
-  rows: HTTP_ROWS,
+  rows: [...HTTP_ROWS, 'h1-h2c'],
   prepare: (site) => writeConfig(site, configHttp(site)),
 };
 
@@ -71,7 +71,7 @@ backend app
 }
 
 function configHttp(site: Site): string {
-  const protocol = site.target.protocol === 'grpc' ? ' proto h2' : '';
+  const protocol = speaksHttp2(site.target) ? ' proto h2' : '';
   return `
 global
   maxconn 8192

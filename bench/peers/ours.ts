@@ -6,18 +6,16 @@ import { createStore } from '../../acme/store.ts';
 import { readCertificate } from '../../src/lib/certificate.ts';
 import { type Command, nodeCommand } from '../processes.ts';
 import { HTTP_ROWS } from '../rows/ids.ts';
-import type { Peer, Site, Target } from './peer.ts';
+import type { Peer, Site } from './peer.ts';
 
 /** Nobody listens on port 1 (tcpmux): issuing fails at once, and is tried again later. */
 const UNREACHABLE_DIRECTORY = 'https://127.0.0.1:1/directory';
-
-const SCHEMES: Readonly<Record<Target['protocol'], string>> = { http: 'http', grpc: 'grpc', tcp: 'tcp' };
 
 /** `program` is the bundle as the image ships it, or the source. */
 export function createOurs(program: string, name = { id: 'ours', title: 'dstack-ingress' }): Peer {
   return {
     ...name,
-    rows: [...HTTP_ROWS, 'h1-logged', 'tcp'],
+    rows: [...HTTP_ROWS, 'h1-logged', 'h1-h2c', 'tcp'],
     version: nodeCommand(program, ['--version']),
     prepare: (site) => prepareOurs(program, site),
   };
@@ -27,7 +25,7 @@ export function createOurs(program: string, name = { id: 'ours', title: 'dstack-
 export async function prepareOurs(program: string, site: Site, routesFile?: string): Promise<Command> {
   const stateDir = join(site.folder, 'state');
   await placeCertificate(stateDir, site);
-  const upstream = `${SCHEMES[site.target.protocol]}://127.0.0.1:${site.target.port}`;
+  const upstream = `${site.target.protocol}://127.0.0.1:${site.target.port}`;
   return {
     ...nodeCommand(program, ['serve']),
     env: {

@@ -6,8 +6,8 @@ import type { CertificateFiles } from '../stage.ts';
 
 /** What the proxy is to pass everything on to. */
 export interface Target {
-  /** `http` is HTTP/1.1 with WebSocket, `grpc` HTTP/2 without TLS, `tcp` bytes. */
-  readonly protocol: 'http' | 'grpc' | 'tcp';
+  /** `http` is HTTP/1.1 with WebSocket, `h2c` and `grpc` HTTP/2 without TLS, `tcp` bytes. */
+  readonly protocol: 'http' | 'h2c' | 'grpc' | 'tcp';
   /** On 127.0.0.1. */
   readonly port: number;
 }
@@ -35,4 +35,9 @@ export interface Peer {
   prepare(site: Site): Promise<Command>;
   /** What its version is, or the command that tells. */
   readonly version: string | Command;
+}
+
+/** Whether HTTP/2 without TLS is spoken to it. */
+export function speaksHttp2({ protocol }: Target): boolean {
+  return protocol === 'h2c' || protocol === 'grpc';
 }

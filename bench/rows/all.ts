@@ -2,12 +2,13 @@
 
 import { handshake, idle, resumed, startRow, websocket } from './connections.ts';
 import { grpc, grpcStream } from './grpc.ts';
-import { downloadRow, h1, h1Logged, h2, tcp, upload } from './http.ts';
+import { downloadRow, h1, h1Logged, h1ToH2c, h2, tcp, upload } from './http.ts';
 import type { Row } from './row.ts';
 
 export const rows: readonly Row[] = [
   h1,
   h1Logged,
+  h1ToH2c,
   upload,
   h2,
   grpc,

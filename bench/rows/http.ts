@@ -68,6 +68,13 @@ export const h1Logged: LoadRow = {
   },
 };
 
+export const h1ToH2c: LoadRow = {
+  ...h1,
+  id: 'h1-h2c',
+  title: 'HTTP/1.1, 64 kept connections, 1 KiB reply, upstream h2c',
+  target: (stage) => ({ protocol: 'h2c', port: stage.files.h2cPort }),
+};
+
 async function findLogLine(file: string): Promise<void> {
   const lines = (await readFile(file, 'utf8')).split('\n');
   const logged = lines.some((line) => line.startsWith('{') && line.includes(SMALL.path));

@@ -3,6 +3,7 @@
 export type RowId =
   | 'h1'
   | 'h1-logged'
+  | 'h1-h2c'
   | 'upload'
   | 'h2'
   | 'grpc'

@@ -11,6 +11,7 @@ import type { Upstreams } from '../upstream/http1-pool.ts';
 import type { Http2Upstreams } from '../upstream/http2-pool.ts';
 import type { AccessLog } from './access-log.ts';
 import type { ExchangeObserver } from './observe.ts';
+import type { RulesInUse } from './rules-in-use.ts';
 
 /** Who carries a connection: asked when there is no room for another one. */
 export interface Holder {
@@ -40,8 +41,6 @@ export interface ClientConnection {
   holder?: Holder | undefined;
 }
 
-export type Connection = ClientConnection;
-
 /** How long a drain leaves a connection open that waits for a request: the next one may be on its way. */
 export const LAST_REQUEST_MS = 1_000;
 
@@ -51,6 +50,8 @@ export interface ProxyContext {
   /** For those that speak HTTP/2. */
   readonly http2Upstreams: Http2Upstreams;
   readonly localHandlers: LocalHandlers;
+  /** Where rules decide about some hosts. */
+  readonly rules?: RulesInUse | undefined;
   readonly limits: ListenerLimits;
   readonly deadlines: Deadlines;
   readonly log: Log;

@@ -17,7 +17,7 @@ export interface Asked {
   readonly protocol: string | undefined;
 }
 
-/** Why it is refused, or the match that says who answers it here or where it is forwarded to. Nothing is made for it. */
+/** Why it is refused, or the match that says who answers it here, where it is forwarded to, or that rules decide. Nothing is made for it. */
 export type Decision = FaultCode | RouteMatch;
 
 /** `covered`: the certificate of the connection covers the host. */
@@ -32,17 +32,17 @@ export function decide(
   if ((method === 'CONNECT' && protocol === undefined) || method === 'TRACE') return 'method-refused';
   // RFC 9110 §15.5.20: not the connection for this host.
   if (!covered) return 'misdirected';
-  const match =
-    path === '*' ? context.routes().forward(host, '/') : context.routes().find(host, pathOf(path));
+  const routes = context.routes();
+  const match = path === '*' ? routes.whole(host) : routes.find(host, pathOf(path));
   const { maxBodyBytes } = match ?? context.limits;
   if (contentLength > maxBodyBytes) return 'body-too-large';
   if (match === undefined) return 'no-route';
-  if (match.answeredBy !== undefined) return match;
+  if (match.answeredBy !== undefined || match.upstream === undefined) return match;
   return refusalOf(match.upstream, protocol) ?? match;
 }
 
 /** Why this upstream cannot serve a request that it would be forwarded. */
-function refusalOf(upstream: UpstreamSettings, protocol: string | undefined): FaultCode | undefined {
+export function refusalOf(upstream: UpstreamSettings, protocol: string | undefined): FaultCode | undefined {
   // Raw bytes are what this host serves, and a connection that carries HTTP cannot carry them.
   if (upstream.protocol === 'tcp') return 'misdirected';
   if (protocol !== undefined && !carries(upstream, protocol)) return 'not-implemented';

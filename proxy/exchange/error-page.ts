@@ -171,7 +171,49 @@ export function errorPage(
   code: FaultCode,
   { status, reason, side, now }: { status: number; reason: string; side: FaultSide; now: Date },
 ): string {
-  const { title, what, todo } = words[code];
+  return page(words[code], { status, reason, side, now });
+}
+
+/** Statuses that rules answer with, and that no fault has. */
+const statusWords: Readonly<Record<number, Words>> = {
+  401: {
+    title: 'You have to sign in',
+    what: 'This page is shown to those only who have signed in.',
+    todo: 'Reload the page, and give your name and password.',
+  },
+  403: {
+    title: 'This is closed to you',
+    what: 'This page exists for others, or from elsewhere.',
+    todo: 'If you should see it, tell the people who run this site.',
+  },
+  429: {
+    title: 'Too many requests',
+    what: 'More was asked in a short time than one visitor may ask.',
+    todo: RELOAD,
+  },
+};
+
+const REFUSED: Words = {
+  title: 'This is not served',
+  what: 'The site does not answer this request.',
+  todo: 'Go back, and use the links of the site.',
+};
+const BROKEN: Words = {
+  title: 'Something went wrong here',
+  what: 'This site cannot answer at the moment.',
+  todo: `${RELOAD} ${IF_IT_GOES_ON}`,
+};
+
+/** The same for a status that rules say. */
+export function statusPage(status: number, reason: string, now: Date): string {
+  const found = statusWords[status] ?? (status < 500 ? REFUSED : BROKEN);
+  return page(found, { status, reason, side: 'ingress', now });
+}
+
+function page(
+  { title, what, todo }: Words,
+  { status, reason, side, now }: { status: number; reason: string; side: FaultSide; now: Date },
+): string {
   const way = STATIONS.map(([station, name]) =>
     station === side ? `<li class="x">${name}</li>` : `<li>${name}</li>`,
   ).join('');

@@ -2,6 +2,8 @@
 
 import { Fault, type FaultCode } from '../faults.ts';
 import type { HeaderField } from '../http2/hpack.ts';
+import type { Fields } from '../rules/compiled.ts';
+import type { FieldEdits } from '../rules/reply-headers.ts';
 import type { Address, ForwardMatch, RouteMatch, UpstreamSettings } from '../rules/routes.ts';
 import type { Deadline } from '../socket/deadlines.ts';
 import type { SwitchAsked } from '../tunnel/switch.ts';
@@ -26,6 +28,22 @@ export interface UpstreamSide {
   resume(): void;
   /** Ends what is under way; nothing is said to the exchange any more. `blamed`: counted against the address. */
   giveUp(blamed: boolean): void;
+}
+
+/** Whoever carries out rules for an exchange: told of what comes of its upstream before the client is. */
+export interface Guide {
+  /** The head of a final reply. True: it passes, as `edits` say. False: its body is dropped, then proceed() goes on. */
+  takesReply(status: number, fields: Fields): boolean;
+  /** False: the client is told as without rules. True: proceed() goes on, once the upstream's side is given up. */
+  takesFault(fault: Fault): boolean;
+  proceed(): void;
+  /** The exchange has ended, however it did. */
+  over(): void;
+}
+
+/** What the rules make of a reply's head. */
+export interface ReplyEdits extends FieldEdits {
+  readonly status: number;
 }
 
 /** What each protocol of clients adds is in its own class: Http1Exchange, Http2Exchange. */
@@ -62,6 +80,13 @@ export abstract class Exchange implements Observed, Tries {
   kept: KeptBody | undefined = undefined;
   /** All that has come of it is still in `kept`. */
   bodyKept = true;
+
+  /** Where rules decide. */
+  guide: Guide | undefined = undefined;
+  edits: ReplyEdits | undefined = undefined;
+  /** The method that goes to the upstream, where rules have changed it. */
+  changedMethod: string | undefined = undefined;
+  logged = true;
 
   /** The upstream has said something, if only an interim reply. */
   heard = false;
@@ -130,6 +155,10 @@ export abstract class Exchange implements Observed, Tries {
     this.repeated = false;
     this.kept = undefined;
     this.bodyKept = true;
+    this.guide = undefined;
+    this.edits = undefined;
+    this.changedMethod = undefined;
+    this.logged = true;
     this.heard = false;
     this.responded = false;
     this.replied = false;
@@ -174,6 +203,7 @@ export abstract class Exchange implements Observed, Tries {
   end(): void {
     if (this.over) return;
     this.over = true;
+    this.guide?.over();
     this.observer?.over?.(this);
   }
 
@@ -223,13 +253,18 @@ export abstract class Exchange implements Observed, Tries {
   hear(): void {
     if (this.heard) return;
     this.heard = true;
-    this.dropKept();
+    // Rules may send it to another one nevertheless.
+    if (this.guide === undefined) this.dropKept();
   }
 
   /** The upstream is gone. `resetCode`: of HTTP/2, if it has reset this one stream. */
   lost(loss: Loss, fault: Fault, resetCode = 0) {
     if (this.over || this.failed || this.replied) return;
-    if (!this.responded && !this.heard && mayTryAgain(this, loss, this.method, this.bodyKept)) {
+    if (
+      !this.responded &&
+      !this.heard &&
+      mayTryAgain(this, loss, this.changedMethod ?? this.method, this.bodyKept)
+    ) {
       this.sendAgain();
       return;
     }
@@ -245,13 +280,32 @@ export abstract class Exchange implements Observed, Tries {
 
   // --- Its fault ---
 
-  fail(fault: Fault): void {
+  fail(fault: Fault) {
     if (this.over || this.failed) return;
+    if (this.guide !== undefined && !this.responded && this.guide.takesFault(fault))
+      return this.failInside(this.guide, fault);
     this.failed = true;
     this.fault = fault.code;
     this.logFault(fault);
     this.side?.giveUp(fault.side === 'upstream');
     this.tell(fault);
+  }
+
+  /** Rules say what the client is told of it. */
+  private failInside(guide: Guide, fault: Fault): void {
+    this.fault = fault.code;
+    this.logFault(fault);
+    this.side?.giveUp(fault.side === 'upstream');
+    guide.proceed();
+  }
+
+  /** The upstream that was asked is done with, and the client has not been told anything: another one may be asked. */
+  beginAgain(): void {
+    this.heard = false;
+    this.replied = false;
+    this.refusals = 0;
+    this.repeated = false;
+    this.endsAt = Number.POSITIVE_INFINITY;
   }
 
   /** The client is told less. */

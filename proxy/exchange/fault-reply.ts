@@ -2,7 +2,7 @@
 
 import { STATUS_CODES } from 'node:http';
 import { type FaultCode, factsOf } from '../faults.ts';
-import { errorPage, PAGE_POLICY, prefersHtml } from './error-page.ts';
+import { errorPage, PAGE_POLICY, prefersHtml, statusPage } from './error-page.ts';
 
 export interface FaultReply {
   readonly status: number;
@@ -34,6 +34,15 @@ export function faultReply(code: FaultCode, accept: string | undefined, now = ne
     return { status, reason, fields: PAGE_FIELDS, body: errorPage(code, { status, reason, side, now }) };
   }
   return { status, reason, fields: JSON_FIELDS, body: `${JSON.stringify({ error: code, message })}\n` };
+}
+
+/** The same for a status that rules say and that no fault has. */
+export function statusReply(status: number, accept: string | undefined, now = new Date()): FaultReply {
+  const reason = STATUS_CODES[status] ?? 'Error';
+  if (prefersHtml(accept))
+    return { status, reason, fields: PAGE_FIELDS, body: statusPage(status, reason, now) };
+  const error = reason.toLowerCase().replaceAll(' ', '-');
+  return { status, reason, fields: JSON_FIELDS, body: `${JSON.stringify({ error, message: reason })}\n` };
 }
 
 /** The Accept of an HTTP/1.1 head, looked up only once it matters: several lines are one list (RFC 9110 §5.3). */

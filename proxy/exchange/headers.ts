@@ -86,14 +86,19 @@ export type ReplyFraming = 'as-it-came' | 'unframed';
 
 /** A final reply's head for the client. `own` are complete header lines. */
 export function replyHeadText(head: MessageHead, framing: ReplyFraming, own: string): string {
-  let drops = framing === 'unframed' ? unframedDrops : replyDrops;
+  return withStatusLine(head, finalDrops(head, framing), rewrittenLength(head) + own);
+}
+
+/** Of a final reply. */
+export function finalDrops({ status, lengthRewritten }: MessageHead, framing: ReplyFraming): Uint8Array {
   // RFC 9110 §8.6: no Content-Length in 204.
-  if (head.status === 204) drops = interimDrops;
-  else if (head.lengthRewritten) {
-    drops = framing === 'unframed' ? unframedLengthDrops : replyLengthDrops;
-    return withStatusLine(head, drops, `Content-Length: ${head.contentLength}\r\n${own}`);
-  }
-  return withStatusLine(head, drops, own);
+  if (status === 204) return interimDrops;
+  if (framing === 'unframed') return lengthRewritten ? unframedLengthDrops : unframedDrops;
+  return lengthRewritten ? replyLengthDrops : replyDrops;
+}
+
+export function rewrittenLength({ status, lengthRewritten, contentLength }: MessageHead): string {
+  return lengthRewritten && status !== 204 ? `Content-Length: ${contentLength}\r\n` : '';
 }
 
 /** An interim reply's head (RFC 9110 §15.2), 101 included: `own` then says what was switched to. */

@@ -11,7 +11,7 @@ import { gather } from '../socket/writes.ts';
 import type { ClientConnection } from './context.ts';
 import { headerLines } from './headers.ts';
 import { type Http1Question, ownHead, writeOwnReply } from './http1-reply.ts';
-import { discard, hasNoBody, ReplyBody, RequestBody } from './local-body.ts';
+import { discard, fieldsOf, hasNoBody, ReplyBody, RequestBody } from './local-body.ts';
 import { LocalQuestion } from './local-request.ts';
 import { loggedTarget } from './logged.ts';
 
@@ -55,10 +55,10 @@ export class Http1Answer {
   private settled = false;
 
   /** `target` in origin form. */
-  constructor(exchange: Http1Answering, head: MessageHead, target: string) {
+  constructor(exchange: Http1Answering, headers: Readonly<Record<string, string>>, target: string) {
     const { connection, method, host } = exchange;
     this.exchange = exchange;
-    const asked = { method, target, host, headers: headersOf(head), connection };
+    const asked = { method, target, host, headers, connection };
     this.question = new LocalQuestion(asked, () => this.openBody());
   }
 
@@ -140,7 +140,7 @@ export class Http1Answer {
   private reply(reply: LocalReply) {
     const { exchange } = this;
     if (this.settled) return void (reply.body instanceof Uint8Array || discard(reply.body));
-    const fields = headerLines(Object.entries(reply.headers));
+    const fields = headerLines(fieldsOf(reply));
     exchange.setClock(NO_LIMIT);
     if (!(reply.body instanceof Uint8Array))
       return this.stream(reply.status, fields, reply.body, reply.length);
@@ -250,7 +250,7 @@ function lengthOf(status: number, length: number | undefined): string {
   return length === undefined || hasNoBody(status) ? '' : `Content-Length: ${length}\r\n`;
 }
 
-function headersOf(head: MessageHead): Record<string, string> {
+export function headersOf(head: MessageHead): Record<string, string> {
   const headers: Record<string, string> = Object.create(null);
   for (let line = 0; line < head.count; line++) {
     const name = nameAt(head, line).toLowerCase();

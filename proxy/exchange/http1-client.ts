@@ -25,9 +25,11 @@ import {
 import { type Asked, decide, isRefusal } from './decide.ts';
 import { forwardedBefore, forwardedFields, forwardedLines, headerLines, requestHeadText } from './headers.ts';
 import { type Http1Carrier, Http1Exchange } from './http1-exchange.ts';
+import { Http1Ruled, type Http1Sides } from './http1-ruled.ts';
 import { Http1ToHttp1 } from './http1-to-http1.ts';
 import { Http1ToHttp2 } from './http1-to-http2.ts';
 import { type ExchangeObserver, observerOf } from './observe.ts';
+import { followRules } from './ruled.ts';
 
 export interface Http1Acceptor extends Acceptor {
   /** `first`: bytes that were already read from the connection. */
@@ -87,7 +89,7 @@ export function createHttp1Acceptor(context: ProxyContext): Http1Acceptor {
   };
 }
 
-class Http1Client implements Http1Carrier, RosterMember, Holder {
+class Http1Client implements Http1Carrier, Http1Sides, RosterMember, Holder {
   place = -1;
   readonly clock: Deadline;
   keepAlive = true;
@@ -96,9 +98,9 @@ class Http1Client implements Http1Carrier, RosterMember, Holder {
   private readonly shared: Shared;
   private readonly connection: ClientConnection;
   private readonly exchange: Http1Exchange;
-  private readonly asItComes: Http1ToHttp1;
+  readonly asItComes: Http1ToHttp1;
   /** Made with the first request for such an upstream. */
-  private inFrames: Http1ToHttp2 | undefined = undefined;
+  private framesSide: Http1ToHttp2 | undefined = undefined;
   private state = IDLE;
   /** Whether a request has been read on it. */
   private used = false;
@@ -263,6 +265,10 @@ class Http1Client implements Http1Carrier, RosterMember, Holder {
     const decision = decide(asked, this.hostCovered, context);
     if (isRefusal(decision)) return this.refuse(head, decision);
     if (decision.answeredBy !== undefined) return exchange.answerHere(decision, head, asked.path!);
+    if (decision.upstream === undefined) {
+      const ruled = new Http1Ruled(exchange, head, asked.path!, hostText, this);
+      return followRules(ruled, context.rules!, decision);
+    }
     this.forward(head, asked.path!, decision);
   }
 
@@ -303,15 +309,20 @@ class Http1Client implements Http1Carrier, RosterMember, Holder {
     if (speaksHttp2(match.upstream.protocol)) {
       // No connection of HTTP/2 becomes another protocol's (RFC 9113 §8.6).
       exchange.upgrading = undefined;
-      this.inFrames ??= new Http1ToHttp2(exchange);
-      this.inFrames.keepHead(head, target, this.hostText, this.forwardedFields(head));
-      return exchange.forward(match, this.inFrames);
+      const side = this.inFrames();
+      side.keepHead(head, target, this.hostText, this.forwardedFields(head));
+      return exchange.forward(match, side);
     }
     const own = this.forwardedLines(head);
     // RFC 9112 §3.2: what leaves is HTTP/1.1, which has a Host.
     const hosted = head.hasHost ? own : `Host: ${this.hostText}\r\n${own}`;
     exchange.headText = requestHeadText(head, target, hosted, exchange.upgrading !== undefined);
     exchange.forward(match, this.asItComes);
+  }
+
+  inFrames(): Http1ToHttp2 {
+    this.framesSide ??= new Http1ToHttp2(this.exchange);
+    return this.framesSide;
   }
 
   private forwardedLines(head: MessageHead): string {
@@ -393,8 +404,8 @@ class Http1Client implements Http1Carrier, RosterMember, Holder {
 
   /** Whatever is under way. */
   cutOff(): void {
-    this.destroy();
     this.closed('draining');
+    this.destroy();
   }
 
   private closed(why: 'client-closed' | 'draining') {

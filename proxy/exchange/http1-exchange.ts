@@ -11,7 +11,7 @@ import { switchAskedBy } from '../tunnel/switch.ts';
 import type { Tunnel } from '../tunnel/tunnel.ts';
 import type { ClientConnection, ProxyContext } from './context.ts';
 import { Exchange, type UpstreamSide } from './exchange.ts';
-import { Http1Answer, type Http1Answering } from './http1-answer.ts';
+import { Http1Answer, type Http1Answering, headersOf } from './http1-answer.ts';
 import { writeFault } from './http1-reply.ts';
 import { INTERIM_PAUSE_BYTES, MOST_INTERIM_BYTES } from './interim.ts';
 import { loggedRequestLine } from './logged.ts';
@@ -207,11 +207,18 @@ export class Http1Exchange extends Exchange implements Http1Answering {
     this.end();
     // The end of a body that is framed is missed by itself, and a reset might overtake what there is of the reply.
     if (fault.side === 'upstream' && !this.request.done && !this.http10) this.carrier.end();
-    else this.carrier.destroy();
+    else this.cutReply();
   }
 
   protected letGo(): void {
     this.end();
+    this.cutReply();
+  }
+
+  /** Ends the connection in the middle of a reply. */
+  private cutReply(): void {
+    // HTTP/1.0 knows no chunks: the client would take the end of the connection for that of the body.
+    if (this.http10) resetConnection(this.client);
     this.carrier.destroy();
   }
 
@@ -219,7 +226,15 @@ export class Http1Exchange extends Exchange implements Http1Answering {
     return false;
   }
 
+  /** Without a word. */
+  closeSilently(): void {
+    this.status = 444;
+    this.end();
+    this.carrier.destroy();
+  }
+
   clientGone(why: 'client-closed' | 'draining'): void {
+    if (why === 'draining' && this.http10 && this.responded && !this.over) resetConnection(this.client);
     this.endWithout(why);
     this.side?.giveUp(false);
     this.answer?.abandon('the client has gone');
@@ -235,7 +250,7 @@ export class Http1Exchange extends Exchange implements Http1Answering {
   /** `target` in origin form. */
   answerHere(match: LocalMatch, head: MessageHead, target: string): void {
     this.match = match;
-    this.answer = new Http1Answer(this, head, target);
+    this.answer = new Http1Answer(this, headersOf(head), target);
     this.answer.begin(this.context.localHandlers[match.answeredBy]!);
   }
 

@@ -13,6 +13,7 @@ import {
   writeReply,
 } from '../socket/writes.ts';
 import type { UpstreamLink } from '../upstream/http1-pool.ts';
+import { editedReplyText } from './head-fields.ts';
 import { interimHeadText, replyHeadText, trailerText } from './headers.ts';
 import type { Http1Exchange, Http1Side } from './http1-exchange.ts';
 import { ToHttp1 } from './to-http1.ts';
@@ -121,7 +122,11 @@ export class Http1ToHttp1 extends ToHttp1 implements Http1Side {
     if (!keepAlive) own += 'Connection: close\r\n';
     else if (http10) own += 'Connection: keep-alive\r\n';
     if (reply.status === 426 && reply.upgradeTo !== '') own += upgradeOffer(reply, keepAlive);
-    this.pass(replyHeadText(reply, http10 ? 'unframed' : 'as-it-came', own), bytes, start, end);
+    const framing = http10 ? 'unframed' : 'as-it-came';
+    const { edits } = exchange;
+    const text =
+      edits === undefined ? replyHeadText(reply, framing, own) : editedReplyText(reply, framing, own, edits);
+    this.pass(text, bytes, start, end);
   }
 
   protected passBody(bytes: Buffer, start: number, end: number): void {

@@ -37,6 +37,7 @@ export class Http1ToHttp2 extends ToHttp2 implements Http1Side {
   protected readonly exchange: Http1Exchange;
   /** The request's head, until the upstream has begun to speak: names and values in turn. */
   private readonly fields: string[] = [];
+  private method = '';
   private authority = '';
   private path = '';
   /** Content in the bytes that were read last: where each piece of it starts and ends, in turn. */
@@ -83,6 +84,31 @@ export class Http1ToHttp2 extends ToHttp2 implements Http1Side {
       bytes += name.length + value.length + FIELD_BYTES;
     }
     this.headBytes = bytes;
+    this.method = head.method;
+  }
+
+  /** The same, where rules have said what leaves: names in lower case and values in turn. */
+  keepFields(
+    {
+      method,
+      path,
+      authority,
+    }: { readonly method: string; readonly path: string; readonly authority: string },
+    pairs: readonly string[],
+  ): void {
+    const { fields } = this;
+    fields.length = 0;
+    this.resent = undefined;
+    this.early = undefined;
+    this.method = method;
+    this.path = path;
+    this.authority = authority;
+    let bytes = method.length + path.length + authority.length + OWN_HEAD_BYTES;
+    for (let i = 0; i < pairs.length; i += 2) {
+      fields.push(pairs[i]!, pairs[i + 1]!);
+      bytes += pairs[i]!.length + pairs[i + 1]!.length + FIELD_BYTES;
+    }
+    this.headBytes = bytes;
   }
 
   // --- The request ---
@@ -92,7 +118,7 @@ export class Http1ToHttp2 extends ToHttp2 implements Http1Side {
     const bodiless = this.resent === undefined && this.early === undefined;
     const whole = exchange.requestEnded && bodiless && exchange.request.trailers === undefined;
     up.beginHead();
-    up.addField(':method', exchange.method);
+    up.addField(':method', this.method);
     up.addField(':scheme', scheme);
     up.addField(':authority', this.authority);
     up.addField(':path', this.path);

@@ -8,8 +8,8 @@ import type { HeaderField } from '../http2/hpack.ts';
 import { NO_LIMIT } from '../limits.ts';
 import type { Deadline } from '../socket/deadlines.ts';
 import type { Http2Exchange } from './http2-exchange.ts';
-import { replyLocal, sendOwnHead } from './http2-reply.ts';
-import { discard, hasNoBody, ReplyBody, RequestBody } from './local-body.ts';
+import { replyWhole, sendOwnHead } from './http2-reply.ts';
+import { asBuffer, discard, fieldsOf, hasNoBody, ReplyBody, RequestBody } from './local-body.ts';
 import { LocalQuestion } from './local-request.ts';
 import { loggedTarget } from './logged.ts';
 
@@ -116,17 +116,17 @@ export class Http2Answer implements StreamUser, Deadline {
 
   private reply(reply: LocalReply) {
     const { exchange } = this;
-    const { status, headers, body, length } = reply;
+    const { status, body, length } = reply;
     if (this.settled) return void (body instanceof Uint8Array || discard(body));
     this.setClock(NO_LIMIT);
-    if (!(body instanceof Uint8Array)) return this.stream(status, headers, body, length);
+    if (!(body instanceof Uint8Array)) return this.stream(status, fieldsOf(reply), body, length);
     this.settle();
-    replyLocal(exchange.stream, exchange.request, { status, headers, body }, exchange);
+    replyWhole(exchange.stream, exchange.request, status, fieldsOf(reply), asBuffer(body), exchange);
   }
 
   private stream(
     status: number,
-    headers: Readonly<Record<string, string>>,
+    fields: readonly (readonly [name: string, value: string])[],
     source: AsyncIterable<Uint8Array>,
     length: number | undefined,
   ) {
@@ -134,7 +134,7 @@ export class Http2Answer implements StreamUser, Deadline {
     const { stream, request } = exchange;
     const bare = request.method === 'HEAD' || hasNoBody(status);
     exchange.beginReply(status);
-    sendOwnHead(stream, status, Object.entries(headers), length, bare ? 'last' : 'open');
+    sendOwnHead(stream, status, fields, length, bare ? 'last' : 'open');
     if (bare) {
       discard(source);
       this.settle();

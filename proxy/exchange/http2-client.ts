@@ -25,9 +25,11 @@ import { forwardedFields, headerLines } from './headers.ts';
 import { Http2Answer } from './http2-answer.ts';
 import { Http2Exchange } from './http2-exchange.ts';
 import { type ForwardedFamily, type Http2Request, readRequest } from './http2-request.ts';
+import { Http2Ruled } from './http2-ruled.ts';
 import { Http2ToHttp1 } from './http2-to-http1.ts';
 import { Http2ToHttp2 } from './http2-to-http2.ts';
 import { type ExchangeObserver, observerOf } from './observe.ts';
+import { followRules } from './ruled.ts';
 
 /** Per stream: at 50 ms of round trip an upload still moves 20 MiB/s. */
 const STREAM_WINDOW = 1024 * 1024;
@@ -209,6 +211,7 @@ function takeRequest(
     exchange.match = decision;
     return new Http2Answer(exchange).begin(context.localHandlers[decision.answeredBy]!);
   }
+  if (decision.upstream === undefined) return followRules(new Http2Ruled(exchange), context.rules!, decision);
   exchange.forwarded = forwardedFor(request);
   const side = speaksHttp2(decision.upstream.protocol)
     ? new Http2ToHttp2(exchange)

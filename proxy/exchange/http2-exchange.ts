@@ -49,6 +49,10 @@ export class Http2Exchange extends Exchange implements StreamUser, Deadline, For
   forwarded = NOT_FORWARDED;
   requestEnded = false;
   trailers = NO_TRAILERS;
+  /** Rules are still deciding: what comes of the body waits. */
+  awaitsRules = false;
+  /** What still comes of the body is nobody's. */
+  ignoresBody = false;
   protected readonly clock: Deadline = this;
 
   constructor(
@@ -117,8 +121,9 @@ export class Http2Exchange extends Exchange implements StreamUser, Deadline, For
 
   streamData(bytes: Buffer, start: number, end: number, last: boolean) {
     const { side } = this;
+    if (this.awaitsRules) return this.holdBody(bytes, start, end, last);
     // The rest of a request that was answered before its end.
-    if (side === undefined || this.failed || (this.replied && !side.connected)) return;
+    if (side === undefined || this.ignoresBody || this.failed || (this.replied && !side.connected)) return;
     this.received += end - start;
     if (this.received > this.match!.maxBodyBytes && !side.holdsBody)
       return this.fail(new Fault('body-too-large'));
@@ -130,21 +135,31 @@ export class Http2Exchange extends Exchange implements StreamUser, Deadline, For
     if (!side.sendBody(bytes, start, end, last)) this.stream.pause();
   }
 
+  /** Bounded by the window of its stream, which is paused. */
+  private holdBody(bytes: Buffer, start: number, end: number, last: boolean): void {
+    if (this.ignoresBody) return;
+    this.received += end - start;
+    this.keepBody(true, bytes, start, end);
+    this.requestEnded = last;
+  }
+
   streamTrailers(fields: readonly HeaderField[]): void {
+    if (this.ignoresBody) return;
     this.trailers = [...fields];
   }
 
   streamEnded(): void {
+    if (this.ignoresBody) return;
     this.requestEnded = true;
     const { side } = this;
-    if (side === undefined || this.failed || (this.replied && !side.connected)) return;
+    if (side === undefined || this.awaitsRules || this.failed || (this.replied && !side.connected)) return;
     this.alive();
     if (side.connected && !side.holdsBody) side.endBody();
   }
 
   streamDrained(): void {
     const { side } = this;
-    if (side === undefined || this.failed) return;
+    if (side === undefined || this.awaitsRules || this.failed) return;
     this.alive();
     side.resume();
   }
@@ -160,8 +175,28 @@ export class Http2Exchange extends Exchange implements StreamUser, Deadline, For
 
   // --- Its end ---
 
+  /** A reply of ours: nothing more of the request is wanted. */
+  replyBegins(): void {
+    const { stream, context } = this;
+    this.side = undefined;
+    this.awaitsRules = false;
+    this.replied = true;
+    stream.resume();
+    // Even a short reply may meet a client that takes nothing.
+    this.at = context.deadlines.now() + context.limits.clientIdleTimeoutMs;
+    context.deadlines.watch(this);
+  }
+
+  /** Without a word. */
+  closeSilently(): void {
+    this.status = 444;
+    this.end();
+    this.stream.reset(errorCode.cancel);
+  }
+
   protected tell(fault: Fault) {
     const { stream, request, context } = this;
+    this.awaitsRules = false;
     stream.resume();
     // Even the short reply to a fault may meet a client that takes nothing.
     this.at = context.deadlines.now() + context.limits.clientIdleTimeoutMs;

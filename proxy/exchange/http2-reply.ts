@@ -6,7 +6,7 @@ import { errorCode } from '../http2/frames.ts';
 import type { Exchange } from './exchange.ts';
 import { faultReply, faultTrailers } from './fault-reply.ts';
 import type { Http2Request } from './http2-request.ts';
-import { asBuffer, hasNoBody } from './local-body.ts';
+import { hasNoBody } from './local-body.ts';
 
 type Answered = Pick<Http2Request, 'method' | 'grpc' | 'fields'>;
 
@@ -42,23 +42,7 @@ function replyGrpcFault(stream: Http2Stream, fault: Fault, exchange: Exchange): 
   stream.refuseRest();
 }
 
-interface WholeReply {
-  readonly status: number;
-  readonly headers: Readonly<Record<string, string>>;
-  readonly body: Uint8Array;
-}
-
-export function replyLocal(
-  stream: Http2Stream,
-  request: Answered,
-  reply: WholeReply,
-  exchange: Exchange,
-): void {
-  const { status, headers, body } = reply;
-  replyWhole(stream, request, status, Object.entries(headers), asBuffer(body), exchange);
-}
-
-function replyWhole(
+export function replyWhole(
   stream: Http2Stream,
   request: Answered,
   status: number,

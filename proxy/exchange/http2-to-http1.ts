@@ -112,14 +112,16 @@ export class Http2ToHttp1 extends ToHttp1 implements Http2Side {
 
   protected passHead(reply: MessageHead, bytes: Buffer, start: number, end: number) {
     const { stream, body, exchange } = this;
+    const { edits } = exchange;
+    const status = edits?.status ?? reply.status;
     if (!body.done) {
-      sendReplyHead(stream, reply, 'open');
+      sendReplyHead(stream, reply, 'open', status, '', edits);
       return this.passBody(bytes, start, end);
     }
     if (start < end) this.keeps = false;
     // Before it is: with the last frame the stream may close.
     exchange.replied = true;
-    sendReplyHead(stream, reply, 'last');
+    sendReplyHead(stream, reply, 'last', status, '', edits);
     this.finish();
   }
 

@@ -1,5 +1,7 @@
 // The bodies of what the ingress answers itself, as streams: a reply's on its way to the client, a request's to its handler.
 
+import type { LocalReply } from '../../src/lib/local-handler.ts';
+
 type Source = AsyncIterable<Uint8Array>;
 
 /** Where a reply's body goes. */
@@ -88,6 +90,11 @@ export function discard(source: Source, iterator = source[Symbol.asyncIterator](
 /** RFC 9110 §8.6: 204 has no Content-Length, and in 304 it would have to be that of the 200. */
 export function hasNoBody(status: number): boolean {
   return status === 204 || status === 304;
+}
+
+export function fieldsOf({ headers, fields }: LocalReply): (readonly [name: string, value: string])[] {
+  const pairs: (readonly [string, string])[] = Object.entries(headers);
+  return fields === undefined ? pairs : [...pairs, ...fields];
 }
 
 export function asBuffer(bytes: Uint8Array): Buffer {

@@ -13,6 +13,8 @@ export interface Observed extends AccessEntry {
   readonly match: RouteMatch | undefined;
   /** The address that was asked last. */
   readonly upstream: Address | undefined;
+  /** False: rules want no line of it in the access log. */
+  readonly logged: boolean;
   /** When its reply began, in the deadlines' time; 0: it has not. */
   readonly replyAt: number;
   /** What went wrong; `client-closed`: the client went away. */
@@ -43,7 +45,11 @@ export interface Watchers {
 /** All that watch as one; undefined: nobody does. */
 export function observerOf({ accessLog, observer, deadlines }: Watchers): ExchangeObserver | undefined {
   if (accessLog === undefined) return observer;
-  const log: ExchangeObserver = { over: (exchange) => accessLog.write(exchange, deadlines.now()) };
+  const log: ExchangeObserver = {
+    over(exchange) {
+      if (exchange.logged) accessLog.write(exchange, deadlines.now());
+    },
+  };
   return observer === undefined ? log : both(log, observer);
 }
 

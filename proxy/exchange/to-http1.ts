@@ -16,6 +16,7 @@ import type {
   UpstreamUser,
 } from '../upstream/http1-pool.ts';
 import type { Exchange, UpstreamSide } from './exchange.ts';
+import { HeadFields } from './head-fields.ts';
 import { UNTAKEN } from './interim.ts';
 
 const FRESH: AcquireOptions = { fresh: true };
@@ -148,7 +149,7 @@ export abstract class ToHttp1 implements UpstreamSide, UpstreamUser {
     else if (pos > 0 || this.partialHead === undefined) this.partialHead = beginPieces(bytes, pos, end);
   }
 
-  private beginReply(bytes: Buffer, pos: number, end: number): void {
+  private beginReply(bytes: Buffer, pos: number, end: number) {
     const { exchange, body } = this;
     this.partialHead = undefined;
     beginReplyBody(body, head, exchange.method);
@@ -157,9 +158,22 @@ export abstract class ToHttp1 implements UpstreamSide, UpstreamUser {
       !head.close &&
       (head.minor === 1 || head.keepAlive) &&
       exchange.upgrading === undefined;
+    const { guide } = exchange;
+    if (guide !== undefined && !guide.takesReply(head.status, new HeadFields(head))) {
+      this.dropReply();
+      return guide.proceed();
+    }
     exchange.dropKept();
-    exchange.beginReply(head.status);
+    exchange.beginReply(exchange.edits?.status ?? head.status);
     this.passHead(head, bytes, pos, end);
+  }
+
+  /** The client is told something else. */
+  private dropReply(): void {
+    const { link } = this;
+    this.link = undefined;
+    if (this.body.done && this.keeps && this.exchange.requestEnded) link?.release();
+    else link?.destroy();
   }
 
   private switches(bytes: Buffer, pos: number, end: number) {

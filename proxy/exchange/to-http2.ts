@@ -7,6 +7,7 @@ import type { HeaderField } from '../http2/hpack.ts';
 import type { Deadline } from '../socket/deadlines.ts';
 import type { Company, UpstreamSession } from '../upstream/http2-pool.ts';
 import type { Exchange, UpstreamSide } from './exchange.ts';
+import { editedFields, fieldsIn } from './head-fields.ts';
 import { UNTAKEN } from './interim.ts';
 import { hasNoBody, lossOf, replyLengthOf } from './translation.ts';
 
@@ -131,7 +132,7 @@ export abstract class ToHttp2 implements UpstreamSide, Company {
     exchange.fail(new Fault('upstream-malformed', UNTAKEN));
   }
 
-  reply(up: Http2Stream, status: number, fields: readonly HeaderField[], ended: boolean): void {
+  reply(up: Http2Stream, status: number, fields: readonly HeaderField[], ended: boolean) {
     const { exchange } = this;
     const length = replyLengthOf(fields);
     const bodiless = hasNoBody(exchange.method, status);
@@ -141,11 +142,19 @@ export abstract class ToHttp2 implements UpstreamSide, Company {
     }
     if (!bodiless) up.expects = length;
     exchange.hear();
+    const { guide } = exchange;
+    if (guide !== undefined && !guide.takesReply(status, fieldsIn(fields))) {
+      this.giveUp(false);
+      return guide.proceed();
+    }
+    exchange.dropKept();
     exchange.replied = ended;
     exchange.noteGrpcStatus(fields);
-    exchange.beginReply(status);
+    const { edits } = exchange;
+    exchange.beginReply(edits?.status ?? status);
     exchange.alive();
-    this.passHead(status, fields, length, ended);
+    if (edits === undefined) this.passHead(status, fields, length, ended);
+    else this.passHead(edits.status, editedFields(fields, edits), length, ended);
   }
 
   data(bytes: Buffer, start: number, end: number, last: boolean): void {

@@ -8,6 +8,8 @@ import type { Http2Stream } from '../http2/connection.ts';
 import { fieldKind, kindOf, lineOf } from '../http2/fields.ts';
 import { createField, type HeaderField } from '../http2/hpack.ts';
 import type { Loss } from '../upstream/http1-pool.ts';
+import type { ReplyEdits } from './exchange.ts';
+import { isEditedAway, ownFields } from './head-fields.ts';
 import type { Forwarding } from './http2-request.ts';
 
 /** How the body of the HTTP/1.1 request is framed; never left to the method (RFC 9112 §6.3). */
@@ -67,6 +69,7 @@ export function sendReplyHead(
   kind: 'interim' | 'open' | 'last',
   status = head.status,
   without = '',
+  edits?: ReplyEdits,
 ): void {
   const { lines, count, nominated, lengthRewritten } = head;
   stream.beginHead();
@@ -79,8 +82,10 @@ export function sendReplyHead(
       continue;
     const name = lowerName(head, line);
     if (name === without || (nominated.length > 0 && nominated.includes(name))) continue;
+    if (edits !== undefined && isEditedAway(edits, name)) continue;
     stream.addField(name, valueAt(head, line));
   }
+  if (edits !== undefined) for (const [name, value] of ownFields(edits)) stream.addField(name, value);
   if (lengthRewritten && status >= 200 && status !== 204 && status !== 205) {
     stream.addField('content-length', String(head.contentLength));
   }

@@ -19,6 +19,7 @@ export function closeStream(stream: StreamState, end: StreamEnd, code: number): 
   stream.code = code;
   letGo(connection, stream.queued + stream.withheld);
   connection.growth -= stream.window - connection.streamWindow;
+  stream.queue?.clear();
   stream.queue = undefined;
   stream.queued = 0;
   if (connection.isServer && stream.withheld > 0) refund(connection, stream.withheld);

@@ -3,27 +3,37 @@
 import { randomBytes } from 'node:crypto';
 import { createServer, type Server, type Socket } from 'node:net';
 import { createServer as createTlsServer, type TLSSocket, type Server as TlsServer } from 'node:tls';
-import ipaddr from 'ipaddr.js';
 import type { LocalHandlers } from '../../src/lib/local-handler.ts';
 import type { Log } from '../../src/lib/log.ts';
 import type { AccessLog } from '../exchange/access-log.ts';
-import { type Connection, FIRST_WORDS_MS, type Holder, type ProxyContext } from '../exchange/context.ts';
-import { createHttp1Acceptor } from '../exchange/http1-client.ts';
-import { createHttp2Acceptor } from '../exchange/http2-client.ts';
+import type { ClientConnection, ProxyContext } from '../exchange/context.ts';
+import { createHttp1Acceptor, type Http1Acceptor } from '../exchange/http1-client.ts';
+import { createHttp2Acceptor, type Http2Acceptor } from '../exchange/http2-client.ts';
 import type { ExchangeObserver } from '../exchange/observe.ts';
+import type { Compare } from '../exchange/passwords.ts';
+import { createRules, type Limiter, type Rules } from '../exchange/rules-in-use.ts';
 import { serverNameOf } from '../http1/authority.ts';
 import { fieldLimitsOf } from '../http2/fields.ts';
 import { type ListenerLimits, limitsWith, NO_LIMIT } from '../limits.ts';
-import { createRouteTable, type LocalPath, type Route, speaksHttp2 } from '../rules/routes.ts';
-import { createDeadlines, type Deadline } from '../socket/deadlines.ts';
+import type { RuleSet } from '../rules/model.ts';
+import {
+  createRouteTable,
+  type LocalPath,
+  type Route,
+  type RouteTable,
+  speaksHttp2,
+} from '../rules/routes.ts';
+import { createDeadlines } from '../socket/deadlines.ts';
 import { forbidRenegotiation } from '../socket/errors.ts';
 import { descriptorsInUse } from '../socket/insides/descriptors.ts';
-import { rawSocketUnder, rememberRawSocket } from '../socket/insides/raw-sockets.ts';
+import { rememberRawSocket } from '../socket/insides/raw-sockets.ts';
 import { createRoster } from '../socket/roster.ts';
-import { createUpstreams } from '../upstream/http1-pool.ts';
-import { createHttp2Upstreams } from '../upstream/http2-pool.ts';
+import { createUpstreams, type Upstreams } from '../upstream/http1-pool.ts';
+import { createHttp2Upstreams, type Http2Upstreams } from '../upstream/http2-pool.ts';
 import type { UpstreamChange } from '../upstream/troubles.ts';
-import { createCapacity, type Occupant } from './capacity.ts';
+import { Accepted, acceptedUnder, type Origin, Secured } from './accepted.ts';
+import { createAddressRanges } from './address-ranges.ts';
+import { type Capacity, createCapacity } from './capacity.ts';
 import {
   ACCEPTED,
   createConnectionCounts,
@@ -34,16 +44,17 @@ import {
   REFUSED,
   SENT,
 } from './counts.ts';
-import { createFailedHandshakes } from './failed-handshakes.ts';
-import { createProxyHeaderReader } from './proxy-protocol.ts';
+import { createFailedHandshakes, type FailedHandshakes } from './failed-handshakes.ts';
+import { awaitProxyHeader } from './proxy-protocol.ts';
 import { acceptTcp } from './raw-bytes.ts';
 import {
   ACME_TLS,
   createSecureContexts,
+  type SecureContexts,
   type SecureContextsOptions,
   type ServedCertificate,
 } from './secure-contexts.ts';
-import { acceptUnnamed } from './unnamed.ts';
+import { acceptUnnamed, type HttpAcceptors } from './unnamed.ts';
 
 export { type AccessLog, createAccessLog } from '../exchange/access-log.ts';
 export { logChange, type UpstreamChange } from '../upstream/troubles.ts';
@@ -79,6 +90,10 @@ export interface ListenerOptions {
   readonly upstreamCa?: string;
   /** 48 bytes, the same in all workers, so that sessions resume in any of them. Default: random. */
   readonly ticketKeys?: Buffer;
+  /** Who counts for the limits of rules; default: this process alone. */
+  readonly limiter?: Limiter | undefined;
+  /** For basic auth, in another process; default: in a thread of this one. */
+  readonly comparePassword?: Compare | undefined;
   /** See SecureContextsOptions. */
   readonly findChallenge?: SecureContextsOptions['findChallenge'];
   /**
@@ -105,7 +120,10 @@ export interface Listener {
   setCertificates(list: readonly ServedCertificate[]): void;
   /** The tls-alpn-01 certificate of a domain (RFC 8737), PEM; undefined takes it away. */
   setChallenge(domain: string, certificate: { cert: string; key: string } | undefined): void;
-  setRoutes(routes: readonly Route[]): void;
+  /** `rules`: for the hosts that no route serves. Throws, and serves on as before, if they cannot be compiled. */
+  setRoutes(routes: readonly Route[], rules?: RuleSet): void;
+  /** Whether a site of the rules serves a host. */
+  hasSite(host: string): boolean;
   /** 48 bytes. Sessions under the keys before are forgotten. */
   setTicketKeys(keys: Buffer): void;
   /** No new connections; open ones end when what they are doing is done, and at the latest after `timeoutMs`. */
@@ -124,162 +142,122 @@ const SPARE_PART = 8;
 /** Connections that are ended at once where the lack of descriptors was noticed elsewhere than at accept. */
 const RELIEF = 16;
 
-/** A connection, from accept to close. */
-class Accepted implements Occupant {
-  place = -1;
-  readonly socket: Socket;
-  readonly acceptedAt: number;
-  /** From its PROXY header, or once somebody has asked: most of what only shakes hands is never asked about. */
-  origin: Origin | undefined = undefined;
-  peer: string | undefined = undefined;
-  leaving = false;
-  /** After its handshake. */
-  secured: Secured | undefined = undefined;
-
-  constructor(socket: Socket, acceptedAt: number) {
-    this.socket = socket;
-    this.acceptedAt = acceptedAt;
-  }
-
-  idleSince(): number {
-    if (this.secured === undefined) return this.acceptedAt + FIRST_WORDS_MS;
-    return this.secured.holder?.idleSince() ?? Number.POSITIVE_INFINITY;
-  }
-
-  leave(): void {
-    const holder = this.secured?.holder;
-    if (holder === undefined) this.destroy();
-    else holder.leave();
-  }
-
-  destroy(): void {
-    (this.secured?.socket ?? this.socket).destroy();
-  }
-}
-
-const acceptedOf = Symbol('accepted');
-type AcceptedSocket = Socket & { [acceptedOf]?: Accepted };
-
-/** What is known of a connection before its handshake. */
-interface Origin {
-  readonly address: string;
-  readonly serverPort: number;
-  /** Whether its fields about other clients are believed. */
-  readonly forwarder: boolean;
-}
-
 export function createListener(options: ListenerOptions): Listener {
-  const { log, alpn = ['h2', 'http/1.1'] } = options;
-  const limits = limitsWith(options.limits);
-  const counts = options.counts ?? createConnectionCounts();
-  const deadlines = createDeadlines();
-  const isProxy = createTrust(options.trustedProxies ?? []);
-  const isForwarder = createTrust(options.trustedForwarders ?? []);
-  const contexts = createSecureContexts({
-    findChallenge: options.findChallenge,
-    alpn,
-    // What is spliced may speak any protocol that client and upstream agree on.
-    takesAnyProtocol: (serverName) =>
-      /^(?:tcp|auto)$/.test(routes.forward(serverName, '/')?.upstream.protocol ?? ''),
-  });
-  const handshakes = createFailedHandshakes({
-    isServed: (serverName) => contexts.namesFor(serverName) !== undefined,
-    now: deadlines.now,
-    log,
-  });
-  const upstreams = createUpstreams({
-    deadlines,
-    upstreamCa: options.upstreamCa,
-    onChange: options.onUpstreamChange,
-    onExhausted: () => void capacity.relieve(RELIEF),
-    log,
-  });
-  const http2Upstreams = createHttp2Upstreams({ deadlines, upstreams, fieldLimits: fieldLimitsOf(limits) });
-  const localPaths = options.localPaths ?? [];
-  const localHandlers = options.localHandlers ?? {};
-  assertWired(localPaths, localHandlers);
-  const tableOf = (list: readonly Route[]) =>
-    createRouteTable(list, { localPaths, maxBodyBytes: limits.maxBodyBytes });
-  let routes = tableOf([]);
-  const context: ProxyContext = {
-    routes: () => routes,
-    upstreams,
-    http2Upstreams,
-    localHandlers,
-    limits,
-    deadlines,
-    log,
-    tunnels: new Set(),
-    accessLog: options.accessLog,
-    observer: options.observer,
-  };
-  const http1 = createHttp1Acceptor(context);
-  const http2 = createHttp2Acceptor(context);
-  const unnamed = { http1: http1.accept, http2: alpn.includes('h2') ? http2.accept : undefined };
+  return new TlsListener(options);
+}
+
+class TlsListener implements Listener {
+  private readonly options: ListenerOptions;
+  private readonly limits: ListenerLimits;
+  private readonly counts: Float64Array;
+  private readonly deadlines = createDeadlines();
+  private readonly isProxy: (address: string) => boolean;
+  private readonly isForwarder: (address: string) => boolean;
+  private readonly contexts: SecureContexts;
+  private readonly handshakes: FailedHandshakes;
+  private readonly upstreams: Upstreams;
+  private readonly http2Upstreams: Http2Upstreams;
+  private readonly context: ProxyContext;
+  private readonly http1: Http1Acceptor;
+  private readonly http2: Http2Acceptor;
+  private readonly unnamed: HttpAcceptors;
   /** Every connection, from accept to close. */
-  const open = createRoster<Accepted>();
-  const capacity = createCapacity<Accepted>({
-    limit: limits.maxConnections,
-    open,
-    deadlines,
-    // Behind a gateway that says nothing of its clients all of them have its address.
-    knowsPeers: options.proxyProtocol === true,
-    onFull: (since) =>
-      log.warn(
-        { maxConnections: limits.maxConnections, ...since },
-        'connection limit reached, the longest idle are ended',
-      ),
-  });
-  const lastDescriptor =
-    limits.maxDescriptors === NO_LIMIT
-      ? NO_LIMIT
-      : limits.maxDescriptors - Math.max(SPARE_DESCRIPTORS, Math.floor(limits.maxDescriptors / SPARE_PART));
-  let boundPort = options.port;
-  const tlsServer = createTls();
-  const server = createTcp();
+  private readonly open = createRoster<Accepted>();
+  private readonly capacity: Capacity<Accepted>;
+  private readonly lastDescriptor: number;
+  private readonly tlsServer: TlsServer;
+  private readonly server: Server;
+  private readonly rules: Rules;
+  private routes: RouteTable;
+  private boundPort: number;
 
-  return {
-    listen,
-    setCertificates(list) {
-      contexts.setCertificates(list);
-      // A resumed session never shows the certificate: the ones of before must end with it.
-      if (options.ticketKeys === undefined) tlsServer.setTicketKeys(randomBytes(48));
-    },
-    setChallenge: contexts.setChallenge,
-    setRoutes(list) {
-      routes = tableOf(list);
-      upstreams.serve(list.flatMap(({ paths }) => paths.map(({ upstream }) => upstream)));
-    },
-    setTicketKeys: (keys) => tlsServer.setTicketKeys(keys),
-    drain,
-  };
-
-  function createTls(): TlsServer {
-    const created = createTlsServer({
-      ...contexts.serverOptions,
-      handshakeTimeout: limits.handshakeTimeoutMs,
-      ...(options.ticketKeys === undefined ? {} : { ticketKeys: options.ticketKeys }),
+  constructor(options: ListenerOptions) {
+    const { log, alpn = ['h2', 'http/1.1'], localHandlers = {} } = options;
+    const { deadlines } = this;
+    const limits = limitsWith(options.limits);
+    assertWired(options.localPaths ?? [], localHandlers);
+    this.options = options;
+    this.limits = limits;
+    this.counts = options.counts ?? createConnectionCounts();
+    this.isProxy = createAddressRanges(options.trustedProxies ?? []);
+    this.isForwarder = createAddressRanges(options.trustedForwarders ?? []);
+    this.boundPort = options.port;
+    this.lastDescriptor = lastDescriptorOf(limits.maxDescriptors);
+    this.rules = createRules(options.limiter, options.comparePassword);
+    this.routes = this.routeTable([]);
+    this.contexts = createSecureContexts({
+      findChallenge: options.findChallenge,
+      alpn,
+      // Spliced connections may speak any protocol that client and upstream agree on.
+      takesAnyProtocol: (serverName) => this.isSpliced(serverName),
     });
-    created.on('secureConnection', secured);
-    created.on('tlsClientError', (error, socket) => {
-      counts[FAILED_HANDSHAKES]!++;
-      handshakes.failed(error, socket);
+    this.handshakes = createFailedHandshakes({
+      isServed: (serverName) => this.contexts.namesFor(serverName) !== undefined,
+      now: deadlines.now,
+      log,
     });
-    return created;
+    this.upstreams = createUpstreams({
+      deadlines,
+      upstreamCa: options.upstreamCa,
+      onChange: options.onUpstreamChange,
+      onExhausted: () => void this.capacity.relieve(RELIEF),
+      log,
+    });
+    this.http2Upstreams = createHttp2Upstreams({
+      deadlines,
+      upstreams: this.upstreams,
+      fieldLimits: fieldLimitsOf(limits),
+    });
+    this.context = {
+      routes: () => this.routes,
+      rules: this.rules.inUse,
+      upstreams: this.upstreams,
+      http2Upstreams: this.http2Upstreams,
+      localHandlers,
+      limits,
+      deadlines,
+      log,
+      tunnels: new Set(),
+      accessLog: options.accessLog,
+      observer: options.observer,
+    };
+    this.http1 = createHttp1Acceptor(this.context);
+    this.http2 = createHttp2Acceptor(this.context);
+    this.unnamed = { http1: this.http1.accept, http2: alpn.includes('h2') ? this.http2.accept : undefined };
+    this.capacity = this.createPlaces();
+    this.tlsServer = this.createTls();
+    this.server = this.createTcp();
   }
 
-  function createTcp(): Server {
-    const created = createServer({
-      noDelay: true,
-      keepAlive: true,
-      keepAliveInitialDelay: TCP_KEEPALIVE_MS,
-    });
-    created.on('connection', accepted);
-    created.on('error', (error) => log.warn({ err: error }, 'accept failed'));
-    return created;
+  setCertificates(list: readonly ServedCertificate[]): void {
+    this.contexts.setCertificates(list);
+    // A resumed session never shows its certificate, so no session may outlive the certificates of its time.
+    if (this.options.ticketKeys === undefined) this.tlsServer.setTicketKeys(randomBytes(48));
   }
 
-  function listen(): Promise<{ address: string; port: number }> {
+  setChallenge(domain: string, certificate: { cert: string; key: string } | undefined): void {
+    this.contexts.setChallenge(domain, certificate);
+  }
+
+  setRoutes(list: readonly Route[], set?: RuleSet): void {
+    this.rules.set(set);
+    this.routes = this.routeTable(list);
+    this.upstreams.serve([
+      ...list.flatMap(({ paths }) => paths.map(({ upstream }) => upstream)),
+      ...(this.rules.inUse.rules()?.pools ?? []),
+    ]);
+  }
+
+  hasSite(host: string): boolean {
+    return this.rules.siteFor(host) !== undefined;
+  }
+
+  setTicketKeys(keys: Buffer): void {
+    this.tlsServer.setTicketKeys(keys);
+  }
+
+  listen(): Promise<{ address: string; port: number }> {
+    const { options, server } = this;
     const { promise, resolve, reject } = Promise.withResolvers<{ address: string; port: number }>();
     server.once('error', reject);
     server.listen(
@@ -294,96 +272,143 @@ export function createListener(options: ListenerOptions): Listener {
       () => {
         server.off('error', reject);
         const bound = server.address() as { address: string; port: number };
-        boundPort = bound.port;
+        this.boundPort = bound.port;
         resolve({ address: bound.address, port: bound.port });
       },
     );
     return promise;
   }
 
-  function accepted(socket: Socket) {
-    const connection = new Accepted(socket, deadlines.now());
-    (socket as AcceptedSocket)[acceptedOf] = connection;
-    rememberRawSocket(socket);
-    open.add(connection);
-    counts[ACCEPTED]!++;
-    counts[OPEN]!++;
-    socket.once('close', () => {
-      open.remove(connection);
-      capacity.left(connection);
-      counts[OPEN]!--;
-      counts[RECEIVED]! += socket.bytesRead;
-      counts[SENT]! += socket.bytesWritten;
+  async drain(timeoutMs: number): Promise<void> {
+    const closed = new Promise<void>((resolve) => this.server.close(() => resolve()));
+    this.http1.drain();
+    this.http2.drain();
+    this.http2Upstreams.drain();
+    for (const tunnel of this.context.tunnels) tunnel.goAway();
+    // Other tunnels cannot be told. They have time to end on their own, then they are ended, and at last they are reset.
+    const last = setTimeout(
+      () => {
+        for (const tunnel of this.context.tunnels) tunnel.end();
+      },
+      timeoutMs - Math.min(LAST_WORDS_MS, timeoutMs / 2),
+    );
+    const timer = setTimeout(() => {
+      this.http1.destroyAll();
+      this.http2.destroyAll();
+      this.http2Upstreams.destroyAll();
+      this.open.each(({ socket }) => socket.destroy());
+    }, timeoutMs);
+    await closed;
+    clearTimeout(timer);
+    clearTimeout(last);
+    this.upstreams.close();
+    this.rules.close();
+    this.options.accessLog?.flush();
+  }
+  private routeTable(list: readonly Route[]): RouteTable {
+    const { localPaths = [] } = this.options;
+    const { siteFor } = this.rules;
+    return createRouteTable(list, { localPaths, maxBodyBytes: this.limits.maxBodyBytes, siteFor });
+  }
+
+  private isSpliced(serverName: string): boolean {
+    return /^(?:tcp|auto)$/.test(this.routes.forward(serverName, '/')?.upstream.protocol ?? '');
+  }
+
+  private createPlaces(): Capacity<Accepted> {
+    const { maxConnections } = this.limits;
+    const { log, proxyProtocol } = this.options;
+    return createCapacity<Accepted>({
+      limit: maxConnections,
+      open: this.open,
+      deadlines: this.deadlines,
+      // Behind a gateway that says nothing of its clients they all have its address.
+      knowsPeers: proxyProtocol === true,
+      onFull: (since) =>
+        log.warn({ maxConnections, ...since }, 'connection limit reached, the longest idle are ended'),
     });
-    if (!capacity.admits(connection) || !leavesDescriptors(socket)) {
-      counts[REFUSED]!++;
+  }
+
+  private createTls(): TlsServer {
+    const created = createTlsServer({
+      ...this.contexts.serverOptions,
+      handshakeTimeout: this.limits.handshakeTimeoutMs,
+      ...(this.options.ticketKeys === undefined ? {} : { ticketKeys: this.options.ticketKeys }),
+    });
+    created.on('secureConnection', (socket) => this.secured(socket));
+    created.on('tlsClientError', (error, socket) => {
+      this.counts[FAILED_HANDSHAKES]!++;
+      this.handshakes.failed(error, socket);
+    });
+    return created;
+  }
+
+  private createTcp(): Server {
+    const created = createServer({
+      noDelay: true,
+      keepAlive: true,
+      keepAliveInitialDelay: TCP_KEEPALIVE_MS,
+    });
+    created.on('connection', (socket) => this.accepted(socket));
+    created.on('error', (error) => this.options.log.warn({ err: error }, 'accept failed'));
+    return created;
+  }
+
+  private accepted(socket: Socket) {
+    const connection = new Accepted(socket, this.deadlines.now());
+    rememberRawSocket(socket);
+    this.open.add(connection);
+    this.counts[ACCEPTED]!++;
+    this.counts[OPEN]!++;
+    socket.once('close', () => {
+      this.open.remove(connection);
+      this.capacity.left(connection);
+      this.counts[OPEN]!--;
+      this.counts[RECEIVED]! += socket.bytesRead;
+      this.counts[SENT]! += socket.bytesWritten;
+    });
+    if (!this.capacity.admits(connection) || !this.leavesDescriptors(socket)) {
+      this.counts[REFUSED]!++;
       socket.destroy();
       return;
     }
-    if (options.proxyProtocol === true) readProxyHeader(connection);
-    else tlsServer.emit('connection', socket);
+    if (this.options.proxyProtocol === true) this.readProxyHeader(connection);
+    else this.tlsServer.emit('connection', socket);
   }
 
   /** When no descriptor is left, libuv closes the connections that wait to be accepted, and tells nobody. */
-  function leavesDescriptors(socket: Socket): boolean {
-    if (descriptorsInUse(socket) < lastDescriptor) return true;
-    return upstreams.closeIdle() > 0 || capacity.relieve(1) > 0;
+  private leavesDescriptors(socket: Socket): boolean {
+    if (descriptorsInUse(socket) < this.lastDescriptor) return true;
+    return this.upstreams.closeIdle() > 0 || this.capacity.relieve(1) > 0;
   }
 
-  /** A header from elsewhere than a trusted proxy would let anyone be anyone: closed, as is a connection without. */
-  function readProxyHeader(connection: Accepted) {
+  private readProxyHeader(connection: Accepted): void {
     const { socket } = connection;
-    const origin = originOf(connection);
-    if (!isProxy(origin.address)) {
+    const origin = this.originOf(connection);
+    // A PROXY header of anybody else would let anyone be anyone.
+    if (!this.isProxy(origin.address)) {
       socket.destroy();
       return;
     }
-    const reader = createProxyHeaderReader();
-    const deadline: Deadline = {
-      at: deadlines.now() + limits.handshakeTimeoutMs,
-      expired: () => socket.destroy(),
-    };
-    deadlines.watch(deadline);
-    const stop = () => {
-      deadlines.forget(deadline);
-      socket.off('data', read);
-      socket.off('end', refuse);
-      socket.off('error', refuse);
-      socket.off('close', stop);
-    };
-    const refuse = () => {
-      stop();
-      log.debug({ peer: origin.address }, 'PROXY header refused');
-      socket.destroy();
-    };
-    const read = (chunk: Buffer) => {
-      const header = reader.read(chunk);
-      if (header === 'incomplete') return;
-      if (header === 'malformed') return refuse();
-      stop();
-      socket.pause();
-      if (reader.rest.length > 0) socket.unshift(reader.rest);
-      const { source } = header;
-      connection.origin = {
-        address: source?.address ?? origin.address,
-        serverPort: header.destinationPort ?? origin.serverPort,
-        // Without an address it is anybody's, whoever its sender is.
-        forwarder: source !== undefined && isForwarder(source.address),
-      };
-      if (source !== undefined && !capacity.admitsPeer(connection, source.address)) {
-        socket.destroy();
-        return;
-      }
-      tlsServer.emit('connection', socket);
-    };
-    socket.on('data', read);
-    socket.on('end', refuse);
-    socket.on('error', refuse);
-    socket.on('close', stop);
+    awaitProxyHeader(socket, {
+      deadlines: this.deadlines,
+      timeoutMs: this.limits.handshakeTimeoutMs,
+      taken: ({ source, destinationPort }) => {
+        connection.origin = {
+          address: source?.address ?? origin.address,
+          serverPort: destinationPort ?? origin.serverPort,
+          // A header without an address does not say whose connection it is, so nothing more is believed of it.
+          forwarder: source !== undefined && this.isForwarder(source.address),
+        };
+        if (source !== undefined && !this.capacity.admitsPeer(connection, source.address)) socket.destroy();
+        else this.tlsServer.emit('connection', socket);
+      },
+      refused: () => this.options.log.debug({ peer: origin.address }, 'PROXY header refused'),
+    });
   }
 
-  function secured(socket: TLSSocket) {
-    counts[HANDSHAKES]!++;
+  private secured(socket: TLSSocket) {
+    this.counts[HANDSHAKES]!++;
     forbidRenegotiation(socket);
     // RFC 6066 §3: a name without a final dot; many send the one that was typed.
     const serverName = serverNameOf((socket.servername || '').toString());
@@ -393,68 +418,48 @@ export function createListener(options: ListenerOptions): Listener {
       socket.end();
       return;
     }
-    const certificateNames = contexts.namesFor(serverName);
+    const certificateNames = this.contexts.namesFor(serverName);
     // A resumed session shows no certificate: it must not outlive the name's being served.
     if (certificateNames === undefined) {
-      handshakes.noteUnknown(serverName);
+      this.handshakes.noteUnknown(serverName);
       socket.destroy();
       return;
     }
-    const accepted = (rawSocketUnder(socket) as AcceptedSocket | undefined)?.[acceptedOf];
+    const accepted = acceptedUnder(socket);
     if (accepted === undefined) {
       socket.destroy();
       return;
     }
-    accepted.secured = new Secured(socket, certificateNames, serverName, () => originOf(accepted));
-    dispatch(accepted.secured);
+    accepted.secured = new Secured(socket, certificateNames, serverName, () => this.originOf(accepted));
+    this.dispatch(accepted.secured);
   }
 
-  function originOf(accepted: Accepted): Origin {
+  private originOf(accepted: Accepted): Origin {
     if (accepted.origin !== undefined) return accepted.origin;
     const address = unmapped(accepted.socket.remoteAddress ?? '');
-    accepted.origin = { address, serverPort: boundPort, forwarder: isForwarder(address) };
+    accepted.origin = { address, serverPort: this.boundPort, forwarder: this.isForwarder(address) };
     return accepted.origin;
   }
 
-  function dispatch(connection: Connection) {
-    const settings = routes.forward(connection.serverName, '/')?.upstream;
-    if (settings?.protocol === 'tcp') return acceptTcp(context, connection, settings);
+  private dispatch(connection: ClientConnection) {
+    const settings = this.routes.forward(connection.serverName, '/')?.upstream;
+    if (settings?.protocol === 'tcp') return acceptTcp(this.context, connection, settings);
     const { alpnProtocol } = connection.socket;
-    if (alpnProtocol === 'h2') return http2.accept(connection);
+    if (alpnProtocol === 'h2') return this.http2.accept(connection);
     // With ALPN the client has said that it speaks HTTP.
-    if (settings === undefined || alpnProtocol === 'http/1.1') return http1.accept(connection);
+    if (settings === undefined || alpnProtocol === 'http/1.1') return this.http1.accept(connection);
     // HTTP/2 is agreed on by ALPN (RFC 9113 §3.2), but clients of upstreams that speak it have done without.
     if (settings.protocol === 'auto' || speaksHttp2(settings.protocol)) {
-      return acceptUnnamed(context, connection, settings, unnamed);
+      return acceptUnnamed(this.context, connection, settings, this.unnamed);
     }
-    http1.accept(connection);
+    this.http1.accept(connection);
   }
+}
 
-  async function drain(timeoutMs: number): Promise<void> {
-    const closed = new Promise<void>((resolve) => server.close(() => resolve()));
-    http1.drain();
-    http2.drain();
-    http2Upstreams.drain();
-    for (const tunnel of context.tunnels) tunnel.goAway();
-    // What cannot be told may still end on its own; a reset is only for what then still hangs on.
-    const last = setTimeout(
-      () => {
-        for (const tunnel of context.tunnels) tunnel.end();
-      },
-      timeoutMs - Math.min(LAST_WORDS_MS, timeoutMs / 2),
-    );
-    const timer = setTimeout(() => {
-      http1.destroyAll();
-      http2.destroyAll();
-      http2Upstreams.destroyAll();
-      open.each(({ socket }) => socket.destroy());
-    }, timeoutMs);
-    await closed;
-    clearTimeout(timer);
-    clearTimeout(last);
-    upstreams.close();
-    options.accessLog?.flush();
-  }
+/** Some descriptors are kept back, for upstreams and for what else a process needs. */
+function lastDescriptorOf(most: number): number {
+  if (most === NO_LIMIT) return NO_LIMIT;
+  return most - Math.max(SPARE_DESCRIPTORS, Math.floor(most / SPARE_PART));
 }
 
 function assertWired(localPaths: readonly LocalPath[], localHandlers: LocalHandlers): void {
@@ -465,53 +470,7 @@ function assertWired(localPaths: readonly LocalPath[], localHandlers: LocalHandl
   }
 }
 
-/** Where it comes from is asked for with its first request: a handshake alone does not need it. */
-class Secured implements Connection {
-  readonly socket: TLSSocket;
-  readonly certificateNames: readonly string[];
-  readonly serverName: string;
-  holder: Holder | undefined = undefined;
-  private readonly origin: () => Origin;
-
-  constructor(
-    socket: TLSSocket,
-    certificateNames: readonly string[],
-    serverName: string,
-    origin: () => Origin,
-  ) {
-    this.socket = socket;
-    this.certificateNames = certificateNames;
-    this.serverName = serverName;
-    this.origin = origin;
-  }
-
-  get clientAddress(): string {
-    return this.origin().address;
-  }
-
-  get serverPort(): number {
-    return this.origin().serverPort;
-  }
-
-  get trustedClient(): boolean {
-    return this.origin().forwarder;
-  }
-}
-
-/** ::ffff:192.0.2.1 is how a socket for both families names an IPv4 peer. */
+/** A socket for both families names an IPv4 peer ::ffff:192.0.2.1. */
 function unmapped(address: string): string {
   return address.startsWith('::ffff:') ? address.slice(7) : address;
-}
-
-function createTrust(list: readonly string[]): (address: string) => boolean {
-  const ranges = list.map((entry) => {
-    if (entry.includes('/')) return ipaddr.parseCIDR(entry);
-    const address = ipaddr.parse(entry);
-    return [address, address.kind() === 'ipv4' ? 32 : 128] as [typeof address, number];
-  });
-  return (address) => {
-    if (ranges.length === 0 || !ipaddr.isValid(address)) return false;
-    const parsed = ipaddr.process(address);
-    return ranges.some(([range, bits]) => range.kind() === parsed.kind() && parsed.match(range, bits));
-  };
 }

@@ -1,6 +1,6 @@
 // Plain HTTP beside the TLS listener: answers http-01 challenges (RFC 8555 §8.3), sends everything else to https, and reads no body.
 
-import { createServer, type IncomingMessage, type ServerResponse } from 'node:http';
+import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
 import type { Socket } from 'node:net';
 import type { Log } from '../../src/lib/log.ts';
 import { faultReply } from '../exchange/fault-reply.ts';
@@ -29,7 +29,8 @@ export interface PlainHttp {
   /** Rejects with the system's error if the port cannot be had. */
   listen(): Promise<{ address: string; port: number }>;
   /** The hosts that are known; requests for others are refused. */
-  setRoutes(routes: readonly Route[]): void;
+  /** `hasSite`: whether rules serve a host that no route serves. */
+  setRoutes(routes: readonly Route[], hasSite?: (host: string) => boolean): void;
   /** What the CA is to find under this token; undefined takes it away. */
   setChallenge(token: string, keyAuthorization: string | undefined): void;
   /** No new connections; open ones end with the request that they are at, and at the latest after `timeoutMs`. */
@@ -43,7 +44,7 @@ interface Reply {
 }
 
 const CHALLENGES = '/.well-known/acme-challenge/';
-/** Longer request lines and fields have no business here; links that are to be redirected have to fit. */
+/** Long enough for any link that is to be redirected. */
 const MAX_HEAD_BYTES = 16 * 1024;
 const LOOK_INTERVAL_MS = 1_000;
 
@@ -56,43 +57,97 @@ function refusal(
   return { status, headers: { ...Object.fromEntries(fields), ...more }, body };
 }
 
-/** No keep-alive and no bodies: a request that was answered leaves nothing on the connection for a second one to hide in. */
+/**
+ * No keep-alive and no bodies: after a request that was answered nothing is read on its connection, so no second request
+ * can hide there.
+ */
 export function createPlainHttp(options: PlainHttpOptions): PlainHttp {
-  const { httpsPort, log, requestTimeoutMs = 10_000 } = options;
-  const challenges = new Map<string, string>();
-  let routes = createRouteTable([]);
-  const server = createServer({
-    maxHeaderSize: MAX_HEAD_BYTES,
-    headersTimeout: requestTimeoutMs,
-    requestTimeout: requestTimeoutMs,
-    connectionsCheckingInterval: LOOK_INTERVAL_MS,
-    // RFC 9112 §3.2; Node would otherwise take any, and of several the first.
-    requireHostHeader: true,
-  });
-  server.on('connection', makeRoom);
-  // Whoever takes no answer is not waited for either.
-  server.setTimeout(requestTimeoutMs, (socket) => socket.destroy());
-  server.on('request', answer);
-  // Nobody is asked to send on what would not be read.
-  server.on('checkContinue', answer);
-  server.on('checkExpectation', answer);
-  server.on('error', (error) => log.warn({ err: error }, 'accept failed'));
+  return new ChallengesAndRedirects(options);
+}
 
+class ChallengesAndRedirects implements PlainHttp {
+  private readonly options: PlainHttpOptions;
+  private readonly server: Server;
+  private readonly challenges = new Map<string, string>();
+  private routes = createRouteTable([]);
   /** In the order of their coming. */
-  const open = new Set<Socket>();
+  private readonly open = new Set<Socket>();
 
-  /** A connection has one request and its answer: who has been here longest is waiting for nothing but a request. */
-  function makeRoom(socket: Socket) {
+  constructor(options: PlainHttpOptions) {
+    const { log, requestTimeoutMs = 10_000 } = options;
+    this.options = options;
+    const server = createServer({
+      maxHeaderSize: MAX_HEAD_BYTES,
+      headersTimeout: requestTimeoutMs,
+      requestTimeout: requestTimeoutMs,
+      connectionsCheckingInterval: LOOK_INTERVAL_MS,
+      // RFC 9112 §3.2; Node would otherwise take any, and of several the first.
+      requireHostHeader: true,
+    });
+    const answer = (request: IncomingMessage, response: ServerResponse) => this.answer(request, response);
+    server.on('connection', (socket) => this.makeRoom(socket));
+    // A client that does not take its answer is not waited for either.
+    server.setTimeout(requestTimeoutMs, (socket) => socket.destroy());
+    server.on('request', answer);
+    // No client is told to go on with a body that would not be read.
+    server.on('checkContinue', answer);
+    server.on('checkExpectation', answer);
+    server.on('error', (error) => log.warn({ err: error }, 'accept failed'));
+    this.server = server;
+  }
+
+  listen(): Promise<{ address: string; port: number }> {
+    const { options, server } = this;
+    const { promise, resolve, reject } = Promise.withResolvers<{ address: string; port: number }>();
+    server.once('error', reject);
+    server.listen(
+      options.fd !== undefined
+        ? { fd: options.fd }
+        : {
+            port: options.port,
+            ...(options.host !== undefined && { host: options.host }),
+            ...(options.reusePort === true && { reusePort: true }),
+          },
+      () => {
+        server.off('error', reject);
+        const { address, port } = server.address() as { address: string; port: number };
+        resolve({ address, port });
+      },
+    );
+    return promise;
+  }
+
+  setRoutes(list: readonly Route[], hasSite?: (host: string) => boolean): void {
+    this.routes = createRouteTable(list, {
+      siteFor: (host) => (hasSite?.(host) === true ? host : undefined),
+    });
+  }
+
+  setChallenge(token: string, keyAuthorization: string | undefined): void {
+    if (keyAuthorization === undefined) this.challenges.delete(token);
+    else this.challenges.set(token, keyAuthorization);
+  }
+
+  async drain(timeoutMs: number): Promise<void> {
+    const closed = new Promise<void>((resolve) => this.server.close(() => resolve()));
+    const timer = setTimeout(() => this.server.closeAllConnections(), timeoutMs);
+    await closed;
+    clearTimeout(timer);
+  }
+
+  /** A connection carries one request and its answer: the one that has been open longest waits only for a request. */
+  private makeRoom(socket: Socket): void {
+    const { open } = this;
     open.add(socket);
     socket.once('close', () => open.delete(socket));
-    if (open.size <= options.maxConnections) return;
+    if (open.size <= this.options.maxConnections) return;
     const [longest] = open;
     open.delete(longest!);
     longest!.destroy();
   }
 
-  function answer(request: IncomingMessage, response: ServerResponse) {
-    const { status, headers, body = '' } = replyTo(request);
+  private answer(request: IncomingMessage, response: ServerResponse): void {
+    const { status, headers, body = '' } = this.replyTo(request);
     response.sendDate = false;
     response.writeHead(status, {
       ...headers,
@@ -102,61 +157,27 @@ export function createPlainHttp(options: PlainHttpOptions): PlainHttp {
     response.end(request.method === 'HEAD' ? undefined : body);
   }
 
-  function replyTo(request: IncomingMessage): Reply {
+  private replyTo(request: IncomingMessage): Reply {
+    const { httpsPort } = this.options;
     const host = hostOf(request);
     const target = request.url ?? '';
     // RFC 9112 §3.2.1: origin-form; what is not plain ASCII could not be sent back in a Location.
     if (host === undefined || !/^\/[\x21-\x7e]*$/.test(target)) return refusal(request, 'bad-request');
-    // RFC 9110 §15.5.20: a name that is not ours; sent on, we would be everyone's open redirect.
-    if (!routes.knows(host)) return refusal(request, 'misdirected');
-    if (target.startsWith(CHALLENGES)) return challengeReply(request, target.slice(CHALLENGES.length));
+    // RFC 9110 §15.5.20: a redirect for names that are not ours would make us everyone's open redirect.
+    if (!this.routes.knows(host)) return refusal(request, 'misdirected');
+    if (target.startsWith(CHALLENGES)) return this.challengeReply(request, target.slice(CHALLENGES.length));
     const port = httpsPort === 443 ? '' : `:${httpsPort}`;
     return { status: 308, headers: { Location: `https://${host}${port}${target}` } };
   }
 
-  function challengeReply(request: IncomingMessage, token: string): Reply {
+  private challengeReply(request: IncomingMessage, token: string): Reply {
     const { method } = request;
     if (method !== 'GET' && method !== 'HEAD')
       return refusal(request, 'method-refused', { Allow: 'GET, HEAD' });
-    const body = challenges.get(token);
+    const body = this.challenges.get(token);
     if (body === undefined) return refusal(request, 'no-route');
     return { status: 200, headers: { 'Content-Type': 'application/octet-stream' }, body };
   }
-
-  return {
-    listen() {
-      const { promise, resolve, reject } = Promise.withResolvers<{ address: string; port: number }>();
-      server.once('error', reject);
-      server.listen(
-        options.fd !== undefined
-          ? { fd: options.fd }
-          : {
-              port: options.port,
-              ...(options.host !== undefined && { host: options.host }),
-              ...(options.reusePort === true && { reusePort: true }),
-            },
-        () => {
-          server.off('error', reject);
-          const { address, port } = server.address() as { address: string; port: number };
-          resolve({ address, port });
-        },
-      );
-      return promise;
-    },
-    setRoutes(list) {
-      routes = createRouteTable(list);
-    },
-    setChallenge(token, keyAuthorization) {
-      if (keyAuthorization === undefined) challenges.delete(token);
-      else challenges.set(token, keyAuthorization);
-    },
-    async drain(timeoutMs) {
-      const closed = new Promise<void>((resolve) => server.close(() => resolve()));
-      const timer = setTimeout(() => server.closeAllConnections(), timeoutMs);
-      await closed;
-      clearTimeout(timer);
-    },
-  };
 }
 
 const LABEL = '[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?';

@@ -1,6 +1,7 @@
 // PROXY protocol headers, versions 1 and 2: who the client of a load balancer is (haproxy.org, proxy-protocol.txt).
 
-import { isIPv4, isIPv6 } from 'node:net';
+import { isIPv4, isIPv6, type Socket } from 'node:net';
+import type { Deadline, Deadlines } from '../socket/deadlines.ts';
 
 export interface ProxyHeader {
   /** Bytes that the header took. */
@@ -55,6 +56,48 @@ export function createProxyHeaderReader(): ProxyHeaderReader {
       return header;
     },
   };
+}
+
+export interface ProxyHeaderWait {
+  readonly deadlines: Deadlines;
+  readonly timeoutMs: number;
+  /** The socket is paused, and what came behind the header is to be read from it. */
+  readonly taken: (header: ProxyHeader) => void;
+  /** There is no header, or a malformed one; the socket is destroyed. */
+  readonly refused: () => void;
+}
+
+/** Reads the header that a connection begins with. A connection that is lost or too slow is destroyed without a call. */
+export function awaitProxyHeader(socket: Socket, wait: ProxyHeaderWait): void {
+  const { deadlines, timeoutMs } = wait;
+  const reader = createProxyHeaderReader();
+  const deadline: Deadline = { at: deadlines.now() + timeoutMs, expired: () => socket.destroy() };
+  deadlines.watch(deadline);
+  const stop = () => {
+    deadlines.forget(deadline);
+    socket.off('data', read);
+    socket.off('end', refuse);
+    socket.off('error', refuse);
+    socket.off('close', stop);
+  };
+  const refuse = () => {
+    stop();
+    wait.refused();
+    socket.destroy();
+  };
+  const read = (chunk: Buffer) => {
+    const header = reader.read(chunk);
+    if (header === 'incomplete') return;
+    if (header === 'malformed') return refuse();
+    stop();
+    socket.pause();
+    if (reader.rest.length > 0) socket.unshift(reader.rest);
+    wait.taken(header);
+  };
+  socket.on('data', read);
+  socket.on('end', refuse);
+  socket.on('error', refuse);
+  socket.on('close', stop);
 }
 
 /** Reads from the first byte of a connection, in constant time until all of it is there. */

@@ -2,12 +2,21 @@
 
 import type { TLSSocket } from 'node:tls';
 import { type AccessEntry, createAccessEntry } from '../exchange/access-log.ts';
-import { type Connection, FIRST_WORDS_MS, type Holder, type ProxyContext } from '../exchange/context.ts';
+import {
+  type ClientConnection,
+  FIRST_WORDS_MS,
+  type Holder,
+  type ProxyContext,
+} from '../exchange/context.ts';
 import type { UpstreamSettings } from '../rules/routes.ts';
 import { createTunnel, joinClient, socketClient, type Tunnel } from '../tunnel/tunnel.ts';
 
 /** Splices a connection to its `tcp://` upstream from the start. */
-export function acceptTcp(context: ProxyContext, connection: Connection, settings: UpstreamSettings): void {
+export function acceptTcp(
+  context: ProxyContext,
+  connection: ClientConnection,
+  settings: UpstreamSettings,
+): void {
   const { socket } = connection;
   const access = beginAccess(context, connection);
   const tunnel = createTunnel({ context, client: socketClient(socket), settings, access });
@@ -41,7 +50,7 @@ export function createTunnelHolder(
 /** Of a connection that is, or may become, a tunnel. */
 export function beginAccess(
   context: ProxyContext,
-  { clientAddress, serverName }: Connection,
+  { clientAddress, serverName }: ClientConnection,
 ): AccessEntry | undefined {
   const { accessLog, deadlines } = context;
   if (accessLog === undefined) return undefined;

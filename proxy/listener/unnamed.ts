@@ -1,7 +1,12 @@
 // Clients that named no protocol in their handshake: their first bytes decide between HTTP/1, HTTP/2 and raw bytes.
 
 import type { AccessEntry } from '../exchange/access-log.ts';
-import { type Connection, FIRST_WORDS_MS, type Holder, type ProxyContext } from '../exchange/context.ts';
+import {
+  type ClientConnection,
+  FIRST_WORDS_MS,
+  type Holder,
+  type ProxyContext,
+} from '../exchange/context.ts';
 import { lastReply } from '../exchange/fault-reply.ts';
 import type { Fault } from '../faults.ts';
 import type { UpstreamSettings } from '../rules/routes.ts';
@@ -18,7 +23,7 @@ import {
 } from './opening.ts';
 import { beginAccess, createTunnelHolder, logAtClose } from './raw-bytes.ts';
 
-type Accept = (connection: Connection, first?: Buffer) => void;
+type Accept = (connection: ClientConnection, first?: Buffer) => void;
 
 export interface HttpAcceptors {
   readonly http1: Accept;
@@ -37,7 +42,7 @@ const LINGER_MS = 2_000;
  */
 export function acceptUnnamed(
   context: ProxyContext,
-  connection: Connection,
+  connection: ClientConnection,
   settings: UpstreamSettings,
   acceptors: HttpAcceptors,
 ): void {
@@ -49,7 +54,7 @@ class Unnamed implements UpstreamUser, Deadline, Holder {
   place = -1;
 
   private readonly context: ProxyContext;
-  private readonly connection: Connection;
+  private readonly connection: ClientConnection;
   private readonly settings: UpstreamSettings;
   private readonly acceptors: HttpAcceptors;
   private readonly access: AccessEntry | undefined;
@@ -71,7 +76,7 @@ class Unnamed implements UpstreamUser, Deadline, Holder {
 
   constructor(
     context: ProxyContext,
-    connection: Connection,
+    connection: ClientConnection,
     settings: UpstreamSettings,
     acceptors: HttpAcceptors,
   ) {

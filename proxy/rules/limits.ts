@@ -30,9 +30,6 @@ export interface Buckets {
   charge(charges: readonly Charge[], now: number): Verdict;
 }
 
-/** What buckets remember of a zone: a reload of rules keeps it. */
-export type BucketTable = Map<string, Bucket>;
-
 interface Bucket {
   /** In thousandths of a request. */
   excess: number;
@@ -42,8 +39,8 @@ interface Bucket {
 /** nginx's leaky bucket. */
 export function createBuckets(
   zones: readonly { readonly perThousandSeconds: number; readonly maxKeys: number }[],
-  tables: readonly BucketTable[] = zones.map(() => new Map()),
 ): Buckets {
+  const tables = zones.map(() => new Map<string, Bucket>());
   const excessOf = ({ zone, key }: Charge, now: number): number => {
     const bucket = tables[zone]!.get(key);
     if (bucket === undefined) return 0;
@@ -147,64 +144,5 @@ export function createSeats(): Seats {
       for (const [name, count] of held.get(holder) ?? []) add(counts, name, -count);
       held.delete(holder);
     },
-  };
-}
-
-/** What rules count in: those of compile() are of this form. */
-export interface LimitZones {
-  readonly requestZones: readonly {
-    readonly name: string;
-    readonly perThousandSeconds: number;
-    readonly maxKeys: number;
-  }[];
-  readonly connectionZones: readonly { readonly name: string }[];
-}
-
-/** A request may go on, after so long. `leave` gives its seats back; calling it twice does nothing more. */
-export interface Passage {
-  readonly waitMs: number;
-  leave(): void;
-}
-
-/** Or the kind of limit that was too much. */
-export type Admission = Passage | 'requests' | 'seats';
-
-export interface Limits {
-  /**
-   * At once where it can be known. A passage that comes when the request is over already must still be left. Never rejects.
-   * `zones`: of the rules that the charges and seats are by.
-   */
-  charge(
-    zones: LimitZones,
-    charges: readonly Charge[],
-    seats: readonly Seat[],
-  ): Admission | Promise<Admission>;
-}
-
-/** Counted here, for a process that is alone. */
-export function createLocalLimits(now: () => number = () => performance.now()): Limits {
-  const counts = new WeakMap<LimitZones, { readonly buckets: Buckets; readonly seats: Seats }>();
-  return {
-    charge(zones, charges, wanted) {
-      let own = counts.get(zones);
-      if (own === undefined) {
-        own = { buckets: createBuckets(zones.requestZones), seats: createSeats() };
-        counts.set(zones, own);
-      }
-      const { buckets, seats } = own;
-      const verdict = buckets.charge(charges, now());
-      if (!verdict.passes) return 'requests';
-      if (!seats.take(wanted, 0)) return 'seats';
-      return { waitMs: verdict.waitMs, leave: once(() => seats.leave(wanted, 0)) };
-    },
-  };
-}
-
-export function once(act: () => void): () => void {
-  let isDone = false;
-  return () => {
-    if (isDone) return;
-    isDone = true;
-    act();
   };
 }

@@ -116,13 +116,21 @@ export interface ForwardMatch extends Match {
   readonly upstream: UpstreamSettings;
 }
 
-export type RouteMatch = LocalMatch | ForwardMatch;
+/** A request of which the rules decide step by step what becomes of it. */
+export interface RuledMatch extends Match {
+  readonly answeredBy: undefined;
+  readonly upstream: undefined;
+}
+
+export type RouteMatch = LocalMatch | ForwardMatch | RuledMatch;
 
 export interface RouteTable {
   /** `host` in lower case without port; `path` without query. Undefined: we have no route for it. */
   find(host: string, path: string): RouteMatch | undefined;
-  /** The same without the local paths: for what is no path, and for what is decided before a request has come. */
+  /** The same without the local paths and without rules: for what is decided before a request has come. */
   forward(host: string, path: string): ForwardMatch | undefined;
+  /** The same without the local paths: for a request whose target is no path. */
+  whole(host: string): ForwardMatch | RuledMatch | undefined;
   /** Whether some route serves this host. */
   knows(host: string): boolean;
 }
@@ -131,6 +139,8 @@ export interface RouteTableOptions {
   readonly localPaths?: readonly LocalPath[];
   /** Of a request body, where the route does not say; default: no limit. */
   readonly maxBodyBytes?: number;
+  /** The label of the site whose rules serve a host. They serve hosts that no route serves. */
+  readonly siteFor?: ((host: string) => string | undefined) | undefined;
 }
 
 /**
@@ -138,7 +148,7 @@ export interface RouteTableOptions {
  * a request that is looked up allocates none.
  */
 export function createRouteTable(routes: readonly Route[], options: RouteTableOptions = {}): RouteTable {
-  const { localPaths = [], maxBodyBytes = NO_LIMIT } = options;
+  const { localPaths = [], maxBodyBytes = NO_LIMIT, siteFor } = options;
   const locals = localPaths.map((local) => localEntry(local, maxBodyBytes));
   const byHost = new Map<string, readonly PathEntry[]>();
   for (const { host, paths } of routes) {
@@ -157,14 +167,26 @@ export function createRouteTable(routes: readonly Route[], options: RouteTableOp
     }
     return undefined;
   };
+  const bySite = new Map<string, RuledMatch>();
+  const ruled = (host: string) => {
+    const label = siteFor?.(host);
+    if (label === undefined || pathsOf(host) !== undefined) return undefined;
+    let match = bySite.get(label);
+    if (match === undefined) {
+      match = ruledEntry(label, maxBodyBytes);
+      bySite.set(label, match);
+    }
+    return match;
+  };
   return {
-    knows: (host) => pathsOf(host) !== undefined,
+    knows: (host) => pathsOf(host) !== undefined || siteFor?.(host) !== undefined,
     forward,
+    whole: (host) => forward(host, '/') ?? ruled(host),
     find(host, path) {
       for (const { below, match } of locals) {
         if (path.startsWith(below) || path === match.route) return match;
       }
-      return forward(host, path);
+      return forward(host, path) ?? ruled(host);
     },
   };
 }
@@ -207,6 +229,17 @@ function localEntry({ path, answeredBy }: LocalPath, maxBodyBytes: number): Loca
       answeredBy,
       upstream: undefined,
     },
+  };
+}
+
+function ruledEntry(label: string, maxBodyBytes: number): RuledMatch {
+  return {
+    route: label,
+    captures: NO_CAPTURES,
+    rules: undefined,
+    maxBodyBytes,
+    answeredBy: undefined,
+    upstream: undefined,
   };
 }
 

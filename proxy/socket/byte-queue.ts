@@ -8,8 +8,10 @@ export interface ByteQueue {
   readonly headLength: number;
   /** Copies `bytes[start, end)` to its end. */
   append(bytes: Buffer, start: number, end: number): void;
-  /** Takes up to headLength bytes away from its head. */
+  /** Takes up to headLength bytes away from its head. What was got as `head` before may be gone. */
   drop(size: number): void;
+  /** Gives the memory of all of it back; nothing is in it any more. */
+  clear(): void;
 }
 
 const NO_BYTES = Buffer.alloc(0);
@@ -63,8 +65,14 @@ class Blocks implements ByteQueue {
     this.length -= size;
     this.headStart += size;
     if (!all) return;
-    blocks.shift();
+    free(blocks.shift()!);
     this.headStart = 0;
+  }
+
+  clear(): void {
+    for (const block of this.blocks) free(block);
+    this.blocks.length = 0;
+    this.length = this.headStart = this.tailEnd = 0;
   }
 
   /** Not from Node's pool, of which a single slice keeps all 64 KiB. */
@@ -72,4 +80,12 @@ class Blocks implements ByteQueue {
     if (size >= OWN_BLOCK) return Buffer.allocUnsafeSlow(size);
     return Buffer.allocUnsafeSlow(Math.max(size, FIRST_BLOCK, Math.min(OWN_BLOCK, 2 * this.length)));
   }
+}
+
+/**
+ * At once, not when V8 collects next: of streams that come and go unread, some 64 MiB would lie about until then, and the
+ * heap that glibc made for them is not given back.
+ */
+function free(block: Buffer): void {
+  if (block.length >= OWN_BLOCK) (block.buffer as ArrayBuffer).transfer(0);
 }

@@ -21,14 +21,14 @@ import { createFrameTracker, type FrameTracker, goingAwayFrame, trackFrames } fr
 
 /** The client's side of a tunnel: a socket, or a stream of HTTP/2. */
 export interface TunnelClient {
-  /** `bytes[0, end)` are lent. False: enough is waiting, and clientDrained() will say when it has gone. */
+  /** `bytes[0, end)` are lent. False: enough is waiting; clientDrained() is called when it has left. */
   write(bytes: Buffer, end: number): boolean;
   end(): void;
-  /** What was written before goes out, as far as it can without waiting. */
+  /** What was written before is sent first, as far as that is possible without waiting. */
   destroy(): void;
   pause(): void;
   resume(): void;
-  /** Of a socket: what a failed write has found out. */
+  /** Of a socket: what a failed write has shown. */
   readonly lastWords?: LastWords;
 }
 
@@ -46,14 +46,14 @@ export function socketClient(socket: TLSSocket): TunnelClient {
   };
 }
 
-/** Two sockets joined. Whoever owns the client's listeners passes their events in. */
+/** Two sockets joined. The owner of the client's listeners passes their events in. */
 export interface Tunnel extends UpstreamUser {
   clientData(bytes: Buffer): void;
   clientDrained(): void;
   clientEnded(): void;
   /** The client is gone: so is the upstream. */
   clientClosed(): void;
-  /** When something was last heard from either side, or when it began, in the time of the deadlines. */
+  /** When either side was last heard, or when the tunnel began, in the time of the deadlines. */
   quietSince(): number;
   /** Whether either side has sent a byte. */
   hasSpoken(): boolean;
@@ -61,25 +61,25 @@ export interface Tunnel extends UpstreamUser {
 
 /** What a drain can ask of a tunnel. */
 export interface OpenTunnel {
-  /** Of a WebSocket: tells both ends that it is over, each where a frame ends. Nothing that is cheap does it for others. */
+  /** Of a WebSocket: sends Close to both ends, each where a frame ends. Other protocols have nothing of the kind. */
   goAway(): void;
   /** Ends both directions after what has been passed on. */
   end(): void;
 }
 
-/** What of the proxy around it a tunnel uses. */
+/** What a tunnel uses of the proxy around it. */
 export interface TunnelContext {
   readonly deadlines: Deadlines;
   readonly limits: Pick<ListenerLimits, 'clientIdleTimeoutMs'>;
   readonly log: Log;
-  /** It is in there from its beginning until its client is gone. */
+  /** A tunnel is in here from its beginning until its client is gone. */
   readonly tunnels: Set<OpenTunnel>;
   readonly upstreams: Pick<Upstreams, 'balance'>;
 }
 
 /** What the access log is told of a tunnel. */
 export interface TunnelRecord {
-  /** Bytes that the client sent, and that it was sent. */
+  /** Bytes from the client, and to it. */
   received: number;
   sent: number;
   upstream: Address | undefined;
@@ -96,147 +96,211 @@ export interface TunnelOptions {
   readonly access?: TunnelRecord | undefined;
 }
 
-/** How long a client that is still sending has to read what was said before a reset. */
+/** How long either end has to read what was said last, before the reset that its own sending would cause. */
 const LINGER_MS = 1_000;
 
-/** Joins `client` to `link`, or to the link that upstreamReady() will bring. Ends when both directions have. */
+/** Joins `client` to `link`, or to the link that upstreamReady() will bring. Ends when both directions have ended. */
 export function createTunnel(options: TunnelOptions, existing?: UpstreamLink): Tunnel {
-  const { client, settings, context, access } = options;
-  const { deadlines } = context;
-  // Either side may be silent as long as its own limit says, so both may for the longer of the two.
-  const idleMs = Math.max(settings.readTimeoutMs, context.limits.clientIdleTimeoutMs);
-  const goodbye = options.websocket === true ? createGoodbye(client, () => link) : undefined;
-  let link = existing;
-  let early: Buffer[] = [];
-  let spoken = false;
-  let clientEnded = false;
-  /** Gone for good: what it said is still passed on, what is said to it keeps nothing alive. */
-  let clientGone = false;
-  let upstreamGone = false;
-  /** The client's side is closed, and what it said last is on its way. */
-  let closed = false;
-  const deadline: Deadline = {
-    at: deadlines.after(idleMs),
-    expired() {
-      dropUpstream();
-      if (closed) return;
-      if (access !== undefined) access.fault ??= 'upstream-timeout';
-      client.destroy();
-    },
-  };
-  const open: OpenTunnel = {
-    goAway: () => goodbye?.begin(),
-    end() {
-      client.end();
-      link?.socket.end();
-    },
-  };
-  deadlines.watch(deadline);
-  context.tunnels.add(open);
-  const touch = () => {
-    if (!clientGone && !upstreamGone) deadline.at = deadlines.after(idleMs);
-  };
+  return new Joined(options, existing);
+}
 
-  const passUp = (bytes: Buffer) => {
+class Joined implements Tunnel, OpenTunnel, Deadline {
+  place = -1;
+  at: number;
+  private readonly options: TunnelOptions;
+  private readonly client: TunnelClient;
+  private readonly access: TunnelRecord | undefined;
+  private readonly deadlines: Deadlines;
+  private readonly idleMs: number;
+  private readonly goodbye: Goodbye | undefined;
+  private link: UpstreamLink | undefined;
+  /** What the client said before there was an upstream. */
+  private early: Buffer[] = [];
+  private spoken = false;
+  private clientHasEnded = false;
+  /** The client cannot be reached: what it said is still passed on, but what is said to it keeps nothing alive. */
+  private clientGone = false;
+  private upstreamGone = false;
+  /** The client's side is closed, and what it said last is on its way. */
+  private closed = false;
+
+  constructor(options: TunnelOptions, existing: UpstreamLink | undefined) {
+    const { client, settings, context, access } = options;
+    this.options = options;
+    this.client = client;
+    this.access = access;
+    this.deadlines = context.deadlines;
+    // Each side may be silent as long as its own limit says, so both may be for the longer of the two.
+    this.idleMs = Math.max(settings.readTimeoutMs, context.limits.clientIdleTimeoutMs);
+    this.goodbye = options.websocket === true ? createGoodbye(client, () => this.link) : undefined;
+    this.link = existing;
+    this.at = this.deadlines.after(this.idleMs);
+    this.deadlines.watch(this);
+    context.tunnels.add(this);
+  }
+
+  goAway(): void {
+    this.goodbye?.begin();
+  }
+
+  end(): void {
+    this.client.end();
+    this.link?.socket.end();
+  }
+
+  /** Nothing was heard for too long. */
+  expired(): void {
+    const { access } = this;
+    this.dropUpstream();
+    if (this.closed) return;
+    if (access !== undefined) access.fault ??= 'upstream-timeout';
+    this.client.destroy();
+  }
+
+  quietSince(): number {
+    return this.at - this.idleMs;
+  }
+
+  hasSpoken(): boolean {
+    return this.spoken;
+  }
+
+  clientData(bytes: Buffer): void {
+    const { access, goodbye } = this;
+    this.touch();
+    this.spoken = true;
+    if (this.upstreamGone) return;
+    if (access !== undefined) access.received += bytes.length;
+    const end = goodbye === undefined ? bytes.length : goodbye.fromClient(bytes, bytes.length);
+    if (end > 0) this.passUp(end === bytes.length ? bytes : bytes.subarray(0, end));
+    goodbye?.continue();
+  }
+
+  clientDrained(): void {
+    this.link?.socket.resume();
+  }
+
+  clientEnded(): void {
+    const { client } = this;
+    this.clientHasEnded = true;
+    if (client.lastWords?.error !== undefined) {
+      if (endedByReset(client.lastWords)) {
+        client.destroy();
+        return;
+      }
+      this.clientGone = true;
+    }
+    this.link?.socket.end();
+  }
+
+  clientClosed(): void {
+    const { link } = this;
+    this.options.context.tunnels.delete(this);
+    if (!this.clientHasEnded || link === undefined || this.closed) {
+      this.finish();
+      return;
+    }
+    // The upstream may still be sending, and a reset now would overtake what the client said last: it is given time.
+    this.closed = true;
+    this.clientGone = true;
+    this.at = this.deadlines.now() + LINGER_MS;
+    link.socket.pause();
+  }
+
+  upstreamReady(link: UpstreamLink): void {
+    this.touch();
+    this.link = link;
+    if (this.access !== undefined) this.access.upstream = link.address;
+    for (const bytes of this.early) link.socket.write(bytes);
+    this.early = [];
+    if (this.clientHasEnded) link.socket.end();
+    this.client.resume();
+  }
+
+  upstreamFailed(fault: Fault): void {
+    const { context, settings } = this.options;
+    if (this.access !== undefined) this.access.fault = fault.code;
+    logFault(context, fault, settings);
+    this.client.destroy();
+  }
+
+  upstreamData(bytes: Buffer, size: number): void {
+    if (this.closed) return;
+    const { access, goodbye } = this;
+    this.touch();
+    this.spoken = true;
+    const end = goodbye === undefined ? size : goodbye.fromUpstream(bytes, size);
+    if (access !== undefined) access.sent += end;
+    if (end > 0 && !this.client.write(bytes, end)) this.link?.socket.pause();
+    goodbye?.continue();
+  }
+
+  upstreamDrained(): void {
+    this.client.resume();
+  }
+
+  upstreamEnded(): void {
+    if (this.closed) {
+      this.finish();
+      return;
+    }
+    this.touch();
+    this.client.end();
+  }
+
+  upstreamClosed(error: Error | undefined): void {
+    this.link = undefined;
+    this.early = [];
+    if (this.closed) {
+      this.finish();
+      return;
+    }
+    if (error !== undefined) {
+      if (this.access !== undefined) this.access.fault = 'upstream-closed';
+      // A reset is passed on as one: an orderly end would tell the client that it has received everything.
+      if (!wasFoundByWriting(error)) {
+        this.client.destroy();
+        return;
+      }
+    }
+    this.upstreamGone = true;
+    if (error === undefined) this.client.end();
+    // A client that is still sending would get a reset before it has read what the upstream said last.
+    else this.at = this.deadlines.now() + LINGER_MS;
+    this.client.resume();
+  }
+
+  private touch(): void {
+    if (!this.clientGone && !this.upstreamGone) this.at = this.deadlines.after(this.idleMs);
+  }
+
+  private passUp(bytes: Buffer): void {
+    const { link } = this;
     if (link === undefined) {
-      early.push(bytes);
-      client.pause();
+      this.early.push(bytes);
+      this.client.pause();
       return;
     }
     gather(link.socket);
     link.socket.write(bytes);
-    if (isFull(link.socket)) client.pause();
-  };
-  /** What a client said before it was lost is the upstream's. */
-  const dropUpstream = () => {
+    if (isFull(link.socket)) this.client.pause();
+  }
+
+  /** What the client said before it was lost still goes to the upstream. */
+  private dropUpstream(): void {
+    const { link } = this;
     if (link === undefined) return;
     flush(link.socket);
     link.destroy();
-  };
-  const finish = () => {
-    deadlines.forget(deadline);
-    dropUpstream();
-  };
+  }
 
-  return {
-    quietSince: () => deadline.at - idleMs,
-    hasSpoken: () => spoken,
-    clientData(bytes) {
-      touch();
-      spoken = true;
-      if (upstreamGone) return;
-      if (access !== undefined) access.received += bytes.length;
-      const end = goodbye === undefined ? bytes.length : goodbye.fromClient(bytes, bytes.length);
-      if (end > 0) passUp(end === bytes.length ? bytes : bytes.subarray(0, end));
-      goodbye?.continue();
-    },
-    clientDrained: () => void link?.socket.resume(),
-    clientEnded() {
-      clientEnded = true;
-      const { lastWords } = client;
-      if (lastWords?.error !== undefined) {
-        if (endedByReset(lastWords)) return client.destroy();
-        clientGone = true;
-      }
-      link?.socket.end();
-    },
-    clientClosed() {
-      context.tunnels.delete(open);
-      if (!clientEnded || link === undefined || closed) return finish();
-      // A reset would overtake what it said last: the upstream, which may still be sending, is given time to read it.
-      closed = true;
-      clientGone = true;
-      deadline.at = deadlines.now() + LINGER_MS;
-      link.socket.pause();
-    },
-    upstreamReady(ready) {
-      touch();
-      link = ready;
-      if (access !== undefined) access.upstream = ready.address;
-      for (const bytes of early) link.socket.write(bytes);
-      early = [];
-      if (clientEnded) link.socket.end();
-      client.resume();
-    },
-    upstreamFailed(fault) {
-      if (access !== undefined) access.fault = fault.code;
-      logFault(context, fault, settings);
-      client.destroy();
-    },
-    upstreamData(bytes, size) {
-      if (closed) return;
-      touch();
-      spoken = true;
-      const end = goodbye === undefined ? size : goodbye.fromUpstream(bytes, size);
-      if (access !== undefined) access.sent += end;
-      if (end > 0 && !client.write(bytes, end)) link?.socket.pause();
-      goodbye?.continue();
-    },
-    upstreamDrained: () => void client.resume(),
-    upstreamEnded() {
-      if (closed) return finish();
-      touch();
-      client.end();
-    },
-    upstreamClosed(error) {
-      link = undefined;
-      early = [];
-      if (closed) return finish();
-      // A reset stays visible: an orderly end would tell the client that it has received everything.
-      if (error !== undefined) {
-        if (access !== undefined) access.fault = 'upstream-closed';
-        if (!wasFoundByWriting(error)) return client.destroy();
-      }
-      upstreamGone = true;
-      if (error === undefined) client.end();
-      // A client that is still sending would be reset before it has read what was said last.
-      else deadline.at = deadlines.now() + LINGER_MS;
-      client.resume();
-    },
-  };
+  private finish(): void {
+    this.deadlines.forget(this);
+    this.dropUpstream();
+  }
 }
 
-/** The end of a WebSocket at our own wish (RFC 6455 §7.1.1): Close to both ends, and a socket's end after its answer. */
+/** Ends a WebSocket because of a drain (RFC 6455 §7.1.1): Close to both ends, and each socket is ended after its answer. */
 interface Goodbye {
   begin(): void;
   /** How many of these bytes are to be passed on. */
@@ -246,12 +310,12 @@ interface Goodbye {
   continue(): void;
 }
 
-/** One way through the tunnel, and whether its receiver was told. */
+/** One direction, and whether its receiver was sent a Close. */
 interface Direction {
   readonly tracker: FrameTracker;
   /** What has been passed on ends with a whole frame. */
   due: boolean;
-  /** None of what has been passed on was a Close. */
+  /** No Close has been passed on, so one is to be sent. */
   owed: boolean;
   told: boolean;
 }
@@ -271,7 +335,7 @@ function createGoodbye(client: TunnelClient, link: () => UpstreamLink | undefine
     const { tracker } = direction;
     const passed = direction.due ? 0 : trackFrames(tracker, bytes, 0, end, leaving);
     if (leaving) noteBoundary(direction);
-    // After our own Close nothing goes on; it is read for the other end's Close alone.
+    // After our own Close nothing is passed on. The rest is read only to see the other end's Close.
     trackFrames(tracker, bytes, passed, end, false);
     return passed;
   };
@@ -312,15 +376,15 @@ export function logFault(
   noteUpstreamFault(context, settings, fault, { protocol: settings.protocol });
 }
 
-/** `take`: where the client's bytes go, if not into the tunnel at once. */
+/** `take`: where the client's bytes go instead of straight into the tunnel. */
 export function joinClient(
   socket: TLSSocket,
   tunnel: Tunnel,
-  take: (bytes: Buffer) => void = tunnel.clientData,
+  take: (bytes: Buffer) => void = (bytes) => tunnel.clientData(bytes),
 ): void {
   onData(socket, take);
-  socket.on('drain', tunnel.clientDrained);
-  socket.on('end', tunnel.clientEnded);
+  socket.on('drain', () => tunnel.clientDrained());
+  socket.on('end', () => tunnel.clientEnded());
   destroyOnError(socket);
-  socket.once('close', tunnel.clientClosed);
+  socket.once('close', () => tunnel.clientClosed());
 }

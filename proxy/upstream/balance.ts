@@ -110,72 +110,83 @@ interface Group {
 }
 
 export function createBalance(options: BalanceOptions): Balance {
-  const { deadlines, names, check, troubles } = options;
-  const members = new Map<string, Member>();
-  // Settings are new objects after each reload; what they say is what an address's state belongs to.
-  let groups = new WeakMap<UpstreamSettings, Group>();
-  const retiredListeners: ((endpoint: Endpoint) => void)[] = [];
-  let version = 0;
+  return new LeastLoaded(options);
+}
 
-  return {
-    isResolved(settings) {
-      const now = deadlines.now();
-      for (const member of groupOf(settings).members) if (member.staleAt > now) return true;
-      return false;
-    },
-    isAsking: (settings) => groupOf(settings).members.some(({ resolving }) => resolving !== undefined),
-    resolve,
-    pick,
-    noneFault(settings) {
-      const group = groupOf(settings);
-      if (group.endpoints.some(({ healthy }) => !healthy))
-        return new Fault('upstream-unavailable', 'all health checks fail');
-      return (
-        group.members.find(({ fault }) => fault !== undefined)?.fault ?? new Fault('upstream-unavailable')
-      );
-    },
-    failed(settings, fault) {
-      const trouble = troubles.failed(upstreamName(settings), fault, true);
-      for (const member of groupOf(settings).members) {
-        if (member.troubles?.includes(trouble) !== true)
-          member.troubles = [...(member.troubles ?? []), trouble];
-      }
-    },
-    connected(endpoint) {
-      for (const trouble of (endpoint as Watched).member.troubles ?? []) trouble.connected();
-    },
-    report,
-    serve,
-    onRetired: (listener) => void retiredListeners.push(listener),
-    close: () => serve([]),
-  };
+class LeastLoaded implements Balance {
+  private readonly options: BalanceOptions;
+  private readonly deadlines: Deadlines;
+  private readonly members = new Map<string, Member>();
+  /** Settings are new objects after each reload. The state of an address is kept by what the settings say. */
+  private groups = new WeakMap<UpstreamSettings, Group>();
+  private readonly retiredListeners: ((endpoint: Endpoint) => void)[] = [];
+  /** Rises whenever a member's endpoints change. */
+  private version = 0;
 
-  function groupOf(settings: UpstreamSettings): Group {
-    let group = groups.get(settings);
+  constructor(options: BalanceOptions) {
+    this.options = options;
+    this.deadlines = options.deadlines;
+  }
+
+  isResolved(settings: UpstreamSettings): boolean {
+    const now = this.deadlines.now();
+    for (const member of this.groupOf(settings).members) if (member.staleAt > now) return true;
+    return false;
+  }
+
+  isAsking(settings: UpstreamSettings): boolean {
+    return this.groupOf(settings).members.some(({ resolving }) => resolving !== undefined);
+  }
+
+  noneFault(settings: UpstreamSettings): Fault {
+    const group = this.groupOf(settings);
+    if (group.endpoints.some(({ healthy }) => !healthy))
+      return new Fault('upstream-unavailable', 'all health checks fail');
+    return group.members.find(({ fault }) => fault !== undefined)?.fault ?? new Fault('upstream-unavailable');
+  }
+
+  failed(settings: UpstreamSettings, fault: Fault): void {
+    const trouble = this.options.troubles.failed(upstreamName(settings), fault, true);
+    for (const member of this.groupOf(settings).members) {
+      if (member.troubles?.includes(trouble) !== true)
+        member.troubles = [...(member.troubles ?? []), trouble];
+    }
+  }
+
+  connected(endpoint: Endpoint): void {
+    for (const trouble of (endpoint as Watched).member.troubles ?? []) trouble.connected();
+  }
+
+  onRetired(listener: (endpoint: Endpoint) => void): void {
+    this.retiredListeners.push(listener);
+  }
+
+  close(): void {
+    this.serve([]);
+  }
+
+  private groupOf(settings: UpstreamSettings): Group {
+    let group = this.groups.get(settings);
     if (group === undefined) {
       const { protocol, addresses, health } = settings;
       group = {
-        members: addresses.map((address) => memberOf(address, protocol, health)),
+        members: addresses.map((address) => this.memberOf(address, protocol, health)),
         endpoints: [],
         version: -1,
         turn: Math.floor(Math.random() * 1_000),
       };
-      groups.set(settings, group);
+      this.groups.set(settings, group);
     }
-    if (group.version !== version) {
-      group.version = version;
+    if (group.version !== this.version) {
+      group.version = this.version;
       group.endpoints = group.members.flatMap(({ endpoints }) => endpoints);
     }
     return group;
   }
 
-  function memberOf(
-    address: Address,
-    protocol: UpstreamProtocol,
-    health: HealthSettings | undefined,
-  ): Member {
+  private memberOf(address: Address, protocol: UpstreamProtocol, health: HealthSettings | undefined): Member {
     const key = JSON.stringify([protocol, address.host, address.port, health ?? null]);
-    const known = members.get(key);
+    const known = this.members.get(key);
     if (known !== undefined) return known;
     const fixed = isIP(address.host) !== 0;
     const member: Member = {
@@ -195,14 +206,14 @@ export function createBalance(options: BalanceOptions): Balance {
       troubles: undefined,
     };
     if (fixed) member.endpoints = [createEndpoint(member, address.host)];
-    members.set(key, member);
+    this.members.set(key, member);
     return member;
   }
 
-  function pick(settings: UpstreamSettings, tried?: ReadonlySet<Endpoint>): Endpoint | undefined {
-    const group = groupOf(settings);
-    const now = deadlines.now();
-    for (const member of group.members) if (member.refreshAt <= now) void refresh(member);
+  pick(settings: UpstreamSettings, tried?: ReadonlySet<Endpoint>): Endpoint | undefined {
+    const group = this.groupOf(settings);
+    const now = this.deadlines.now();
+    for (const member of group.members) if (member.refreshAt <= now) void this.refresh(member);
     const { endpoints } = group;
     const count = endpoints.length;
     // Equals take turns.
@@ -216,9 +227,9 @@ export function createBalance(options: BalanceOptions): Balance {
     return best;
   }
 
-  function resolve(settings: UpstreamSettings, done: () => void) {
-    const group = groupOf(settings);
-    const now = deadlines.now();
+  resolve(settings: UpstreamSettings, done: () => void): void {
+    const group = this.groupOf(settings);
+    const now = this.deadlines.now();
     const unknown = group.members.filter(
       ({ staleAt, resolving }) => staleAt <= now || resolving !== undefined,
     );
@@ -226,7 +237,7 @@ export function createBalance(options: BalanceOptions): Balance {
     const finish = () => {
       if (!waiting) return;
       waiting = false;
-      deadlines.forget(deadline);
+      this.deadlines.forget(deadline);
       done();
     };
     const deadline = {
@@ -236,11 +247,11 @@ export function createBalance(options: BalanceOptions): Balance {
         finish();
       },
     };
-    deadlines.watch(deadline);
+    this.deadlines.watch(deadline);
     // The first name that is known will do: the others join when they are.
     const anyKnown = Promise.any(
       unknown.map(async (member) => {
-        await refresh(member);
+        await this.refresh(member);
         if (member.endpoints.length === 0) throw member.fault;
       }),
     );
@@ -248,70 +259,70 @@ export function createBalance(options: BalanceOptions): Balance {
   }
 
   /** Never rejects: a failure is kept in `fault`, and what is known is used on. */
-  function refresh(member: Member): Promise<void> {
-    member.resolving ??= names
+  private refresh(member: Member): Promise<void> {
+    member.resolving ??= this.options.names
       .resolve(member.address.host)
       .then(
         ({ addresses, lifetimeMs }) => {
-          const now = deadlines.now();
+          const now = this.deadlines.now();
           member.fault = undefined;
           member.refreshAt = now + lifetimeMs;
           member.staleAt = member.refreshAt + STALE_MS;
           member.keepUntil = now + lifetimeMs + KEEP_MS;
-          replaceEndpoints(member, addresses);
+          this.replaceEndpoints(member, addresses);
         },
         (cause: Error) => {
-          const now = deadlines.now();
+          const now = this.deadlines.now();
           member.fault = new Fault('upstream-unresolved', member.address.host, { cause });
           member.refreshAt = now + RETRY_MS;
-          if (now >= member.keepUntil) replaceEndpoints(member, []);
+          if (now >= member.keepUntil) this.replaceEndpoints(member, []);
           member.staleAt = member.refreshAt + (member.endpoints.length === 0 ? 0 : STALE_MS);
         },
       )
       .finally(() => {
-        member.resolvedAt = deadlines.now();
+        member.resolvedAt = this.deadlines.now();
         member.resolving = undefined;
       });
     return member.resolving;
   }
 
-  function replaceEndpoints(member: Member, addresses: readonly string[]) {
+  private replaceEndpoints(member: Member, addresses: readonly string[]): void {
     const before = member.endpoints;
     const kept = (ip: string) => before.find((endpoint) => endpoint.ip === ip);
     member.endpoints = addresses.map((ip) => kept(ip) ?? createEndpoint(member, ip));
-    for (const endpoint of before) if (!member.endpoints.includes(endpoint)) retire(endpoint);
-    if (member.checked) for (const endpoint of member.endpoints) startCheck(endpoint);
-    version++;
+    for (const endpoint of before) if (!member.endpoints.includes(endpoint)) this.retire(endpoint);
+    if (member.checked) for (const endpoint of member.endpoints) this.startCheck(endpoint);
+    this.version++;
   }
 
-  function retire(endpoint: Watched) {
+  private retire(endpoint: Watched): void {
     endpoint.retired = true;
     endpoint.stopCheck?.();
     endpoint.stopCheck = undefined;
-    for (const tell of retiredListeners) tell(endpoint);
+    for (const tell of this.retiredListeners) tell(endpoint);
   }
 
-  function startCheck(endpoint: Watched) {
+  private startCheck(endpoint: Watched): void {
     const { health } = endpoint.member;
     if (health === undefined || endpoint.stopCheck !== undefined) return;
-    endpoint.stopCheck = check(endpoint, health, (healthy) => {
+    endpoint.stopCheck = this.options.check(endpoint, health, (healthy) => {
       endpoint.healthy = healthy;
       // What it failed before it fell ill says nothing of it any more.
       if (healthy) reinstate(endpoint);
     });
   }
 
-  function report(endpoint: Endpoint, outcome: Outcome) {
+  report(endpoint: Endpoint, outcome: Outcome): void {
     const watched = endpoint as Watched;
     if (outcome === 'well') {
       if (watched.failures > 0) reinstate(watched);
       if (watched.member.troubles !== undefined) recover(watched.member);
       return;
     }
-    if (outcome === 'unreachable') askAnew(watched.member);
+    if (outcome === 'unreachable') this.askAnew(watched.member);
     watched.failures = outcome === 'unreachable' ? FAILURES_TO_EJECT : watched.failures + 1;
     if (watched.failures < FAILURES_TO_EJECT) return;
-    const now = deadlines.now();
+    const now = this.deadlines.now();
     // Requests that were under way together fail together: that is one ejection, not several.
     if (watched.ejectedUntil > now) return;
     watched.ejectedUntil = now + Math.min(FIRST_EJECTION_MS * 2 ** watched.ejections, LONGEST_EJECTION_MS);
@@ -321,32 +332,32 @@ export function createBalance(options: BalanceOptions): Balance {
   }
 
   /** An answer that the failed attempt itself had just got would be no different the second time. */
-  function askAnew(member: Member) {
-    if (isIP(member.address.host) !== 0 || deadlines.now() - member.resolvedAt < RETRY_MS) return;
-    void refresh(member);
+  private askAnew(member: Member): void {
+    if (isIP(member.address.host) !== 0 || this.deadlines.now() - member.resolvedAt < RETRY_MS) return;
+    void this.refresh(member);
   }
 
-  function serve(list: readonly UpstreamSettings[]) {
-    const inUse = new Set(list.flatMap((settings) => groupOf(settings).members));
-    for (const member of members.values()) {
+  serve(list: readonly UpstreamSettings[]): void {
+    const inUse = new Set(list.flatMap((settings) => this.groupOf(settings).members));
+    for (const member of this.members.values()) {
       if (!inUse.has(member)) {
-        members.delete(member.key);
+        this.members.delete(member.key);
         member.checked = false;
         clearInterval(member.refreshTimer);
-        for (const endpoint of member.endpoints) retire(endpoint);
+        for (const endpoint of member.endpoints) this.retire(endpoint);
         // Requests that still hold old settings, or settings that come back, get new endpoints.
-        groups = new WeakMap();
-      } else if (member.health !== undefined && !member.checked) beginChecks(member, member.health);
+        this.groups = new WeakMap();
+      } else if (member.health !== undefined && !member.checked) this.beginChecks(member, member.health);
     }
   }
 
-  function beginChecks(member: Member, { intervalMs }: HealthSettings) {
+  private beginChecks(member: Member, { intervalMs }: HealthSettings): void {
     member.checked = true;
-    for (const endpoint of member.endpoints) startCheck(endpoint);
+    for (const endpoint of member.endpoints) this.startCheck(endpoint);
     if (isIP(member.address.host) !== 0) return;
     // Without requests nobody else would notice that the name has moved.
     const keepFresh = () => {
-      if (member.refreshAt <= deadlines.now()) void refresh(member);
+      if (member.refreshAt <= this.deadlines.now()) void this.refresh(member);
     };
     member.refreshTimer = setInterval(keepFresh, Math.min(intervalMs, MOST_BETWEEN_LOOKS_MS)).unref();
     keepFresh();

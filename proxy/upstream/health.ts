@@ -10,8 +10,8 @@ import type { Endpoint } from './balance.ts';
 
 export interface HealthChecks {
   /**
-   * Checks `endpoint`, which counts as healthy until shown otherwise, until the result is called. `changed` gets each
-   * change once, and so does the log.
+   * Checks `endpoint` until the returned function is called. The endpoint counts as healthy at first. Each change is
+   * told once to `changed` and once to the log.
    */
   begin(endpoint: Endpoint, health: HealthSettings, changed: (healthy: boolean) => void): () => void;
 }
@@ -24,63 +24,83 @@ export interface HealthChecksOptions {
   readonly random?: () => number;
 }
 
-/** Checks of many upstreams by many workers must not come all at once: each interval is up to a tenth off. */
+/** Each interval is up to a tenth longer or shorter, so that the checks of all workers do not come at once. */
 const JITTER = 0.1;
-/** An answer that contradicts what is believed is checked sooner than the interval says, but no sooner than this. */
+/** After an answer that contradicts the present state, the next check comes sooner than the interval, but not sooner than this. */
 const DOUBT_MS = 1_000;
 
 export function createHealthChecks(options: HealthChecksOptions): HealthChecks {
-  const { log, random = Math.random } = options;
-  return { begin };
+  return {
+    begin(endpoint, health, changed) {
+      const check = new Check(options, endpoint, health, changed);
+      return () => check.stop();
+    },
+  };
+}
 
-  function begin(
+/** The checks of one endpoint, from the first to the last. */
+class Check {
+  private readonly options: HealthChecksOptions;
+  private readonly random: () => number;
+  private readonly endpoint: Endpoint;
+  private readonly health: HealthSettings;
+  private readonly changed: (healthy: boolean) => void;
+  private readonly stopped = new AbortController();
+  private healthy = true;
+  private contradictions = 0;
+  private timer: NodeJS.Timeout;
+
+  constructor(
+    options: HealthChecksOptions,
     endpoint: Endpoint,
     health: HealthSettings,
     changed: (healthy: boolean) => void,
-  ): () => void {
-    const stop = new AbortController();
-    let healthy = true;
-    let contradictions = 0;
-    let timer = later(random() * Math.min(health.intervalMs, DOUBT_MS));
-
-    function later(ms: number) {
-      return setTimeout(look, ms).unref();
-    }
-
-    async function look() {
-      const problem = await problemOf(endpoint, health, stop.signal);
-      if (stop.signal.aborted) return;
-      contradictions = (problem === undefined) === healthy ? 0 : contradictions + 1;
-      if (contradictions >= (healthy ? health.unhealthyAfter : health.healthyAfter)) turn(problem);
-      const usual = health.intervalMs * (1 - JITTER + 2 * JITTER * random());
-      timer = later(contradictions === 0 ? usual : Math.min(usual, DOUBT_MS));
-    }
-
-    function turn(problem: Error | undefined) {
-      healthy = problem === undefined;
-      contradictions = 0;
-      const { address, ip } = endpoint;
-      const fields = { upstream: `${address.host}:${address.port}`, ip, check: health.probe.type };
-      if (problem === undefined) log.info(fields, 'upstream is healthy again');
-      else log.warn({ ...fields, err: problem }, 'upstream is unhealthy');
-      changed(healthy);
-    }
-
-    return () => {
-      stop.abort();
-      clearTimeout(timer);
-    };
+  ) {
+    this.options = options;
+    this.random = options.random ?? Math.random;
+    this.endpoint = endpoint;
+    this.health = health;
+    this.changed = changed;
+    this.timer = this.later(this.random() * Math.min(health.intervalMs, DOUBT_MS));
   }
 
-  async function problemOf(
-    endpoint: Endpoint,
-    { probe, timeoutMs }: HealthSettings,
-    stopped: AbortSignal,
-  ): Promise<Error | undefined> {
+  stop(): void {
+    this.stopped.abort();
+    clearTimeout(this.timer);
+  }
+
+  private later(ms: number): NodeJS.Timeout {
+    return setTimeout(() => this.look(), ms).unref();
+  }
+
+  private async look(): Promise<void> {
+    const { health, healthy } = this;
+    const problem = await this.problem();
+    if (this.stopped.signal.aborted) return;
+    this.contradictions = (problem === undefined) === healthy ? 0 : this.contradictions + 1;
+    if (this.contradictions >= (healthy ? health.unhealthyAfter : health.healthyAfter)) this.turn(problem);
+    const usual = health.intervalMs * (1 - JITTER + 2 * JITTER * this.random());
+    this.timer = this.later(this.contradictions === 0 ? usual : Math.min(usual, DOUBT_MS));
+  }
+
+  private turn(problem: Error | undefined): void {
+    const { log } = this.options;
+    this.healthy = problem === undefined;
+    this.contradictions = 0;
+    const { address, ip } = this.endpoint;
+    const fields = { upstream: `${address.host}:${address.port}`, ip, check: this.health.probe.type };
+    if (problem === undefined) log.info(fields, 'upstream is healthy again');
+    else log.warn({ ...fields, err: problem }, 'upstream is unhealthy');
+    this.changed(this.healthy);
+  }
+
+  private async problem(): Promise<Error | undefined> {
+    const { probe, timeoutMs } = this.health;
     const late = new AbortController();
     const timer = setTimeout(() => late.abort(new Error(`no answer within ${timeoutMs} ms`)), timeoutMs);
+    const signal = AbortSignal.any([this.stopped.signal, late.signal]);
     try {
-      await ask(probe, endpoint, AbortSignal.any([stopped, late.signal]), timeoutMs);
+      await ask(probe, this.endpoint, { signal, timeoutMs, secureContext: this.options.secureContext });
       return undefined;
     } catch (error) {
       return late.signal.aborted ? (late.signal.reason as Error) : (error as Error);
@@ -88,63 +108,70 @@ export function createHealthChecks(options: HealthChecksOptions): HealthChecks {
       clearTimeout(timer);
     }
   }
+}
 
-  async function ask(
-    probe: HealthProbe,
-    endpoint: Endpoint,
-    signal: AbortSignal,
-    timeoutMs: number,
-  ): Promise<void> {
-    const secure = speaksTls(endpoint.protocol);
-    switch (probe.type) {
-      case 'tcp':
-        return askTcp(endpoint, signal);
-      case 'http':
-        if (endpoint.protocol === 'h2c')
-          return askHttp2(probe.path, hostOf(probe.host, endpoint), endpoint, signal);
-        return askHttp(probe.path, hostOf(probe.host, endpoint), endpoint, signal);
-      case 'grpc': {
-        // Few need it, and it is large: a worker that does not starts without it.
-        const { askGrpc } = await import('./health-grpc.ts');
-        const trust = secure ? options.secureContext() : undefined;
-        return askGrpc(endpoint, probe.service, { signal, timeoutMs, secureContext: trust });
-      }
+interface Asking {
+  readonly signal: AbortSignal;
+  readonly timeoutMs: number;
+  readonly secureContext: () => SecureContext;
+}
+
+async function ask(probe: HealthProbe, endpoint: Endpoint, asking: Asking): Promise<void> {
+  const { signal, timeoutMs, secureContext } = asking;
+  switch (probe.type) {
+    case 'tcp':
+      return askTcp(endpoint, signal);
+    case 'http': {
+      const host = hostOf(probe.host, endpoint);
+      if (endpoint.protocol === 'h2c') return askHttp2(probe.path, host, endpoint, signal);
+      return askHttp(probe.path, host, endpoint, asking);
+    }
+    case 'grpc': {
+      // It is large and few upstreams need it: a worker that needs no gRPC check never loads it.
+      const { askGrpc } = await import('./health-grpc.ts');
+      const trust = speaksTls(endpoint.protocol) ? secureContext() : undefined;
+      return askGrpc(endpoint, probe.service, { signal, timeoutMs, secureContext: trust });
     }
   }
+}
 
-  function askTcp({ ip, address }: Endpoint, signal: AbortSignal): Promise<void> {
-    const { promise, resolve, reject } = Promise.withResolvers<void>();
-    const socket = connectTcp({ host: ip, port: address.port }, resolve);
-    socket.on('error', reject);
-    return untilAborted(promise, signal).finally(() => socket.destroy());
-  }
+function askTcp({ ip, address }: Endpoint, signal: AbortSignal): Promise<void> {
+  const { promise, resolve, reject } = Promise.withResolvers<void>();
+  const socket = connectTcp({ host: ip, port: address.port }, resolve);
+  socket.on('error', reject);
+  return untilAborted(promise, signal).finally(() => socket.destroy());
+}
 
-  function askHttp(path: string, host: string, endpoint: Endpoint, signal: AbortSignal): Promise<void> {
-    const { promise, resolve, reject } = Promise.withResolvers<void>();
-    const { ip, address, protocol } = endpoint;
-    const socket =
-      protocol === 'https'
-        ? connectTls({
-            host: ip,
-            port: address.port,
-            secureContext: options.secureContext(),
-            ALPNProtocols: ['http/1.1'],
-            servername: isIP(address.host) === 0 ? address.host : '',
-          })
-        : connectTcp({ host: ip, port: address.port });
-    const sent: ClientRequest = requestHttp({
-      createConnection: () => socket,
-      path,
-      headers: { host, 'user-agent': USER_AGENT, connection: 'close' },
-    });
-    sent.on('error', reject);
-    sent.on('response', (reply) => settle(reply.statusCode ?? 0, resolve, reject));
-    sent.end();
-    return untilAborted(promise, signal).finally(() => {
-      sent.destroy();
-      socket.destroy();
-    });
-  }
+function askHttp(
+  path: string,
+  host: string,
+  endpoint: Endpoint,
+  { signal, secureContext }: Asking,
+): Promise<void> {
+  const { promise, resolve, reject } = Promise.withResolvers<void>();
+  const { ip, address, protocol } = endpoint;
+  const socket =
+    protocol === 'https'
+      ? connectTls({
+          host: ip,
+          port: address.port,
+          secureContext: secureContext(),
+          ALPNProtocols: ['http/1.1'],
+          servername: isIP(address.host) === 0 ? address.host : '',
+        })
+      : connectTcp({ host: ip, port: address.port });
+  const sent: ClientRequest = requestHttp({
+    createConnection: () => socket,
+    path,
+    headers: { host, 'user-agent': USER_AGENT, connection: 'close' },
+  });
+  sent.on('error', reject);
+  sent.on('response', (reply) => settle(reply.statusCode ?? 0, resolve, reject));
+  sent.end();
+  return untilAborted(promise, signal).finally(() => {
+    sent.destroy();
+    socket.destroy();
+  });
 }
 
 const USER_AGENT = 'dstack-ingress health check';
@@ -171,7 +198,7 @@ function settle(status: number, resolve: () => void, reject: (error: Error) => v
   else reject(new Error(`it answered with status ${status}`));
 }
 
-/** Whoever aborts need not wait for a socket to notice. */
+/** An abort takes effect at once: a socket may take long to notice. */
 async function untilAborted<T>(promise: Promise<T>, signal: AbortSignal): Promise<T> {
   const { promise: aborted, reject } = Promise.withResolvers<never>();
   const abort = () => reject(signal.reason as Error);
@@ -181,7 +208,7 @@ async function untilAborted<T>(promise: Promise<T>, signal: AbortSignal): Promis
     return await Promise.race([promise, aborted]);
   } finally {
     signal.removeEventListener('abort', abort);
-    // What loses the race may still fail.
+    // The promise may still fail after the abort has won, and nobody would handle it.
     promise.catch(() => {});
   }
 }

@@ -1,68 +1,19 @@
-// Connections to upstreams, made wherever the balance says, and a pool of the idle ones that speak HTTP/1.1.
+// Connections to upstreams that speak HTTP/1.1 or raw bytes: a new one to the address that is next, or an idle one.
 
-import { connect as connectTcp, isIP, type Socket, type TcpNetConnectOpts } from 'node:net';
-import * as tls from 'node:tls';
+import type * as tls from 'node:tls';
 import { type Log, silentLog } from '../../src/lib/log.ts';
-import { Fault } from '../faults.ts';
-import { type Address, speaksTls, type UpstreamSettings } from '../rules/routes.ts';
+import type { Fault } from '../faults.ts';
+import type { UpstreamSettings } from '../rules/routes.ts';
 import type { Deadline, Deadlines } from '../socket/deadlines.ts';
-import { destroyOnError } from '../socket/errors.ts';
-import { endedByReset, hearLastWords, type LastWords } from '../socket/insides/last-words.ts';
 import { type Balance, createBalance, type Endpoint } from './balance.ts';
-import { asFault } from './faults.ts';
 import { createHealthChecks } from './health.ts';
+import { type Link, type LinkHome, open, type Pool, type UpstreamUser } from './link.ts';
 import { createNames, type Names } from './names.ts';
 import { createTroubles, logChange, type UpstreamChange } from './troubles.ts';
 import { createTrustOfUpstreams } from './trust.ts';
-import { createUpstreamWatch } from './watch.ts';
+import { createUpstreamWatch, type UpstreamWatch } from './watch.ts';
 
-/** What became of a request whose reply never came. */
-export type Loss =
-  /** The upstream has not begun with it: it says so, or the request never left. */
-  | 'unbegun'
-  /** The connection is gone, and the upstream had not said anything about this request. */
-  | 'unheard'
-  /** The upstream has answered, if only with a reset or with what is no reply, and would do so again. */
-  | 'answered';
-
-/** Who is using a link. The calls come from the socket itself: none may throw. */
-export interface UpstreamUser {
-  /** Connected (and verified): write now. May be called before acquire() returns. */
-  upstreamReady(link: UpstreamLink): void;
-  /** No connection could be had at any address; nothing was sent. */
-  upstreamFailed(fault: Fault): void;
-  /** `bytes[0, end)` are lent: they are overwritten after the call. Copy what is kept. */
-  upstreamData(bytes: Buffer, end: number): void;
-  /** Whether a long read may come next; without it, always. A reader that is stalled holds what is read. */
-  takesLongReads?(): boolean;
-  /** All that was written has left; after socket.write() gave false. */
-  upstreamDrained(): void;
-  /** The upstream has sent its last byte; its receiving half may still be open. */
-  upstreamEnded(): void;
-  /**
-   * The socket is gone, after an error or not; `loss` says what that means for a request without a reply. Not called
-   * after release() or destroy().
-   */
-  upstreamClosed(error: Error | undefined, loss: Loss): void;
-}
-
-/** A connected socket in the hands of one user. */
-export interface UpstreamLink {
-  /** Half-open allowed. Never add listeners to it: write, end, pause and resume are the user's. */
-  readonly socket: Socket;
-  /** Whether it has carried an exchange before: then its end may be no more than a keep-alive that ran out. */
-  readonly reused: boolean;
-  /** For the log. */
-  readonly address: Address;
-  /** From now on the calls go to `user`: the connection has become a tunnel. */
-  handTo(user: UpstreamUser): void;
-  /** The exchange is complete on both sides and the upstream keeps the connection: back to the pool. */
-  release(): void;
-  /** The connection is over, whatever is under way; nothing is called any more. */
-  destroy(): void;
-  /** As destroy(), and counted against the address. */
-  fail(): void;
-}
+export type { Loss, UpstreamLink, UpstreamUser } from './link.ts';
 
 export interface Acquisition {
   /** Gives up the attempt; once upstreamReady() was called, use the link's destroy(). */
@@ -113,76 +64,46 @@ const IDLE_TIMEOUT_MS = 4_000;
 const RELIEF_MS = 20;
 /** As many as a burst may have needed: with fewer, a steady crowd of clients would connect anew for most requests. */
 const MAX_IDLE_PER_ADDRESS = 4_096;
-const TCP_KEEPALIVE_MS = 60_000;
-
-/**
- * Bytes from upstreams land here, every socket's: reads are synchronous, and users copy what they keep. A download is
- * paused after each read until its client has taken it: the larger, the rarer, and the more one stalled client holds.
- */
-const arrivals = Buffer.allocUnsafeSlow(256 * 1024);
-/** Where reads land until one has filled it, which a small reply never does. */
-const shortArrivals = arrivals.subarray(0, 64 * 1024);
-
-interface Pool {
-  readonly endpoint: Endpoint;
-  /** The last in is the first out, so that the rest may grow old. */
-  readonly idle: Link[];
-  /** Of TLS, to be resumed. */
-  session: Buffer | undefined;
-}
-
-interface Link extends UpstreamLink {
-  reused: boolean;
-  user: UpstreamUser | undefined;
-  idleSince: number;
-}
 
 export function createUpstreams(options: UpstreamsOptions): Upstreams {
-  const { deadlines, upstreamCa, idleTimeoutMs = IDLE_TIMEOUT_MS, names = createNames() } = options;
-  const pools = new Map<Endpoint, Pool>();
-  const secureContext = createTrustOfUpstreams(upstreamCa);
-  const log = options.log ?? silentLog;
-  const checks = createHealthChecks({ secureContext, log });
-  const troubles = createTroubles(options.onChange ?? ((change) => logChange(log, change)), options.quietMs);
-  const balance = createBalance({ deadlines, names, check: checks.begin, troubles });
-  const watch = createUpstreamWatch({
-    troubles,
-    names,
-    secureContext,
-    looks: options.onChange !== undefined,
-  });
-  let closed = false;
-  const reaper: Deadline = { at: Number.POSITIVE_INFINITY, expired: reap };
-  balance.onRetired(closePool);
+  return new Pools(options);
+}
 
-  return {
-    acquire,
-    balance,
-    serve(list) {
-      balance.serve(list);
-      watch.serve(list);
-    },
-    secureContext,
-    closeIdle,
-    relieve,
-    close() {
-      closed = true;
-      watch.close();
-      balance.close();
-      deadlines.forget(reaper);
-      for (const endpoint of [...pools.keys()]) closePool(endpoint);
-    },
-  };
+class Pools implements Upstreams, LinkHome {
+  readonly balance: Balance;
+  readonly secureContext: () => tls.SecureContext;
+  readonly deadlines: Deadlines;
+  private readonly idleTimeoutMs: number;
+  private readonly onExhausted: (() => void) | undefined;
+  private readonly pools = new Map<Endpoint, Pool>();
+  private readonly watch: UpstreamWatch;
+  private readonly reaper: Deadline = { at: Number.POSITIVE_INFINITY, expired: () => this.reap() };
+  private closed = false;
 
-  function acquire(settings: UpstreamSettings, user: UpstreamUser, how?: AcquireOptions): Acquisition {
-    if (!balance.isResolved(settings)) return acquireResolved(settings, user, how);
+  constructor(options: UpstreamsOptions) {
+    const { deadlines, names = createNames(), log = silentLog, onChange } = options;
+    this.deadlines = deadlines;
+    this.idleTimeoutMs = options.idleTimeoutMs ?? IDLE_TIMEOUT_MS;
+    this.onExhausted = options.onExhausted;
+    const secureContext = createTrustOfUpstreams(options.upstreamCa);
+    this.secureContext = secureContext;
+    const checks = createHealthChecks({ secureContext, log });
+    const troubles = createTroubles(onChange ?? ((change) => logChange(log, change)), options.quietMs);
+    this.balance = createBalance({ deadlines, names, check: checks.begin, troubles });
+    this.balance.onRetired((endpoint) => this.closePool(endpoint));
+    this.watch = createUpstreamWatch({ troubles, names, secureContext, looks: onChange !== undefined });
+  }
+
+  acquire(settings: UpstreamSettings, user: UpstreamUser, how?: AcquireOptions): Acquisition {
+    const { balance } = this;
+    if (!balance.isResolved(settings)) return this.acquireResolved(settings, user, how);
     const endpoint = balance.pick(settings);
     if (endpoint === undefined) {
       user.upstreamFailed(balance.noneFault(settings));
       return NOTHING_TO_ABANDON;
     }
     if (how?.fresh !== true) {
-      const link = takeIdle(endpoint);
+      const link = this.takeIdle(endpoint);
       if (link !== undefined) {
         link.user = user;
         endpoint.active++;
@@ -190,20 +111,68 @@ export function createUpstreams(options: UpstreamsOptions): Upstreams {
         return NOTHING_TO_ABANDON;
       }
     }
-    return connectToOneOf(settings, endpoint, user);
+    return new Connecting(this, settings, user, endpoint);
   }
 
-  function acquireResolved(
+  serve(list: readonly UpstreamSettings[]): void {
+    this.balance.serve(list);
+    this.watch.serve(list);
+  }
+
+  closeIdle(): number {
+    let closed = 0;
+    for (const { idle } of this.pools.values()) {
+      for (const link of idle.splice(0)) {
+        link.socket.destroy();
+        closed++;
+      }
+    }
+    return closed;
+  }
+
+  relieve(): void {
+    this.closeIdle();
+    this.onExhausted?.();
+  }
+
+  close(): void {
+    this.closed = true;
+    this.watch.close();
+    this.balance.close();
+    this.deadlines.forget(this.reaper);
+    for (const endpoint of [...this.pools.keys()]) this.closePool(endpoint);
+  }
+
+  poolOf(endpoint: Endpoint): Pool {
+    let pool = this.pools.get(endpoint);
+    if (pool === undefined) {
+      pool = { endpoint, idle: [], session: undefined };
+      // Nothing is kept for an endpoint that is retired.
+      if (!endpoint.retired && !this.closed) this.pools.set(endpoint, pool);
+    }
+    return pool;
+  }
+
+  keepIdle(link: Link): boolean {
+    const { endpoint, idle } = link.pool;
+    if (this.closed || endpoint.retired || idle.length >= MAX_IDLE_PER_ADDRESS) return false;
+    link.idleSince = this.deadlines.coarse();
+    idle.push(link);
+    if (this.reaper.at === Number.POSITIVE_INFINITY) this.watchIdle();
+    return true;
+  }
+
+  private acquireResolved(
     settings: UpstreamSettings,
     user: UpstreamUser,
     how: AcquireOptions | undefined,
   ): Acquisition {
     let abandoned = false;
     let attempt: Acquisition | undefined;
-    balance.resolve(settings, () => {
+    this.balance.resolve(settings, () => {
       if (abandoned) return;
-      if (balance.isResolved(settings)) attempt = acquire(settings, user, how);
-      else user.upstreamFailed(balance.noneFault(settings));
+      if (this.balance.isResolved(settings)) attempt = this.acquire(settings, user, how);
+      else user.upstreamFailed(this.balance.noneFault(settings));
     });
     return {
       abandon() {
@@ -213,42 +182,16 @@ export function createUpstreams(options: UpstreamsOptions): Upstreams {
     };
   }
 
-  function poolOf(endpoint: Endpoint): Pool {
-    let pool = pools.get(endpoint);
-    if (pool === undefined) {
-      pool = { endpoint, idle: [], session: undefined };
-      // What is retired has no place to keep anything.
-      if (!endpoint.retired && !closed) pools.set(endpoint, pool);
-    }
-    return pool;
-  }
-
-  function closePool(endpoint: Endpoint) {
-    const pool = pools.get(endpoint);
-    pools.delete(endpoint);
+  private closePool(endpoint: Endpoint): void {
+    const pool = this.pools.get(endpoint);
+    this.pools.delete(endpoint);
     for (const link of pool?.idle.splice(0) ?? []) link.socket.destroy();
   }
 
-  function closeIdle(): number {
-    let closed = 0;
-    for (const { idle } of pools.values()) {
-      for (const link of idle.splice(0)) {
-        link.socket.destroy();
-        closed++;
-      }
-    }
-    return closed;
-  }
-
-  function relieve(): void {
-    closeIdle();
-    options.onExhausted?.();
-  }
-
-  function takeIdle(endpoint: Endpoint): Link | undefined {
-    const idle = pools.get(endpoint)?.idle;
+  private takeIdle(endpoint: Endpoint): Link | undefined {
+    const idle = this.pools.get(endpoint)?.idle;
     if (idle === undefined) return undefined;
-    const oldest = deadlines.coarse() - idleTimeoutMs;
+    const oldest = this.deadlines.coarse() - this.idleTimeoutMs;
     for (let link = idle.pop(); link !== undefined; link = idle.pop()) {
       if (link.idleSince > oldest && !link.socket.destroyed && link.socket.writable) return link;
       link.socket.destroy();
@@ -256,224 +199,87 @@ export function createUpstreams(options: UpstreamsOptions): Upstreams {
     return undefined;
   }
 
-  /**
-   * A failed connection did no harm: the other addresses are tried in turn, and when none is left, those that the name
-   * has come to have meanwhile. No attempt begins later than one connect timeout after the first one may have ended.
-   */
-  function connectToOneOf(settings: UpstreamSettings, first: Endpoint, user: UpstreamUser): Acquisition {
-    const tried = new Set<Endpoint>();
-    const lastStart = deadlines.now() + 2 * settings.connectTimeoutMs;
-    let abandoned = false;
-    let askedAnew = false;
-    let relieved = false;
-    let opening: Acquisition | undefined;
-    const attempt = (endpoint: Endpoint) => {
-      tried.add(endpoint);
-      opening = open(settings, poolOf(endpoint), user, (fault) => {
-        if (abandoned) return;
-        // Too few descriptors or ports is no failing of the upstream's.
-        if (fault.side === 'upstream') balance.report(endpoint, 'unreachable');
-        else if (!relieved) {
-          relieved = true;
-          relieve();
-          setTimeout(() => {
-            if (!abandoned) attempt(endpoint);
-          }, RELIEF_MS);
-          return;
-        }
-        tryNext(fault);
-      });
-    };
-    const tryNext = (fault: Fault) => {
-      const inTime = deadlines.now() < lastStart;
-      const next = inTime ? balance.pick(settings, tried) : undefined;
-      if (next !== undefined) return attempt(next);
-      if (askedAnew || !inTime || !balance.isAsking(settings)) return user.upstreamFailed(fault);
-      askedAnew = true;
-      balance.resolve(settings, () => {
-        if (!abandoned) tryNext(fault);
-      });
-    };
-    attempt(first);
-    return {
-      abandon() {
-        abandoned = true;
-        opening?.abandon();
-      },
-    };
+  private watchIdle(): void {
+    this.reaper.at = this.deadlines.now() + Math.min(1_000, this.idleTimeoutMs);
+    this.deadlines.watch(this.reaper);
   }
 
-  /** Opens one connection; `failed` is called if it never was one, otherwise everything goes to the user. */
-  function open(
-    settings: UpstreamSettings,
-    pool: Pool,
-    user: UpstreamUser,
-    failed: (fault: Fault) => void,
-  ): Acquisition {
-    const { endpoint } = pool;
-    const { address } = endpoint;
-    const secure = speaksTls(settings.protocol);
-    let error: Error | undefined;
-    let ready = false;
-    let room = shortArrivals;
-    let filled = false;
-    let started = false;
-    const onread = {
-      /** Asked before the first read and after each; undefined: the same again. */
-      buffer(): Buffer {
-        const next = filled && link.user?.takesLongReads?.() !== false ? arrivals : shortArrivals;
-        if (next === room && started) return undefined as unknown as Buffer;
-        started = true;
-        room = next;
-        return next;
-      },
-      callback(size: number, bytes: Uint8Array): boolean {
-        filled = size >= shortArrivals.length && link.user !== undefined;
-        // A byte that nobody asked for would be taken for the next reply: the connection is not to be used again.
-        if (link.user === undefined) link.socket.destroy();
-        else link.user.upstreamData(bytes as Buffer, size);
-        return true;
-      },
-    };
-    const common = { host: endpoint.ip, port: address.port, noDelay: true, allowHalfOpen: true, onread };
-    const socket = secure ? connectTls(common, pool) : connectTcp(common);
-    const deadline: Deadline = {
-      at: deadlines.now() + settings.connectTimeoutMs,
-      expired: () => socket.destroy(new Fault('connect-timeout', `${address.host}:${address.port}`)),
-    };
-    const lastWords = hearLastWords(socket);
-    const link = createLink(socket, lastWords, pool, user);
-    deadlines.watch(deadline);
-    endpoint.active++;
-    socket.once(secure ? 'secureConnect' : 'connect', () => {
-      ready = true;
-      deadlines.forget(deadline);
-      socket.setKeepAlive(true, TCP_KEEPALIVE_MS);
-      balance.connected(endpoint);
-      user.upstreamReady(link);
-    });
-    socket.on('drain', () => link.user?.upstreamDrained());
-    socket.on('end', () => {
-      if (link.user === undefined) {
-        socket.destroy();
-        return;
-      }
-      if (endedByReset(lastWords)) {
-        socket.destroy(lastWords.error);
-        return;
-      }
-      noteSilentEnd(link, pool);
-      link.user.upstreamEnded();
-      // It takes nothing any more either.
-      if (lastWords.error !== undefined) socket.destroy();
-    });
-    destroyOnError(socket, (cause) => {
-      error = cause;
-    });
-    socket.once('close', () => {
-      deadlines.forget(deadline);
-      const at = pool.idle.indexOf(link);
-      if (at !== -1) pool.idle.splice(at, 1);
-      const { user: last } = link;
-      if (last === undefined) return;
-      link.user = undefined;
-      endpoint.active--;
-      if (!ready) return failed(asFault(error, address, endpoint.protocol));
-      if (error !== undefined) noteSilentEnd(link, pool);
-      last.upstreamClosed(error, 'unheard');
-    });
-    return {
-      abandon() {
-        // What was handed over is the user's to end.
-        if (!ready) socket.destroy();
-      },
-    };
-  }
-
-  /** Who accepts connections and closes them without a word is no better than one that refuses them. */
-  function noteSilentEnd({ reused, socket }: Link, { endpoint }: Pool) {
-    const speaksHttp = endpoint.protocol === 'http' || endpoint.protocol === 'https';
-    if (speaksHttp && !reused && socket.bytesRead === 0) balance.report(endpoint, 'failed');
-  }
-
-  function connectTls(common: TcpNetConnectOpts, pool: Pool): tls.TLSSocket {
-    const { host } = pool.endpoint.address;
-    const options: tls.ConnectionOptions & TcpNetConnectOpts = {
-      ...common,
-      secureContext: secureContext(),
-      ALPNProtocols: ['http/1.1'],
-      // RFC 6066 §3: an IP literal is not sent as a server name.
-      servername: isIP(host) === 0 ? host : '',
-      ...(pool.session === undefined ? {} : { session: pool.session }),
-    };
-    const socket = tls.connect(options);
-    socket.on('session', (session) => {
-      pool.session = session;
-    });
-    return socket;
-  }
-
-  function createLink(socket: Socket, lastWords: LastWords, pool: Pool, user: UpstreamUser): Link {
-    const { endpoint, idle } = pool;
-    const link: Link = {
-      socket,
-      address: endpoint.address,
-      reused: false,
-      user,
-      idleSince: 0,
-      handTo(next) {
-        link.user = next;
-      },
-      release() {
-        if (link.user === undefined) return;
-        leave();
-        balance.report(endpoint, 'well');
-        const open = !socket.destroyed && !socket.readableEnded && socket.writable;
-        const sound = open && socket.writableLength === 0 && lastWords.error === undefined;
-        if (closed || !sound || endpoint.retired || idle.length >= MAX_IDLE_PER_ADDRESS) {
-          socket.destroy();
-          return;
-        }
-        link.reused = true;
-        link.idleSince = deadlines.coarse();
-        idle.push(link);
-        // Idle sockets must be read, or their end would go unseen.
-        socket.resume();
-        if (reaper.at === Number.POSITIVE_INFINITY) watchIdle();
-      },
-      destroy() {
-        if (link.user === undefined) return;
-        leave();
-        socket.destroy();
-      },
-      fail() {
-        if (link.user === undefined) return;
-        pool.session = undefined;
-        balance.report(endpoint, 'failed');
-        link.destroy();
-      },
-    };
-    const leave = () => {
-      link.user = undefined;
-      endpoint.active--;
-    };
-    return link;
-  }
-
-  function watchIdle() {
-    reaper.at = deadlines.now() + Math.min(1_000, idleTimeoutMs);
-    deadlines.watch(reaper);
-  }
-
-  function reap() {
-    reaper.at = Number.POSITIVE_INFINITY;
-    const oldest = deadlines.now() - idleTimeoutMs;
+  private reap(): void {
+    this.reaper.at = Number.POSITIVE_INFINITY;
+    const oldest = this.deadlines.now() - this.idleTimeoutMs;
     let left = 0;
-    for (const { idle } of pools.values()) {
+    for (const { idle } of this.pools.values()) {
       while (idle.length > 0 && idle[0]!.idleSince <= oldest) idle.shift()!.socket.destroy();
       left += idle.length;
     }
-    if (left > 0 && !closed) watchIdle();
+    if (left > 0 && !this.closed) this.watchIdle();
+  }
+}
+
+/**
+ * A new connection for one user. Nothing was sent to an address that could not be connected to, so the other addresses
+ * are tried in turn, and then those that the name has come to have meanwhile. No attempt begins later than one connect
+ * timeout after the first one may have ended.
+ */
+class Connecting implements Acquisition {
+  private readonly pools: Pools;
+  private readonly settings: UpstreamSettings;
+  private readonly user: UpstreamUser;
+  private readonly tried = new Set<Endpoint>();
+  private readonly lastStart: number;
+  private abandoned = false;
+  private askedAnew = false;
+  private relieved = false;
+  private link: Link | undefined = undefined;
+
+  constructor(pools: Pools, settings: UpstreamSettings, user: UpstreamUser, first: Endpoint) {
+    this.pools = pools;
+    this.settings = settings;
+    this.user = user;
+    this.lastStart = pools.deadlines.now() + 2 * settings.connectTimeoutMs;
+    this.attempt(first);
+  }
+
+  abandon(): void {
+    this.abandoned = true;
+    // A connection that was handed over is the user's to end.
+    if (this.link?.ready === false) this.link.socket.destroy();
+  }
+
+  private attempt(endpoint: Endpoint): void {
+    this.tried.add(endpoint);
+    this.link = open(this.pools, endpoint, this.settings, this.user, (fault) => this.failed(endpoint, fault));
+  }
+
+  private failed(endpoint: Endpoint, fault: Fault): void {
+    if (this.abandoned) return;
+    const { pools } = this;
+    if (fault.side === 'upstream') pools.balance.report(endpoint, 'unreachable');
+    else if (!this.relieved) {
+      // There are too few descriptors or ports, which is not the upstream's fault.
+      this.relieved = true;
+      pools.relieve();
+      setTimeout(() => {
+        if (!this.abandoned) this.attempt(endpoint);
+      }, RELIEF_MS);
+      return;
+    }
+    this.tryNext(fault);
+  }
+
+  private tryNext(fault: Fault): void {
+    const { settings } = this;
+    const { balance, deadlines } = this.pools;
+    const inTime = deadlines.now() < this.lastStart;
+    const next = inTime ? balance.pick(settings, this.tried) : undefined;
+    if (next !== undefined) this.attempt(next);
+    else if (this.askedAnew || !inTime || !balance.isAsking(settings)) this.user.upstreamFailed(fault);
+    else {
+      this.askedAnew = true;
+      balance.resolve(settings, () => {
+        if (!this.abandoned) this.tryNext(fault);
+      });
+    }
   }
 }
 

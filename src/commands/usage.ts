@@ -6,6 +6,10 @@ export interface CommandUsage {
   readonly summary: string;
   /** Flag -> what it does. */
   readonly flags: Readonly<Record<string, string>>;
+  /** Flag -> what follows it, of those that take something. */
+  readonly values?: Readonly<Record<string, string>>;
+  /** What it takes beside flags: one at most. */
+  readonly operand?: string;
   /** What else there is to know, each a line. */
   readonly notes: readonly string[];
 }
@@ -23,6 +27,16 @@ export const commands = {
     summary: 'say how each domain stands: certificate, next renewal, last failure, CAA, DNS records',
     flags: { '--json': 'as JSON', '--offline': 'from the state folder alone, without asking the DNS' },
     notes: ['Changes nothing. Ends with 1 if a domain has no certificate in force.'],
+  },
+  check: {
+    summary: 'explain the mistakes of a routes file, or of a folder of nginx files',
+    flags: { '--explain': 'print what a request would meet, step by step: site, location, rules, upstream' },
+    values: { '--explain': "'GET https://host/path'" },
+    operand: 'FILE|DIR',
+    notes: [
+      'Without FILE or DIR it reads what ROUTES_FILE names, or else NGINX_CONF_DIR. Contacts nothing, changes nothing.',
+      'Ends with 78 if there are mistakes, which are on stderr, and with 1 if no route takes the request to explain.',
+    ],
   },
   rollover: {
     summary: 'give the ACME account a new key; its URL, and so every CAA record, stays',
@@ -59,9 +73,9 @@ table.
 }
 
 export function describeCommand(name: CommandName): string {
-  const { summary, flags, notes }: CommandUsage = commands[name];
-  const names = Object.keys(flags);
-  const takes = names.map((flag) => ` [${flag}]`).join('');
+  const { summary, flags, notes, values = {}, operand }: CommandUsage = commands[name];
+  const named = Object.keys(flags).map((flag) => [flag, values[flag]].filter(Boolean).join(' '));
+  const takes = [...(operand === undefined ? [] : [operand]), ...named].map((one) => ` [${one}]`).join('');
   const lines = Object.entries(flags).map(([flag, meaning]) => row(2, flag, 11, meaning));
   const parts = [`${summary}\n`, lines.join(''), notes.map((note) => `${note}\n`).join('')];
   return [`usage: dstack-ingress ${name}${takes}\n`, ...parts].filter((part) => part !== '').join('\n');
@@ -82,10 +96,16 @@ export function unknownCommand(name: string): string {
   return describeMisuse(`unknown command: ${name}`, like === undefined ? hint : `was ${like} meant? ${hint}`);
 }
 
-/** What is wrong with the arguments of a command that takes flags alone; undefined if nothing is. */
+/** What is wrong with the arguments of a command; undefined if nothing is. */
 export function misuseOf(command: CommandName, args: readonly string[]): string | undefined {
-  const flags = Object.keys(commands[command].flags);
-  const wrong = args.find((arg) => !flags.includes(arg));
+  const { flags: known, values = {}, operand }: CommandUsage = commands[command];
+  const flags = Object.keys(known);
+  const bare = args.filter((_, i) => values[args[i - 1] ?? ''] === undefined);
+  const empty = flags.find((flag) => values[flag] !== undefined && args.at(-1) === flag);
+  if (empty !== undefined)
+    return describeMisuse(`${command}: nothing follows ${empty}`, `write ${empty} ${values[empty]}`);
+  const operands = operand === undefined ? [] : bare.filter((arg) => !arg.startsWith('-')).slice(0, 1);
+  const wrong = bare.find((arg) => !flags.includes(arg) && !operands.includes(arg));
   if (wrong === undefined) return undefined;
   const like = nearest(wrong, [...flags, '--help']);
   const kind = wrong.startsWith('-') ? 'unknown flag' : 'takes no such argument';

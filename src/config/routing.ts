@@ -2,8 +2,8 @@
 
 import { join, resolve } from 'node:path';
 import type { Route } from '../../proxy/rules/routes.ts';
-import { parseRoutesFile, RoutesFileError, type UpstreamTimeouts } from '../routes/file.ts';
 import { type FixedRouting, planRouting, type RoutingPlan } from '../routes/plan.ts';
+import { parseRoutesFile, RoutesFileError, type UpstreamTimeouts } from '../routes/yaml/file.ts';
 import type { Environment } from './environment.ts';
 import { type ListFolder, parsePath, type ReadFile, readNamedFile } from './files.ts';
 import { unreadable } from './mistake.ts';

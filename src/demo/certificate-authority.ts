@@ -108,7 +108,7 @@ export async function startCertificateAuthority(
 
 function createAcmeHandler(origin: string, pki: DemoPki, tlsAlpnPort: number) {
   const nonces = createNonces();
-  const resources = createResources(origin, pki, tlsAlpnPort);
+  const resources = new Resources(origin, pki, tlsAlpnPort);
 
   async function answer(request: IncomingMessage): Promise<Reply> {
     const path = request.url ?? '/';
@@ -125,7 +125,7 @@ function createAcmeHandler(origin: string, pki: DemoPki, tlsAlpnPort: number) {
     const signed = readSignedRequest(await bodyOf(request), {
       url: `${origin}${path}`,
       spendNonce: nonces.spend,
-      accountKey: resources.accountKey,
+      accountKey: (url) => resources.accountKey(url),
     });
     return resources.post(path, signed);
   }
@@ -143,18 +143,60 @@ function createAcmeHandler(origin: string, pki: DemoPki, tlsAlpnPort: number) {
 }
 
 /** What POST finds under each path, and the accounts, orders and authorizations behind it. */
-function createResources(origin: string, pki: DemoPki, tlsAlpnPort: number) {
-  const accounts = new Map<string, Account>();
-  const orders = new Map<string, Order>();
-  const authorizations = new Map<string, Authorization>();
+class Resources {
+  private readonly origin: string;
+  private readonly pki: DemoPki;
+  private readonly tlsAlpnPort: number;
+  /** By the thumbprint of the key. */
+  private readonly accounts = new Map<string, Account>();
+  private readonly orders = new Map<string, Order>();
+  private readonly authorizations = new Map<string, Authorization>();
 
-  const accountBy = (url: string) => [...accounts.values()].find((account) => account.url === url);
+  constructor(origin: string, pki: DemoPki, tlsAlpnPort: number) {
+    this.origin = origin;
+    this.pki = pki;
+    this.tlsAlpnPort = tlsAlpnPort;
+  }
 
-  function newAccount(signed: SignedRequest): Reply {
+  accountKey(url: string) {
+    return this.accountBy(url)?.key;
+  }
+
+  async post(path: string, signed: SignedRequest): Promise<Reply> {
+    if (path === '/new-account') return this.newAccount(signed);
+    const account = signed.accountUrl === undefined ? undefined : this.accountBy(signed.accountUrl);
+    if (account === undefined) throw new AcmeRefusal('malformed', 'this request wants kid, not jwk');
+    if (path === '/new-order') return this.newOrder(account, signed.payload);
+    const [, kind, id = '', ...actions] = path.split('/');
+    const order = () => owned(this.orders.get(id), account);
+    const authorization = () => owned(this.authorizations.get(id), account);
+    switch ([kind, ...actions].join('/')) {
+      case 'account':
+        if (`${this.origin}${path}` === account.url) return accountReply(account, 200);
+        break;
+      case 'authorization':
+        return authorizationReply(this.origin, authorization());
+      case 'challenge':
+        return this.challenge(authorization(), signed.payload);
+      case 'order/finalize':
+        return this.finalize(order(), signed.payload);
+      case 'order':
+        return orderReply(this.origin, order(), 200);
+      case 'certificate':
+        return certificateReply(order());
+    }
+    throw new AcmeRefusal('malformed', `nothing is at ${path}`, 404);
+  }
+
+  private accountBy(url: string): Account | undefined {
+    return [...this.accounts.values()].find((account) => account.url === url);
+  }
+
+  private newAccount(signed: SignedRequest): Reply {
     if (signed.accountUrl !== undefined) throw new AcmeRefusal('malformed', 'newAccount wants jwk, not kid');
     const wanted = parsePayload(NewAccount, signed.payload);
     const { thumbprint } = signed.signer;
-    const known = accounts.get(thumbprint);
+    const known = this.accounts.get(thumbprint);
     // §7.3.1: the same key is the same account, with or without onlyReturnExisting.
     if (known !== undefined) return accountReply(known, 200);
     if (wanted.onlyReturnExisting) {
@@ -163,25 +205,25 @@ function createResources(origin: string, pki: DemoPki, tlsAlpnPort: number) {
     if (wanted.contact.some((contact) => !contact.startsWith('mailto:'))) {
       throw new AcmeRefusal('invalidContact', 'contacts are mailto: URLs');
     }
-    const account = { url: `${origin}/account/${newId()}`, key: signed.signer, contact: wanted.contact };
-    accounts.set(thumbprint, account);
+    const account = { url: `${this.origin}/account/${newId()}`, key: signed.signer, contact: wanted.contact };
+    this.accounts.set(thumbprint, account);
     return accountReply(account, 201);
   }
 
-  function newOrder(account: Account, payload: unknown): Reply {
+  private newOrder(account: Account, payload: unknown): Reply {
     const names = parsePayload(NewOrder, payload).identifiers.map(readIdentifier);
     const expires = new Date(Date.now() + ORDER_LIFE_MS);
     const order: Order = {
       id: newId(),
       account,
       expires,
-      authorizations: [...new Set(names)].map((domain) => newAuthorization(account, domain, expires)),
+      authorizations: [...new Set(names)].map((domain) => this.newAuthorization(account, domain, expires)),
     };
-    orders.set(order.id, order);
-    return orderReply(origin, order, 201);
+    this.orders.set(order.id, order);
+    return orderReply(this.origin, order, 201);
   }
 
-  function newAuthorization(account: Account, domain: string, expires: Date): Authorization {
+  private newAuthorization(account: Account, domain: string, expires: Date): Authorization {
     const token = randomBytes(32).toString('base64url');
     const made: Authorization = {
       id: newId(),
@@ -192,63 +234,37 @@ function createResources(origin: string, pki: DemoPki, tlsAlpnPort: number) {
       status: 'pending',
       challenge: 'pending',
     };
-    authorizations.set(made.id, made);
+    this.authorizations.set(made.id, made);
     return made;
   }
 
   /** §7.5.1: a JSON object says "look now"; POST-as-GET only asks how it stands. */
-  function challenge(authorization: Authorization, payload: unknown): Reply {
+  private challenge(authorization: Authorization, payload: unknown): Reply {
     if (
       payload !== undefined &&
       authorization.challenge === 'pending' &&
       statusOf(authorization) === 'pending'
     ) {
       authorization.challenge = 'processing';
-      void validate(authorization, tlsAlpnPort);
+      void validate(authorization, this.tlsAlpnPort);
     }
     return {
       status: 200,
       headers: {
-        link: `<${origin}/authorization/${authorization.id}>;rel="up"`,
+        link: `<${this.origin}/authorization/${authorization.id}>;rel="up"`,
         ...retrySoon(authorization),
       },
-      body: challengeBody(origin, authorization),
+      body: challengeBody(this.origin, authorization),
     };
   }
 
-  async function finalize(order: Order, payload: unknown): Promise<Reply> {
+  private async finalize(order: Order, payload: unknown): Promise<Reply> {
     const status = orderStatus(order);
     if (status !== 'ready') throw new AcmeRefusal('orderNotReady', `the order is ${status}`, 403);
     const publicKey = await readCsr(parsePayload(Finalize, payload).csr, order);
-    order.certificate = await pki.issue({ publicKey, names: namesOf(order) });
-    return orderReply(origin, order, 200);
+    order.certificate = await this.pki.issue({ publicKey, names: namesOf(order) });
+    return orderReply(this.origin, order, 200);
   }
-
-  return {
-    accountKey: (url: string) => accountBy(url)?.key,
-    async post(path: string, signed: SignedRequest): Promise<Reply> {
-      if (path === '/new-account') return newAccount(signed);
-      const account = signed.accountUrl === undefined ? undefined : accountBy(signed.accountUrl);
-      if (account === undefined) throw new AcmeRefusal('malformed', 'this request wants kid, not jwk');
-      if (path === '/new-order') return newOrder(account, signed.payload);
-      const [, kind, id = '', action] = path.split('/');
-      if (kind === 'account' && `${origin}${path}` === account.url) return accountReply(account, 200);
-      if (kind === 'authorization' && action === undefined) {
-        return authorizationReply(origin, owned(authorizations.get(id), account));
-      }
-      if (kind === 'challenge' && action === undefined) {
-        return challenge(owned(authorizations.get(id), account), signed.payload);
-      }
-      if (kind === 'order' && action === 'finalize')
-        return finalize(owned(orders.get(id), account), signed.payload);
-      if (kind === 'order' && action === undefined)
-        return orderReply(origin, owned(orders.get(id), account), 200);
-      if (kind === 'certificate' && action === undefined) {
-        return certificateReply(owned(orders.get(id), account));
-      }
-      throw new AcmeRefusal('malformed', `nothing is at ${path}`, 404);
-    },
-  };
 }
 
 /** Somebody else's resource is as absent as one that never was. */

@@ -46,6 +46,8 @@ export interface LocalReply {
   readonly status: number;
   /** Lower-case names. Framing headers (content-length and kin) belong to the proxy and must not be set here. */
   readonly headers: Readonly<Record<string, string>>;
+  /** Beside them: names that may come more than once. */
+  readonly fields?: readonly (readonly [name: string, value: string])[];
   /**
    * Bytes, or a stream of them that is read no faster than the client takes it; neither may change afterwards. Not sent
    * for HEAD, but the length of bytes is. A stream that fails cuts the reply. A stream that is not needed to its end is

@@ -5,7 +5,7 @@ import type { Environment } from '../config/environment.ts';
 import { parseUpstreamUrl } from '../config/upstream-url.ts';
 import { quote, splitLines, splitWords, ValueError } from '../config/values.ts';
 import { baseOf, covers, type Domain, DomainError, isWildcard, parseDomain } from '../lib/domain.ts';
-import type { UpstreamTimeouts } from './file.ts';
+import type { UpstreamTimeouts } from './yaml/file.ts';
 
 /** What the environment alone says, so that a file read again can be joined with it. */
 export interface FixedRouting {

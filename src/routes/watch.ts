@@ -4,7 +4,7 @@ import { stat } from 'node:fs/promises';
 import { unreadable } from '../config/mistake.ts';
 import { type Clock, systemClock } from '../lib/clock.ts';
 import { readGuardedFile } from '../lib/guarded-file.ts';
-import { RoutesFileError } from './file.ts';
+import { RoutesFileError } from './yaml/file.ts';
 
 export interface RoutesWatchOptions<T> {
   path: string;

@@ -21,11 +21,8 @@ const LENGTH_BYTES = 4;
 /** How many `findChallenge` of one worker may be open. An honest worker keeps to it, see worker.ts. */
 export const MOST_QUESTIONS = 64;
 
-/** How many charges, seats and tickets one message about limits holds: it stays below LONGEST_FROM_WORKER. */
-export const MOST_LIMIT_ITEMS = 512;
-
 /** How many passwords of one worker may be compared at once. An honest worker keeps to it. */
-export const MOST_COMPARISONS = 16;
+export const MOST_COMPARISONS = 64;
 
 /** V8's format carries maps and bytes as they are; a worker trusts its supervisor. */
 export function writeOrder(channel: Duplex, order: ToWorker, done: (error?: Error | null) => void): void {

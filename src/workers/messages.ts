@@ -1,9 +1,9 @@
 // What crosses from the supervisor to a worker and back: plain data, and nothing that a worker does not need.
 
 import { z } from 'zod';
+import { LONGEST_PASSWORD_BYTES } from '../../proxy/exchange/password-hashes.ts';
 import type { FaultCode } from '../../proxy/faults.ts';
 import type { ListenerLimits } from '../../proxy/limits.ts';
-import { LONGEST_PASSWORD_BYTES } from '../../proxy/rules/password-hash.ts';
 import type { ChallengeCertificate } from '../lib/certificate.ts';
 import type { LogLevel } from '../lib/log.ts';
 import type { Generations, Serving, Snapshot } from './serving.ts';
@@ -47,24 +47,18 @@ export type Order =
       readonly domain: string;
       readonly certificate: ChallengeCertificate | undefined;
     }
+  /** To one message of `limits`, in any order. */
+  | { readonly type: 'charged'; readonly answers: readonly LimitAnswer[] }
   /** Undefined: nobody could compare it. */
   | { readonly type: 'compared-password'; readonly question: number; readonly right: boolean | undefined }
-  /** To all that the last `limits` asked. */
-  | { readonly type: 'counted'; readonly counted: readonly Counted[] }
   | { readonly type: 'drain'; readonly timeoutMs: number };
 
-/** Of one question, by its number. With seats it holds a ticket, which gives them back. */
-export type Counted =
-  | { readonly question: number; readonly passes: true; readonly waitMs: number; readonly ticket?: number }
-  /** Too many requests, by that charge; the same for so long. */
-  | {
-      readonly question: number;
-      readonly passes: false;
-      readonly by: 'requests';
-      readonly which: number;
-      readonly sameForMs: number;
-    }
-  | { readonly question: number; readonly passes: false; readonly by: 'seats' };
+/** May it pass, and when? For how long a refusal certainly holds, and which charge was too much; or no seat was free. */
+export type LimitAnswer = { readonly id: number } & (
+  | { readonly waitMs: number }
+  | { readonly sameForMs: number; readonly which: number }
+  | { readonly full: true }
+);
 
 /** Every order is answered once by its number. */
 export type ToWorker = Order & { readonly id: number };
@@ -105,31 +99,31 @@ const TelemetrySchema = z.strictObject({
   lost: z.int().min(0),
 });
 
-const PlaceSchema = z.int().min(0).max(65_535);
-/** A keyed digest of 16 bytes, see limit-questions.ts. */
-const KeySchema = z.string().regex(/^[A-Za-z0-9_-]{22}$/);
-const BurstSchema = z.int().min(0).max(1_000_000_000);
-
-/** Zones are places in the lists of this generation of limit zones. */
-const LimitQuestionSchema = z.strictObject({
-  question: z.int().positive(),
-  zones: z.int().positive(),
-  /** Zone, key, burst, delay. */
-  charges: z.array(z.tuple([PlaceSchema, KeySchema, BurstSchema, BurstSchema])),
-  /** Zone, key, most. */
-  seats: z.array(z.tuple([PlaceSchema, KeySchema, BurstSchema])),
-});
+const ZoneSchema = z.int().min(0).max(10_000);
+/** A keyed digest of what is limited: the supervisor reads no byte of a stranger. */
+const DigestSchema = z.string().regex(/^[A-Za-z0-9_-]{22}$/);
+const CountSchema = z.number().min(0).max(1_000_000_000);
 
 const LimitsSchema = z.strictObject({
-  questions: z.array(LimitQuestionSchema),
-  /** Tickets of seats that are free again. */
-  left: z.array(z.int().positive()),
+  /** Number of the question, charges (zone, key, burst, delay), seats (zone, key, most). */
+  asks: z
+    .array(
+      z.tuple([
+        z.int().positive(),
+        z.array(z.tuple([ZoneSchema, DigestSchema, CountSchema, CountSchema])).max(32),
+        z.array(z.tuple([ZoneSchema, DigestSchema, CountSchema])).max(32),
+      ]),
+    )
+    .max(128),
+  leaves: z.array(z.tuple([ZoneSchema, DigestSchema])).max(128),
 });
 
-/** Hashes and passwords are no longer, see password-hash.ts. */
+export type LimitQuestions = z.infer<typeof LimitsSchema>;
+
+/** Hashes and passwords that are taken are no longer, see password-hashes.ts. */
 export const ComparisonSchema = z.strictObject({
   question: z.int().positive(),
-  hash: z.string().min(1).max(200),
+  hash: z.string().min(1).max(1_024),
   password: z.string().max(LONGEST_PASSWORD_BYTES),
 });
 
@@ -142,7 +136,7 @@ export const FromWorkerSchema = z.union([
   z.strictObject({ findChallenge: NameSchema }),
   /** Answered by `compared-password`. */
   z.strictObject({ comparePassword: ComparisonSchema }),
-  /** Answered by `counted`, before the next one is sent. */
+  /** May these requests pass? Answered by one `charged`. */
   z.strictObject({ limits: LimitsSchema }),
   /** What has happened and changed since the last one; at most one a second, see telemetry.ts. */
   z.strictObject({ telemetry: TelemetrySchema }),
@@ -163,8 +157,6 @@ export const FromWorkerSchema = z.union([
 ]);
 
 export type FromWorker = z.infer<typeof FromWorkerSchema>;
-export type LimitQuestions = z.infer<typeof LimitsSchema>;
-export type LimitQuestion = z.infer<typeof LimitQuestionSchema>;
 export type Comparison = z.infer<typeof ComparisonSchema>;
 export type Telemetry = z.infer<typeof TelemetrySchema>;
 export type WorkerEvent = Telemetry['events'][number];

@@ -1,7 +1,7 @@
 // The program of the process that compares passwords with their hashes, and does nothing else.
 
 import { Socket } from 'node:net';
-import { isPasswordOf } from '../../proxy/rules/password-hash.ts';
+import { belongs } from '../../proxy/exchange/password-hashes.ts';
 import { CHANNEL_FD, readMessages, writeJson } from './channel.ts';
 import { ComparisonSchema } from './messages.ts';
 
@@ -17,7 +17,7 @@ readMessages(
   supervisor,
   (json) => {
     const { question, hash, password } = ComparisonSchema.parse(json);
-    writeJson(supervisor, { question, right: isPasswordOf(hash, password) });
+    writeJson(supervisor, { question, right: belongs(password, hash) });
   },
   () => process.exit(1),
 );

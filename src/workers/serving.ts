@@ -2,29 +2,30 @@
 
 import type { Bundle } from '../../evidence/bundle.ts';
 import type { ServedCertificate } from '../../proxy/listener/listener.ts';
-import type { LimitZones } from '../../proxy/rules/limits.ts';
+import type { RuleSet } from '../../proxy/rules/model.ts';
 import type { Route } from '../../proxy/rules/routes.ts';
 import type { ChallengeCertificate } from '../lib/certificate.ts';
 
 /** All that a worker serves, by kind. Each kind changes as a whole. */
 export interface Serving {
   readonly certificates: readonly ServedCertificate[];
-  readonly routes: readonly Route[];
+  readonly routes: ServedRoutes;
   /** By domain. */
   readonly challenges: ReadonlyMap<string, ChallengeCertificate>;
   /** Key authorizations of http-01 challenges, by token. */
   readonly httpChallenges: ReadonlyMap<string, string>;
   readonly evidence: Bundle | undefined;
-  readonly limits: LimitSettings;
   /** 48 random bytes, the same in every worker, so that a session resumes in any of them. */
   readonly ticketKeys: Uint8Array;
 }
 
-export interface LimitSettings {
-  /** What the rules of the routes count in: newer than they, or as new. */
-  readonly zones: LimitZones;
-  /** The same in every worker: keys leave it as digests by this. */
-  readonly secret: Uint8Array;
+/** Routes and rules change together: no host is without either in between. */
+export interface ServedRoutes {
+  readonly list: readonly Route[];
+  /** For the hosts that no route serves. */
+  readonly rules?: RuleSet | undefined;
+  /** What workers hide by whom limits are counted for, the same in all of them. */
+  readonly limitSecret?: Uint8Array;
 }
 
 export type Kind = keyof Serving;
@@ -35,7 +36,6 @@ export const kinds = [
   'challenges',
   'httpChallenges',
   'evidence',
-  'limits',
   'ticketKeys',
 ] as const satisfies readonly Kind[];
 
@@ -78,7 +78,6 @@ export const nothingServed: Generations = {
   challenges: 0,
   httpChallenges: 0,
   evidence: 0,
-  limits: 0,
   ticketKeys: 0,
 };
 

@@ -6,7 +6,7 @@ import { type Clock, monotonicMs, systemClock } from '../lib/clock.ts';
 import type { Log } from '../lib/log.ts';
 import { layouts } from './counters.ts';
 import { firstUnprivilegedPort } from './fence.ts';
-import { createLimitCounting } from './limit-counting.ts';
+import { createLimitCounts } from './limit-counts.ts';
 import type { Telemetry, WorkerSettings } from './messages.ts';
 import { createPasswordProcess, type PasswordProcess } from './password-process.ts';
 import { claimAddress, withBoundSockets } from './ports.ts';
@@ -45,8 +45,8 @@ export class Supervisor {
   private readonly log: Log;
   private readonly clock: Clock;
   private readonly upstreamNews: ReturnType<typeof createUpstreamNews>;
+  private readonly limits = createLimitCounts();
   private readonly passwords: PasswordProcess;
-  private readonly limits = createLimitCounting();
   private readonly stopping = new AbortController();
   private forkedAhead: ChildProcess | undefined;
   /** 0 until the system has chosen one, where the settings leave it to the system. */
@@ -89,7 +89,7 @@ export class Supervisor {
    */
   async serveNewest(kind: Kind): Promise<void> {
     const snapshot = this.options.snapshots.newest(kind);
-    if (snapshot.kind === 'limits') this.limits.setZones(snapshot.generation, snapshot.value.zones);
+    if (snapshot.kind === 'routes') this.limits.setRules(snapshot.value.rules);
     const ready = [...this.living].filter((worker) => worker.ready);
     const results = await Promise.allSettled(ready.map((worker) => worker.serve(snapshot)));
     const refusal = results.find((result, i) => result.status === 'rejected' && this.living.has(ready[i]!));
@@ -113,14 +113,14 @@ export class Supervisor {
       log: this.log,
       stopping: this.stopped,
       takeTelemetry: (from, telemetry) => this.takeTelemetry(from, telemetry),
+      countLimits: (from, questions) => this.limits.answer(from.pid ?? 0, questions),
       findChallenge: async (domain) => this.options.findChallenge?.(domain),
       comparePassword: this.passwords.compare,
-      countLimits: this.limits.count,
       onGone: (gone) => {
         this.living.delete(gone);
         this.upstreamNews.gone(gone);
         this.totals.gone(gone);
-        this.limits.gone(gone);
+        this.limits.forget(gone.pid ?? 0);
       },
     });
     this.living.add(worker);
@@ -148,7 +148,6 @@ export class Supervisor {
     const bound = this.mustBindForWorkers();
     const worker = bound ? await this.spawnWithSockets() : this.spawn(undefined);
     const { serving, generations } = snapshots;
-    this.limits.setZones(generations.limits, serving.limits.zones);
     const address = await worker.start({
       type: 'start',
       settings: { ...settings, port: this.port },

@@ -5,11 +5,12 @@ import type { Duplex } from 'node:stream';
 import type { ChallengeCertificate } from '../lib/certificate.ts';
 import type { Log } from '../lib/log.ts';
 import { MOST_COMPARISONS, MOST_QUESTIONS, readMessages, writeOrder } from './channel.ts';
+import { MOST_UNANSWERED } from './limit-questions.ts';
 import {
   type Comparison,
-  type Counted,
   type DoneReply,
   FromWorkerSchema,
+  type LimitAnswer,
   type LimitQuestions,
   type Order,
   type Reply,
@@ -27,8 +28,8 @@ export interface WorkerLinkOptions {
   findChallenge(domain: string): Promise<ChallengeCertificate | undefined>;
   /** Undefined: nobody could compare it. */
   comparePassword(hash: string, password: string): Promise<boolean | undefined>;
-  /** Returns why no honest worker asks it, if so. */
-  countLimits(worker: WorkerLink, asked: LimitQuestions): readonly Counted[] | string;
+  /** Undefined: no honest worker asks that. */
+  countLimits(worker: WorkerLink, questions: LimitQuestions): readonly LimitAnswer[] | undefined;
   /** Called once, when the process is gone or could not be started. */
   onGone(worker: WorkerLink): void;
 }
@@ -46,9 +47,6 @@ const EXIT_MS = 1_000;
 /** One message a second is allowed. What was not used, or was held up on the way, may follow: so many at once. */
 const TELEMETRY_SAVED = 60;
 
-/** An honest worker waits for each answer. But its next message may come together with its word that it has the answer. */
-const MOST_COUNTS = 2;
-
 export class WorkerLink {
   readonly process: ChildProcess;
   /** It has started, and is told what is new. */
@@ -61,7 +59,7 @@ export class WorkerLink {
   private lastOrder = 0;
   private openQuestions = 0;
   private openComparisons = 0;
-  private openCounts = 0;
+  private unansweredLimits = 0;
   private telemetryAllowance = TELEMETRY_SAVED;
   private telemetryAt = performance.now();
   /** Nothing that it says counts any more. */
@@ -161,8 +159,8 @@ export class WorkerLink {
     const { data: message } = FromWorkerSchema.safeParse(json);
     if (message === undefined) this.expel('it sent what is no message');
     else if ('findChallenge' in message) this.hearQuestion(message.findChallenge);
+    else if ('limits' in message) void this.hearLimits(message.limits);
     else if ('comparePassword' in message) this.hearComparison(message.comparePassword);
-    else if ('limits' in message) this.hearLimits(message.limits);
     else if ('telemetry' in message) this.hearTelemetry(message.telemetry);
     else this.hearReply(message);
   }
@@ -184,8 +182,8 @@ export class WorkerLink {
     this.openQuestions--;
   }
 
-  /** As with counts: what it asks next may be here before its word that it has an answer. */
   private hearComparison(comparison: Comparison): void {
+    // As with limits.
     if (this.openComparisons >= 2 * MOST_COMPARISONS) this.expel('it compares passwords without end');
     else void this.compare(comparison);
   }
@@ -197,21 +195,14 @@ export class WorkerLink {
     this.openComparisons--;
   }
 
-  private hearLimits(asked: LimitQuestions): void {
-    const counted =
-      this.openCounts >= MOST_COUNTS
-        ? 'questions about limits before the last were answered'
-        : this.options.countLimits(this, asked);
-    if (typeof counted === 'string') {
-      this.expel(`it sent ${counted}`);
-      return;
-    }
-    this.openCounts++;
-    // Only once it has taken the answer: one that does not read must not fill our memory.
-    const taken = () => {
-      this.openCounts--;
-    };
-    this.tell({ type: 'counted', counted }).then(taken, taken);
+  private async hearLimits(questions: LimitQuestions): Promise<void> {
+    // What it asks next may be here before its word that it has an answer.
+    if (this.unansweredLimits >= 2 * MOST_UNANSWERED) return this.expel('it asks for limits without end');
+    const answers = this.options.countLimits(this, questions);
+    if (answers === undefined) return this.expel('it holds more than it can have open');
+    this.unansweredLimits++;
+    await this.tell({ type: 'charged', answers }).catch(() => {});
+    this.unansweredLimits--;
   }
 
   private hearTelemetry(telemetry: Telemetry): void {

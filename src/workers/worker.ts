@@ -18,7 +18,7 @@ import { CHANNEL_FD, FIRST_SOCKET_FD, MOST_QUESTIONS, readOrders, writeMessage }
 import { createComparisons } from './comparisons.ts';
 import { layouts } from './counters.ts';
 import { collectWhenIdle } from './idle-collection.ts';
-import { createLimitQuestions } from './limit-questions.ts';
+import { createAskingLimiter } from './limit-questions.ts';
 import type { FromWorker, Order, WorkerEvent, WorkerSettings } from './messages.ts';
 import { type Generations, nothingServed, type Serving, type Snapshot, withNewer } from './serving.ts';
 import { createTelemetrySender } from './telemetry.ts';
@@ -44,6 +44,9 @@ let httpChallenges: Serving['httpChallenges'] = new Map();
 const connectionCounts = createConnectionCounts();
 
 const supervisor = new Socket({ fd: CHANNEL_FD, readable: true, writable: true });
+
+const comparisons = createComparisons((comparePassword) => say({ comparePassword }));
+const limiter = createAskingLimiter((limits) => say({ limits }));
 
 const telemetry = createTelemetrySender({
   blocks: [{ layout: layouts[0]!, numbers: connectionCounts }],
@@ -93,11 +96,11 @@ async function obey(order: Order): Promise<Outcome> {
       asked.get(order.domain)?.resolve(order.certificate);
       asked.delete(order.domain);
       return {};
+    case 'charged':
+      limiter.answered(order.answers);
+      return {};
     case 'compared-password':
       comparisons.answered(order.question, order.right);
-      return {};
-    case 'counted':
-      limits.counted(order.counted);
       return {};
     case 'drain':
       await drain(order.timeoutMs);
@@ -116,14 +119,16 @@ function serve(snapshot: Snapshot): number {
   return served[kind];
 }
 
-function put({ kind, generation, value }: Snapshot): void {
+function put({ kind, value }: Snapshot): void {
   switch (kind) {
     case 'certificates':
       started().setCertificates(value);
       break;
     case 'routes':
-      started().setRoutes(value);
-      plainHttp?.setRoutes(value);
+      // First, for it throws where the rules cannot be compiled: then those of before go on, and so do the routes.
+      started().setRoutes(value.list, value.rules);
+      if (value.limitSecret !== undefined) limiter.setSecret(value.limitSecret);
+      plainHttp?.setRoutes(value.list, started().hasSite);
       break;
     case 'challenges':
       setChanges(challenges, value, started().setChallenge);
@@ -138,9 +143,6 @@ function put({ kind, generation, value }: Snapshot): void {
       break;
     case 'evidence':
       evidence.setBundle(value);
-      break;
-    case 'limits':
-      limits.set(generation, value);
   }
 }
 
@@ -170,10 +172,6 @@ function findChallenge(domain: string): Promise<ChallengeCertificate | undefined
   return question.promise;
 }
 
-/** For the basic auth of rules. */
-const limits = createLimitQuestions({ send: (asked) => say({ limits: asked }) });
-const comparisons = createComparisons((comparePassword) => say({ comparePassword }));
-
 async function start(order: Extract<Order, { type: 'start' }>): Promise<{ address: string; port: number }> {
   const { settings, serving, generations, bound = false } = order;
   const accessLog = settings.accessLog
@@ -196,12 +194,14 @@ async function start(order: Extract<Order, { type: 'start' }>): Promise<{ addres
     ticketKeys: Buffer.from(serving.ticketKeys),
     ...(settings.upstreamCa !== undefined && { upstreamCa: settings.upstreamCa }),
     ...(settings.sharedChallenges && { findChallenge }),
+    limiter,
+    comparePassword: comparisons.compare,
     onUpstreamChange: (change) => telemetry.report(eventOf(change)),
     counts: connectionCounts,
     accessLog,
     log,
   });
-  for (const kind of ['limits', 'routes', 'certificates', 'challenges', 'evidence'] as const)
+  for (const kind of ['routes', 'certificates', 'challenges', 'evidence'] as const)
     put({ kind, generation: generations[kind], value: serving[kind] } as Snapshot);
   const address = await listener.listen();
   plainHttp = await startPlainHttp(settings, serving, bound, log);
@@ -225,7 +225,7 @@ async function startPlainHttp(
     maxConnections: limits.maxConnections,
     log,
   });
-  server.setRoutes(serving.routes);
+  server.setRoutes(serving.routes.list, started().hasSite);
   for (const [token, text] of serving.httpChallenges) server.setChallenge(token, text);
   await server.listen();
   return server;

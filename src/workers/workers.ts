@@ -4,7 +4,7 @@ import type { ChildProcess } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
 import type { Bundle } from '../../evidence/bundle.ts';
 import type { ServedCertificate } from '../../proxy/listener/listener.ts';
-import type { LimitZones } from '../../proxy/rules/limits.ts';
+import type { RuleSet } from '../../proxy/rules/model.ts';
 import type { Route } from '../../proxy/rules/routes.ts';
 import { type ChallengeCertificate, loadFault } from '../lib/certificate.ts';
 import { type Clock, systemClock } from '../lib/clock.ts';
@@ -35,9 +35,7 @@ export interface Workers {
   start(): Promise<{ address: string; port: number }>;
   /** Rejects with WorkersError certificate-refused, and all workers go on with the old ones, if one does not load. */
   setCertificates(certificates: readonly ServedCertificate[]): Promise<void>;
-  setRoutes(routes: readonly Route[]): Promise<void>;
-  /** Before the routes whose rules count in them. */
-  setLimitZones(zones: LimitZones): Promise<void>;
+  setRoutes(routes: readonly Route[], rules?: RuleSet): Promise<void>;
   setChallenge(domain: string, certificate: ChallengeCertificate | undefined): Promise<void>;
   setHttpChallenge(token: string, keyAuthorization: string | undefined): Promise<void>;
   setEvidence(bundle: Bundle | undefined): Promise<void>;
@@ -65,21 +63,21 @@ export interface WorkerState {
   readonly counts: Counts;
 }
 
-const LIMIT_SECRET_BYTES = 32;
 const TICKET_KEY_BYTES = 48;
+const LIMIT_SECRET_BYTES = 32;
 const TICKET_KEY_LIFE_MS = 12 * 3_600_000;
 
 export function createWorkers(options: WorkersOptions): Workers {
   const { log, clock = systemClock } = options;
   const snapshots = createSnapshots({
     certificates: [],
-    routes: [],
+    routes: { list: [] },
     challenges: new Map(),
     httpChallenges: new Map(),
     evidence: undefined,
-    limits: { zones: { requestZones: [], connectionZones: [] }, secret: randomBytes(LIMIT_SECRET_BYTES) },
     ticketKeys: randomBytes(TICKET_KEY_BYTES),
   });
+  const limitSecret = randomBytes(LIMIT_SECRET_BYTES);
   const supervisor = new Supervisor({ ...options, snapshots });
 
   /** Resolves once every worker serves it. */
@@ -99,6 +97,17 @@ export function createWorkers(options: WorkersOptions): Workers {
     }
     // A resumed session shows no certificate: without new keys the old certificate would live on in tickets.
     if (before.length > 0) await rotateTicketKeys();
+  }
+
+  /** A worker that starts later must not meet rules which the others have refused. */
+  async function setRoutes(list: readonly Route[], rules?: RuleSet): Promise<void> {
+    const before = snapshots.serving.routes;
+    try {
+      await serve('routes', { list, rules, limitSecret });
+    } catch (error) {
+      if (rules !== undefined) await serve('routes', before);
+      throw error;
+    }
   }
 
   function rotateTicketKeys(): Promise<void> {
@@ -121,8 +130,7 @@ export function createWorkers(options: WorkersOptions): Workers {
       return address;
     },
     setCertificates,
-    setRoutes: (routes) => serve('routes', routes),
-    setLimitZones: (zones) => serve('limits', { ...snapshots.serving.limits, zones }),
+    setRoutes,
     setChallenge: (domain, certificate) =>
       serve('challenges', withEntry(snapshots.serving.challenges, domain, certificate)),
     setHttpChallenge: (token, keyAuthorization) =>

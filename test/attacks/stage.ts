@@ -64,11 +64,10 @@ export async function openStage(changes: Partial<WorkerSettings> = {}): Promise<
     settings: { ...SETTINGS, ...changes },
     serving: {
       certificates: [certificate],
-      routes,
+      routes: { list: routes },
       challenges: new Map(),
       httpChallenges: new Map(),
       evidence: undefined,
-      limits: { zones: { requestZones: [], connectionZones: [] }, secret: new Uint8Array(32) },
       ticketKeys: Buffer.alloc(48, 7),
     },
     generations: nothingServed,

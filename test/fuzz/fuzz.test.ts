@@ -16,13 +16,13 @@ for (const target of targets) {
       const { runs, failure } = await fuzz(target, SECONDS * 1_000, seed);
       t.diagnostic(`${runs} inputs, seed ${seed}`);
       assert.equal(failure, undefined);
-      assert.ok(runs > 100, `only ${runs} inputs`);
+      assert.ok(runs > 30, `only ${runs} inputs`);
     });
     for (const family of Object.keys(target.growing)) {
       it(`costs four times as much for four times as much: ${family}`, async () => {
         let times = Number.POSITIVE_INFINITY;
         // A busy machine can make linear cost look worse. It cannot make quadratic cost look linear.
-        for (let attempt = 0; attempt < 3 && times >= MOST_GROWTH; attempt++)
+        for (let attempt = 0; attempt < 6 && times >= MOST_GROWTH; attempt++)
           times = Math.min(times, await growth(target, family));
         assert.ok(times < MOST_GROWTH, `${times.toFixed(1)} times`);
       });

@@ -1,4 +1,4 @@
-// Every fuzz target, one for each parser that reads what strangers send.
+// Every fuzz target, one for each parser that reads what others write.
 
 import type { FuzzTarget } from '../target.ts';
 import { acmeAnswers } from './acme-answers.ts';
@@ -8,6 +8,7 @@ import { hpack } from './hpack.ts';
 import { http1Body } from './http1-body.ts';
 import { http1Reply, http1Request } from './http1-head.ts';
 import { http2Client, http2Upstream } from './http2-frames.ts';
+import { nginxFiles } from './nginx-files.ts';
 import { opening } from './opening.ts';
 import { proxyHeader } from './proxy-header.ts';
 import { quote } from './quote.ts';
@@ -29,6 +30,7 @@ export const targets: readonly FuzzTarget[] = [
   websocketFrames,
   dnsAnswers,
   acmeAnswers,
+  nginxFiles,
   eventLog,
   quote,
 ];

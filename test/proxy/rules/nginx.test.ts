@@ -2,9 +2,11 @@
 
 import assert from 'node:assert/strict';
 import { once } from 'node:events';
+import { readFileSync } from 'node:fs';
 import { createServer, request } from 'node:http';
 import { after, before, describe, test } from 'node:test';
 import type { Location, Policy, RuleSet, Site } from '../../../proxy/rules/model.ts';
+import { readNginxFiles } from '../../../src/routes/nginx/read.ts';
 import { type NginxServer, startNginx } from '../../support/nginx.ts';
 import { freePort } from '../../support/ports.ts';
 import { type Asked, ask, fieldsOf, prefix, re, siteOf, t } from './driver.ts';
@@ -772,9 +774,8 @@ describe('rules and nginx', () => {
     up = `127.0.0.1:${(upstream.address() as { port: number }).port}`;
     port = await freePort();
     for (const _ of cases) ports.push(await freePort());
-    const filled = (text: string) => text.replaceAll('UP', up);
     const blocks = cases.map(({ nginx: inside, http = '' }, i) => {
-      return `${http} server { listen 127.0.0.1:${ports[i]}; ${filled(inside)} }`;
+      return `${http} server { listen 127.0.0.1:${ports[i]}; ${inside.replaceAll('UP', up)} }`;
     });
     nginx = await startNginx({
       port,
@@ -789,30 +790,43 @@ describe('rules and nginx', () => {
     upstream.close();
   });
 
-  for (const [i, { name, locations, site, set, asks }] of cases.entries()) {
+  for (const [i, { name, locations, site, set, asks, nginx: inside, http = '' }] of cases.entries()) {
     test(`decide alike: ${name}`, async () => {
-      const folder = nginx!.folder;
-      const rules = JSON.parse(
-        JSON.stringify(siteOf(locations, site, set))
-          .replaceAll('FOLDER', folder)
-          .replaceAll('UP', up),
-      ) as RuleSet;
-      const files = ['plain/a.txt', 'plain/sub/index.html', 'plain/empty/x.txt'].map(
-        (file) => `${folder}/www/${file}`,
-      );
-      for (const asked of asks) {
-        const { target, ...more } = typeof asked === 'string' ? { target: asked } : asked;
-        const theirs = await fetchRaw(ports[i]!, target, more);
-        const ours = await decide(
-          rules,
-          target,
-          { ...more, client: '127.0.0.1', scheme: 'http', port: ports[i]! },
-          files,
-          up,
-        );
-        assert.deepEqual(ours, theirs, `${more.method ?? 'GET'} ${target} ${JSON.stringify(more)}`);
-      }
+      const written = JSON.stringify(siteOf(locations, site, set));
+      await compare(JSON.parse(filled(written)) as RuleSet, asks, ports[i]!);
     });
+
+    test(`are read from the file that nginx has, and decide alike: ${name}`, async () => {
+      const text = filled(`${http} server { server_name a.test; ${inside} }`);
+      const { rules, mistakes } = readNginxFiles('/conf.d', {
+        readFile: (path) => (path === '/conf.d/a.conf' ? text : readFileSync(path, 'utf8')),
+        listFolder: () => ['a.conf'],
+      });
+      assert.deepEqual(mistakes, []);
+      await compare(rules, asks, ports[i]!);
+    });
+  }
+
+  function filled(text: string): string {
+    return text.replaceAll('FOLDER', nginx!.folder).replaceAll('UP', up);
+  }
+
+  async function compare(rules: RuleSet, asks: Case['asks'], port: number): Promise<void> {
+    const files = ['plain/a.txt', 'plain/sub/index.html', 'plain/empty/x.txt'].map(
+      (file) => `${nginx!.folder}/www/${file}`,
+    );
+    for (const asked of asks) {
+      const { target, ...more } = typeof asked === 'string' ? { target: asked } : asked;
+      const theirs = await fetchRaw(port, target, more);
+      const ours = await decide(
+        rules,
+        target,
+        { ...more, client: '127.0.0.1', scheme: 'http', port },
+        files,
+        up,
+      );
+      assert.deepEqual(ours, theirs, `${more.method ?? 'GET'} ${target} ${JSON.stringify(more)}`);
+    }
   }
 
   /** What ours decides, in the form in which nginx's reply is seen. */
@@ -825,7 +839,7 @@ describe('rules and nginx', () => {
   ): Promise<Seen> {
     const result = ask(rules, target, asked, {
       files,
-      passwords: (hash, password) => hash === password,
+      passwords: (hash, password) => hash.replace('{PLAIN}', '') === password,
       upstream: (forward) => {
         const query = new URL(`http://x${forward.target}`).searchParams;
         const fields: Record<string, string> = {};

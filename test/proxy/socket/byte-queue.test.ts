@@ -45,4 +45,18 @@ describe('a byte queue', () => {
     assert.ok(blocks < 32, `${blocks} blocks`);
     assert.ok(memory < 80 * 1024, `${memory} bytes`);
   });
+
+  it('gives the memory of large blocks back when they are used up, and all of it when it is cleared', () => {
+    const queue = createByteQueue();
+    for (let i = 0; i < 3; i++) queue.append(Buffer.alloc(8_192, i), 0, 8_192);
+    const first = queue.head;
+    queue.drop(8_192);
+    assert.equal(first.length, 0);
+    const second = queue.head;
+    queue.clear();
+    assert.equal(second.length, 0);
+    assert.equal(queue.length, 0);
+    queue.append(Buffer.from('again'), 0, 5);
+    assert.equal(queue.head.toString('latin1', queue.headStart, queue.headStart + queue.headLength), 'again');
+  });
 });

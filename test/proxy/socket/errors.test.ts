@@ -124,7 +124,7 @@ it('nobody in proxy/ listens for the error of a connection but through the one h
   // Both settle a promise that ends the socket, whatever it is settled with.
   const settling = [
     "upstream/health.ts: socket.on('error', reject);",
-    "listener/listener.ts: socket.on('error', refuse);",
+    "listener/proxy-protocol.ts: socket.on('error', refuse);",
   ];
   assert.deepEqual(
     others.filter((line) => !settling.includes(line)),

@@ -4,7 +4,7 @@ import assert from 'node:assert/strict';
 import { Duplex } from 'node:stream';
 import { after, describe, it } from 'node:test';
 import type { TLSSocket } from 'node:tls';
-import type { Connection, ProxyContext } from '../../../proxy/exchange/context.ts';
+import type { ClientConnection, ProxyContext } from '../../../proxy/exchange/context.ts';
 import { createHttp1Acceptor } from '../../../proxy/exchange/http1-client.ts';
 import { createHttp2Acceptor } from '../../../proxy/exchange/http2-client.ts';
 import { readBody } from '../../../proxy/http1/body.ts';
@@ -84,7 +84,7 @@ function accepting(protocol: 'http/1.1' | 'h2') {
   const acceptor = protocol === 'h2' ? createHttp2Acceptor(context) : createHttp1Acceptor(context);
   acceptors.push(acceptor);
   const socket = new FakeSocket();
-  const connection: Connection = {
+  const connection: ClientConnection = {
     socket: socket as unknown as TLSSocket,
     certificateNames: [HOST],
     serverName: HOST,

@@ -37,7 +37,7 @@ async function startH2c(t: TestContext, answer: Parameters<typeof startFrameServ
   return { server, ingress };
 }
 
-async function goaway(code: number, peer: FramePeer) {
+function goaway(code: number, peer: FramePeer) {
   const payload = Buffer.alloc(8);
   payload.writeUInt32BE(code, 4);
   peer.send(frame(frameType.goaway, 0, 0, payload));

@@ -13,7 +13,7 @@ import { type Config, ConfigError, readConfig } from '../../../src/config/config
 import { describeMistake } from '../../../src/config/mistake.ts';
 import { planFromFile } from '../../../src/config/routing.ts';
 import { retiredSettings, settings, unsupportedSettings } from '../../../src/config/settings.ts';
-import { RoutesFileError } from '../../../src/routes/file.ts';
+import { RoutesFileError } from '../../../src/routes/yaml/file.ts';
 
 const TOKEN = 'v1.0-0123456789abcdef0123456789abcdef01234567';
 const base = {

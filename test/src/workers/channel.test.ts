@@ -130,32 +130,12 @@ const hostile: readonly (readonly [what: string, program: string, says: RegExp])
   ],
   [
     'passwords without end',
-    `for (let i = 1; i < 500; i++) pipe.write(framed(\`{"comparePassword":{"question":\${i},"hash":"$2y$","password":""}}\`))`,
+    `for (let i = 1; i < 500; i++) pipe.write(framed('{"comparePassword":{"question":' + i + ',"hash":"$2y$","password":""}}'))`,
     /passwords without end/,
   ],
   [
     'a password that is longer than any',
     `pipe.write(framed('{"comparePassword":{"question":1,"hash":"x","password":"' + 'x'.repeat(513) + '"}}'))`,
-    /no message/,
-  ],
-  [
-    'questions about limits before the last were answered',
-    `for (let i = 0; i < 3; i++) pipe.write(framed('{"limits":{"questions":[],"left":[]}}'))`,
-    /before the last were answered/,
-  ],
-  [
-    'seats given back that it never had',
-    `pipe.write(framed('{"limits":{"questions":[],"left":[1]}}'))`,
-    /does not hold/,
-  ],
-  [
-    'a limit that there is not',
-    `pipe.write(framed('{"limits":{"questions":[{"question":1,"zones":7,"charges":[],"seats":[]}],"left":[]}}'))`,
-    /not told of/,
-  ],
-  [
-    'the key of a limit as it stands',
-    `pipe.write(framed('{"limits":{"questions":[{"question":1,"zones":1,"charges":[[0,"192.0.2.1",0,0]],"seats":[]}],"left":[]}}'))`,
     /no message/,
   ],
   [
@@ -298,8 +278,8 @@ test('only what the schema describes is a message', () => {
       assert.ok(
         'findChallenge' in data ||
           'comparePassword' in data ||
-          'limits' in data ||
           'telemetry' in data ||
+          'limits' in data ||
           data.id > 0,
       );
     }),
@@ -314,11 +294,10 @@ test('messages of honest workers and supervisors arrive whole, in whatever piece
     settings,
     serving: {
       certificates: [{ names: ['app.example.com'], chain: 'C', key: 'K' }],
-      routes: [],
+      routes: { list: [] },
       challenges: new Map([['app.example.com', { cert: 'c', key: 'k' }]]),
       httpChallenges: new Map([['token', 'text']]),
       evidence: undefined,
-      limits: { zones: { requestZones: [], connectionZones: [] }, secret: new Uint8Array(32) },
       ticketKeys: new Uint8Array([1, 2, 3]),
     },
     generations: { ...nothingServed, routes: 3 },

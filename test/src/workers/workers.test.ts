@@ -12,6 +12,7 @@ import { connect, type PeerCertificate } from 'node:tls';
 import { request } from 'undici';
 import { defaultLimits } from '../../../proxy/limits.ts';
 import type { ServedCertificate } from '../../../proxy/listener/listener.ts';
+import type { RuleSet } from '../../../proxy/rules/model.ts';
 import type { Route } from '../../../proxy/rules/routes.ts';
 import { createDemoPki, type DemoPki, generateLeafKeys } from '../../../src/demo/demo-pki.ts';
 import { parseDomain } from '../../../src/lib/domain.ts';
@@ -97,7 +98,7 @@ async function running(count: number, options: { port?: number } = {}) {
 }
 
 /** One request on a connection of its own: what came back, and which certificate was shown. */
-async function ask(port: number): Promise<{ body: string; certificate: PeerCertificate }> {
+async function ask(port: number, fields = ''): Promise<{ body: string; certificate: PeerCertificate }> {
   const socket = connect({
     port,
     host: '127.0.0.1',
@@ -107,7 +108,7 @@ async function ask(port: number): Promise<{ body: string; certificate: PeerCerti
   });
   await once(socket, 'secureConnect');
   const certificate = socket.getPeerCertificate();
-  socket.write(`GET / HTTP/1.1\r\nHost: ${host}\r\nConnection: close\r\n\r\n`);
+  socket.write(`GET / HTTP/1.1\r\nHost: ${host}\r\n${fields}Connection: close\r\n\r\n`);
   let text = '';
   for await (const chunk of socket) text += chunk;
   return { body: text.slice(text.indexOf('\r\n\r\n') + 4), certificate };
@@ -288,11 +289,10 @@ test('a worker keeps the newer routes when older ones arrive after them', async 
   };
   const serving = {
     certificates: [await issue()],
-    routes,
+    routes: { list: routes },
     challenges: new Map(),
     httpChallenges: new Map(),
     evidence: undefined,
-    limits: { zones: { requestZones: [], connectionZones: [] }, secret: new Uint8Array(32) },
     ticketKeys: Buffer.alloc(48, 7),
   };
   try {
@@ -303,7 +303,7 @@ test('a worker keeps the newer routes when older ones arrive after them', async 
       serving,
       generations: { ...nothingServed, routes: 5 },
     });
-    const older = { kind: 'routes', generation: 4, value: [] } as const;
+    const older = { kind: 'routes', generation: 4, value: { list: [] } } as const;
     assert.equal((await tell({ id: 2, type: 'serve', snapshot: older })).generation, 5);
     assert.equal((await ask(started.address!.port)).body, 'from upstream');
     const newer = { ...older, generation: 6 };
@@ -312,6 +312,85 @@ test('a worker keeps the newer routes when older ones arrive after them', async 
   } finally {
     child.kill('SIGKILL');
   }
+});
+
+/** One site that answers by itself, so many times at once and then no more for a long time. */
+function limited(burst: number, max = 1_000): RuleSet {
+  return {
+    requestZones: [{ name: 'visitors', key: [{ name: 'remote_addr' }], perThousandSeconds: 1 }],
+    connectionZones: [{ name: 'open', key: [{ name: 'remote_addr' }] }],
+    sites: [
+      {
+        names: [{ kind: 'exact', name: host }],
+        label: host,
+        locations: [
+          {
+            match: { kind: 'prefix', path: '/' },
+            content: { kind: 'respond', status: 200, body: ['within'] },
+            policy: {
+              requestLimits: [{ zone: 'visitors', burst, delay: burst }],
+              connectionLimits: [{ zone: 'open', max }],
+              requestLimitStatus: 429,
+            },
+          },
+        ],
+      },
+    ],
+  };
+}
+
+test('limits of rules hold to the request, whichever worker is asked', async () => {
+  await using ingress = await running(2);
+  await ingress.workers.setRoutes([], limited(9));
+  const answers = await Promise.all(Array.from({ length: 40 }, () => ask(ingress.port)));
+  assert.equal(answers.filter(({ body }) => body === 'within').length, 10);
+  // What was counted goes on counting when the rules are sent again.
+  await ingress.workers.setRoutes([], limited(9));
+  assert.notEqual((await ask(ingress.port)).body, 'within');
+});
+
+test('a worker behind its fence knows right passwords from wrong ones', async () => {
+  await using ingress = await running(2);
+  const hash = '$2y$05$abcdefghijklmnopqrstuuOQiyCxlgf/oeuTqixKmWdcYUh4Hjl0a';
+  await ingress.workers.setRoutes([], {
+    sites: [
+      {
+        names: [{ kind: 'exact', name: host }],
+        label: host,
+        policy: { basicRealm: ['app'], basicUsers: [{ name: 'ann', hash }] },
+        locations: [
+          {
+            match: { kind: 'prefix', path: '/' },
+            content: { kind: 'respond', status: 200, body: ['within'] },
+          },
+        ],
+      },
+    ],
+  });
+  const within = async (credentials: string) => {
+    const fields = `Authorization: Basic ${Buffer.from(credentials).toString('base64')}\r\n`;
+    return (await ask(ingress.port, fields)).body === 'within';
+  };
+  const who = ['ann:secret', 'ann:wrong', 'bob:secret', 'ann:', 'ann:secret', 'ann:secret', 'ann:secret '];
+  const answers = await Promise.all(who.map(within));
+  assert.deepEqual(answers, [true, false, false, false, true, true, false]);
+});
+
+test('seats are free again once their requests are over, and rules that a worker refuses change nothing', async () => {
+  await using ingress = await running(2);
+  await ingress.workers.setRoutes([], limited(100, 1));
+  const within = async () => (await ask(ingress.port)).body === 'within';
+  for (let i = 0; i < 6; i++) await until('a free seat', within);
+  const unknown = { ...limited(1), requestZones: [] };
+  await assert.rejects(ingress.workers.setRoutes([], unknown), /visitors/);
+  await until('a free seat', within);
+  const [pid] = ingress.workers.pids();
+  process.kill(pid!, 'SIGKILL');
+  await until(
+    'a replacement',
+    () => ingress.workers.pids().length === 2 && !ingress.workers.pids().includes(pid!),
+  );
+  for (let i = 0; i < 4; i++) await until('a free seat', within);
 });
 
 test('what a worker has counted outlives it, and what it had open does not', async () => {

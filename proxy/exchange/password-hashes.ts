@@ -57,13 +57,8 @@ function formFault(hash: string): string {
   return 'no hash of a known form; a password itself is written {PLAIN}password';
 }
 
-/** Whether checking it takes microseconds. All others take milliseconds and more: off the event loop. */
-export function isQuickToCheck(hash: string): boolean {
-  return hash.startsWith('{');
-}
-
-/** What hashFault() refuses fits no password. */
-export function isPasswordOf(hash: string, password: string): boolean {
+/** What hashFault() refuses belongs to no password. Takes as long as the hash wants: never on the event loop of a server. */
+export function belongs(password: string, hash: string): boolean {
   const bytes = Buffer.from(password);
   if (bytes.length > LONGEST_PASSWORD_BYTES || hashFault(hash) !== undefined) return false;
   const plain = PLAIN.exec(hash)?.[1];

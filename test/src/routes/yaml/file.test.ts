@@ -6,7 +6,7 @@ import { test } from 'node:test';
 import { Ajv } from 'ajv';
 import fc from 'fast-check';
 import { parse as parseYaml } from 'yaml';
-import { parseRoutesFile, RoutesFileError } from '../../../src/routes/file.ts';
+import { parseRoutesFile, RoutesFileError } from '../../../../src/routes/yaml/file.ts';
 
 const timeouts = { connectTimeoutMs: 10_000, readTimeoutMs: 60_000, sendTimeoutMs: 30_000 };
 const read = (text: string) => parseRoutesFile(text, 'routes.yaml', timeouts);
@@ -451,7 +451,9 @@ function quoted(text: string): string {
   return JSON.stringify(text.replace(/^"(.*)"$/, '$1'));
 }
 
-const schema = JSON.parse(readFileSync(new URL('../../../docs/routes.schema.json', import.meta.url), 'utf8'));
+const schema = JSON.parse(
+  readFileSync(new URL('../../../../docs/routes.schema.json', import.meta.url), 'utf8'),
+);
 const fitsSchema = new Ajv({ allErrors: true, strict: true, strictRequired: false }).compile(schema);
 
 test('every mistake of every sample has place, subject and cure', () => {

@@ -1,0 +1,128 @@
+// A client of HTTP/1.1 whose request the rules decide about.
+
+import { STATUS_CODES } from 'node:http';
+import { beginBody } from '../http1/body-reader.ts';
+import type { MessageHead } from '../http1/message.ts';
+import { NO_LIMIT } from '../limits.ts';
+import { type ForwardMatch, speaksHttp2 } from '../rules/routes.ts';
+import type { Forward } from '../rules/step.ts';
+import { type AskedFacts, http1Facts } from './asked-facts.ts';
+import { type editedRequest, linesOf } from './edited-request.ts';
+import { type ForwardedBefore, forwardedBefore, headerLines } from './headers.ts';
+import { Http1Answer } from './http1-answer.ts';
+import type { Http1Exchange } from './http1-exchange.ts';
+import { writeOwnReply } from './http1-reply.ts';
+import type { Http1ToHttp1 } from './http1-to-http1.ts';
+import type { Http1ToHttp2 } from './http1-to-http2.ts';
+import type { OwnFields, OwnReply, RuledClient } from './ruled.ts';
+import { usualReply } from './usual-reply.ts';
+
+/** The ways to upstreams that a connection keeps. */
+export interface Http1Sides {
+  readonly asItComes: Http1ToHttp1;
+  inFrames(): Http1ToHttp2;
+}
+
+export class Http1Ruled implements RuledClient {
+  readonly exchange: Http1Exchange;
+  readonly facts: AskedFacts;
+  readonly nominated: readonly string[];
+  readonly forwardedBefore: ForwardedBefore;
+  readonly askedProtocol = undefined;
+  readonly passUnderscores = undefined;
+  private readonly sides: Http1Sides;
+  private readonly chunked: boolean;
+  private readonly upgradeTo: string;
+  private bodyGone = false;
+
+  /** `target` in origin form or `*`. */
+  constructor(
+    exchange: Http1Exchange,
+    head: MessageHead,
+    target: string,
+    hostText: string,
+    sides: Http1Sides,
+  ) {
+    const { connection } = exchange;
+    this.exchange = exchange;
+    this.sides = sides;
+    this.facts = http1Facts(head, target, hostText, connection);
+    this.nominated = head.nominated;
+    this.chunked = head.chunked;
+    this.upgradeTo = head.upgradeTo;
+    this.forwardedBefore = connection.trustedClient ? forwardedBefore(head) : NOTHING_BEFORE;
+    // Whoever is being asked has a clock of its own.
+    exchange.setClock(NO_LIMIT);
+  }
+
+  /** What has been kept is in the form of the side that it was sent by. */
+  hasWholeBody({ upstream }: ForwardMatch): boolean {
+    const { exchange, sides } = this;
+    if (exchange.contentLength <= 0 && !this.chunked) return true;
+    if (exchange.request.received === 0 && exchange.kept === undefined) return exchange.bodyKept;
+    const framesBefore = exchange.side !== undefined && exchange.side !== sides.asItComes;
+    return exchange.bodyKept && framesBefore === speaksHttp2(upstream.protocol);
+  }
+
+  /** What is still to come of it cannot be told from another request: the connection ends with the reply. */
+  ignoreBody(): void {
+    const { exchange } = this;
+    this.bodyGone = true;
+    exchange.dropKept();
+    if (exchange.request.done) return;
+    exchange.carrier.keepAlive = false;
+    beginBody(exchange.request, 'none');
+    exchange.carrier.takeHeld();
+  }
+
+  forward(step: Forward, match: ForwardMatch, fields: ReturnType<typeof editedRequest>) {
+    const { exchange, facts, sides } = this;
+    const method = exchange.changedMethod ?? exchange.method;
+    const host = step.host ?? facts.host;
+    const length = this.bodyGone ? -1 : facts.contentLength;
+    if (speaksHttp2(match.upstream.protocol)) {
+      // No connection of HTTP/2 becomes another protocol's (RFC 9113 §8.6).
+      exchange.upgrading = undefined;
+      const side = sides.inFrames();
+      const pairs = fields.flatMap(({ name, value }) => [name.toLowerCase(), value]);
+      if (length >= 0) pairs.push('content-length', String(length));
+      side.keepFields({ method, path: step.target, authority: host }, pairs);
+      return exchange.forward(match, side);
+    }
+    let lines = linesOf(fields);
+    if (this.chunked && !this.bodyGone) lines += 'Transfer-Encoding: chunked\r\n';
+    else if (length >= 0) lines += `Content-Length: ${length}\r\n`;
+    else if (this.bodyGone && method !== 'GET' && method !== 'HEAD') lines += 'Content-Length: 0\r\n';
+    if (exchange.upgrading !== undefined) lines += `Connection: Upgrade\r\nUpgrade: ${this.upgradeTo}\r\n`;
+    exchange.headText = `${method} ${step.target} HTTP/1.1\r\nHost: ${host}\r\n${lines}\r\n`;
+    exchange.forward(match, sides.asItComes);
+  }
+
+  reply(own: OwnReply): void {
+    const { exchange, facts } = this;
+    exchange.side = undefined;
+    const { status, fields, body } = own.body === undefined ? usualReply(own, facts.headers) : own;
+    writeOwnReply(exchange, status, STATUS_CODES[status] ?? '', headerLines(fields), body ?? NO_BYTES);
+  }
+
+  stream(
+    status: number,
+    fields: OwnFields,
+    body: AsyncIterable<Uint8Array>,
+    length: number | undefined,
+  ): void {
+    const { exchange, facts } = this;
+    exchange.side = undefined;
+    exchange.answer = new Http1Answer(exchange, {}, facts.target);
+    exchange.answer.begin({
+      handle: () => ({ status, headers: {}, fields, body, ...(length === undefined ? {} : { length }) }),
+    });
+  }
+
+  close(): void {
+    this.exchange.closeSilently();
+  }
+}
+
+const NOTHING_BEFORE: ForwardedBefore = {};
+const NO_BYTES = Buffer.alloc(0);

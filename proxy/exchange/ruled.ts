@@ -1,0 +1,361 @@
+// A request whose way the rules decide: their steps carried out, whatever its client speaks.
+
+import { Fault, type FaultCode } from '../faults.ts';
+import { NO_LIMIT } from '../limits.ts';
+import type { Fields } from '../rules/compiled.ts';
+import type { ForwardMatch, RouteMatch } from '../rules/routes.ts';
+import { beginRun, type RuleRun } from '../rules/run.ts';
+import type { Ask, Forward, Own, Pass, SendFile, Step } from '../rules/step.ts';
+import type { AskedFacts } from './asked-facts.ts';
+import { refusalOf } from './decide.ts';
+import { editedRequest } from './edited-request.ts';
+import type { Exchange, Guide } from './exchange.ts';
+import { isOwnable } from './head-fields.ts';
+import { type ForwardedBefore, forwardedFields } from './headers.ts';
+import { ask } from './question.ts';
+import { type Answer, type Asking, type LastStep, RuleSteps } from './rule-steps.ts';
+import type { RulesInUse } from './rules-in-use.ts';
+import { sendFile } from './send-file.ts';
+
+export type OwnFields = readonly (readonly [name: string, value: string])[];
+
+/** A reply of ours. `body` undefined: the usual one of this status, or of the fault. */
+export interface OwnReply {
+  readonly status: number;
+  readonly fields: OwnFields;
+  readonly body: Buffer | undefined;
+  readonly fault: FaultCode | undefined;
+}
+
+/** What carrying out rules needs of the side of the client; each protocol has its own. */
+export interface RuledClient {
+  readonly exchange: Exchange;
+  readonly facts: AskedFacts;
+  readonly nominated: readonly string[];
+  /** What the client said of those before it. */
+  readonly forwardedBefore: ForwardedBefore;
+  /** `:protocol` of an extended CONNECT. */
+  readonly askedProtocol: string | undefined;
+  /** Whether names with an underscore that have come so far pass on, whatever the rules say. */
+  readonly passUnderscores: boolean | undefined;
+  /** Whether the body, or what is left of it, can still be sent to another upstream of this kind. */
+  hasWholeBody(match: ForwardMatch): boolean;
+  /** Nobody wants the body any more. */
+  ignoreBody(): void;
+  /** `fields` without Host and without what frames the body. */
+  forward(step: Forward, match: ForwardMatch, fields: ReturnType<typeof editedRequest>): void;
+  reply(reply: OwnReply): void;
+  /** A reply whose body is a stream. */
+  stream(
+    status: number,
+    fields: OwnFields,
+    body: AsyncIterable<Uint8Array>,
+    length: number | undefined,
+  ): void;
+  /** Ends without a word. */
+  close(): void;
+}
+
+/** The rules take over. */
+export function followRules(client: RuledClient, service: RulesInUse, match: RouteMatch) {
+  const { exchange, facts } = client;
+  const rules = service.rules();
+  const run = rules === undefined ? undefined : beginRun(rules, facts);
+  if (run === undefined) return exchange.fail(new Fault('no-route'));
+  const ruled = new Ruled(client, service, match, run);
+  exchange.match = match;
+  exchange.guide = ruled;
+  ruled.begin();
+}
+
+class Ruled extends RuleSteps implements Guide {
+  private readonly client: RuledClient;
+  private readonly exchange: Exchange;
+  private readonly match: RouteMatch;
+  declare protected readonly run: RuleRun;
+  /** The upstream has been asked, and the rules wait for what comes of it. */
+  private forwarding = false;
+  private asked = false;
+  private fault: FaultCode | undefined = undefined;
+  private next: Step | undefined = undefined;
+
+  constructor(client: RuledClient, service: RulesInUse, match: RouteMatch, run: RuleRun) {
+    super(run, service);
+    this.client = client;
+    this.exchange = client.exchange;
+    this.match = match;
+  }
+
+  begin() {
+    this.resume(() => this.run.start());
+  }
+
+  protected broken(cause: unknown) {
+    this.forwarding = false;
+    this.exchange.fail(new Fault('failed', 'its rules', { cause }));
+  }
+
+  protected tooBusy() {
+    this.exchange.fail(new Fault('overloaded', 'too many passwords to look at'));
+  }
+
+  protected ask({ run }: Ask, answered: (answer: Answer | undefined) => void): Asking {
+    const inner = new InnerSteps(this.client, this.service, run, answered);
+    inner.begin();
+    return { giveUp: () => inner.over() };
+  }
+
+  // --- To the upstream ---
+
+  protected forward(step: Forward) {
+    const { client, exchange } = this;
+    const match = forwardMatch(this.match, step);
+    const refusal = refusalOf(match.upstream, client.askedProtocol);
+    const denied = client.askedProtocol !== undefined && step.upgrade === false;
+    if (refusal !== undefined || denied) return exchange.fail(new Fault(refusal ?? 'not-implemented'));
+    if (this.asked) {
+      exchange.beginAgain();
+      if (step.passBody && !client.hasWholeBody(match)) return this.resume(() => this.run.failed(500));
+    }
+    if (!step.passBody) client.ignoreBody();
+    if (step.upgrade === false) exchange.upgrading = undefined;
+    this.asked = true;
+    this.forwarding = true;
+    this.fault = undefined;
+    // Whether a reply has a body depends on the method (RFC 9110 §9.3.2): rules do not change that.
+    const bodiless = step.method === 'HEAD' || exchange.method === 'HEAD';
+    exchange.changedMethod = bodiless || step.method === exchange.method ? undefined : step.method;
+    client.forward(step, match, fieldsFor(client, this.run, step, step.passBody));
+  }
+
+  takesReply(status: number, fields: Fields): boolean {
+    if (!this.forwarding) return true;
+    this.forwarding = false;
+    const step = this.decide(() => this.run.replied({ status, fields }));
+    if (step?.do === 'pass' && step.of === 'reply' && keepsBody(status, step.status)) {
+      this.exchange.logged = step.logged;
+      this.exchange.edits = { ...step.edits, own: withVary(step), status: step.status };
+      return true;
+    }
+    this.next = step;
+    return false;
+  }
+
+  takesFault(fault: Fault): boolean {
+    if (!this.forwarding || (fault.side === 'downstream' && fault.code !== 'body-too-large')) return false;
+    this.forwarding = false;
+    this.fault = fault.code;
+    if (fault.code === 'body-too-large') this.client.ignoreBody();
+    this.next = this.decide(() => this.run.failed(fault.status));
+    return true;
+  }
+
+  private decide(next: () => Step): Step | undefined {
+    try {
+      return next();
+    } catch (error) {
+      this.broken(error);
+      return undefined;
+    }
+  }
+
+  proceed() {
+    const { next } = this;
+    this.next = undefined;
+    if (next !== undefined && !this.isOver) this.carryOut(next);
+  }
+
+  // --- To the client ---
+
+  protected finish(step: LastStep) {
+    const { exchange, client } = this;
+    exchange.logged = step.logged;
+    // From here on nothing is asked of an upstream, and what fails is told without rules.
+    switch (step.do) {
+      case 'close':
+        return client.close();
+      case 'own':
+        return this.replyOwn(step);
+      case 'pass':
+        return step.of === 'answer' ? this.passAnswer(step) : this.replyBare(step);
+      case 'file':
+        return this.sendFile(step);
+    }
+  }
+
+  private replyOwn({ status, fields, body }: Own): void {
+    this.client.reply({
+      status,
+      fields: pairsOf(fields),
+      body: body === undefined ? undefined : Buffer.from(body, 'latin1'),
+      fault: this.fault,
+    });
+  }
+
+  /** The reply of the service that was asked. */
+  private passAnswer({ status, edits }: Pass): void {
+    const { answer } = this;
+    const kept = (answer?.sent ?? []).filter(
+      ([name]) => !edits.hidden.has(name.toLowerCase()) && !edits.removed.includes(name.toLowerCase()),
+    );
+    this.client.reply({
+      status,
+      fields: [...kept, ...pairsOf(edits.own)],
+      body: answer?.body ?? Buffer.alloc(0),
+      fault: undefined,
+    });
+  }
+
+  /** A status that has no body, in the place of one that has, or the other way round. */
+  private replyBare({ status, edits }: Pass): void {
+    this.client.reply({ status, fields: pairsOf(edits.own), body: Buffer.alloc(0), fault: undefined });
+  }
+
+  private sendFile(step: SendFile): void {
+    const { facts } = this.client;
+    sendFile(step, this.run.method, facts.headers).then(
+      (file) => {
+        if (this.isOver) return file?.body?.destroy();
+        if (file === undefined) return this.resume(() => this.run.failed(404));
+        if (file.body === undefined)
+          this.client.reply({ ...file, body: file.bytes ?? Buffer.alloc(0), fault: undefined });
+        else this.client.stream(file.status, file.fields, file.body, file.length);
+      },
+      (error) => {
+        if (!this.isOver) this.broken(error);
+      },
+    );
+  }
+}
+
+/** A sub-request on its way through the rules. */
+class InnerSteps extends RuleSteps {
+  private readonly client: RuledClient;
+  private readonly answered: (answer: Answer | undefined) => void;
+  private asking2: Asking | undefined = undefined;
+
+  constructor(
+    client: RuledClient,
+    service: RulesInUse,
+    run: Ask['run'],
+    answered: (answer: Answer | undefined) => void,
+  ) {
+    super(run, service);
+    this.client = client;
+    this.answered = answered;
+  }
+
+  begin(): void {
+    this.resume(() => this.run.start());
+  }
+
+  protected broken(): void {
+    this.tell(undefined);
+  }
+
+  protected tooBusy(): void {
+    this.tell(undefined);
+  }
+
+  /** A question asks no other. */
+  protected ask(_: Ask, answered: (answer: Answer | undefined) => void): Asking {
+    answered(undefined);
+    return { giveUp() {} };
+  }
+
+  protected forward(step: Forward) {
+    const { client, run } = this;
+    const { context, connection } = client.exchange;
+    const match = forwardMatch(undefined, step);
+    const asked = {
+      method: step.method,
+      target: step.target,
+      host: step.host ?? client.facts.host,
+      fields: fieldsFor(client, undefined, { ...step, upgrade: false }, false),
+      match,
+    };
+    this.asking2 = ask(context, connection, asked, (outcome) => {
+      this.asking2 = undefined;
+      if (outcome instanceof Fault) return this.resume(() => run.failed(outcome.status));
+      this.answer = outcome;
+      this.resume(() => run.replied(outcome));
+    });
+  }
+
+  protected finish(step: LastStep) {
+    const { answer } = this;
+    if (step.do === 'pass') return this.tell(answer && { ...answer, status: step.status });
+    if (step.do === 'close') return this.tell(undefined);
+    const sent = pairsOf(step.fields);
+    this.tell({
+      status: step.status,
+      sent,
+      fields: { all: (wanted) => sent.filter(([name]) => name.toLowerCase() === wanted).map(([, v]) => v) },
+      body: Buffer.alloc(0),
+    });
+  }
+
+  private tell(answer: Answer | undefined): void {
+    if (this.isOver) return;
+    super.over();
+    this.answered(answer);
+  }
+
+  override over(): void {
+    super.over();
+    this.asking2?.giveUp();
+  }
+}
+
+function fieldsFor(client: RuledClient, run: RuleRun | undefined, step: Forward, withBody: boolean) {
+  const { facts, nominated, exchange, passUnderscores } = client;
+  const { connection } = exchange;
+  const known = run === undefined ? connection : { ...connection, clientAddress: run.client };
+  return editedRequest(step, {
+    sent: facts.headers.list(),
+    nominated,
+    forwarded: step.forwardedFields
+      ? forwardedFields(
+          {
+            clientAddress: known.clientAddress,
+            serverPort: connection.serverPort,
+            trustedClient: connection.trustedClient,
+          },
+          facts.host,
+          client.forwardedBefore,
+        )
+      : [],
+    withBody,
+    ...(passUnderscores === undefined ? {} : { passUnderscores }),
+  });
+}
+
+function forwardMatch(match: RouteMatch | undefined, { pool, maxBodyBytes }: Forward): ForwardMatch {
+  return {
+    route: match?.route ?? pool.name,
+    captures: match?.captures ?? {},
+    rules: undefined,
+    maxBodyBytes: maxBodyBytes > 0 ? maxBodyBytes : (match?.maxBodyBytes ?? NO_LIMIT),
+    answeredBy: undefined,
+    upstream: pool,
+  };
+}
+
+function pairsOf(fields: readonly { readonly name: string; readonly value: string }[]): OwnFields {
+  return fields
+    .filter(({ name }) => isOwnable(name.toLowerCase()))
+    .map(({ name, value }) => [name, value] as const);
+}
+
+/** Whether a reply's body fits to the status that the client is told. */
+function keepsBody(sent: number, told: number): boolean {
+  return sent === told || hasBody(sent) === hasBody(told);
+}
+
+function hasBody(status: number): boolean {
+  return status >= 200 && status !== 204 && status !== 205 && status !== 304;
+}
+
+function withVary({ edits, compression }: Pass): Pass['edits']['own'] {
+  return compression?.vary === true ? [...edits.own, { name: 'Vary', value: 'Accept-Encoding' }] : edits.own;
+}

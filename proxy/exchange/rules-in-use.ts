@@ -1,0 +1,89 @@
+// What carrying out rules needs beside the proxy itself: the rules, who counts for their limits, who looks at passwords.
+
+import { isDeepStrictEqual } from 'node:util';
+import { compile } from '../rules/compile.ts';
+import type { CompiledRules } from '../rules/compiled.ts';
+import {
+  type Charge,
+  createBuckets,
+  createRefusals,
+  createSeats,
+  type Seat,
+  type Verdict,
+} from '../rules/limits.ts';
+import type { RuleSet } from '../rules/model.ts';
+import { type Compare, createPasswords, type Passwords } from './passwords.ts';
+
+export type Charged = { readonly waitMs: number } | 'requests' | 'seats';
+
+export interface Limiter {
+  /** `done` may be called at once. Seats are taken only where both let it pass. */
+  charge(charges: readonly Charge[], seats: readonly Seat[], done: (result: Charged) => void): void;
+  leave(seats: readonly Seat[]): void;
+}
+
+export interface RulesInUse {
+  /** The newest. A request keeps those that it began with. */
+  rules(): CompiledRules | undefined;
+  readonly limiter: Limiter;
+  readonly passwords: Passwords;
+}
+
+const HERE = 0;
+
+/** Counts in this process alone. */
+export function createLocalLimiter(
+  zones: CompiledRules['requestZones'],
+  now: () => number = () => performance.now(),
+): Limiter {
+  const buckets = createBuckets(zones);
+  const refusals = createRefusals();
+  const seats = createSeats();
+  return {
+    charge(charges, wanted, done) {
+      const time = now();
+      if (refusals.has(charges, time)) return done('requests');
+      const verdict: Verdict = buckets.charge(charges, time);
+      if (!verdict.passes) {
+        refusals.remember(charges, verdict, time);
+        return done('requests');
+      }
+      done(seats.take(wanted, HERE) ? { waitMs: verdict.waitMs } : 'seats');
+    },
+    leave: (held) => seats.leave(held, HERE),
+  };
+}
+
+export interface Rules {
+  readonly inUse: RulesInUse;
+  /** Compiles before anything changes: it throws, and those of before go on, if that fails. */
+  set(rules: RuleSet | undefined): void;
+  /** The label of the site that a host belongs to. */
+  siteFor(host: string): string | undefined;
+  close(): void;
+}
+
+/** `limiter` and `compare`: who counts and compares passwords for all processes; default: this one for itself. */
+export function createRules(limiter?: Limiter, compare?: Compare): Rules {
+  let compiled: CompiledRules | undefined;
+  let local = limiter ?? createLocalLimiter([]);
+  const passwords = createPasswords(undefined, compare);
+  return {
+    inUse: {
+      rules: () => compiled,
+      get limiter() {
+        return local;
+      },
+      passwords,
+    },
+    set(rules) {
+      const next = rules === undefined ? undefined : compile(rules);
+      // What has been counted goes on counting, unless it is counted otherwise now.
+      const same = isDeepStrictEqual(compiled?.requestZones ?? [], next?.requestZones ?? []);
+      if (limiter === undefined && !same) local = createLocalLimiter(next?.requestZones ?? []);
+      compiled = next;
+    },
+    siteFor: (host) => compiled?.find(host)?.label,
+    close: passwords.close,
+  };
+}

@@ -1,0 +1,91 @@
+// The names of servers beside the domains that have certificates: what is in one and not in the other.
+
+import type { RuleSet, Site, SiteName } from '../../../proxy/rules/model.ts';
+import { compilePattern } from '../../../proxy/rules/pattern.ts';
+import type { Mistake, Place } from '../../config/mistake.ts';
+import { covers, type Domain, isWildcard } from '../../lib/domain.ts';
+
+/**
+ * `isRouted`: whether something else says where a domain goes, as TARGET_ENDPOINT does. None of it need stop a start: a
+ * name without a certificate is never asked for, and the rest is as the owner wants it or not.
+ */
+export function judgeNames(
+  { sites }: RuleSet,
+  domains: readonly Domain[],
+  isRouted: (domain: Domain) => boolean,
+): { readonly uncovered: Mistake[]; readonly unrouted: Mistake[] } {
+  const uncovered = sites.flatMap((site) =>
+    site.names
+      .filter((name) => !isCovered(name, domains))
+      .map((name) => ({
+        place: placeOf(site),
+        subject: `no certificate covers the server_name ${written(name)}`,
+        cure: `add ${written(name)} to DOMAINS, or take it away`,
+      })),
+  );
+  const takesAll = sites.some(({ isDefault }) => isDefault === true);
+  const unrouted = domains
+    .filter((domain) => !takesAll && !isRouted(domain) && !sites.some((site) => takes(site, domain)))
+    .map((domain) => ({
+      place: { variable: 'DOMAINS' },
+      subject: `${domain} has no server block and no upstream`,
+      cure: `write a server with server_name ${domain}, or ${domain}=host:port into ROUTING_MAP`,
+    }));
+  return { uncovered, unrouted };
+}
+
+/** `_` and its like are for the default, and nobody asks for them. */
+function isCovered(name: SiteName, domains: readonly Domain[]): boolean {
+  switch (name.kind) {
+    case 'exact':
+      return !name.name.includes('.') || domains.some((domain) => covers(domain, name.name));
+    case 'any-labels':
+    case 'one-label':
+      return domains.some((domain) => domain.endsWith(`.${name.name}`));
+    case 'any-ending':
+      return domains.some((domain) => domain.startsWith(`${name.name}.`) || isWildcard(domain));
+    case 'pattern': {
+      const { test } = compilePattern(name.pattern);
+      return domains.some((domain) => isWildcard(domain) || test(domain));
+    }
+  }
+}
+
+/** Whether requests for the domain may come to the site; of a wildcard, some of them. */
+function takes({ names }: Site, domain: Domain): boolean {
+  return names.some((name) => takesUnder(name, domain));
+}
+
+function takesUnder(name: SiteName, domain: Domain): boolean {
+  switch (name.kind) {
+    case 'exact':
+      return covers(domain, name.name);
+    case 'any-labels':
+      return domain.endsWith(`.${name.name}`);
+    case 'one-label':
+      return domain === `*.${name.name}` || covers(`*.${name.name}`, domain);
+    case 'any-ending':
+      return isWildcard(domain) || domain.startsWith(`${name.name}.`);
+    case 'pattern':
+      return isWildcard(domain) || compilePattern(name.pattern).test(domain);
+  }
+}
+
+function written(name: SiteName): string {
+  switch (name.kind) {
+    case 'exact':
+      return name.name;
+    case 'any-labels':
+    case 'one-label':
+      return `*.${name.name}`;
+    case 'any-ending':
+      return `${name.name}.*`;
+    case 'pattern':
+      return `~${name.pattern.source}`;
+  }
+}
+
+function placeOf({ origin }: Site): Place {
+  const [, file, line, column] = /^(.*):(\d+):(\d+)$/s.exec(origin ?? '') ?? [];
+  return file === undefined ? {} : { file, line: Number(line), column: Number(column) };
+}

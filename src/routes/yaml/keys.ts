@@ -1,0 +1,67 @@
+// The keys of every mapping in a routes file; those named first are the most usual.
+
+/** What a level says beyond its content: the file's `defaults`, a route, a path. The innermost that says it holds. */
+const policy = [
+  'headers',
+  'security_headers',
+  'cors',
+  'compress',
+  'allow',
+  'deny',
+  'basic_auth',
+  'forward_auth',
+  'rate_limit',
+  'concurrency',
+  'body_limit',
+  'header_limit',
+  'retry',
+  'upstream_tls',
+  'error_pages',
+  'maintenance',
+] as const;
+
+/** What answers, and what is done to a request on its way there. */
+const content = ['redirect', 'respond', 'files', 'rewrite', 'strip_prefix', 'canary'] as const;
+
+export const keys = {
+  file: ['routes', 'upstreams', 'defaults', 'include'],
+  defaults: ['timeouts', 'health', ...policy],
+  route: ['host', 'upstream', 'paths', 'timeouts', 'health', 'hosts', ...content, ...policy, 'client_auth'],
+  path: [
+    'prefix',
+    'upstream',
+    'timeouts',
+    'health',
+    'exact',
+    'under',
+    'regex',
+    'when',
+    ...content,
+    ...policy,
+  ],
+  when: ['method', 'headers', 'query'],
+  timeouts: ['connect', 'read', 'send', 'total'],
+  health: ['path', 'host', 'tcp', 'grpc', 'interval', 'timeout', 'unhealthy', 'healthy'],
+  namedUpstream: ['servers', 'balance', 'health'],
+  server: ['url', 'weight', 'backup', 'down', 'max_connections'],
+  balance: ['hash', 'consistent', 'cookie', 'max_age', 'secret'],
+  redirect: ['to', 'status'],
+  respond: ['status', 'headers', 'body', 'file', 'type'],
+  files: ['root', 'index', 'fallback', 'listing'],
+  rewrite: ['regex', 'to'],
+  canary: ['upstream', 'percent', 'key', 'when'],
+  headers: ['request', 'response'],
+  edits: ['set', 'add', 'remove'],
+  cors: ['origins', 'methods', 'headers', 'expose', 'credentials', 'max_age'],
+  compress: ['encodings', 'types', 'min_size'],
+  basicAuth: ['realm', 'users', 'users_file'],
+  forwardAuth: ['url', 'headers', 'copy', 'copy_to_reply', 'timeout'],
+  rateLimit: ['rate', 'burst', 'by'],
+  concurrency: ['limit', 'by'],
+  by: ['header', 'cookie'],
+  retry: ['on', 'tries', 'timeout', 'non_idempotent'],
+  upstreamTls: ['ca', 'name', 'certificate', 'key', 'verify'],
+  clientAuth: ['ca', 'mode', 'depth', 'header'],
+  document: ['html', 'html_file', 'json', 'json_file'],
+  maintenance: ['html', 'html_file', 'json', 'json_file', 'status', 'retry_after', 'allow'],
+} as const;
