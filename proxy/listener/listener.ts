@@ -10,6 +10,7 @@ import type { ClientConnection, ProxyContext } from '../exchange/context.ts';
 import { createHttp1Acceptor, type Http1Acceptor } from '../exchange/http1-client.ts';
 import { createHttp2Acceptor, type Http2Acceptor } from '../exchange/http2-client.ts';
 import { both, countRequests, type ExchangeObserver } from '../exchange/observe.ts';
+import type { Compare } from '../exchange/passwords.ts';
 import { createRules, type Limiter, type Rules } from '../exchange/rules-in-use.ts';
 import { serverNameOf } from '../http1/authority.ts';
 import { fieldLimitsOf } from '../http2/fields.ts';
@@ -92,6 +93,8 @@ export interface ListenerOptions {
   readonly ticketKeys?: Buffer;
   /** Who counts for the limits of rules; default: this process alone. */
   readonly limiter?: Limiter | undefined;
+  /** For basic auth, in another process; default: in a thread of this one. */
+  readonly comparePassword?: Compare | undefined;
   /** See SecureContextsOptions. */
   readonly findChallenge?: SecureContextsOptions['findChallenge'];
   /**
@@ -181,7 +184,7 @@ class TlsListener implements Listener {
     this.isForwarder = createAddressRanges(options.trustedForwarders ?? []);
     this.boundPort = options.port;
     this.lastDescriptor = lastDescriptorOf(limits.maxDescriptors);
-    this.rules = createRules(options.limiter);
+    this.rules = createRules(options.limiter, options.comparePassword);
     this.routes = this.routeTable([]);
     this.contexts = createSecureContexts({
       findChallenge: options.findChallenge,
