@@ -629,3 +629,89 @@ describe('TLS to an upstream', () => {
       assert.equal((await client.ask({ path })).status, ['/lax', '/named'].includes(path) ? 200 : 502, path);
   });
 });
+
+describe('rules cannot be passed by', () => {
+  const guarded: Situation = {
+    title: '',
+    locations: [
+      prefix('/', { content: UP }),
+      prefix('/secret', { content: UP, policy: { addresses: [{ allow: false, range: 'all' }] } }),
+      prefix('/inside', { internal: true, content: UP }),
+    ],
+    expect: {},
+  };
+  const HANDSHAKE =
+    'Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n';
+  const attacks: readonly (readonly [what: string, head: string])[] = [
+    ['in absolute form', `GET https://${HOST}/secret HTTP/1.1\r\nHost: ${HOST}\r\n`],
+    [
+      'in absolute form, of another host',
+      `GET https://other.example.com/secret HTTP/1.1\r\nHost: ${HOST}\r\n`,
+    ],
+    ['with two hosts', `GET /secret HTTP/1.1\r\nHost: ${HOST}\r\nHost: other.example.com\r\n`],
+    ['of a host in upper case', `GET /secret HTTP/1.1\r\nHost: ${HOST.toUpperCase()}\r\n`],
+    ['of a host with a port', `GET /secret HTTP/1.1\r\nHost: ${HOST}:443\r\n`],
+    ['of a host with a final dot', `GET /secret HTTP/1.1\r\nHost: ${HOST}.\r\n`],
+    ['that asks for an upgrade', `GET /secret HTTP/1.1\r\nHost: ${HOST}\r\n${HANDSHAKE}`],
+    ['of a method in odd case', `gEt /secret HTTP/1.1\r\nHost: ${HOST}\r\n`],
+    ['of HTTP/1.0 without a host', 'GET /secret HTTP/1.0\r\n'],
+    ['with an encoded slash and dots', `GET /a/..%2fsecret HTTP/1.1\r\nHost: ${HOST}\r\n`],
+    ['encoded letter by letter', `GET /%73%65%63%72%65%74 HTTP/1.1\r\nHost: ${HOST}\r\n`],
+    ['with a NUL', `GET /secret%00.html HTTP/1.1\r\nHost: ${HOST}\r\n`],
+    ['with a backslash', `GET /a\\..\\..\\secret/../secret HTTP/1.1\r\nHost: ${HOST}\r\n`],
+    ['of what is inside', `GET /inside/x HTTP/1.1\r\nHost: ${HOST}\r\n`],
+    [
+      'that names an internal redirect itself',
+      `GET /inside HTTP/1.1\r\nHost: ${HOST}\r\nX-Accel-Redirect: /inside\r\n`,
+    ],
+    [
+      'for what its upstream would take for a path',
+      `GET /secret;x=y HTTP/1.1\r\nHost: ${HOST}\r\nX-Original-URL: /\r\n`,
+    ],
+  ];
+  for (const [what, head] of attacks)
+    it(`by a request ${what}`, async (context) => {
+      const upstream = await serve(context, 'h1', ok);
+      const place = await join(context, pairings[0]!, upstream.port);
+      place.ingress.listener.setRoutes([], ruleSet(pairings[0]!, upstream.port, guarded));
+      const client = await place.ingress.connect();
+      client.send(`${head}Connection: close\r\n\r\n`);
+      const { text } = await client.rest();
+      assert.match(text, /^HTTP\/1\.1 4\d\d /);
+      assert.equal(upstream.requests.length, 0);
+    });
+
+  it('by what is sent behind the head of a request that is answered here', async (context) => {
+    const upstream = await serve(context, 'h1', ok);
+    const place = await join(context, pairings[0]!, upstream.port);
+    place.ingress.listener.setRoutes([], ruleSet(pairings[0]!, upstream.port, guarded));
+    const client = await place.ingress.connect();
+    const hidden = `GET / HTTP/1.1\r\nHost: ${HOST}\r\n\r\n`;
+    client.send(
+      `POST /secret HTTP/1.1\r\nHost: ${HOST}\r\nContent-Length: ${hidden.length + 1}\r\n\r\n${hidden}`,
+    );
+    const { text } = await client.rest();
+    assert.match(text, /^HTTP\/1\.1 403 /);
+    assert.equal(text.match(/HTTP\/1\.1 /g)!.length, 1);
+    assert.equal(upstream.requests.length, 0);
+  });
+
+  it('by a client that leaves while it is asked whether it may pass', async (context) => {
+    const asked = Promise.withResolvers<Served>();
+    const upstream = await serve(context, 'h1', asked.resolve);
+    const place = await join(context, pairings[0]!, upstream.port);
+    const questioned: Situation = {
+      title: '',
+      locations: [prefix('/', { content: UP, policy: { authRequest: forwardTo('up') } })],
+      expect: {},
+    };
+    place.ingress.listener.setRoutes([], ruleSet(pairings[0]!, upstream.port, questioned));
+    const client = await place.ingress.connect();
+    client.send(`GET / HTTP/1.1\r\nHost: ${HOST}\r\n\r\n`);
+    const question = await asked.promise;
+    client.socket.destroy();
+    // Nobody waits for the answer any more.
+    await question.gone;
+    assert.equal(upstream.requests.length, 1);
+  });
+});
