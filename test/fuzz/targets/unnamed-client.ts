@@ -3,7 +3,7 @@
 import assert from 'node:assert/strict';
 import { once } from 'node:events';
 import type { AddressInfo } from 'node:net';
-import { createServer } from 'node:net';
+import { createServer, type Socket } from 'node:net';
 import { type ConnectionOptions, connect } from 'node:tls';
 import fc from 'fast-check';
 import { createLineGuard, createOpeningReader } from '../../../proxy/listener/opening.ts';
@@ -18,6 +18,8 @@ interface Stage {
   readonly port: number;
   /** What each connection of the upstream has received, latin-1. */
   readonly received: string[];
+  /** Resolves when no connection to the upstream is open: what was sent on them has arrived. */
+  heard(): Promise<void>;
   close(): Promise<void>;
 }
 
@@ -26,7 +28,9 @@ let opened: Promise<Stage> | undefined;
 /** An ingress, and an upstream that hears everything and has nothing to say. */
 async function openStage(): Promise<Stage> {
   const received: string[] = [];
+  const open = new Set<Socket>();
   const upstream = createServer({ allowHalfOpen: true }, (socket) => {
+    open.add(socket.on('close', () => open.delete(socket)));
     const place = received.push('') - 1;
     socket.on('error', () => {});
     socket.on('data', (bytes) => {
@@ -43,6 +47,9 @@ async function openStage(): Promise<Stage> {
   return {
     port: ingress.port,
     received,
+    async heard() {
+      await Promise.all([...open].map((socket) => once(socket, 'close')));
+    },
     async close() {
       await ingress.close();
       upstream.close();
@@ -92,9 +99,10 @@ export const unnamedClient = fuzzTarget<Input>({
   input: fc.record({ bytes: mutated(openings, openingTokens), positions: cuts }),
   async check({ bytes, positions }) {
     opened ??= openStage();
-    const { port, received } = await opened;
+    const { port, received, heard } = await opened;
     const before = received.length;
     await visit(port, piecesOf(bytes, positions));
+    await heard();
     const sent = bytes.toString('latin1');
     const raw = received.slice(before).filter((text) => !isForwarded(text) && text !== '');
     for (const text of raw) {
