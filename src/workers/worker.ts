@@ -128,7 +128,7 @@ function put({ kind, value }: Snapshot): void {
       // First, for it throws where the rules cannot be compiled: then those of before go on, and so do the routes.
       started().setRoutes(value.list, value.rules);
       if (value.limitSecret !== undefined) limiter.setSecret(value.limitSecret);
-      plainHttp?.setRoutes(value.list, started().hasSite);
+      plainHttp?.setRoutes(value.list, hasSite);
       break;
     case 'challenges':
       setChanges(challenges, value, (domain, one) => started().setChallenge(domain, one));
@@ -225,10 +225,14 @@ async function startPlainHttp(
     maxConnections: limits.maxConnections,
     log,
   });
-  server.setRoutes(serving.routes.list, started().hasSite);
+  server.setRoutes(serving.routes.list, hasSite);
   for (const [token, text] of serving.httpChallenges) server.setChallenge(token, text);
   await server.listen();
   return server;
+}
+
+function hasSite(host: string): boolean {
+  return started().hasSite(host);
 }
 
 async function drain(timeoutMs: number): Promise<void> {
