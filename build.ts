@@ -16,6 +16,7 @@ async function bundle(outdir: string): Promise<void> {
     entryPoints: {
       'dstack-ingress': 'src/main.ts',
       worker: 'src/workers/worker.ts',
+      'password-checker': 'src/workers/password-checker.ts',
       'password-thread': 'proxy/exchange/password-thread.ts',
     },
     outdir,

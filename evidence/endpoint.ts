@@ -4,7 +4,7 @@ import { createHash } from 'node:crypto';
 import type { LocalHandler, LocalReply, LocalRequest } from '../src/lib/local-handler.ts';
 import type { Bundle, BundleFile } from './bundle.ts';
 
-/** Of the request it asks no more than this. */
+/** What it needs of a request. */
 export type EvidenceRequest = Pick<LocalRequest, 'method' | 'path' | 'query' | 'host' | 'headers'>;
 
 export interface EvidenceReply extends LocalReply {
@@ -14,7 +14,7 @@ export interface EvidenceReply extends LocalReply {
 export interface EvidenceEndpoint extends LocalHandler {
   /** It answers for this path and everything below it. */
   readonly path: string;
-  /** Undefined: there is none (yet), and 503 is the answer. */
+  /** Undefined: there is none yet, and the answer is 503. */
   setBundle(bundle: Bundle | undefined): void;
   handle(request: EvidenceRequest): EvidenceReply;
 }
@@ -23,7 +23,7 @@ const METHODS = 'GET, HEAD, OPTIONS';
 const RETRY_AFTER_SECONDS = 10;
 const NOTHING = new Uint8Array();
 
-/** What every reply carries. Evidence is for everybody, so any page may read it; it changes, so it is asked for anew. */
+/** In every reply. Any page may read evidence, because it is public, and must ask for it anew, because it changes. */
 const COMMON_HEADERS = {
   'access-control-allow-origin': '*',
   'access-control-expose-headers': 'etag, retry-after',
@@ -81,7 +81,7 @@ function documentOf(contentType: string, text: string): Document {
   return { contentType, body, etag };
 }
 
-/** Decoded once. Undefined for what could lead a less careful reader astray: separators, dot segments, bad escapes. */
+/** Decoded once. Undefined for separators, dot segments and bad escapes, which a less careful reader could misread. */
 function fileNameOf(encoded: string): string | undefined {
   try {
     const name = decodeURIComponent(encoded);
@@ -127,7 +127,7 @@ function describe({ builtAt, reportData, files }: Bundle) {
   };
 }
 
-/** Only who names JSON and not HTML gets it: browsers name HTML, curl neither. */
+/** JSON only for a client that names JSON and not HTML: browsers name HTML, curl names neither. */
 function prefersJson(accept: string): boolean {
   return /\bapplication\/json\b/i.test(accept) && !/\btext\/html\b/i.test(accept);
 }

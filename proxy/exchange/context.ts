@@ -1,4 +1,4 @@
-// What the protocols share: the connection that a client made, and everything around it that they may use.
+// What the acceptors of both protocols share: a client's connection, and the parts of the proxy that they may use.
 
 import type { TLSSocket } from 'node:tls';
 import type { LocalHandlers } from '../../src/lib/local-handler.ts';
@@ -13,21 +13,21 @@ import type { AccessLog } from './access-log.ts';
 import type { ExchangeObserver } from './observe.ts';
 import type { RulesInUse } from './rules-in-use.ts';
 
-/** Who carries a connection: asked when there is no room for another one. */
+/** The part that carries a connection. It is asked when there is no room for another one. */
 export interface Holder {
   /** Since when nothing has been under way on it, in the deadlines' time; Infinity: something is. */
   idleSince(): number;
-  /** The end of a connection on which nothing is under way: orderly, and without waiting for the client. */
+  /** Ends a connection on which nothing is under way: in order, and without waiting for the client. */
   leave(): void;
 }
 
-/** A client that has begun with something has so long to get on with it before it counts as idle. */
+/** A client that has just connected has this long before it counts as idle. */
 export const FIRST_WORDS_MS = 1_000;
 
 /** A client's connection after its handshake. */
 export interface ClientConnection {
   readonly socket: TLSSocket;
-  /** Names of the certificate that it was served: it may ask for no others (421). */
+  /** The names in the certificate that the client was shown: it may ask for no others (421). */
   readonly certificateNames: readonly string[];
   /** The SNI, lower case. */
   readonly serverName: string;
@@ -37,17 +37,17 @@ export interface ClientConnection {
   readonly serverPort: number;
   /** Whether it is a proxy that ends TLS before us, whose X-Forwarded-* and Forwarded fields are kept and appended to. */
   readonly trustedClient: boolean;
-  /** Set by whoever carries it; without one it is never idle. */
+  /** Set by the part that carries it. Without one it never counts as idle. */
   holder?: Holder | undefined;
 }
 
-/** How long a drain leaves a connection open that waits for a request: the next one may be on its way. */
+/** How long a drain leaves an idle connection open: a request may be on its way. */
 export const LAST_REQUEST_MS = 1_000;
 
 export interface ProxyContext {
   routes(): RouteTable;
   readonly upstreams: Upstreams;
-  /** For those that speak HTTP/2. */
+  /** Upstreams that speak HTTP/2. */
   readonly http2Upstreams: Http2Upstreams;
   readonly localHandlers: LocalHandlers;
   /** Where rules decide about some hosts. */

@@ -52,6 +52,8 @@ export abstract class Exchange implements Observed, Tries {
   readonly connection: ClientConnection;
   readonly clientAddress: string;
   protected readonly observer: ExchangeObserver | undefined;
+  /** The observer reads more of it than that it is there. */
+  protected readonly detailed: boolean;
 
   protocol: Observed['protocol'];
   method = '';
@@ -114,6 +116,7 @@ export abstract class Exchange implements Observed, Tries {
     this.clientAddress = connection.clientAddress;
     this.protocol = protocol;
     this.observer = observer;
+    this.detailed = observer !== undefined && observer.countsOnly !== true;
   }
 
   abstract readonly side: UpstreamSide | undefined;
@@ -176,7 +179,7 @@ export abstract class Exchange implements Observed, Tries {
   protected headTaken(): void {
     const { observer } = this;
     if (observer === undefined) return;
-    this.startedAt = this.context.deadlines.now();
+    if (this.detailed) this.startedAt = this.context.deadlines.now();
     observer.headTaken?.(this);
   }
 
@@ -191,13 +194,13 @@ export abstract class Exchange implements Observed, Tries {
     this.status = status;
     const { observer } = this;
     if (observer === undefined) return;
-    this.replyAt = this.context.deadlines.now();
+    if (this.detailed) this.replyAt = this.context.deadlines.now();
     observer.replyBegun?.(this);
   }
 
   /** `fields`: of a reply, or its trailers. */
   noteGrpcStatus(fields: readonly HeaderField[]): void {
-    if (this.observer === undefined) return;
+    if (!this.detailed) return;
     for (const { name, value } of fields) {
       if (name === 'grpc-status' && /^\d{1,3}$/.test(value)) this.grpcStatus = Number(value);
     }

@@ -81,14 +81,17 @@ export class Http2Exchange extends Exchange implements StreamUser, Deadline, For
 
   /** The head has come; these are its fields, however malformed. */
   begin(fields: readonly HeaderField[]): void {
-    if (this.observer === undefined) return;
+    if (this.detailed) this.noteRequestLine(fields);
+    this.headTaken();
+  }
+
+  private noteRequestLine(fields: readonly HeaderField[]): void {
     for (const field of fields) {
       const kind = kindOf(field);
       if (kind === fieldKind.method) this.method = field.value;
       else if (kind === fieldKind.path) this.target = field.value;
       else if (kind === fieldKind.authority) this.host = field.value;
     }
-    this.headTaken();
   }
 
   /** The head could be read. */

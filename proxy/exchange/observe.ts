@@ -21,18 +21,22 @@ export interface Observed extends AccessEntry {
   readonly fault: FaultCode | undefined;
 }
 
+type Told = ((exchange: Observed) => void) | undefined;
+
 /** Told in this order; an exchange that fails may skip what lies between its head and its end. None may throw. */
 export interface ExchangeObserver {
+  /** It reads nothing of the exchange, so no clock is read for it. Default: it may. */
+  readonly countsOnly?: boolean;
   /** The head of a request has been read, or could not be. */
-  headTaken?(exchange: Observed): void;
+  readonly headTaken?: Told;
   /** A connection or stream to an upstream has been had; once for each attempt. */
-  upstreamChosen?(exchange: Observed): void;
+  readonly upstreamChosen?: Told;
   /** The upstream was lost before it said anything, and the request is sent to one again. */
-  sentAgain?(exchange: Observed): void;
+  readonly sentAgain?: Told;
   /** The head of the final reply is on its way, be it an upstream's or our own. */
-  replyBegun?(exchange: Observed): void;
+  readonly replyBegun?: Told;
   /** Nothing more will happen to it. */
-  over?(exchange: Observed): void;
+  readonly over?: Told;
 }
 
 /** Who may watch, as a proxy's context has them. */
@@ -40,6 +44,16 @@ export interface Watchers {
   readonly accessLog?: AccessLog | undefined;
   readonly observer?: ExchangeObserver | undefined;
   readonly deadlines: Deadlines;
+}
+
+/** Counts requests at `place`. Every head counts, be it read or not, and so does every stream of HTTP/2. */
+export function countRequests(counts: Float64Array, place: number): ExchangeObserver {
+  return {
+    countsOnly: true,
+    headTaken() {
+      counts[place]!++;
+    },
+  };
 }
 
 /** All that watch as one; undefined: nobody does. */
@@ -53,27 +67,23 @@ export function observerOf({ accessLog, observer, deadlines }: Watchers): Exchan
   return observer === undefined ? log : both(log, observer);
 }
 
-function both(one: ExchangeObserver, other: ExchangeObserver): ExchangeObserver {
+/** Two observers as one. */
+export function both(one: ExchangeObserver, other: ExchangeObserver): ExchangeObserver {
   return {
-    headTaken(exchange) {
-      one.headTaken?.(exchange);
-      other.headTaken?.(exchange);
-    },
-    upstreamChosen(exchange) {
-      one.upstreamChosen?.(exchange);
-      other.upstreamChosen?.(exchange);
-    },
-    sentAgain(exchange) {
-      one.sentAgain?.(exchange);
-      other.sentAgain?.(exchange);
-    },
-    replyBegun(exchange) {
-      one.replyBegun?.(exchange);
-      other.replyBegun?.(exchange);
-    },
-    over(exchange) {
-      one.over?.(exchange);
-      other.over?.(exchange);
-    },
+    countsOnly: one.countsOnly === true && other.countsOnly === true,
+    headTaken: joined(one.headTaken?.bind(one), other.headTaken?.bind(other)),
+    upstreamChosen: joined(one.upstreamChosen?.bind(one), other.upstreamChosen?.bind(other)),
+    sentAgain: joined(one.sentAgain?.bind(one), other.sentAgain?.bind(other)),
+    replyBegun: joined(one.replyBegun?.bind(one), other.replyBegun?.bind(other)),
+    over: joined(one.over?.bind(one), other.over?.bind(other)),
+  };
+}
+
+/** What one of them alone is told costs no more than before. */
+function joined(one: Told, other: Told): Told {
+  if (one === undefined || other === undefined) return one ?? other;
+  return (exchange) => {
+    one(exchange);
+    other(exchange);
   };
 }

@@ -1,4 +1,4 @@
-// Passwords are looked at in a thread of their own; those that were right are remembered for a while, by a keyed digest.
+// Passwords are looked at off the event loop; those that were right are remembered for a while, by a keyed digest.
 
 import { createHmac, randomBytes } from 'node:crypto';
 import { Worker } from 'node:worker_threads';
@@ -6,8 +6,8 @@ import { Worker } from 'node:worker_threads';
 export type PasswordOutcome = 'right' | 'wrong' | 'busy';
 
 export interface Passwords {
-  /** `hash` undefined: nobody has this name, which takes as long to find out. Never rejects. */
-  check(hash: string | undefined, password: string): Promise<PasswordOutcome>;
+  /** `hash` undefined: nobody has this name, which takes as long to find out as for `like`, another's hash. Never rejects. */
+  check(hash: string | undefined, password: string, like?: string): Promise<PasswordOutcome>;
   close(): void;
 }
 
@@ -23,7 +23,11 @@ interface Waiting {
   readonly resolve: (outcome: PasswordOutcome) => void;
 }
 
-export function createPasswords(now: () => number = () => performance.now()): Passwords {
+/** belongs(), computed elsewhere. Undefined: nobody could compute it. Never rejects. */
+export type Compare = (hash: string, password: string) => Promise<boolean | undefined>;
+
+/** Without `compare` a thread does it: a worker process behind the fence may start none. */
+export function createPasswords(now: () => number = () => performance.now(), compare?: Compare): Passwords {
   const key = randomBytes(32);
   const remembered = new Map<string, number>();
   const waiting = new Map<number, Waiting>();
@@ -52,7 +56,8 @@ export function createPasswords(now: () => number = () => performance.now()): Pa
   };
 
   const ask = (hash: string, password: string): Promise<PasswordOutcome> => {
-    if (waiting.size >= MOST_WAITING) return Promise.resolve('busy');
+    if (shared.size >= MOST_WAITING) return Promise.resolve('busy');
+    if (compare !== undefined) return compare(hash, password).then(outcomeOf);
     thread ??= start();
     const id = ++lastId;
     const { promise, resolve } = Promise.withResolvers<PasswordOutcome>();
@@ -68,8 +73,8 @@ export function createPasswords(now: () => number = () => performance.now()): Pa
   };
 
   return {
-    async check(known, password) {
-      const hash = known ?? lastHash;
+    async check(known, password, like) {
+      const hash = known ?? like ?? lastHash;
       if (known !== undefined) lastHash = known;
       const digest = createHmac('sha256', key).update(`${hash}\0${password}`).digest('base64');
       const until = known === undefined ? undefined : remembered.get(digest);
@@ -93,6 +98,11 @@ export function createPasswords(now: () => number = () => performance.now()): Pa
       void last?.terminate();
     },
   };
+}
+
+function outcomeOf(right: boolean | undefined): PasswordOutcome {
+  if (right === undefined) return 'busy';
+  return right ? 'right' : 'wrong';
 }
 
 /** From source, and as it lies beside the bundle. */

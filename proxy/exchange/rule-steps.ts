@@ -98,9 +98,9 @@ export abstract class RuleSteps {
       .catch((error) => this.broken(error));
   }
 
-  private check({ hash, password }: Check): void {
+  private check({ hash, like, password }: Check): void {
     this.service.passwords
-      .check(hash, password)
+      .check(hash, password, like)
       .then((outcome) =>
         outcome === 'busy' ? this.busy() : this.resume(() => this.run.checked(outcome === 'right')),
       )

@@ -12,7 +12,7 @@ import {
   type Verdict,
 } from '../rules/limits.ts';
 import type { RuleSet } from '../rules/model.ts';
-import { createPasswords, type Passwords } from './passwords.ts';
+import { type Compare, createPasswords, type Passwords } from './passwords.ts';
 
 export type Charged = { readonly waitMs: number } | 'requests' | 'seats';
 
@@ -65,11 +65,11 @@ export interface Rules {
   close(): void;
 }
 
-/** `limiter`: who counts for all processes; default: this one counts for itself. */
-export function createRules(limiter?: Limiter): Rules {
+/** `limiter` and `compare`: who counts and compares passwords for all processes; default: this one for itself. */
+export function createRules(limiter?: Limiter, compare?: Compare): Rules {
   let compiled: CompiledRules | undefined;
   let local = limiter ?? createLocalLimiter([]);
-  const passwords = createPasswords();
+  const passwords = createPasswords(undefined, compare);
   return {
     inUse: {
       rules: () => compiled,

@@ -1,4 +1,4 @@
-// Where the reading of one message body stands.
+// The state of reading one message body.
 
 import type { FaultCode } from '../faults.ts';
 import type { Pieces } from '../socket/pieces.ts';

@@ -21,7 +21,7 @@ const EQUALS = 61;
 const QUOTE = 34;
 const BACKSLASH = 92;
 
-/** In one body: nobody reads extensions, so that a long one can only be meant to keep us busy. */
+/** In one body. Nobody reads extensions, so long ones can only be meant to keep us busy. */
 const MAX_EXTENSION_BYTES = 16_384;
 
 /** RFC 9112 §7.1.1: a recipient ignores extensions that it does not know. Those in `bytes[cut, end)` are cut out. */

@@ -33,8 +33,8 @@ for (let i = 0; i < 16; i++) {
 }
 
 /**
- * Takes one run, as readBody() does. RFC 9112 §7.1 tolerates blanks around a chunk's size; parsers disagree on them, so
- * that a request with such blanks is refused.
+ * Takes one run, as readBody() does. RFC 9112 §7.1 tolerates blanks around a chunk's size; parsers disagree on them, so a
+ * request with such blanks is refused.
  */
 export function readChunked(
   body: BodyReader,

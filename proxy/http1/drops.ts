@@ -2,7 +2,7 @@
 
 import { FIELD_KINDS, field, fieldId } from './known-fields.ts';
 
-/** RFC 9110 §7.6.1: what concerns one connection alone. */
+/** RFC 9110 §7.6.1: fields that concern one connection only. */
 const hopByHop = [
   field.connection,
   field.keepAlive,
@@ -23,7 +23,7 @@ const forwardedFamily = [
   field.xRealIp,
 ];
 
-// A name with an underscore reads like the one with a hyphen to CGI and its heirs: dropped, as nginx does.
+// CGI and its heirs read a name with an underscore as the one with a hyphen. So it is dropped, as nginx does.
 export const requestDrops = table([...hopByHop, ...forwardedFamily, field.underscored]);
 export const replyDrops = table(hopByHop);
 export const interimDrops = table([...hopByHop, field.contentLength, field.transferEncoding]);

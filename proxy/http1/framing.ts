@@ -21,7 +21,7 @@ export function readSharedField(head: MessageHead, id: number, line: number): bo
   }
 }
 
-/** 2^53 is no length, and 15 digits are always below it. */
+/** Numbers of 15 digits are always below 2^53, where they stop being exact. */
 const LONGEST_LENGTH = 15;
 
 /** RFC 9112 §6.3: one line, digits alone; a list, even of equals, is refused, and so are superfluous zeros. */
@@ -49,7 +49,7 @@ export function plainLength({ text, lines }: MessageHead, line: number): number 
 function readTransferEncoding(head: MessageHead, line: number): boolean {
   if (head.chunked) return refused(head, 'bad-request', 'more than one Transfer-Encoding');
   const beforeValue = head.lines[line * LINE + 1]! + 1;
-  // RFC 9110 §5.5 calls a tab beside a value white space; parsers that take it for a part of the coding see no body.
+  // RFC 9110 §5.5 counts a tab beside a value as white space. Parsers that count it as part of the coding see no body.
   if (head.text.slice(beforeValue, head.text.indexOf('\r', beforeValue)).includes('\t')) {
     return refused(head, 'bad-request', 'a tab in Transfer-Encoding');
   }
@@ -64,7 +64,7 @@ function readTransferEncoding(head: MessageHead, line: number): boolean {
   return refused(head, 'bad-request', 'a malformed Transfer-Encoding');
 }
 
-/** RFC 9110 §7.6.1. Naming a field that every recipient needs would make two readers of one message: refused. */
+/** RFC 9110 §7.6.1. Naming a field that every recipient needs is refused: two readers would see two messages. */
 function readConnection(head: MessageHead, value: string): boolean {
   const options = value.toLowerCase();
   if (options === 'keep-alive') {
@@ -88,7 +88,7 @@ const NEVER_NOMINATED = new Set(['host', 'content-length', 'transfer-encoding', 
 
 export function framingIsClear(head: MessageHead): boolean {
   if (!head.chunked) return true;
-  // RFC 9112 §6.1 and §6.3: both at once is how requests are smuggled; HTTP/1.0 knows no transfer codings.
+  // RFC 9112 §6.1 and §6.3: both at once smuggle requests, and HTTP/1.0 has no transfer codings.
   if (head.contentLength !== -1) {
     return refused(head, 'bad-request', 'both Content-Length and Transfer-Encoding');
   }

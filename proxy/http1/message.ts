@@ -84,7 +84,7 @@ export function createMessageHead(): MessageHead {
 
 /** More bytes are needed. */
 export const INCOMPLETE = 0;
-/** The message must not be forwarded; `head.refusal` says why, and the connection is of no further use. */
+/** The message must not be forwarded; `head.refusal` says why. Nothing else can be read from the connection. */
 export const REFUSED = -1;
 
 /** A head's field value by line number. */

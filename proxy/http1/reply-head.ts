@@ -1,4 +1,4 @@
-// Reads the head of an HTTP/1.1 reply (RFC 9112 §4): leniently where that smuggles nothing.
+// Reads the head of an HTTP/1.1 reply (RFC 9112 §4), leniently where no two readers could disagree.
 
 import { CR, LF, SP, VALUE } from './characters.ts';
 import { readFields } from './field-lines.ts';
@@ -17,7 +17,7 @@ import {
   valueAt,
 } from './message.ts';
 
-/** Of a reply, whose size is limited as well; applications send more than browsers do. */
+/** Of a reply. Applications send more lines than browsers do, and the size of the head is limited as well. */
 export const MOST_REPLY_LINES = 1_000;
 
 /** Reads a reply head from `bytes[start, end)`; results as parseRequestHead. Every refusal is 'upstream-malformed'. */
@@ -83,8 +83,8 @@ function readReplyFields(head: MessageHead): boolean {
 }
 
 /**
- * RFC 9110 §8.6: equal lengths, in one line or several, may be taken for one, and zeros in front change nothing. It is
- * passed on as one number, so that nobody behind can read anything else in it.
+ * RFC 9110 §8.6: equal lengths, in one line or several, count as one, and zeros in front change nothing. The length is
+ * passed on as one number, so that every later reader sees the same.
  */
 function readReplyLength(head: MessageHead, line: number): boolean {
   let length = plainLength(head, line);

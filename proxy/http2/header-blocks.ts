@@ -4,15 +4,19 @@ import { strike } from './abuse.ts';
 import { closeStream, fail } from './closing.ts';
 import { endRemote } from './data.ts';
 import { fieldKind, isPseudo, kindOf } from './fields.ts';
-import { errorCode, flag } from './frames.ts';
+import { errorCode, flag, MAX_FRAME_BYTES } from './frames.ts';
 import { type HeaderField, readBlock } from './hpack.ts';
 import { isIdle, mayLagBehind, noteReset, refuseStream, resetStream } from './resets.ts';
 import type { Http2ConnectionState, StreamState } from './state.ts';
 import { Stream } from './stream.ts';
 
-/** A header block with more bytes, or in more pieces, is an attack. */
-const MOST_BLOCK_BYTES = 64 * 1024;
-const MOST_CONTINUATIONS = 16;
+/**
+ * What a header block may take beyond the limit of its fields: one that is too large by less is read, so that its stream
+ * can be told why it is refused, and the tables of both ends still agree. Beyond it the block is an attack.
+ */
+const SPARE_BLOCK_BYTES = 64 * 1024;
+/** Pieces beyond those of full frames. */
+const SPARE_CONTINUATIONS = 16;
 /** Skipped numbers of streams that are remembered: HEADERS of one of them are then told from those of a closed stream. */
 const MOST_SKIPPED = 32;
 
@@ -55,7 +59,7 @@ export function receiveContinuation(
   const { blockStream, blockParts } = connection;
   if (blockStream === 0) return fail(connection, errorCode.protocolError, 'CONTINUATION without HEADERS');
   connection.blockBytes += end - start;
-  if (connection.blockBytes > MOST_BLOCK_BYTES || blockParts.length > MOST_CONTINUATIONS) {
+  if (isEndless(connection)) {
     return fail(connection, errorCode.enhanceYourCalm, 'a header block without end');
   }
   blockParts.push(Buffer.from(bytes.subarray(start, end)));
@@ -64,6 +68,11 @@ export function receiveContinuation(
   connection.blockStream = 0;
   connection.blockParts = [];
   receiveBlock(connection, blockStream, connection.blockFlags, block, 0, block.length);
+}
+
+function isEndless({ blockBytes, blockParts, fieldLimits }: Http2ConnectionState): boolean {
+  const most = fieldLimits.bytes + SPARE_BLOCK_BYTES;
+  return blockBytes > most || blockParts.length > SPARE_CONTINUATIONS + most / MAX_FRAME_BYTES;
 }
 
 function receiveBlock(

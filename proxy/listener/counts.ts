@@ -11,6 +11,7 @@ export const connectionCounts = [
   /** Bytes on the wire, TLS included, of connections that have ended. */
   'received',
   'sent',
+  'requests',
 ] as const;
 
 export const ACCEPTED = 0;
@@ -20,6 +21,7 @@ export const HANDSHAKES = 3;
 export const FAILED_HANDSHAKES = 4;
 export const RECEIVED = 5;
 export const SENT = 6;
+export const REQUESTS = 7;
 
 export function createConnectionCounts(): Float64Array {
   return new Float64Array(connectionCounts.length);

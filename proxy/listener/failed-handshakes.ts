@@ -1,4 +1,4 @@
-// Handshakes that fail: plain HTTP is told that this port speaks HTTPS, and a name that is not served leaves a trace.
+// Handshakes that fail: plain HTTP gets the answer that this port speaks HTTPS, and a name that is not served is logged.
 
 import type { TLSSocket } from 'node:tls';
 import type { Log } from '../../src/lib/log.ts';
@@ -20,12 +20,12 @@ export interface FailedHandshakes {
   noteUnknown(serverName: string): void;
 }
 
-/** OpenSSL's words for a first record that is a request, whatever its method, and for one that is a CONNECT. */
+/** OpenSSL's codes for a first record that is an HTTP request, and for one that is a CONNECT. */
 const PLAIN_HTTP = new Set(['ERR_SSL_HTTP_REQUEST', 'ERR_SSL_HTTPS_PROXY_REQUEST']);
-/** What it says of a handshake for which no certificate could be chosen, in TLS 1.2 and in TLS 1.3. */
+/** OpenSSL's codes for a handshake without a certificate to choose, in TLS 1.2 and in TLS 1.3. */
 const NO_CERTIFICATE = new Set(['ERR_SSL_NO_SHARED_CIPHER', 'ERR_SSL_NO_SUITABLE_SIGNATURE_ALGORITHM']);
 
-/** Whoever looks for names finds this port many times a minute. */
+/** Scanners try names many times a minute: one line in this time is enough. */
 const NOTE_EVERY_MS = 60_000;
 
 const SENTENCE = 'This port speaks HTTPS, and the request was sent in plain HTTP: ask again with https://.\n';
@@ -61,7 +61,7 @@ export function createFailedHandshakes({ isServed, now, log }: FailedHandshakesO
   };
 }
 
-/** In the clear, as it was asked, and only where nothing of TLS has been said. */
+/** Answers in the clear, as it was asked, and only if no byte of TLS has been sent. */
 function answerPlainHttp(socket: TLSSocket): void {
   const raw = rawSocketUnder(socket);
   if (raw === undefined || !raw.writable || raw.bytesWritten > 0) return;

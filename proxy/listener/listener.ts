@@ -9,7 +9,8 @@ import type { AccessLog } from '../exchange/access-log.ts';
 import type { ClientConnection, ProxyContext } from '../exchange/context.ts';
 import { createHttp1Acceptor, type Http1Acceptor } from '../exchange/http1-client.ts';
 import { createHttp2Acceptor, type Http2Acceptor } from '../exchange/http2-client.ts';
-import type { ExchangeObserver } from '../exchange/observe.ts';
+import { both, countRequests, type ExchangeObserver } from '../exchange/observe.ts';
+import type { Compare } from '../exchange/passwords.ts';
 import { createRules, type Limiter, type Rules } from '../exchange/rules-in-use.ts';
 import { serverNameOf } from '../http1/authority.ts';
 import { fieldLimitsOf } from '../http2/fields.ts';
@@ -41,6 +42,7 @@ import {
   OPEN,
   RECEIVED,
   REFUSED,
+  REQUESTS,
   SENT,
 } from './counts.ts';
 import { createFailedHandshakes, type FailedHandshakes } from './failed-handshakes.ts';
@@ -81,8 +83,8 @@ export interface ListenerOptions {
   readonly trustedProxies?: readonly string[];
   /**
    * Addresses and CIDRs of proxies that end TLS before us: what their requests say in X-Forwarded-*, X-Real-IP and
-   * Forwarded is believed. Who sends a PROXY header has not seen the request, so behind one they are known by the address
-   * that it names. Default: nobody.
+   * Forwarded is believed. The sender of a PROXY header has not seen the request, so behind one it is the address that the
+   * header names which counts. Default: nobody.
    */
   readonly trustedForwarders?: readonly string[];
   /** PEM; trusted beside the system's roots for `https` and `grpcs` upstreams. */
@@ -91,17 +93,19 @@ export interface ListenerOptions {
   readonly ticketKeys?: Buffer;
   /** Who counts for the limits of rules; default: this process alone. */
   readonly limiter?: Limiter | undefined;
+  /** For basic auth, in another process; default: in a thread of this one. */
+  readonly comparePassword?: Compare | undefined;
   /** See SecureContextsOptions. */
   readonly findChallenge?: SecureContextsOptions['findChallenge'];
   /**
-   * Told when an upstream begins to fail and when that ends; each is then looked at without waiting for a visitor.
-   * Default: both are logged here, once visitors have found out.
+   * Called when an upstream begins to fail and when that ends. With it, upstreams are also tried without a request.
+   * Default: both are logged here, once requests have shown them.
    */
   readonly onUpstreamChange?: ((change: UpstreamChange) => void) | undefined;
   readonly log: Log;
-  /** Counted in it, see counts.ts; default: an array of its own that nobody reads. */
+  /** The numbers of counts.ts are counted in it. Default: an array that nobody reads. */
   readonly counts?: Float64Array;
-  /** Flushed when a drain has ended; whoever ends the process otherwise flushes it himself. Default: none. */
+  /** Flushed when a drain has ended. A process that ends otherwise has to flush it. Default: none. */
   readonly accessLog?: AccessLog | undefined;
   /** Told of the moments of each exchange. Default: nobody is. */
   readonly observer?: ExchangeObserver | undefined;
@@ -130,13 +134,13 @@ export interface Listener {
 /** The kernel takes no more than net.core.somaxconn, which is 4096 as a rule. */
 const BACKLOG = 4096;
 const TCP_KEEPALIVE_MS = 60_000;
-/** Before the deadline of a drain: what is left of it when tunnels are ended. */
+/** Tunnels are ended this long before the deadline of a drain. */
 const LAST_WORDS_MS = 1_000;
 
 /** Descriptors that are kept for upstreams and for what else a process needs: this many, and this part of all. */
 const SPARE_DESCRIPTORS = 32;
 const SPARE_PART = 8;
-/** Connections that are ended at once where the lack of descriptors was noticed elsewhere than at accept. */
+/** Connections that are ended at once when descriptors are lacking elsewhere than at accept. */
 const RELIEF = 16;
 
 export function createListener(options: ListenerOptions): Listener {
@@ -180,7 +184,7 @@ class TlsListener implements Listener {
     this.isForwarder = createAddressRanges(options.trustedForwarders ?? []);
     this.boundPort = options.port;
     this.lastDescriptor = lastDescriptorOf(limits.maxDescriptors);
-    this.rules = createRules(options.limiter);
+    this.rules = createRules(options.limiter, options.comparePassword);
     this.routes = this.routeTable([]);
     this.contexts = createSecureContexts({
       findChallenge: options.findChallenge,
@@ -216,7 +220,7 @@ class TlsListener implements Listener {
       log,
       tunnels: new Set(),
       accessLog: options.accessLog,
-      observer: options.observer,
+      observer: this.observerWith(options.observer),
     };
     this.http1 = createHttp1Acceptor(this.context);
     this.http2 = createHttp2Acceptor(this.context);
@@ -302,6 +306,11 @@ class TlsListener implements Listener {
     this.rules.close();
     this.options.accessLog?.flush();
   }
+  private observerWith(more: ExchangeObserver | undefined): ExchangeObserver {
+    const counting = countRequests(this.counts, REQUESTS);
+    return more === undefined ? counting : both(counting, more);
+  }
+
   private routeTable(list: readonly Route[]): RouteTable {
     const { localPaths = [] } = this.options;
     const { siteFor, defaultSite } = this.rules;
@@ -387,7 +396,7 @@ class TlsListener implements Listener {
   private readProxyHeader(connection: Accepted): void {
     const { socket } = connection;
     const origin = this.originOf(connection);
-    // A PROXY header of anybody else would let anyone be anyone.
+    // A PROXY header from anywhere else would let a client claim any address.
     if (!this.isProxy(origin.address)) {
       socket.destroy();
       return;
@@ -414,14 +423,14 @@ class TlsListener implements Listener {
     forbidRenegotiation(socket);
     // RFC 6066 §3: a name without a final dot; many send the one that was typed.
     const serverName = serverNameOf((socket.servername || '').toString());
-    // Half-closes of tunnels are passed on, so none may be answered unasked; before the handshake the end is the end.
+    // Half-closes of tunnels are passed on, so Node must not answer them by itself. Before the handshake it may.
     socket.allowHalfOpen = true;
     if (socket.alpnProtocol === ACME_TLS) {
       socket.end();
       return;
     }
     const certificateNames = this.contexts.namesFor(serverName);
-    // A resumed session shows no certificate: it must not outlive the name's being served.
+    // A resumed session shows no certificate. It must end when its name is no longer served.
     if (certificateNames === undefined) {
       this.handshakes.noteUnknown(serverName);
       socket.destroy();
@@ -450,7 +459,7 @@ class TlsListener implements Listener {
     if (alpnProtocol === 'h2') return this.http2.accept(connection);
     // With ALPN the client has said that it speaks HTTP.
     if (settings === undefined || alpnProtocol === 'http/1.1') return this.http1.accept(connection);
-    // HTTP/2 is agreed on by ALPN (RFC 9113 §3.2), but clients of upstreams that speak it have done without.
+    // HTTP/2 is agreed on by ALPN (RFC 9113 §3.2), but some clients of such upstreams begin without it.
     if (settings.protocol === 'auto' || speaksHttp2(settings.protocol)) {
       return acceptUnnamed(this.context, connection, settings, this.unnamed);
     }

@@ -1,8 +1,8 @@
-// What a client begins with that named no protocol: HTTP/1, HTTP/2, or what no HTTP server takes for a request.
+// What the first bytes of a client are that named no protocol: HTTP/1, HTTP/2, or bytes that no HTTP server takes for a request.
 
 /**
- * `http1` is for the HTTP/1.1 reader, which refuses what is malformed. Only `other` may be spliced: what a server takes
- * for a request without our having read it carries the client's word for who the client is.
+ * `http1` goes to the HTTP/1.1 reader, which refuses what is malformed. Only `other` may be spliced: in a request that we
+ * have not read, the server would believe what the client says about itself.
  */
 export type Opening = 'http1' | 'http2' | 'other';
 
@@ -27,7 +27,7 @@ export type Opening = 'http1' | 'http2' | 'other';
 export interface OpeningReader {
   /** Takes what follows. Undefined: too few bytes to say. Not to be called after an answer. */
   read(bytes: Buffer): Opening | undefined;
-  /** The client has sent its last byte: what its line is as it stands. */
+  /** The client has sent its last byte: judges the line as it stands. */
   end(): Opening;
   /** Nothing but blanks so far. */
   readonly blank: boolean;
@@ -74,7 +74,7 @@ class Reader implements OpeningReader {
   private taken = 0;
   private preface = true;
   private signature = true;
-  /** What it is unless it turns out to be the preface of HTTP/2. */
+  /** The answer, unless the bytes turn out to be the preface of HTTP/2. */
   private pending: Opening | undefined;
 
   get blank(): boolean {
@@ -133,7 +133,7 @@ class Reader implements OpeningReader {
   }
 
   private readWord(byte: number): Opening | undefined {
-    // No server's target or version holds it, and what is binary may never end its line.
+    // No server accepts it in a target or a version, and a binary protocol may never end its line.
     if (byte < 0x21 || byte > 0x7e) return 'other';
     const char = String.fromCharCode(byte);
     if (this.words === 2 && this.isScheme(char)) return 'http1';
@@ -196,12 +196,12 @@ function lineTail(tail: string, bytes: Buffer, start: number, end: number): stri
   return (tail + text).slice(-LONGEST_TAIL) + blank;
 }
 
-/** How an upstream that speaks before its client shows what it is. */
+/** How an upstream that speaks before its client shows what it speaks. */
 export type Greeting = 'http' | 'other';
 
 /**
  * A server of HTTP/1 that has waited too long says so (408); one of HTTP/2 sends its SETTINGS unasked (RFC 9113 §3.4).
- * Neither is a reason to let its client speak past us. Undefined: too few bytes to say.
+ * In both cases its client must not be spliced. Undefined: too few bytes to say.
  */
 export function judgeGreeting(bytes: Buffer): Greeting | undefined {
   const status = agreement(bytes, STATUS_LINE);

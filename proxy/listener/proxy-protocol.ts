@@ -29,7 +29,7 @@ export interface ProxyHeaderReader {
 }
 
 export function createProxyHeaderReader(): ProxyHeaderReader {
-  /** Only of a header that does not arrive whole, as nearly all do. */
+  /** Used only if a header does not arrive whole, which is rare. */
   let gathered: Buffer | undefined;
   let size = 0;
   let rest = Buffer.alloc(0) as Buffer;
@@ -143,7 +143,7 @@ function parseVersion2(bytes: Buffer): ProxyHeader | 'incomplete' | 'malformed' 
   if (family === 0x11 && length >= 12) return sourceOf(bytes, size, ipv4At(bytes, 16), 24);
   if (family === 0x21 && length >= 36) return sourceOf(bytes, size, ipv6At(bytes, 16), 48);
   if (family === 0x11 || family === 0x21) return 'malformed';
-  // Of a client behind UDP or a UNIX socket nothing can be said here, and nothing is read.
+  // A client behind UDP or a UNIX socket has no address that could be used here, so none is read.
   if (family >> 4 > UNIX || (family & 0x0f) > DATAGRAM) return 'malformed';
   return { size, source: undefined, destinationPort: undefined };
 }

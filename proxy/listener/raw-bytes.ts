@@ -28,9 +28,9 @@ export function acceptTcp(
 }
 
 /**
- * Nobody can tell from raw bytes whether something is under way. A connection on which neither side has said anything
- * counts as idle as soon as one without a first request does, and after some bytes when both sides have been silent for
- * as long as a client may pause between two requests.
+ * Raw bytes do not show whether something is under way. A connection on which neither side has sent anything counts as
+ * idle as soon as one without a first request does. After the first bytes it counts as idle once both sides have been
+ * silent for as long as a client may pause between two requests.
  */
 export function createTunnelHolder(
   { deadlines, limits }: ProxyContext,

@@ -36,7 +36,7 @@ export interface SecureContexts {
 /** RFC 8737 §6.2. */
 export const ACME_TLS = 'acme-tls/1';
 
-/** Understood whatever is offered: who knows nothing newer reads evidence, or is told what is wanted. */
+/** Always accepted: a client that knows nothing newer can read evidence, or is told which protocol is needed. */
 const HTTP1 = ['http/1.1', 'http/1.0'];
 
 // AEAD with forward secrecy only: Node's own TLS 1.2 list still has CBC, CCM and ARIA.
@@ -52,7 +52,7 @@ const CIPHERS = [
   'ECDHE-RSA-CHACHA20-POLY1305',
 ].join(':');
 
-/** The hybrid first: what is recorded today must not be readable once there are quantum computers. */
+/** The hybrid comes first: traffic that is recorded today must stay unreadable to quantum computers. */
 const GROUPS = 'X25519MLKEM768:X25519:P-256:P-384';
 
 interface Entry {
@@ -60,7 +60,7 @@ interface Entry {
   readonly context: SecureContext;
 }
 
-/** A handshake that began with `acme-tls/1`, and what it is to be shown. */
+/** A handshake that began with `acme-tls/1`, and the certificate for it. */
 type Handshake = TLSSocket & {
   [challengeOf]?: SecureContext | typeof elsewhere;
   setKeyCert(context: SecureContext): void;
@@ -69,7 +69,7 @@ const challengeOf = Symbol('challenge');
 const elsewhere = Symbol('perhaps another instance has the challenge');
 
 export interface SecureContextsOptions {
-  /** In order of preference. A client that knows HTTP/1 alone is served over that, here or not. */
+  /** In order of preference. A client that knows only HTTP/1 is served over it, even if it is not in this list. */
   readonly alpn: readonly string[];
   /** Whether this name's clients may choose a protocol that is not in `alpn`; otherwise the handshake fails. */
   readonly takesAnyProtocol: (serverName: string) => boolean;
@@ -113,7 +113,7 @@ export function createSecureContexts(options: SecureContextsOptions): SecureCont
   };
 
   // OpenSSL asks for the protocol first in TLS 1.3 and for the certificate first in TLS 1.2; an SNICallback's answer
-  // outdoes setKeyCert(). So the challenge is left on the socket for whichever of the two comes second.
+  // overrides setKeyCert(). So the challenge is left on the socket for the callback that comes second.
   function ALPNCallback(
     this: Handshake,
     { servername, protocols }: { servername: string; protocols: string[] },
@@ -131,7 +131,7 @@ export function createSecureContexts(options: SecureContextsOptions): SecureCont
     const agreed = alpn.find((protocol) => protocols.includes(protocol));
     if (agreed !== undefined) return agreed;
     if (takesAnyProtocol(name)) return protocols[0];
-    // Node has no answer that goes on without a protocol: undefined is an alert (RFC 7301 §3.2).
+    // Node cannot continue without a protocol: undefined makes an alert (RFC 7301 §3.2).
     return HTTP1.find((protocol) => protocols.includes(protocol));
   }
 
@@ -142,7 +142,7 @@ export function createSecureContexts(options: SecureContextsOptions): SecureCont
   ): void {
     const name = serverNameOf(serverName);
     const challenge = this[challengeOf];
-    // Without any context OpenSSL has no certificate to show, and says so with an alert.
+    // Without a context OpenSSL has no certificate, and ends the handshake with an alert.
     if (challenge === elsewhere) askElsewhere(name, done);
     else done(null, challenge ?? find(name)?.context ?? challenges.get(name));
   }
@@ -167,7 +167,7 @@ function load(certificate: ServedCertificate): SecureContext {
       .map((entry) => entry.replace(/^DNS:/, '').toLowerCase());
     const missing = certificate.names.find((name) => !coveredBy(covered, name) && !covered.includes(name));
     if (missing !== undefined) return refuse(`it does not name ${missing}`);
-    // Checks as well that the key is that of the certificate.
+    // This also checks that the key belongs to the certificate.
     return createSecureContext({
       cert: certificate.chain,
       key: certificate.key,
@@ -178,7 +178,7 @@ function load(certificate: ServedCertificate): SecureContext {
     });
   } catch (error) {
     if (error instanceof ServedCertificateError) throw error;
-    // OpenSSL's messages name what is wrong, and never the key.
+    // OpenSSL's messages say what is wrong, and never contain the key.
     return refuse((error as Error).message);
   }
 }

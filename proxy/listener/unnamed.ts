@@ -31,14 +31,14 @@ export interface HttpAcceptors {
   readonly http2: Accept | undefined;
 }
 
-/** How long a client may say nothing before its upstream gets the chance to speak first. */
+/** After this long without a byte from the client the upstream is connected, as it may be the one that speaks first. */
 const SILENCE_MS = 100;
-/** For a client to read that it was too slow. */
+/** The time for a client to read that it was too slow. */
 const LINGER_MS = 2_000;
 
 /**
- * Waits until the first bytes have shown what they are (see OpeningReader). HTTP goes to its acceptor, which has not
- * missed a byte. Where the upstream is a bare `host:port`, the rest is spliced; elsewhere it is HTTP/1.1's to refuse.
+ * Waits until the first bytes show the protocol (see OpeningReader). HTTP goes to its acceptor with every byte. Anything
+ * else is spliced where the upstream is a bare `host:port`; elsewhere it is refused as malformed HTTP/1.1.
  */
 export function acceptUnnamed(
   context: ProxyContext,
@@ -59,7 +59,7 @@ class Unnamed implements UpstreamUser, Deadline, Holder {
   private readonly acceptors: HttpAcceptors;
   private readonly access: AccessEntry | undefined;
   private readonly opening = createOpeningReader();
-  /** Undefined once the upstream has shown that it is no server of HTTP. */
+  /** Undefined once the upstream has shown that it does not speak HTTP. */
   private guard: LineGuard | undefined = createLineGuard();
   private readonly mayBeRaw: boolean;
   private seen: Buffer[] = [];
@@ -71,7 +71,7 @@ class Unnamed implements UpstreamUser, Deadline, Holder {
   private greeting: Buffer = Buffer.alloc(0);
   private tunnel: Tunnel | undefined;
   private readonly begunAt: number;
-  /** It has become an exchange's or a tunnel's, or is over. */
+  /** The connection was handed to an exchange or a tunnel, or is over. */
   private decided = false;
 
   constructor(
@@ -88,7 +88,7 @@ class Unnamed implements UpstreamUser, Deadline, Holder {
     this.access = this.mayBeRaw ? beginAccess(context, connection) : undefined;
     const { deadlines, limits } = context;
     this.begunAt = deadlines.now();
-    // Where the upstream may be the one that speaks, it may be silent as long as in any tunnel.
+    // The upstream may be the one to speak first, so the client may be silent as long as in any tunnel.
     this.at = deadlines.after(
       this.mayBeRaw ? Math.max(settings.readTimeoutMs, limits.clientIdleTimeoutMs) : limits.headerTimeoutMs,
     );
@@ -105,7 +105,7 @@ class Unnamed implements UpstreamUser, Deadline, Holder {
     if (this.mayBeRaw) this.silence = setTimeout(() => this.invite(), SILENCE_MS);
   }
 
-  /** What has been said may be half of a request, which has a time limit of its own. */
+  /** The first bytes may be half of a request, which has a time limit of its own. */
   idleSince(): number {
     const silent = this.seenBytes === 0 && this.greeting.length === 0;
     return silent ? this.begunAt + FIRST_WORDS_MS : Number.POSITIVE_INFINITY;
@@ -127,13 +127,13 @@ class Unnamed implements UpstreamUser, Deadline, Holder {
     if (verdict !== undefined) this.decide(verdict);
   };
 
-  /** No head is that long: HTTP/1.1 says so. */
+  /** No head may be that long: the acceptor of HTTP/1.1 gives that answer. */
   private tooLong(): Opening | undefined {
     return this.seenBytes > this.context.limits.maxHeaderBytes ? 'http1' : undefined;
   }
 
   private readonly ended = () => {
-    // A request that its client has ended in the middle is nobody's.
+    // The client has ended its request in the middle: nobody can answer it.
     if (!this.mayBeRaw || this.opening.end() !== 'other') return this.giveUp();
     this.splice();
     this.tunnel?.clientEnded();
@@ -156,7 +156,7 @@ class Unnamed implements UpstreamUser, Deadline, Holder {
     this.giveUp(lastReply('request-timeout'));
   }
 
-  /** Nobody's request any more: the client is told, if there is something to be told. */
+  /** Gives the request up, and tells the client if it has begun one. */
   private giveUp(reply?: string): void {
     const { socket } = this.connection;
     const { deadlines } = this.context;
@@ -200,7 +200,7 @@ class Unnamed implements UpstreamUser, Deadline, Holder {
 
   // --- The upstream, which may be the one that speaks first (SMTP, MySQL, SSH) ---
 
-  /** A client that has begun to speak is heard first. */
+  /** What the client has sent decides, if it has begun to speak. */
   private invite(): void {
     if (this.opening.blank) this.connect(this);
   }
@@ -232,7 +232,7 @@ class Unnamed implements UpstreamUser, Deadline, Holder {
       this.guard = undefined;
       return this.splice();
     }
-    // A server of HTTP is not one that speaks first: the client still is the one to begin.
+    // A server of HTTP does not speak first: the client is still to begin.
     this.dropUpstream();
     if (this.seen.length > 0) return;
     this.at = this.context.deadlines.after(this.context.limits.headerTimeoutMs);
@@ -244,7 +244,7 @@ class Unnamed implements UpstreamUser, Deadline, Holder {
     this.upstreamClosed(undefined);
   }
 
-  /** Who would have to speak first has gone without a word, or with half of one. */
+  /** The upstream, which was to speak first, has ended without a word or in the middle of one. */
   upstreamClosed(error: Error | undefined): void {
     const { socket } = this.connection;
     const { link, greeting } = this;
@@ -294,7 +294,7 @@ class Unnamed implements UpstreamUser, Deadline, Holder {
 
   // --- The access log ---
 
-  /** Worth a line once an upstream was asked for, or something has gone wrong. */
+  /** Writes a line if an upstream was asked for, or if something has gone wrong. */
   private logAccess(): void {
     const { access, context } = this;
     const asked = this.attempt !== undefined || this.link !== undefined;

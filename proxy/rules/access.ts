@@ -80,7 +80,7 @@ function byPassword(
   if (credentials === undefined) return deny(denied);
   const { user, password } = credentials;
   const hash = basic.users.get(user);
-  return keeper.check({ do: 'check', hash, password }, (right) => {
+  return keeper.check({ do: 'check', hash, like: basic.like, password }, (right) => {
     if (!right || hash === undefined) return deny(denied);
     run.user = user;
     return pass();

@@ -282,7 +282,14 @@ export interface CompiledConnectionLimit {
 export interface Access {
   readonly any: boolean;
   readonly addresses: readonly AddressTest[] | undefined;
-  readonly basic: { readonly realm: Value; readonly users: ReadonlyMap<string, string> } | undefined;
+  readonly basic:
+    | {
+        readonly realm: Value;
+        readonly users: ReadonlyMap<string, string>;
+        /** A user's hash, for those that there are not. */
+        readonly like: string | undefined;
+      }
+    | undefined;
   readonly ask:
     | { readonly kind: 'uri'; readonly uri: Value }
     | {

@@ -143,7 +143,7 @@ export class RuleRun implements Control, Resumable {
     return this.#resume(undefined);
   }
 
-  checked(right: boolean): Step {
+  checked(right: boolean | 'busy'): Step {
     return this.#resume(right);
   }
 
@@ -319,7 +319,7 @@ export class RuleRun implements Control, Resumable {
   }
 
   #pausedCheck(step: Check, then: (right: boolean) => Step): Step {
-    this.#then = then;
+    this.#then = (right: boolean | 'busy') => (right === 'busy' ? this.fail(503) : then(right));
     return step;
   }
 

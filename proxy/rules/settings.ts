@@ -109,7 +109,10 @@ function compileAccess(policy: Policy, { scope, pools }: Tools): Access | undefi
   return {
     any: policy.satisfy === 'any',
     addresses: addresses.length === 0 ? undefined : compileAddresses(addresses),
-    basic: basicRealm === false ? undefined : { realm: compileTemplate(basicRealm, scope.resolve), users },
+    basic:
+      basicRealm === false
+        ? undefined
+        : { realm: compileTemplate(basicRealm, scope.resolve), users, like: basicUsers[0]?.hash },
     ask: authRequest === false ? undefined : compileAsk(authRequest, policy, scope, pools),
     variables: (policy.authVariables ?? []).map(({ variable, value }) => ({
       slot: scope.slotOf(variable),

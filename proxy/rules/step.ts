@@ -19,8 +19,8 @@ export interface Resumable {
   charged(result: { readonly waitMs: number } | 'requests' | 'seats'): Step;
   /** After `wait`. */
   waited(): Step;
-  /** After `check`. */
-  checked(right: boolean): Step;
+  /** After `check`. `busy`: nobody could say. */
+  checked(right: boolean | 'busy'): Step;
   /** After `ask`. Undefined: no reply came. */
   answered(answer: Reply | undefined): Step;
   /** After `forward`. */
@@ -70,10 +70,12 @@ export interface Waiting {
   readonly ms: number;
 }
 
-/** Is this the password? Off the event loop -> run.checked(). `hash` undefined: the user is unknown; take as long all the same. */
+/** Is this the password? Off the event loop -> run.checked(). `hash` undefined: the user is unknown; take as long as for `like`. */
 export interface Check {
   readonly do: 'check';
   readonly hash: string | undefined;
+  /** Another user's. */
+  readonly like: string | undefined;
   readonly password: string;
 }
 

@@ -1,4 +1,4 @@
-// Bytes that wait their turn, kept as bytes: however small the pieces were in which they came, they cost what they are.
+// Bytes that wait to be sent. They are copied into blocks, so that many small pieces cost no more than their bytes.
 
 export interface ByteQueue {
   readonly length: number;
@@ -17,7 +17,7 @@ export interface ByteQueue {
 const NO_BYTES = Buffer.alloc(0);
 /** A piece of this size gets a block of its own length; smaller ones share blocks that grow with what there is. */
 const OWN_BLOCK = 4 * 1024;
-/** Nothing is added to many a short message. */
+/** Small, because many short messages are never added to. */
 const FIRST_BLOCK = 64;
 
 export function createByteQueue(): ByteQueue {
@@ -28,7 +28,7 @@ class Blocks implements ByteQueue {
   length = 0;
   headStart = 0;
   private readonly blocks: Buffer[] = [];
-  /** What of the last block is in use. */
+  /** How much of the last block is in use. */
   private tailEnd = 0;
 
   get head(): Buffer {

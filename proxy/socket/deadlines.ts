@@ -12,7 +12,7 @@ export interface Deadline extends RosterMember {
 export interface Deadlines {
   /** Monotonic milliseconds, the time scale of `Deadline.at`. */
   now(): number;
-  /** As now(), but perhaps one tick behind: for what asks with every message. */
+  /** As now(), but up to one tick behind: for callers that ask with every message. */
   coarse(): number;
   /** A `Deadline.at` that lies `ms` ahead, by the coarse clock: never early, and late by one more tick at most. */
   after(ms: number): number;
@@ -20,7 +20,7 @@ export interface Deadlines {
   forget(deadline: Deadline): void;
 }
 
-/** Late by up to one tick: a timer per request would cost more than the lateness does. */
+/** Deadlines are late by up to one tick. A timer for each request would be exact, and cost more. */
 const TICK_MS = 250;
 
 export function createDeadlines(now: () => number = () => performance.now(), tickMs = TICK_MS): Deadlines {
@@ -39,7 +39,7 @@ export function createDeadlines(now: () => number = () => performance.now(), tic
     clearInterval(timer);
     timer = undefined;
   };
-  // Without a timer nobody moves the coarse clock.
+  // While no timer runs, the coarse clock stands still.
   const coarse = () => (timer === undefined ? now() : swept);
   return {
     now,
@@ -49,7 +49,7 @@ export function createDeadlines(now: () => number = () => performance.now(), tic
       watched.add(deadline);
       if (timer !== undefined) return;
       swept = now();
-      // Never what keeps the process alive: the sockets being watched do that.
+      // The timer must not keep the process alive: the sockets that it watches do that.
       timer = setInterval(sweep, tickMs).unref();
     },
     forget: watched.remove,

@@ -1,19 +1,19 @@
-// What an error of a socket comes to, whoever has the socket: its end.
+// An error of a socket ends the socket, whoever owns it.
 
 import type { Socket } from 'node:net';
 import type { TLSSocket } from 'node:tls';
 
 /**
  * Node destroys most sockets of which it reports an error, but not all: a TLS socket that was asked to renegotiate goes
- * on as if nothing had been said, and whoever only waits for 'close' waits for ever. Every listener of 'error' on a
- * connection is made here. `noted` hears of the error first; 'close' follows and says the rest.
+ * on after the error, and code that waits for 'close' would wait for ever. So every listener of 'error' on a connection is
+ * made here. `noted` is called with the error first; 'close' follows.
  */
 export function destroyOnError(socket: Socket, noted?: (error: Error) => void): void {
   if (noted !== undefined) socket.on('error', noted);
   socket.on('error', destroyLater);
 }
 
-/** A TLS socket may report from within OpenSSL's reading, where it must not be taken apart. */
+/** A TLS socket may report an error while OpenSSL is still reading, and must not be destroyed until that has returned. */
 function destroyLater(this: Socket): void {
   if (!this.destroyed) setImmediate(destroy, this);
 }

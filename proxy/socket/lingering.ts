@@ -1,16 +1,16 @@
-// How long a client that was answered in the middle of its request may go on sending, so that it comes to read the answer.
+// How long a client that was answered in the middle of its request may go on sending, so that it has time to read the answer.
 
 import type { Deadlines } from './deadlines.ts';
 
-/** A client that sends nothing for so long has read what there is to read. */
+/** A client that has sent nothing for this long has read its answer. */
 export const LINGER_MS = 2_000;
-/** One that goes on is listened to for so long in all, and no further than so many bytes. */
+/** The most time in all, and the most bytes, that are spent on a client that goes on sending. */
 const MOST_LINGER_MS = 30_000;
 const MOST_LINGER_BYTES = 64 * 1024 * 1024;
 
 /**
  * RFC 9112 §9.6 and RFC 9113 §8.1: a reset in the middle of what a client sends may overtake the reply to it, and many
- * clients take a stream that ends so for broken. Most stop when they have read the reply, and need but a moment.
+ * clients then report a broken stream. Most clients stop sending as soon as they have read the reply.
  */
 export class Lingering {
   private readonly deadlines: Deadlines;
@@ -22,7 +22,7 @@ export class Lingering {
     this.until = deadlines.now() + MOST_LINGER_MS;
   }
 
-  /** Whether `size` more bytes are one's patience's end. */
+  /** Whether `size` more bytes are too many. */
   tires(size: number): boolean {
     this.left -= size;
     return this.left < 0;

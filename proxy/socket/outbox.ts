@@ -7,17 +7,17 @@ export interface Outbox {
 }
 
 const NO_BYTES = Buffer.alloc(0);
-/** Most of what is sent in one turn of the event loop fits into the small ones, and a full read of an upstream into the large. */
+/** Most turns of the event loop send no more than a small one holds. A large one holds a full read from an upstream. */
 const SMALL = 16 * 1024;
 const LARGE = 80 * 1024;
-/** 4 MiB of each size; beyond these they are left to the garbage collector. */
+/** 4 MiB of each size are kept for reuse; more are left to the garbage collector. */
 const MOST_SPARE_SMALL = 256;
 const MOST_SPARE_LARGE = 52;
 
 const small: Buffer[] = [];
 const large: Buffer[] = [];
 
-/** An idle connection holds no buffer: it borrows one when it has something to say. */
+/** An idle connection holds no buffer: it borrows one when it has something to send. */
 export function createOutbox(): Outbox {
   return { bytes: NO_BYTES, length: 0 };
 }
@@ -40,7 +40,7 @@ export function takeOut(out: Outbox): Buffer {
   return taken;
 }
 
-/** `bytes` from takeOut(), of which nobody may read any more. */
+/** Gives back `bytes` from takeOut(). Nobody may read them afterwards. */
 export function giveBack(bytes: Buffer): void {
   const { byteOffset, buffer } = bytes;
   if (byteOffset !== 0) return;

@@ -1,12 +1,12 @@
 // How many requests begin in one turn of the event loop.
 //
-// Where thousands of connections have something to say, a turn reads from up to a thousand of them, then writes to all:
-// what a request needs has left the processor's caches before it is asked for again, and each costs a tenth more. A few
-// at a time are through before the next begin. Nobody waits for a reply to another: only for his turn.
+// With thousands of busy connections one turn reads from up to a thousand of them and then writes to all. What a request
+// needs has left the processor's caches by the time it is written, and each request costs a tenth more. So only a few
+// begin at a time. A request waits for its turn, and never for the reply to another.
 
-/** As many replies as find their receivers awake (see writes.ts): with fewer, 64 connections would cost more. */
+/** Enough for the replies of a turn to find their receivers awake (see writes.ts). Fewer would cost 64 connections more. */
 const PER_TURN = 16;
-/** So many in line are a crowd: receivers never sleep, and a smaller turn is the cheaper. */
+/** With so many in line receivers never sleep, and smaller turns are cheaper. */
 const CROWD = 64;
 const PER_CROWDED_TURN = 8;
 
@@ -36,7 +36,7 @@ export function createPacer<T>(begin: (item: T) => void, begun: () => void): Pac
     if (room > 0) {
       for (const last = next + room; next < last; next++) begin(line[next]!);
       begun();
-      // What has begun is let go of, but not by moving the others up every time.
+      // Drops what has begun. Moving the rest up every time would cost more.
       if (next * 2 >= line.length) {
         line = line.slice(next);
         next = 0;

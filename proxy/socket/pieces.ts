@@ -1,11 +1,11 @@
-// A message head that comes in pieces, perhaps of one byte each: gathered without copying all of it for every piece, and read again only when that can tell something new.
+// A message head that arrives in pieces, perhaps of one byte each: each byte is copied once, and the head is parsed again only when that can give a new result.
 
-/** What has come so far; made when a head turns out to be incomplete, so that one that comes whole costs nothing. */
+/** What has come so far. Made only for a head that is incomplete: a head that comes whole costs nothing. */
 export interface Pieces {
   /** What has come is `room[0, length)`. */
   room: Buffer;
   length: number;
-  /** From this length on it is read again whatever has come. */
+  /** From this length on it is parsed again in any case. */
   nextLook: number;
 }
 
@@ -24,9 +24,9 @@ export function beginPieces(bytes: Buffer, start: number, end: number): Pieces {
 }
 
 /**
- * Adds `bytes[start, end)`. True: it is worth reading all of it again. A line has ended, a byte has come that no line may
- * hold, or there is twice as much as at the last reading (at `limit` for certain, for more than that is too much). So a
- * head is read as often as it has lines, which are few, and not as often as it has pieces.
+ * Adds `bytes[start, end)`. True: parse all of it again, because a line has ended, a byte has come that no line may hold,
+ * or there is twice as much as at the last parse (or as much as `limit`). So a head is parsed about once for each of its
+ * lines, which are few, and not once for each piece.
  */
 export function addPiece(pieces: Pieces, bytes: Buffer, start: number, end: number, limit: number): boolean {
   const needed = pieces.length + end - start;

@@ -1,4 +1,4 @@
-// What a client's TLS socket reads, handed to whoever takes it.
+// Hands what a client's TLS socket reads to one function.
 
 import type { TLSSocket } from 'node:tls';
 import { readStraight } from './insides/straight-reads.ts';

@@ -1,12 +1,12 @@
-// The end of a TLS connection that nobody may take for the end of what was being sent.
+// Ends a TLS connection by a reset, so that the client cannot take its end for the end of a body.
 
 import type { Socket } from 'node:net';
 import type { TLSSocket } from 'node:tls';
 
 /**
- * Clients take the end of a connection for the end of a body that has no other, even if TLS did not end before it: curl
- * does. They do not take a reset for it. Node names the socket under a TLS socket only as `_parent`; where that is missing,
- * the TLS socket is destroyed as any other.
+ * Where a body ends with the connection, clients such as curl accept any end, even one without TLS's close_notify. They do
+ * not accept a reset. Node has the socket under a TLS socket only as `_parent`; where that is missing, the TLS socket is
+ * destroyed without a reset.
  */
 export function resetConnection(socket: TLSSocket): void {
   (socket as TLSSocket & { _parent?: Socket })._parent?.resetAndDestroy();

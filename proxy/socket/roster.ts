@@ -1,10 +1,10 @@
-// Sets of what comes and goes by the thousand a second: connections, streams, deadlines.
+// Sets whose members change thousands of times a second: connections, streams, deadlines.
 //
-// A Set or Map of V8 gets a new table every few hundred changes, and the old one goes on pointing to the new one and to
-// what both held. Once one old table has outlived its youth, everything that is ever in the set outlives its own with
-// it, until the next full collection. Here nothing is left behind.
+// A Set or Map of V8 gets a new table every few hundred changes. The old table points to the new one and to the members of
+// both. Once an old table has moved to the old generation, it keeps alive every later member until the next full
+// collection. A roster leaves no such table behind.
 
-/** A member knows its place, so that it need not be looked for. */
+/** A member knows its place, so that removing it needs no search. */
 export interface RosterMember {
   /** The roster's own; a member is in one roster at a time. */
   place?: number;
@@ -27,7 +27,7 @@ const OUT = -1;
 export function createRoster<T extends RosterMember>(): Roster<T> {
   const members: T[] = [];
   const roster = {
-    // A getter of its own would make of every roster an object that V8 must look its methods up in.
+    // With a getter of its own V8 would keep each roster as a dictionary, and look up its methods.
     size: 0,
     add(member: T) {
       if ((member.place ?? OUT) !== OUT) return;
@@ -46,7 +46,7 @@ export function createRoster<T extends RosterMember>(): Roster<T> {
     },
     list: () => [...members],
     each(look: (member: T) => void) {
-      // From the end: what is removed leaves its place to one that was looked at.
+      // From the end: the member that takes the place of a removed one has been looked at already.
       for (let place = members.length - 1; place >= 0; place--) {
         if (place < members.length) look(members[place]!);
       }
@@ -96,7 +96,7 @@ export function createStreamTable<T extends { readonly id: number }>(): StreamTa
       if (slots[hole] === undefined) return;
       table.size--;
       slots[hole] = undefined;
-      // Whoever stands behind the hole because of it moves up, or would not be found any more.
+      // Entries behind the hole that belong before it move up, or they would not be found any more.
       for (let slot = (hole + 1) & mask; slots[slot] !== undefined; slot = (slot + 1) & mask) {
         const stream = slots[slot]!;
         const distance = (slot - home(stream.id)) & mask;

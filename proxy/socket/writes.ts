@@ -17,18 +17,18 @@ export function writeJoined(sink: Sink, text: string, bytes: Buffer, start: numb
   return sink.write(joined);
 }
 
-/** More than this gains nothing by waiting for others, and would only be copied. */
+/** A larger write gains nothing from waiting for others, and copying it would only cost. */
 const SMALL = 16 * 1024;
 
 /** Where replies are put together: room for one read and many small ones. Used anew in every turn, it stays cached. */
 const block = Buffer.allocUnsafeSlow(512 * 1024);
-/** By what leaves at the end of this turn. */
+/** How much of it is used by what leaves at the end of this turn. */
 let used = 0;
 
 /**
  * A reply's head (latin-1) and what has come with it, to a TLS socket: one TLS record, one system call. Copies the bytes.
- * What is small leaves at the end of this turn. A system call that finds its receiver asleep has to wake it, on another
- * core: written one right after the other, the replies of a turn find it awake.
+ * What is small leaves at the end of this turn: a system call has to wake a receiver that sleeps on another core, and
+ * replies that are written one right after the other find it awake.
  */
 export function writeReply(
   socket: TLSSocket,
@@ -112,7 +112,7 @@ export function writeAdjoining(socket: Gathered, bytes: Buffer, start: number, e
 
 /** What writeAdjoining() holds back goes to its socket. */
 export function settle(): void {
-  // Again, should the loss of this socket make another exchange write.
+  // Asked again: the loss of this socket may have made another exchange write.
   while (held !== undefined) {
     const { socket, memory, start, end } = held;
     held = undefined;
@@ -120,10 +120,10 @@ export function settle(): void {
   }
 }
 
-/** What may wait in one socket: more than Node's own mark, which a single turn of reading overruns. */
+/** What may wait in one socket. Node's own mark is lower, and a single turn of reading exceeds it. */
 const MOST_WAITING = 256 * 1024;
 
-/** Whether whoever writes to `socket` should pause until it has drained. */
+/** Whether the source of what is written to `socket` should pause until it has drained. */
 export function isFull(socket: Pick<Socket, 'writableNeedDrain' | 'writableLength'>): boolean {
   return socket.writableNeedDrain && socket.writableLength >= MOST_WAITING;
 }

@@ -16,15 +16,15 @@ export function switchAskedBy(head: MessageHead): SwitchAsked {
   return { protocols: protocolsOf(head), key: onlyValue(head, 'sec-websocket-key') };
 }
 
-/** A WebSocket handshake of the ingress's own, for an extended CONNECT (RFC 8441 §5.1). */
+/** A WebSocket handshake made by the ingress, for an extended CONNECT (RFC 8441 §5.1). */
 export function askForWebsocket(): SwitchAsked & { readonly key: string } {
   return { protocols: [WEBSOCKET], key: randomBytes(16).toString('base64') };
 }
 
 /**
- * RFC 9110 §7.8: a server must not switch to a protocol that was not asked for. To a WebSocket it has only switched if it
- * has read the key: caches and servers that echo what they get can be brought to say 101, and the connection would be a
- * tunnel to one that still speaks HTTP.
+ * RFC 9110 §7.8: a server must not switch to a protocol that was not asked for. For a WebSocket it must also show that it
+ * has read the key. An attacker can make caches and echoing servers say 101, and would then have a tunnel to a server that
+ * still speaks HTTP.
  */
 export function switchesAsAsked(head: MessageHead, asked: SwitchAsked): boolean {
   const protocols = protocolsOf(head);

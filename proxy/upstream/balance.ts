@@ -1,4 +1,4 @@
-// Which address of an upstream the next connection or stream goes to: the least loaded that is neither ill nor ejected.
+// Which address of an upstream the next connection or stream goes to: the least loaded one that is healthy and not ejected.
 
 import { createHash } from 'node:crypto';
 import { isIP } from 'node:net';
@@ -27,36 +27,36 @@ export interface Endpoint {
   active: number;
   /** False while its health checks fail. */
   readonly healthy: boolean;
-  /** Its name has another address now, or no route leads to it any more: nothing of it is kept. */
+  /** Its name has another address now, or no route leads to it any more: no connection to it is kept. */
   readonly retired: boolean;
 }
 
-/** `unreachable`: no connection could be had; `failed`: it was, and then the upstream broke it or did not answer. */
+/** `unreachable`: it could not be connected to. `failed`: it could, but then it broke the connection or did not answer. */
 export type Outcome = 'well' | 'failed' | 'unreachable';
 
 export interface Balance {
-  /** Whether pick() has something to go by; otherwise wait for resolve(). */
+  /** Whether addresses are known, so that pick() can choose; otherwise wait for resolve(). */
   isResolved(settings: UpstreamSettings): boolean;
-  /** Whether a name of these is being asked: its answer may bring addresses that were not tried. */
+  /** Whether a name is being looked up: the answer may bring addresses that were not tried. */
   isAsking(settings: UpstreamSettings): boolean;
-  /** `done` once what is being asked is answered, or known to be unavailable, or after the connect timeout. */
+  /** Calls `done` once an address is known, once none can be had, or after the connect timeout. */
   resolve(settings: UpstreamSettings, done: () => void): void;
   /**
-   * Least connections over all addresses. If all are ejected, the one that comes back first: a guess beats a refusal.
+   * The address with the fewest exchanges. If all are ejected, the one that comes back first: it may work, a refusal cannot.
    * `key`: what has the same one is given the same address, as long as that can be asked.
    * Undefined: there is none, or all are unhealthy, or tried; noneFault() tells which.
    */
   pick(settings: UpstreamSettings, tried?: ReadonlySet<Endpoint>, key?: string): Endpoint | undefined;
   noneFault(settings: UpstreamSettings): Fault;
-  /** A visitor's request has failed by them. */
+  /** A client's request has failed because of the upstream. */
   failed(settings: UpstreamSettings, fault: Fault): void;
-  /** A connection has been had. */
+  /** It could be connected to. */
   connected(endpoint: Endpoint): void;
-  /** Feeds the ejection. After `unreachable` the name is asked anew. */
+  /** Counts towards ejection. After `unreachable` the name is looked up again. */
   report(endpoint: Endpoint, outcome: Outcome): void;
   /** These settings are in use, and no others: starts and stops health checks, and retires what is in none of them. */
   serve(list: readonly UpstreamSettings[]): void;
-  /** `retired` is called for each endpoint that nothing will be sent to any more. */
+  /** `retired` is called for each endpoint that gets no more requests. */
   onRetired(retired: (endpoint: Endpoint) => void): void;
   close(): void;
 }
@@ -76,9 +76,9 @@ export interface BalanceOptions {
 const FAILURES_TO_EJECT = 3;
 const FIRST_EJECTION_MS = 1_000;
 const LONGEST_EJECTION_MS = 60_000;
-/** Addresses this much past their time serve on while the name is asked: nobody waits for DNS on a busy route. */
+/** Addresses are used this much past their time while the name is looked up, so that no request waits for the DNS. */
 const STALE_MS = 10_000;
-/** How long addresses are kept that the DNS no longer confirms. */
+/** How long addresses are kept while the DNS does not answer. */
 const KEEP_MS = 300_000;
 /** Between one failure to resolve and the next attempt. */
 const RETRY_MS = 1_000;
@@ -110,7 +110,7 @@ interface Member {
   fault: Fault | undefined;
   resolving: Promise<void> | undefined;
   refreshTimer: NodeJS.Timeout | undefined;
-  /** What it is known to be part of, until something went well. */
+  /** The troubles that it has been part of since it last worked. */
   troubles: Trouble[] | undefined;
 }
 
@@ -256,7 +256,7 @@ class LeastLoaded implements Balance {
     if (group.shares !== undefined) return pickByShare(group, now, tried);
     const { endpoints } = group;
     const count = endpoints.length;
-    // Equals take turns.
+    // Endpoints with equal load take turns.
     const first = ++group.turn;
     let best: Watched | undefined;
     for (let i = 0; i < count; i++) {
@@ -288,7 +288,7 @@ class LeastLoaded implements Balance {
       },
     };
     this.deadlines.watch(deadline);
-    // The first name that is known will do: the others join when they are.
+    // One known name is enough to begin with: the others are used once they are known.
     const anyKnown = Promise.any(
       unknown.map(async (member) => {
         await this.refresh(member);
@@ -298,7 +298,7 @@ class LeastLoaded implements Balance {
     anyKnown.then(finish, finish);
   }
 
-  /** Never rejects: a failure is kept in `fault`, and what is known is used on. */
+  /** Never rejects: a failure is kept in `fault`, and known addresses are used on. */
   private refresh(member: Member): Promise<void> {
     member.resolving ??= this.options.names
       .resolve(member.address.host)
@@ -347,7 +347,7 @@ class LeastLoaded implements Balance {
     if (health === undefined || endpoint.stopCheck !== undefined) return;
     endpoint.stopCheck = this.options.check(endpoint, health, (healthy) => {
       endpoint.healthy = healthy;
-      // What it failed before it fell ill says nothing of it any more.
+      // Its earlier failures say nothing about an endpoint that is healthy again.
       if (healthy) reinstate(endpoint);
     });
   }
@@ -363,15 +363,15 @@ class LeastLoaded implements Balance {
     watched.failures = outcome === 'unreachable' ? FAILURES_TO_EJECT : watched.failures + 1;
     if (watched.failures < FAILURES_TO_EJECT) return;
     const now = this.deadlines.now();
-    // Requests that were under way together fail together: that is one ejection, not several.
+    // Requests that were under way at the same time fail together, and count as one ejection.
     if (watched.ejectedUntil > now) return;
     watched.ejectedUntil = now + Math.min(FIRST_EJECTION_MS * 2 ** watched.ejections, LONGEST_EJECTION_MS);
     watched.ejections++;
-    // One more failure after its return, and it is out again, for longer.
+    // After its return one more failure ejects it again, for longer.
     watched.failures = FAILURES_TO_EJECT - 1;
   }
 
-  /** An answer that the failed attempt itself had just got would be no different the second time. */
+  /** Unless the name was looked up a moment ago: the answer would be the same. */
   private askAnew(member: Member): void {
     if (isIP(member.address.host) !== 0 || this.deadlines.now() - member.resolvedAt < RETRY_MS) return;
     void this.refresh(member);
@@ -385,7 +385,7 @@ class LeastLoaded implements Balance {
         member.checked = false;
         clearInterval(member.refreshTimer);
         for (const endpoint of member.endpoints) this.retire(endpoint);
-        // Requests that still hold old settings, or settings that come back, get new endpoints.
+        // Requests that still have old settings get new endpoints, and so do settings that come back.
         this.groups = new WeakMap();
       } else if (member.health !== undefined && !member.checked) this.beginChecks(member, member.health);
     }
@@ -395,7 +395,7 @@ class LeastLoaded implements Balance {
     member.checked = true;
     for (const endpoint of member.endpoints) this.startCheck(endpoint);
     if (isIP(member.address.host) !== 0) return;
-    // Without requests nobody else would notice that the name has moved.
+    // Without requests nothing else would notice that the name has another address.
     const keepFresh = () => {
       if (member.refreshAt <= this.deadlines.now()) void this.refresh(member);
     };
@@ -406,7 +406,7 @@ class LeastLoaded implements Balance {
 
 const MOST_BETWEEN_LOOKS_MS = 30_000;
 
-/** Should it fail again, it will be noted again. */
+/** If it fails again, it is noted again. */
 function recover(member: Member) {
   for (const trouble of member.troubles ?? []) trouble.well();
   member.troubles = undefined;

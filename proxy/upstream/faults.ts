@@ -1,4 +1,4 @@
-// Faults of upstreams: what stopped a connection before it was one, and how often the log hears of any.
+// Faults of upstreams: why a connection could not be made, and how often faults are logged.
 
 import type { Log } from '../../src/lib/log.ts';
 import { Fault } from '../faults.ts';
@@ -22,8 +22,8 @@ export function asFault(error: Error | undefined, address: Address, protocol: Up
 }
 
 /**
- * A request or a tunnel has failed by its upstream: counted there, for the log hears of an upstream when it begins to
- * fail and when that ends, and of single requests at `debug` alone. What is our own failing is said each time.
+ * A request or a tunnel has failed. If the upstream is the cause, it is counted there: the log says when an upstream begins
+ * to fail and when that ends, and single requests only at `debug`. Our own failures are logged each time.
  */
 export function noteUpstreamFault(
   {

@@ -1,4 +1,4 @@
-// What an upstream speaks if not what its scheme says: recognised by its first bytes, and named by the scheme to write instead.
+// Recognises by its first bytes an upstream that does not speak what its scheme says, and names the scheme to write instead.
 
 import { speaksHttp2, speaksTls, type UpstreamProtocol } from '../rules/routes.ts';
 
@@ -26,7 +26,7 @@ export function foreignBytes(
   }
 }
 
-/** For a TLS handshake that failed of what is no TLS. */
+/** For a TLS handshake that failed because the upstream does not speak TLS. */
 export function plainBehindTls(protocol: UpstreamProtocol): string {
   return `it does not speak TLS: write ${speaksHttp2(protocol) ? 'grpc:// or h2c://' : 'http://'}`;
 }

@@ -1,4 +1,4 @@
-// What is remembered of an upstream that ends a whole HTTP/2 session over one head that it finds too large.
+// Remembers which sizes of heads make an upstream end a whole HTTP/2 session.
 
 export interface HeadMemory {
   /** Whether a head of this size is known to end a session with all that is in it. */
@@ -11,9 +11,9 @@ export interface HeadMemory {
   suspected(bytes: number): void;
 }
 
-/** For so long: an upstream may be set up anew. */
+/** Then it is forgotten, as the upstream may have been configured anew. */
 const REMEMBERED_MS = 600_000;
-/** Sizes are told apart no finer, or whoever tries them one by one would end a session with each. */
+/** Sizes are rounded to this. Otherwise a client that tries sizes one by one would end a session with each. */
 const GRAIN = 1_024;
 
 export function createHeadMemory(now: () => number): HeadMemory {
@@ -38,7 +38,7 @@ export function createHeadMemory(now: () => number): HeadMemory {
     until = now() + REMEMBERED_MS;
   }
 
-  /** Upstreams also die for other reasons: it takes two, and no large head answered in between. */
+  /** Upstreams also die for other reasons, so it takes two losses with no large head answered in between. */
   function suspected(bytes: number): void {
     if (now() < suspicionUntil) refused(bytes);
     else suspicionUntil = now() + REMEMBERED_MS;

@@ -17,7 +17,7 @@ const STATUSES = ['UNKNOWN', 'SERVING', 'NOT_SERVING', 'SERVICE_UNKNOWN'];
 
 /**
  * Resolves if `service` is SERVING; an empty name asks for the server as a whole. Each question has a connection of its
- * own, so that nothing of an earlier failure (a channel's back-off above all) delays the news that it is over.
+ * own: after an earlier failure the back-off of a shared channel would delay the next answer.
  */
 export async function askGrpc(
   { ip, address, protocol }: Endpoint,

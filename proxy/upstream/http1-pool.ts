@@ -38,7 +38,7 @@ export interface Upstreams {
   secureContext(): tls.SecureContext;
   /** Ends idle connections now: their descriptors are needed. Returns how many. */
   closeIdle(): number;
-  /** No descriptor could be had: idle connections are ended, and whoever else may have some is told. */
+  /** There are no free descriptors: ends idle connections, and calls `onExhausted`. */
   relieve(): void;
   /** Ends idle connections, now and as they come back, and all health checks. */
   close(): void;
@@ -52,19 +52,19 @@ export interface UpstreamsOptions {
   readonly idleTimeoutMs?: number;
   /** Where the addresses of names come from. */
   readonly names?: Names;
-  /** Told when an upstream begins to fail and when that ends; upstreams are then looked at without waiting for visitors. */
+  /** Called when an upstream begins to fail and when that ends. With it, upstreams are also tried without a request. */
   readonly onChange?: ((change: UpstreamChange) => void) | undefined;
-  /** For how long one must have been well before that is said. */
+  /** How long an upstream must have worked before it counts as well again. */
   readonly quietMs?: number | undefined;
-  /** No descriptor could be had: room may be made elsewhere before the next attempt. */
+  /** There are no free descriptors: others may free some before the next attempt. */
   readonly onExhausted?: () => void;
   readonly log?: Log;
 }
 
 const IDLE_TIMEOUT_MS = 4_000;
-/** What has been ended for want of descriptors is closed after this. */
+/** After this, connections that were ended for their descriptors are closed. */
 const RELIEF_MS = 20;
-/** As many as a burst may have needed: with fewer, a steady crowd of clients would connect anew for most requests. */
+/** Enough for a burst. With fewer, many steady clients would need a new connection for most requests. */
 const MAX_IDLE_PER_ADDRESS = 4_096;
 
 export function createUpstreams(options: UpstreamsOptions): Upstreams {

@@ -18,11 +18,11 @@ import {
 
 export type { UpstreamSession } from './http2-session.ts';
 
-/** What of a request decides whose company it is in. */
+/** What of a request decides which sessions it may share. */
 export interface Company {
-  /** Of its head, more or less. */
+  /** The size of its head, roughly. */
   readonly headBytes: number;
-  /** Of its client: Http2Stream.restless. */
+  /** Whether its client resets many streams: see Http2Stream.restless. */
   readonly restless: boolean;
   /** See AcquireOptions. */
   readonly balanceKey?: string | undefined;
@@ -31,8 +31,8 @@ export interface Company {
 export interface Http2Upstreams {
   /**
    * Hands over a session to the address that is next, with room for one more stream, at once if one is open. Addresses
-   * that do not answer are passed over; `failed` gets the fault of the last one. What has been known to end sessions, with
-   * all that was in them, gets sessions apart from others.
+   * that do not answer are passed over; `failed` gets the fault of the last one. Requests of a kind that has ended whole
+   * sessions get sessions apart from others.
    */
   acquire(
     upstream: UpstreamSettings,
@@ -47,7 +47,7 @@ export interface Http2Upstreams {
 
 export interface Http2UpstreamsOptions {
   readonly deadlines: Deadlines;
-  /** Whose choice of addresses and whose trust are used. */
+  /** They choose addresses, and say which certificates are trusted. */
   readonly upstreams: Pick<Upstreams, 'balance' | 'secureContext'> & Partial<Pick<Upstreams, 'relieve'>>;
   /** A session that was silent for longer is sent a PING together with its next stream. */
   readonly quietMs?: number;
@@ -56,12 +56,12 @@ export interface Http2UpstreamsOptions {
   readonly pingTimeoutMs?: number;
   /** A session without streams is closed after this. */
   readonly idleMs?: number;
-  /** Of the heads of replies. */
+  /** The limits for the heads of replies. */
   readonly fieldLimits: BlockLimits;
 }
 
 const ORDINARY: Company = { headBytes: 0, restless: false };
-/** Who waits for one connection: what RFC 9113 §6.5.2 asks every peer to allow at least; its SETTINGS will say more. */
+/** So many may wait for one connection: RFC 9113 §6.5.2 recommends that every peer allows at least 100 streams. */
 const MOST_WAITING = 100;
 
 export function createHttp2Upstreams(options: Http2UpstreamsOptions): Http2Upstreams {
@@ -126,7 +126,7 @@ class Http2Pools implements Http2Upstreams {
     for (const { sessions } of this.pools.values()) for (const session of [...sessions]) act(session);
   }
 
-  /** Those that are still connecting end when they are ready. */
+  /** Sessions that are still connecting end once they are connected. */
   private retire(endpoint: Endpoint): void {
     for (const session of this.pools.get(endpoint)?.sessions ?? []) if (session.ready) session.end();
     this.pools.delete(endpoint);

@@ -61,22 +61,22 @@ export interface SessionSettings {
   readonly pingTimeoutMs: number;
   readonly idleMs: number;
   readonly fieldLimits: BlockLimits;
-  /** For those who find no room in the session that they have waited for. */
+  /** For requests that find no room in the session that they have waited for. */
   requeue(pool: Pool, session: Session, waiter: Waiter): void;
 }
 
-/** Per stream at first, and what a client that takes nothing can make us hold of one reply. */
+/** Per stream at first. A client that takes nothing can make us hold this much of one reply. */
 const STREAM_WINDOW = 64 * 1024;
-/** What it grows to while a client takes all that comes: at 50 ms of round trip a download moves 80 MiB/s. */
+/** It grows to this while a client takes all that comes: with a round trip of 50 ms a download moves 80 MiB/s. */
 const LARGEST_STREAM_WINDOW = 4 * 1024 * 1024;
-/** Given back on receipt: what all streams together may have on their way. */
+/** What all streams together may have on their way. Given back on receipt. */
 const CONNECTION_WINDOW = 16 * 1024 * 1024;
 /**
  * However many an upstream allows: what a session may lose at once, and its visitors may reset at once. nghttp2 and with it
  * Node ends a session over 1,000 resets, nginx over twice its 128 streams begun in one turn.
  */
 const MOST_STREAMS = 256;
-/** Nobody's browser sends more without cookies of an unusual size, and every server takes as much. */
+/** Browsers send more only with unusually large cookies, and every server accepts this much. */
 export const LARGE_HEAD = 4 * 1024;
 const NEVER = Number.POSITIVE_INFINITY;
 
@@ -95,7 +95,7 @@ export class Session implements UpstreamSession {
   readonly apart: boolean;
   readonly connectTimeoutMs: number;
   readonly waiting: Waiter[] = [];
-  /** The upstream has greeted us. */
+  /** The upstream has sent its SETTINGS. */
   ready = false;
 
   private readonly pool: Pool;
@@ -170,7 +170,7 @@ export class Session implements UpstreamSession {
     if (this.streams === 0) this.watch(idleMs);
   }
 
-  /** A session that has ended has ended over the largest head that was unanswered, if over a head at all. */
+  /** If a head has ended the session, it was the largest one that was unanswered. */
   private judgeHead(heard: boolean, bytes: number): void {
     const { heads } = this.pool;
     const { largeHeads } = this;
@@ -296,7 +296,7 @@ export class Session implements UpstreamSession {
     else this.http2.destroy(error);
   }
 
-  /** It takes no streams any more; its socket may still be sending its last frames. */
+  /** It takes no more streams. Its socket may still be sending its last frames. */
   private onGone(): void {
     if (this.gone) return;
     this.gone = true;

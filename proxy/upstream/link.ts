@@ -17,7 +17,7 @@ export type Loss =
   | 'unbegun'
   /** The connection is gone, and the upstream had not said anything about this request. */
   | 'unheard'
-  /** The upstream has answered, if only with a reset or with what is no reply, and would do so again. */
+  /** The upstream has answered, perhaps only with a reset or with something malformed, and would do so again. */
   | 'answered';
 
 /** Who is using a link. The calls come from the socket itself: none may throw. */
@@ -45,7 +45,7 @@ export interface UpstreamUser {
 export interface UpstreamLink {
   /** Half-open allowed. Never add listeners to it: write, end, pause and resume are the user's. */
   readonly socket: Socket;
-  /** Whether it has carried an exchange before: then its end may be no more than a keep-alive that ran out. */
+  /** Whether it has carried an exchange before. Then it may have ended only because its keep-alive ran out. */
   readonly reused: boolean;
   /** For the log. */
   readonly address: Address;
@@ -81,11 +81,11 @@ export interface LinkHome {
 const TCP_KEEPALIVE_MS = 60_000;
 
 /**
- * Bytes from upstreams land here, every socket's: reads are synchronous, and users copy what they keep. A download is
- * paused after each read until its client has taken it: the larger, the rarer, and the more one stalled client holds.
+ * The bytes of every upstream's socket land here: reads are synchronous, and users copy what they keep. A download is
+ * paused after each read until its client has taken it. Larger reads make fewer pauses, and one stalled client holds more.
  */
 const arrivals = Buffer.allocUnsafeSlow(256 * 1024);
-/** Where reads land until one has filled it, which a small reply never does. */
+/** Reads land here until one has filled it. Small replies never do. */
 const shortArrivals = arrivals.subarray(0, 64 * 1024);
 
 /** Where the reads of one connection land (`onread` of a socket). */

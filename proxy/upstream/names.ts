@@ -29,9 +29,9 @@ export interface NamesOptions {
 const WITHOUT_TTL_MS = 5_000;
 /** A TTL of 0 would ask for every request. */
 const LEAST_MS = 1_000;
-/** Docker's name server says 600 s of containers that may have moved by then, and another may have their address. */
+/** Docker's name server says 600 s. By then a container may have moved, and another may have its address. */
 const MOST_MS = 30_000;
-/** The addresses are known by then; only their TTL is not. */
+/** The name servers get this long once the addresses are known and only their TTL is not. */
 const TTL_PATIENCE_MS = 1_000;
 
 /**
@@ -86,7 +86,7 @@ interface TimedAddress {
   readonly ttl: number;
 }
 
-/** None if the name servers know none or do not answer: that is the lookup's to report. */
+/** None if the name servers know none or do not answer. The system's lookup reports that. */
 async function recordsOf(
   resolver: Pick<Resolver, 'resolve4' | 'resolve6'>,
   name: string,
@@ -114,7 +114,7 @@ function lifetimeOf(addresses: readonly string[], records: readonly TimedAddress
   return Math.min(Math.max(Math.min(...(ttls as number[])) * 1_000, LEAST_MS), MOST_MS);
 }
 
-/** Where IPv6 leads nowhere, an IPv6 address beside an IPv4 one could only fail. */
+/** Without a route for IPv6 an IPv6 address beside an IPv4 one could only fail. */
 function usable(addresses: readonly string[], hasIpv6: () => boolean): readonly string[] {
   if (!addresses.some(isIPv4) || hasIpv6()) return addresses;
   return addresses.filter((address) => !isIPv6(address) || address === '::1');

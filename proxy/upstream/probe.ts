@@ -1,4 +1,4 @@
-// Whether an upstream can be reached, found out without a visitor: its name, a connection, and a handshake where there is TLS.
+// Tries whether an upstream can be reached: looks its name up, connects, and shakes hands where there is TLS.
 
 import { connect as connectTcp, isIP, type Socket } from 'node:net';
 import { connect as connectTls, type SecureContext } from 'node:tls';
@@ -69,7 +69,7 @@ function reach(
     socket.once('close', () => {
       clearTimeout(timer);
       const fault = reached ? undefined : asFault(failure, address, protocol);
-      // Too few descriptors are no failing of the upstream's.
+      // There are too few descriptors, which is not the upstream's fault.
       resolve(fault?.side === 'ingress' ? undefined : fault);
     });
   });

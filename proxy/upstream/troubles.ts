@@ -1,4 +1,4 @@
-// Upstreams that fail: said once when it begins and once when it ends, however many requests fail in between.
+// Upstreams that fail: logged once when it begins and once when it ends, however many requests fail in between.
 
 import { describeError, type Log } from '../../src/lib/log.ts';
 import type { Fault, FaultCode } from '../faults.ts';
@@ -7,7 +7,7 @@ import { type Address, authorityOf, type UpstreamProtocol, type UpstreamSettings
 export interface UpstreamChange {
   /** As a route names it; several addresses with a space between. */
   readonly upstream: string;
-  /** `gone`: it is none of ours any more. */
+  /** `gone`: no route leads to it any more. */
   readonly state: 'failing' | 'well' | 'gone';
   /** Why, of one that has begun to fail. */
   readonly code?: FaultCode | undefined;
@@ -19,25 +19,25 @@ export interface UpstreamChange {
 
 export interface Trouble {
   readonly upstream: string;
-  /** Nothing was heard but that it can be connected to: enough for one that could not be. */
+  /** It can be connected to. That ends the trouble of one that could not be. */
   connected(): void;
   /** It has answered as it should. */
   well(): void;
 }
 
 export interface Troubles {
-  /** `asked`: a visitor's request has failed by it, and not only a look of our own. */
+  /** `asked`: a client's request has failed, and not only a try of our own. */
   failed(upstream: string, fault: Fault, asked: boolean): Trouble;
   /** Undefined: it is not known to fail. */
   of(upstream: string): Trouble | undefined;
-  /** It is none of ours any more. */
+  /** No route leads to it any more. */
   forget(upstream: string): void;
 }
 
-/** One that fails now and then begins and ends no more often than this. */
+/** An upstream that fails now and then is logged no more often than this. */
 const QUIET_MS = 5_000;
 
-/** What a connection alone disproves. */
+/** Faults that are over once it can be connected to. */
 const CONNECTING: ReadonlySet<FaultCode> = new Set([
   'upstream-refused',
   'upstream-unresolved',

@@ -1,4 +1,4 @@
-// Whom we trust when we speak TLS to an upstream: Node's and the system's roots, and the CA given.
+// The roots that are trusted for TLS to upstreams: Node's, the system's, and the CA given.
 
 import { isIP } from 'node:net';
 import * as tls from 'node:tls';

@@ -1,4 +1,4 @@
-// Looks at every upstream once when it is new, and again while it is known to fail, so that nobody has to wait for a visitor to find out.
+// Tries every upstream once when it is new, and again while it is known to fail, so that faults are found without a client's request.
 
 import type { SecureContext } from 'node:tls';
 import type { Address, Route, UpstreamProtocol, UpstreamSettings } from '../rules/routes.ts';
@@ -21,19 +21,19 @@ export interface UpstreamWatchOptions {
   readonly looks: boolean;
 }
 
-/** There may be hundreds, and visitors come first. */
+/** So many at once: there may be hundreds, and clients' requests come first. */
 const AT_ONCE = 4;
 const FIRST_LOOK_MS = 100;
 const AGAIN_MS = 2_000;
 const LONGEST_MS = 60_000;
-/** Whoever waits for a command has less patience than a visitor. */
+/** The user of a command has less patience than a client. */
 const LONGEST_LOOK_MS = 5_000;
 
 interface Watched {
   readonly protocol: UpstreamProtocol;
   readonly address: Address;
   readonly timeoutMs: number;
-  /** Its own, and those of upstreams that it is one address of. */
+  /** Its own trouble, and those of the upstreams that it is one address of. */
   readonly names: Set<string>;
   timer: NodeJS.Timeout | undefined;
   againMs: number;
@@ -101,7 +101,7 @@ export function createUpstreamWatch(options: UpstreamWatchOptions): UpstreamWatc
     const { protocol, address, timeoutMs } = entry;
     const name = addressName(protocol, address);
     if (watched.get(name) !== entry) return;
-    // One that is well is left to its visitors.
+    // An upstream that works is not tried again: requests show when it fails.
     const isTrouble = [...entry.names].some((each) => troubles.of(each) !== undefined);
     if (entry.looked && !isTrouble) return later(entry, AGAIN_MS);
     entry.looked = true;
@@ -139,7 +139,7 @@ export function upstreamAddresses(
   return [...known.values()];
 }
 
-/** One look at each, for a command that ends: why those cannot be reached that cannot. */
+/** Tries each once, for a command that ends. Returns those that cannot be reached, and why. */
 export async function lookAtUpstreams(
   routes: readonly Route[],
   upstreamCa: string | undefined,

@@ -346,7 +346,7 @@ export const settings: readonly Setting[] = [
   {
     name: 'MAXCONN',
     meaning:
-      'Client connections at once. For one more the longest idle is ended; with `PROXY_PROTOCOL` first those of the client that holds most.',
+      'Client connections at once. For one more the longest idle is ended; with `PROXY_PROTOCOL` first those of the client that holds most. Raw connections count as idle when they are silent: docs/operation.md says how long.',
     byDefault: '4096',
     example: '20000',
   },

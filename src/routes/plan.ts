@@ -1,4 +1,4 @@
-// Which domains are served and where each one's requests go, out of the settings and the routes file together.
+// Which domains are served and where their requests go: made of the settings and the routes file together.
 
 import type { RuleSet, Site } from '../../proxy/rules/model.ts';
 import { createRouteTable, type Route, type UpstreamSettings } from '../../proxy/rules/routes.ts';
@@ -9,7 +9,7 @@ import { baseOf, covers, type Domain, DomainError, isWildcard, parseDomain } fro
 import { isTaken } from './sites.ts';
 import type { UpstreamTimeouts } from './yaml/file.ts';
 
-/** What the environment alone says, so that a file read again can be joined with it. */
+/** What the environment says. A routes file that is read again is joined with it. */
 export interface FixedRouting {
   /** DOMAIN, ALIAS_DOMAIN and DOMAINS, each name once. */
   readonly domains: readonly Domain[];
@@ -153,8 +153,8 @@ function withoutRepeats(environment: Environment, routes: Route[]): Route[] {
 }
 
 /**
- * The file's hosts are served as well; a name that a listed wildcard covers needs no certificate of its own. Everything
- * that cannot be served comes back as a problem, and then the plan is not to be used.
+ * The hosts of the file are served as well. A name that a listed wildcard covers needs no certificate of its own. A plan
+ * with problems must not be used.
  */
 export function planRouting(
   fixed: FixedRouting,
@@ -228,7 +228,7 @@ function siteNaming(rules: RuleSet | undefined, host: Domain): Site | undefined 
   return rules?.sites.find(({ names }) => names.some((name) => name.kind === 'exact' && name.name === host));
 }
 
-/** The paths of its domain, unless it was given some itself. None where both go by TARGET_ENDPOINT. */
+/** The alias has the paths of its domain unless it has some of its own. None where both use TARGET_ENDPOINT. */
 function aliasRoutes(named: readonly Route[], alias: Alias | undefined): Route[] {
   if (alias === undefined || named.some(({ host }) => host === alias.name)) return [];
   const exact = named.filter(({ host }) => host === alias.of);

@@ -21,6 +21,9 @@ const LENGTH_BYTES = 4;
 /** How many `findChallenge` of one worker may be open. An honest worker keeps to it, see worker.ts. */
 export const MOST_QUESTIONS = 64;
 
+/** How many passwords of one worker may be compared at once. An honest worker keeps to it. */
+export const MOST_COMPARISONS = 64;
+
 /** V8's format carries maps and bytes as they are; a worker trusts its supervisor. */
 export function writeOrder(channel: Duplex, order: ToWorker, done: (error?: Error | null) => void): void {
   channel.write(framed(serialize(order)), done);
@@ -31,7 +34,12 @@ export function readOrders(channel: Duplex, onOrder: (order: ToWorker) => void):
 }
 
 export function writeMessage(channel: Duplex, message: FromWorker): void {
-  channel.write(framed(Buffer.from(JSON.stringify(message))));
+  writeJson(channel, message);
+}
+
+/** Read by readMessages() at the other end. */
+export function writeJson(channel: Duplex, json: object): void {
+  channel.write(framed(Buffer.from(JSON.stringify(json))));
 }
 
 /** The messages as JSON, still to be checked. After `onViolation`, which is called once at most, nothing more is read. */

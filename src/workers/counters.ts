@@ -29,7 +29,7 @@ export interface BlockReport {
 
 /** Every block that a worker has. */
 export const layouts: readonly BlockLayout[] = [
-  { id: 'connections', version: 1, names: connectionCounts, gauges: ['open'] },
+  { id: 'connections', version: 2, names: connectionCounts, gauges: ['open'] },
 ];
 
 /** Where `numbers` differ from `known`, from the front, `most` numbers at most. Changes neither. */

@@ -1,6 +1,7 @@
 // What crosses from the supervisor to a worker and back: plain data, and nothing that a worker does not need.
 
 import { z } from 'zod';
+import { LONGEST_PASSWORD_BYTES } from '../../proxy/exchange/password-hashes.ts';
 import type { FaultCode } from '../../proxy/faults.ts';
 import type { ListenerLimits } from '../../proxy/limits.ts';
 import type { ChallengeCertificate } from '../lib/certificate.ts';
@@ -48,6 +49,8 @@ export type Order =
     }
   /** To one message of `limits`, in any order. */
   | { readonly type: 'charged'; readonly answers: readonly LimitAnswer[] }
+  /** Undefined: nobody could compare it. */
+  | { readonly type: 'compared-password'; readonly question: number; readonly right: boolean | undefined }
   | { readonly type: 'drain'; readonly timeoutMs: number };
 
 /** May it pass, and when? For how long a refusal certainly holds, and which charge was too much; or no seat was free. */
@@ -117,6 +120,13 @@ const LimitsSchema = z.strictObject({
 
 export type LimitQuestions = z.infer<typeof LimitsSchema>;
 
+/** Hashes and passwords that are taken are no longer, see password-hashes.ts. */
+export const ComparisonSchema = z.strictObject({
+  question: z.int().positive(),
+  hash: z.string().min(1).max(1_024),
+  password: z.string().max(LONGEST_PASSWORD_BYTES),
+});
+
 /**
  * What a worker may say. Strangers' bytes may have taken it over: everything is checked, and a worker that says anything
  * else is ended, see worker-link.ts.
@@ -124,6 +134,8 @@ export type LimitQuestions = z.infer<typeof LimitsSchema>;
 export const FromWorkerSchema = z.union([
   /** Asks whether another instance is proving this domain; answered by `found-challenge`. */
   z.strictObject({ findChallenge: NameSchema }),
+  /** Answered by `compared-password`. */
+  z.strictObject({ comparePassword: ComparisonSchema }),
   /** May these requests pass? Answered by one `charged`. */
   z.strictObject({ limits: LimitsSchema }),
   /** What has happened and changed since the last one; at most one a second, see telemetry.ts. */
@@ -145,6 +157,7 @@ export const FromWorkerSchema = z.union([
 ]);
 
 export type FromWorker = z.infer<typeof FromWorkerSchema>;
+export type Comparison = z.infer<typeof ComparisonSchema>;
 export type Telemetry = z.infer<typeof TelemetrySchema>;
 export type WorkerEvent = Telemetry['events'][number];
 export type Reply = Extract<FromWorker, { id: number }>;

@@ -20,15 +20,20 @@ let fence: Fence | undefined;
 /** `sockets` are descriptors that listen; the worker finds them from FIRST_SOCKET_FD on. */
 export function forkWorker(sockets: readonly number[] = []): ChildProcess {
   const first = fence === undefined;
-  fence ??= judgeFence([process.execPath, workerProgram()]);
+  fence ??= judgeFence([process.execPath, programOf('worker'), programOf('password-checker')]);
   try {
-    return track(start(sockets, fence.raised));
+    return track(start('worker', sockets, fence.raised));
   } catch (error) {
     if (!first || !fence.raised) throw error;
     // The namespace has no such user, or a filter of system calls forbids the change.
     fence = { raised: false, why: (error as Error).message };
-    return track(start(sockets, false));
+    return track(start('worker', sockets, false));
   }
+}
+
+/** Behind the same fence as the workers. */
+export function forkPasswordChecker(): ChildProcess {
+  return track(start('password-checker', [], fence?.raised ?? false));
 }
 
 /** Undefined before the first worker. */
@@ -36,8 +41,8 @@ export function fenceOfWorkers(): Fence | undefined {
   return fence;
 }
 
-function start(sockets: readonly number[], fenced: boolean): ChildProcess {
-  const program = workerProgram();
+function start(name: Program, sockets: readonly number[], fenced: boolean): ChildProcess {
+  const program = programOf(name);
   return spawn(process.execPath, [...process.execArgv, ...V8_FLAGS, ...permissions(program), program], {
     // The environment holds tokens: none of it reaches a worker.
     env: insidesEnvironment(),
@@ -76,7 +81,9 @@ export function channelOf(child: ChildProcess): Duplex | undefined {
 
 const isSource = import.meta.url.endsWith('.ts');
 
-/** The worker's own program: from source beside this file, or beside the bundle in the image. */
-function workerProgram(): string {
-  return fileURLToPath(new URL(isSource ? './worker.ts' : './worker.mjs', import.meta.url));
+type Program = 'worker' | 'password-checker';
+
+/** From source beside this file, or beside the bundle in the image. */
+function programOf(name: Program): string {
+  return fileURLToPath(new URL(`./${name}.${isSource ? 'ts' : 'mjs'}`, import.meta.url));
 }

@@ -8,6 +8,7 @@ import { layouts } from './counters.ts';
 import { firstUnprivilegedPort } from './fence.ts';
 import { createLimitCounts } from './limit-counts.ts';
 import type { Telemetry, WorkerSettings } from './messages.ts';
+import { createPasswordProcess, type PasswordProcess } from './password-process.ts';
 import { claimAddress, withBoundSockets } from './ports.ts';
 import { fenceOfWorkers, forkWorker } from './process.ts';
 import { type Kind, kinds, type Snapshots } from './serving.ts';
@@ -45,6 +46,7 @@ export class Supervisor {
   private readonly clock: Clock;
   private readonly upstreamNews: ReturnType<typeof createUpstreamNews>;
   private readonly limits = createLimitCounts();
+  private readonly passwords: PasswordProcess;
   private readonly stopping = new AbortController();
   private forkedAhead: ChildProcess | undefined;
   /** 0 until the system has chosen one, where the settings leave it to the system. */
@@ -55,6 +57,7 @@ export class Supervisor {
     this.log = options.log;
     this.clock = options.clock ?? systemClock;
     this.upstreamNews = createUpstreamNews(options.log);
+    this.passwords = createPasswordProcess({ log: options.log });
     this.forkedAhead = options.forkedAhead;
     this.port = options.settings.port;
   }
@@ -99,6 +102,7 @@ export class Supervisor {
     this.stopping.abort(new Error('the workers are being drained'));
     this.takeForkedAhead()?.kill('SIGKILL');
     await Promise.all([...this.living].map((worker) => drainWorker(worker, timeoutMs)));
+    this.passwords.close();
   }
 
   private spawn(sockets: readonly number[] | undefined): WorkerLink {
@@ -111,6 +115,7 @@ export class Supervisor {
       takeTelemetry: (from, telemetry) => this.takeTelemetry(from, telemetry),
       countLimits: (from, questions) => this.limits.answer(from.pid ?? 0, questions),
       findChallenge: async (domain) => this.options.findChallenge?.(domain),
+      comparePassword: this.passwords.compare,
       onGone: (gone) => {
         this.living.delete(gone);
         this.upstreamNews.gone(gone);

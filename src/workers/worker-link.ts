@@ -4,9 +4,10 @@ import type { ChildProcess } from 'node:child_process';
 import type { Duplex } from 'node:stream';
 import type { ChallengeCertificate } from '../lib/certificate.ts';
 import type { Log } from '../lib/log.ts';
-import { MOST_QUESTIONS, readMessages, writeOrder } from './channel.ts';
+import { MOST_COMPARISONS, MOST_QUESTIONS, readMessages, writeOrder } from './channel.ts';
 import { MOST_UNANSWERED } from './limit-questions.ts';
 import {
+  type Comparison,
   type DoneReply,
   FromWorkerSchema,
   type LimitAnswer,
@@ -25,6 +26,8 @@ export interface WorkerLinkOptions {
   /** Returns why no honest worker sends it, if so. */
   takeTelemetry(worker: WorkerLink, telemetry: Telemetry): string | undefined;
   findChallenge(domain: string): Promise<ChallengeCertificate | undefined>;
+  /** Undefined: nobody could compare it. */
+  comparePassword(hash: string, password: string): Promise<boolean | undefined>;
   /** Undefined: no honest worker asks that. */
   countLimits(worker: WorkerLink, questions: LimitQuestions): readonly LimitAnswer[] | undefined;
   /** Called once, when the process is gone or could not be started. */
@@ -55,6 +58,7 @@ export class WorkerLink {
   private served: Generations = nothingServed;
   private lastOrder = 0;
   private openQuestions = 0;
+  private openComparisons = 0;
   private unansweredLimits = 0;
   private telemetryAllowance = TELEMETRY_SAVED;
   private telemetryAt = performance.now();
@@ -156,6 +160,7 @@ export class WorkerLink {
     if (message === undefined) this.expel('it sent what is no message');
     else if ('findChallenge' in message) this.hearQuestion(message.findChallenge);
     else if ('limits' in message) void this.hearLimits(message.limits);
+    else if ('comparePassword' in message) this.hearComparison(message.comparePassword);
     else if ('telemetry' in message) this.hearTelemetry(message.telemetry);
     else this.hearReply(message);
   }
@@ -177,8 +182,22 @@ export class WorkerLink {
     this.openQuestions--;
   }
 
+  private hearComparison(comparison: Comparison): void {
+    // As with limits.
+    if (this.openComparisons >= 2 * MOST_COMPARISONS) this.expel('it compares passwords without end');
+    else void this.compare(comparison);
+  }
+
+  private async compare({ question, hash, password }: Comparison): Promise<void> {
+    this.openComparisons++;
+    const right = await this.options.comparePassword(hash, password);
+    await this.tell({ type: 'compared-password', question, right }).catch(() => {});
+    this.openComparisons--;
+  }
+
   private async hearLimits(questions: LimitQuestions): Promise<void> {
-    if (this.unansweredLimits >= MOST_UNANSWERED) return this.expel('it asks for limits without end');
+    // What it asks next may be here before its word that it has an answer.
+    if (this.unansweredLimits >= 2 * MOST_UNANSWERED) return this.expel('it asks for limits without end');
     const answers = this.options.countLimits(this, questions);
     if (answers === undefined) return this.expel('it holds more than it can have open');
     this.unansweredLimits++;

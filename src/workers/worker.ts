@@ -15,6 +15,7 @@ import { keepFreedMemory } from '../../proxy/socket/insides/allocator.ts';
 import type { ChallengeCertificate } from '../lib/certificate.ts';
 import { createLog, type Log } from '../lib/log.ts';
 import { CHANNEL_FD, FIRST_SOCKET_FD, MOST_QUESTIONS, readOrders, writeMessage } from './channel.ts';
+import { createComparisons } from './comparisons.ts';
 import { layouts } from './counters.ts';
 import { collectWhenIdle } from './idle-collection.ts';
 import { createAskingLimiter } from './limit-questions.ts';
@@ -44,6 +45,7 @@ const connectionCounts = createConnectionCounts();
 
 const supervisor = new Socket({ fd: CHANNEL_FD, readable: true, writable: true });
 
+const comparisons = createComparisons((comparePassword) => say({ comparePassword }));
 const limiter = createAskingLimiter((limits) => say({ limits }));
 
 const telemetry = createTelemetrySender({
@@ -97,6 +99,9 @@ async function obey(order: Order): Promise<Outcome> {
     case 'charged':
       limiter.answered(order.answers);
       return {};
+    case 'compared-password':
+      comparisons.answered(order.question, order.right);
+      return {};
     case 'drain':
       await drain(order.timeoutMs);
       telemetry.flush();
@@ -126,11 +131,11 @@ function put({ kind, value }: Snapshot): void {
       plainHttp?.setRoutes(value.list, started().hasSite);
       break;
     case 'challenges':
-      setChanges(challenges, value, started().setChallenge);
+      setChanges(challenges, value, (domain, one) => started().setChallenge(domain, one));
       challenges = value;
       break;
     case 'httpChallenges':
-      if (plainHttp !== undefined) setChanges(httpChallenges, value, plainHttp.setChallenge);
+      setChanges(httpChallenges, value, (token, one) => plainHttp?.setChallenge(token, one));
       httpChallenges = value;
       break;
     case 'ticketKeys':
@@ -190,6 +195,7 @@ async function start(order: Extract<Order, { type: 'start' }>): Promise<{ addres
     ...(settings.upstreamCa !== undefined && { upstreamCa: settings.upstreamCa }),
     ...(settings.sharedChallenges && { findChallenge }),
     limiter,
+    comparePassword: comparisons.compare,
     onUpstreamChange: (change) => telemetry.report(eventOf(change)),
     counts: connectionCounts,
     accessLog,

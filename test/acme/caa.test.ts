@@ -85,7 +85,7 @@ test('an unknown property shuts if it is critical, and only then', () => {
   assert.deepEqual(judge([pin, '0 future "x"', '0 iodef "mailto:a@b.example"']), PINNED);
 });
 
-test('what is no CAA record at all shuts', () => {
+test('something that is no CAA record forbids issuance', () => {
   for (const text of ['issue "ca.example"', '256 issue "x"', '0 issue "open', '\\# 3 abcdef']) {
     assert.deepEqual(judge([text]), SHUT, text);
   }

@@ -127,7 +127,7 @@ test('renewal information is read as the CA gives it, with the delay until the n
   assert.equal(shim.requests.at(-1)!.path, `/renewal-info/${renewalInfoId(certificate)}`);
 });
 
-test('a window that ends before it starts is none', async (t) => {
+test('a window that ends before it starts is ignored', async (t) => {
   const { shim, acme } = await behindShim(t);
   shim.directory = withRenewalInfo;
   const suggestedWindow = { start: '2026-01-03T04:00:00Z', end: '2026-01-02T04:00:00Z' };

@@ -338,7 +338,7 @@ test('a damaged certificate on a disk that takes no change counts as none, and i
   }
 });
 
-test('an order whose key or URL is none is set aside, so that it cannot stand in the way of another', async (t) => {
+test('an order without a sound key or URL is set aside, so that it cannot block another', async (t) => {
   const { store } = await filled(t);
   const a = parseDomain('a.example');
   const createdAt = new Date().toISOString();

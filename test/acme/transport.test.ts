@@ -105,7 +105,7 @@ test('a redirect is not followed', async (t) => {
   assert.equal(asked, 1);
 });
 
-test('a URL without TLS, or that is none, is not asked', async (t) => {
+test('a URL without TLS, or a text that is no URL, is not asked', async (t) => {
   const { transport } = await hostile(t, (_, reply) => reply.end());
   await assert.rejects(
     transport.get('http://127.0.0.1:1/', signal()),
@@ -123,7 +123,7 @@ test('a CA that accepts and says nothing ends in a timeout', async (t) => {
   await assert.rejects(transport.directory(signal()), refuses('ca-timeout', /no answer in 50 ms/));
 });
 
-test('a CA that nobody listens for is unreachable, and the cause is kept', async (t) => {
+test('a CA where nobody listens is unreachable, and the cause is kept', async (t) => {
   const transport = createTransport({ directoryUrl: 'https://127.0.0.1:1/dir' });
   t.after(transport.close);
   await assert.rejects(transport.directory(signal()), (error: Error) => {
@@ -133,7 +133,7 @@ test('a CA that nobody listens for is unreachable, and the cause is kept', async
   });
 });
 
-test('a CA whose certificate nobody vouches for is not spoken to', async (t) => {
+test('a CA whose certificate is not trusted is not spoken to', async (t) => {
   const transport = createTransport({ directoryUrl: pebble.directoryUrl });
   t.after(transport.close);
   await assert.rejects(transport.directory(signal()), refuses('ca-unreachable', /cannot be reached/));
@@ -337,7 +337,7 @@ test('a clock that was ahead when the directory was fetched does not keep it for
   assert.equal(shim.requests.filter(({ path }) => path === '/dir').length, 2);
 });
 
-test('what is optional in a directory and odd is absent', async (t) => {
+test('an odd value of something optional in a directory counts as absent', async (t) => {
   const own = { newNonce: 'https://a/', newAccount: 'https://a/', newOrder: 'https://a/' };
   const odd = { renewalInfo: 7, meta: { caaIdentities: 'ca.example', profiles: [], termsOfService: null } };
   const { transport } = await hostile(t, (_, reply) => {

@@ -1,4 +1,4 @@
-// What a TLS socket reads goes straight to whoever takes it, past the buffer of the stream.
+// What a TLS socket reads goes straight to one function, past the buffer of the stream.
 //
 // Node calls push() of the socket with every piece that it has decrypted; here the socket gets a push() of its own. The
 // stream's own would schedule a tick after every piece to see whether it should read more, which a socket does anyway.

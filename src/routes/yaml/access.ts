@@ -19,14 +19,20 @@ import { keys } from './keys.ts';
 import { knowsClients, type Reading, readNamed, readTemplate, templateOf } from './reading.ts';
 import { upstreamOf } from './upstream.ts';
 
-/** Who is denied is; then who is allowed; where someone is allowed, all others are denied. */
-export function readAddressPolicy(fields: Fields, reading: Reading): Policy {
+/**
+ * Who is denied is; then who is allowed; where someone is allowed, all others are denied. Each of the two keys holds further
+ * in until it is said again: a path that denies more opens nothing.
+ */
+export function readAddressPolicy(fields: Fields, outer: Policy, reading: Reading): Policy {
   const [allow, deny] = [fields.find('allow'), fields.find('deny')];
   if (allow === undefined && deny === undefined) return {};
+  const before = outer.addresses ?? [];
+  const denied = before.filter((rule) => !rule.allow && rule.range !== 'all');
+  const allowed = before.filter((rule) => rule.allow || rule.range === 'all');
   return {
     addresses: [
-      ...(deny === undefined ? [] : readAddresses(deny, false, '"deny"', reading)),
-      ...(allow === undefined ? [] : readAllowed(allow, '"allow"', reading)),
+      ...(deny === undefined ? denied : isOff(deny) ? [] : readAddresses(deny, false, '"deny"', reading)),
+      ...(allow === undefined ? allowed : isOff(allow) ? [] : readAllowed(allow, '"allow"', reading)),
     ],
   };
 }

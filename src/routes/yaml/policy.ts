@@ -40,7 +40,10 @@ const readers: Readonly<Record<string, (node: Node, reading: Reading) => Policy>
 
 /** `outer`: what holds around the level, all of it. */
 export function readPolicy(fields: Fields, outer: Policy, reading: Reading): Policy {
-  let policy: Policy = { ...readHeaderPolicy(fields, outer, reading), ...readAddressPolicy(fields, reading) };
+  let policy: Policy = {
+    ...readHeaderPolicy(fields, outer, reading),
+    ...readAddressPolicy(fields, outer, reading),
+  };
   for (const [key, read] of Object.entries(readers)) {
     const node = fields.find(key);
     if (node !== undefined) policy = { ...policy, ...read(node, reading) };

@@ -485,7 +485,7 @@ describe('tcp', () => {
 });
 
 describe('a drain', () => {
-  it('loses no line: not of what ends in time, and not of what is cut', async () => {
+  it('loses no line, whether an exchange ends in time or is cut', async () => {
     const { ingress, lines, upstream } = await setUp('http', (socket) => {
       socket.on('data', (bytes) => {
         if (bytes.includes('/quick')) socket.write(OK);

@@ -161,7 +161,7 @@ describe('a client that was answered and goes on sending', () => {
     assert.equal(lingering.tires(1), true);
   });
 
-  it('over HTTP/2 is given up when it has sent that much, and its stream tells who had it', () => {
+  it('over HTTP/2 is given up when it has sent that much, and its stream is reset', () => {
     const ends: string[] = [];
     const before = { streamClosed: () => void ends.push('closed') } as unknown as StreamUser;
     const stream = new LingeringStream(before, createDeadlines(), () => ends.push('given up'));

@@ -86,7 +86,7 @@ test('a browser that meets a dead app reads a page, over HTTP/1.1 and HTTP/2 ali
   );
 });
 
-test('whoever does not prefer HTML reads JSON as ever, and caches know that it depends', async () => {
+test('a client that does not prefer HTML gets JSON, and Vary tells caches so', async () => {
   for (const accept of [[], ['Accept: */*'], ['Accept: application/json, text/html;q=0.9']]) {
     const { head, body } = await overHttp1('GET /', ...accept);
     assert.equal(body, '{"error":"upstream-refused","message":"the upstream cannot be connected to"}\n');

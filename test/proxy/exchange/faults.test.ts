@@ -177,7 +177,7 @@ describe('a length that is repeated, a list, or signed is refused', () => {
 });
 
 describe('a Transfer-Encoding that readers take differently is refused', () => {
-  it('h1: 400, or 501 for codings that nobody here undoes', async (t) => {
+  it('h1: 400, or 501 for codings that are not undone here', async (t) => {
     const attack = (value: string) => `${request('POST /', `Transfer-Encoding${value}`)}0\r\n\r\n${SMUGGLED}`;
     await refusedOverHttp1(await start(t), [
       [attack(': gzip, chunked'), 501],
@@ -355,7 +355,7 @@ describe('a body over the limit is refused', () => {
   });
 });
 
-describe('an upstream that refuses, or has nobody healthy, is told as such', () => {
+describe('an upstream that refuses or has no healthy address is reported as such', () => {
   async function both(t: TestContext, settings: UpstreamSettings) {
     const ingress = await startIngress([routeTo(settings)]);
     t.after(() => ingress.close());
@@ -588,7 +588,7 @@ describe('a PROXY header that is bad, or not from a trusted proxy, ends the conn
       assert.equal(await closedAfter(ingress.port, bytes), '');
     });
   }
-  it('where none is expected: closed', async (t) => {
+  it('where none is expected the connection is closed', async (t) => {
     const { ingress, heard } = await start(t);
     await closedAfter(ingress.port, good);
     assert.deepEqual(heard, []);

@@ -393,7 +393,7 @@ describe('of a crowd that asks at the same moment', () => {
     assert.equal(seen.length, 2 * CROWD);
   });
 
-  it('who goes away while in line is not asked for, and harms nobody', async () => {
+  it('a client that leaves while in line is not forwarded, and does not disturb others', async () => {
     const { seen, clients } = await gatherCrowd();
     const leaving = clients.splice(CROWD - 20);
     for (const client of clients) client.send(post('/stays') + BODY);
@@ -404,7 +404,7 @@ describe('of a crowd that asks at the same moment', () => {
     assert.equal(seen.length, CROWD - 20);
   });
 
-  it('nobody is forgotten by a drain', async () => {
+  it('a drain ends every connection', async () => {
     const { ingress, clients } = await gatherCrowd();
     for (const client of clients) client.send(post('/') + BODY);
     const drained = ingress.listener.drain(10_000);

@@ -276,7 +276,7 @@ describe('a request over HTTP/1.1 to an upstream of HTTP/2', () => {
     assert.equal((await client.reply()).body, '/c');
   });
 
-  it('goes to TLS upstreams that offer h2, whose certificate is verified', async (t) => {
+  it('reaches TLS upstreams that offer h2, and their certificate is verified', async (t) => {
     const certificate = await makeCertificate(['localhost', '127.0.0.1']);
     const server = createSecureServer({ cert: certificate.chain, key: certificate.key });
     const port = await listenAt(t, server as unknown as Http2Server, (stream, headers) => {
@@ -606,7 +606,7 @@ describe('what is left behind', () => {
     assert.equal(errorCode(received(isReset)[0]!), 8);
   });
 
-  it('a stream whose reply is whole and which never ends is given up in the end', async (t) => {
+  it('a stream whose reply is whole but which never ends is given up', async (t) => {
     const { client, received } = await beginFrames(t, (peer, id) =>
       peer.send(headersFrame(id, [...OK, ['content-length', '5']], END_HEADERS), data(id, 'hello')),
     );

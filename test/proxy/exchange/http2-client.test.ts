@@ -313,7 +313,7 @@ describe('replies', () => {
     assert.equal(reply.headers['grpc-status'], '13');
   });
 
-  it('with bytes to spare end their connection: they are nobody else’s reply', async (t) => {
+  it('with more bytes than announced end their connection, and the rest is never taken for another reply', async (t) => {
     const { session, upstream } = await start(
       t,
       onHead(`${ok}HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil`),

@@ -93,7 +93,7 @@ async function ask(client: FrameClient): Promise<void> {
   await client.next(() => client.received.filter(isHead).length === STREAMS);
 }
 
-describe('a reply whose reader is stalled is held with 64 KiB at most, and with nothing when it is gone', () => {
+describe('a reply whose reader is stalled is held with 64 KiB at most, and with none once the reader is gone', () => {
   for (const [protocol, start] of [
     ['http', startEndless],
     ['h2c', startFilling],

@@ -323,7 +323,7 @@ for (const protocol of protocols) {
       }
     });
 
-    it('that nobody waits for any more is destroyed, and its handler is told', async (t) => {
+    it('is destroyed when nobody waits for it any more, and its handler is told', async (t) => {
       const source = new Readable({ read() {} });
       source.push('the beginning');
       let signal: AbortSignal | undefined;
@@ -576,7 +576,7 @@ describe('over HTTP/1.1', () => {
     assert.deepEqual([received.body.toString(), received.whole], ['onetwo', true]);
   });
 
-  it('and such an end is not given to a body that failed', async (t) => {
+  it('a body that failed does not end as a whole one does', async (t) => {
     const world = await start(t, () => {
       async function* broken() {
         yield Buffer.from('one');

@@ -62,7 +62,7 @@ describe('what may be tried again', () => {
     }
   });
 
-  it('is nothing that was answered, or whose body is not here any more', () => {
+  it('is not repeated after an answer, or without its body', () => {
     assert.equal(mayTryAgain(tries(), 'answered', 'GET', true), false);
     assert.equal(mayTryAgain(tries(), 'unbegun', 'GET', false), false);
     assert.equal(mayTryAgain(tries(), 'unheard', 'PUT', false), false);

@@ -477,7 +477,7 @@ describe('HTTP/2 upstreams', () => {
     );
   });
 
-  it('never see trailers that may not be sent on, and such trailers bring nobody down', async (t) => {
+  it('never see forbidden trailers, and such trailers do no harm', async (t) => {
     let trailers: string[] | undefined;
     const double = await startHttp2(
       {

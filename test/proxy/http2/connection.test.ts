@@ -166,6 +166,32 @@ describe('malformed requests', () => {
     if (headers(answer)) assert.equal(statusOf(answer), 431);
     assert.equal((await ask(ingress.session())).headers[':status'], 200);
   });
+
+  it('beyond the usual limit by a little are told 431, and their connection goes on', async (t) => {
+    const ingress = await start(t, {});
+    const client = await ingress.frames();
+    // Told apart from letters that Huffman coding would make shorter.
+    const block = encodeFields(
+      requestFields(
+        'GET',
+        Array.from({ length: 7 }, (_, i) => [`x-${i}`, '~|'.repeat(5_000)] as [string, string]),
+      ),
+    );
+    const pieces = Array.from({ length: Math.ceil(block.length / 16_000) }, (_, i) =>
+      block.subarray(i * 16_000, (i + 1) * 16_000),
+    );
+    client.send(frame(frameType.headers, flag.endStream, 1, pieces[0]!));
+    for (const [i, piece] of pieces.entries()) {
+      if (i === 0) continue;
+      client.send(frame(frameType.continuation, i === pieces.length - 1 ? flag.endHeaders : 0, 1, piece));
+    }
+    const answer = await client.next((f) => headers(f) || reset(f) || goaway(f));
+    assert.ok(block.length > 64 * 1024 && headers(answer));
+    assert.equal(statusOf(answer), 431);
+    client.send(headersFrame(3, requestFields('GET')));
+    const next = await client.next((f) => headers(f) && f.streamId === 3);
+    assert.equal(statusOf(next), 200);
+  });
 });
 
 describe('broken connections', () => {

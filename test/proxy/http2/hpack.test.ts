@@ -256,7 +256,7 @@ describe('what we write', () => {
     assert.ok(raw.every(({ neverIndexed }) => neverIndexed));
   });
 
-  it('remembers a bounded number of names, whoever invents them', () => {
+  it('remembers a bounded number of names, even when clients invent them', () => {
     const encoder = createEncoder();
     for (let i = 0; i < 10_000; i++) write(encoder, [[`x-${i}`, 'v']]);
     assert.ok(encoder.names.size <= 256 && encoder.table.length < 256);

@@ -94,7 +94,7 @@ describe('without addresses', () => {
     assert.ok(busy.every(({ admitted }) => admitted));
   });
 
-  it('nobody who is busy goes, nor who became it since the last look; then newcomers are refused', () => {
+  it('a busy connection is never ended, and neither is one that became busy after the last look: newcomers are refused instead', () => {
     const { enter, said } = hall(3);
     const [one, two, three] = [enter(10).seat, enter(20).seat, enter().seat];
     assert.equal(enter().admitted, true);
@@ -104,7 +104,7 @@ describe('without addresses', () => {
     assert.equal(said.length, 1);
   });
 
-  it('a flood asks every connection less than once for each newcomer, whether any is idle or none', () => {
+  it('a flood costs less than one look at every connection for each newcomer, whether some are idle or none', () => {
     const { enter, clock, capacity, open, close } = hall(5_000);
     const seats = Array.from({ length: 5_000 }, (_, i) => enter(i).seat);
     for (const seat of seats) seat.asked = 0;
@@ -123,7 +123,7 @@ describe('without addresses', () => {
     assert.ok(asked < 20 * 5_000, `${asked} for 2,000 newcomers`);
   });
 
-  it('whoever was told to go is not counted any more, and too many on their way out are cut off', () => {
+  it('a connection that was told to end is not counted any more, and when too many are ending they are cut off', () => {
     const { enter } = hall(600);
     const seats = Array.from({ length: 600 }, (_, i) => enter(i).seat);
     for (let i = 0; i < 600; i++) assert.equal(enter().admitted, true);
@@ -134,7 +134,7 @@ describe('without addresses', () => {
 });
 
 describe('with addresses', () => {
-  it('the idle ones of whoever holds most go first, though others have been idle for longer', () => {
+  it('the idle connections of the client that holds most end first, even if others have been idle for longer', () => {
     const { enter } = hall(40, true);
     const neighbour = enter(1, '192.0.2.1').seat;
     const crowd = Array.from({ length: 39 }, (_, i) => enter(100 + i, '192.0.2.66').seat);
@@ -143,7 +143,7 @@ describe('with addresses', () => {
     assert.equal(crowd.filter(({ ended }) => ended === 'left').length, 15);
   });
 
-  it('one who holds all, and is busy with all, gives way to others until he holds his share', () => {
+  it('a client that holds all connections, all busy, loses them to others until it holds its share', () => {
     const { enter } = hall(32, true);
     const crowd = Array.from({ length: 32 }, () => enter(undefined, '2001:db8::1').seat);
     let admitted = 0;
@@ -266,7 +266,7 @@ describe('a listener that is full', () => {
 
   for (const protocol of ['tcp', 'auto'] as const) {
     describe(`of raw bytes to ${protocol === 'tcp' ? 'a tcp:// upstream' : 'a bare host:port'}`, () => {
-      it('where nobody says anything: the next visitor is served, who waits longest ends in order', async () => {
+      it('when all are silent the next client is served, and the one that has waited longest ends in order', async () => {
         const { ingress } = await startRaw(protocol, { maxConnections: 2 });
         const first = await ingress.connect();
         const second = await ingress.connect();
@@ -275,7 +275,7 @@ describe('a listener that is full', () => {
         second.socket.destroy();
       });
 
-      it('where both sides have been silent for as long as a client may pause: so is it', async () => {
+      it('when both sides have been silent for as long as a client may pause, the next client is served', async () => {
         const { ingress } = await startRaw(protocol, { maxConnections: 2, keepAliveTimeoutMs: 500 });
         const first = await echoed(ingress);
         const second = await echoed(ingress);
@@ -284,7 +284,7 @@ describe('a listener that is full', () => {
         second.socket.destroy();
       });
 
-      it('where something was said a moment ago: nobody is ended, and the next visitor is turned away', async () => {
+      it('when something was said a moment ago no connection is ended, and the next client is turned away', async () => {
         const { ingress } = await startRaw(protocol, { maxConnections: 2, keepAliveTimeoutMs: 1_000_000 });
         const lively = [await echoed(ingress), await echoed(ingress)];
         for (let i = 0; i < 5; i++) await assert.rejects(ingress.connect());
@@ -293,7 +293,7 @@ describe('a listener that is full', () => {
     });
   }
 
-  it('a request that waits for its reply is not ended while others are idle, nor when none is', async () => {
+  it('a request that waits for its reply is never ended, whether others are idle or not', async () => {
     const { ingress, answer, waiting } = await start({ limits: { maxConnections: 2 } });
     const busy = await ingress.connect();
     busy.send(request('GET /wait'));

@@ -75,7 +75,7 @@ describe('plain HTTP on the port for TLS', () => {
     assert.match(await said(ingress.port, 'G', 'E', 'T', request('GET /').slice(3)), /^HTTP\/1\.1 400 /);
   });
 
-  it('but what is neither gets no answer in the clear', async () => {
+  it('but bytes that are neither get no answer in the clear', async () => {
     const { ingress } = await setUp();
     for (const bytes of [
       'junk junk junk\r\n',
@@ -108,7 +108,7 @@ describe('a name that is not served', () => {
     }
   }
 
-  it('is none that is served and could not agree on a cipher', async () => {
+  it('is not logged for a name that is served when no cipher was agreed on', async () => {
     const { ingress, notes } = await setUp();
     const ciphers = 'ECDHE-ECDSA-AES128-SHA256';
     const socket = connectTls({

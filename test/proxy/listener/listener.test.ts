@@ -7,8 +7,10 @@ import { connect as connectHttp2 } from 'node:http2';
 import { connect as connectTcp, type Socket } from 'node:net';
 import { after, describe, it } from 'node:test';
 import { type ConnectionOptions, connect as connectTls, type TLSSocket } from 'node:tls';
+import { createConnectionCounts, REQUESTS } from '../../../proxy/listener/counts.ts';
 import { createListener, type ListenerOptions } from '../../../proxy/listener/listener.ts';
 import { silentLog } from '../../../src/lib/log.ts';
+import { ask } from '../../support/http2-ingress.ts';
 import {
   answering,
   appCertificate,
@@ -101,7 +103,7 @@ describe('a name that is not served', async () => {
     );
   });
 
-  it('a protocol that nobody speaks is refused', async () => {
+  it('a protocol that is not offered is refused', async () => {
     await assert.rejects(shake(ingress.port, { servername: HOST, ALPNProtocols: ['smtp'] }), /alert/i);
   });
 });
@@ -386,7 +388,7 @@ describe('PROXY headers', async () => {
     await closedAfter(connectTcp(ingress.port, '127.0.0.1'), 'PROXY');
   });
 
-  it('when none is expected: closed', async () => {
+  it('when none is expected the connection is closed', async () => {
     const { ingress } = await setUp();
     await closedAfter(connectTcp(ingress.port, '127.0.0.1'), 'PROXY TCP4 192.0.2.7 192.0.2.1 1 2\r\n');
   });
@@ -427,7 +429,7 @@ describe('limits', () => {
     for (const client of [one, two]) assert.equal((await client.reply()).body, 'ok');
   });
 
-  it("a connection that ends before its handshake takes nobody's place", async () => {
+  it('a connection that ends before its handshake frees its place', async () => {
     const { ingress } = await setUp({ limits: { maxConnections: 1, handshakeTimeoutMs: 1_000_000 } });
     for (const text of ['', '\x16\x03\x01\x02\x00\x01\x00']) {
       const socket = connectTcp({ port: ingress.port, host: '127.0.0.1', allowHalfOpen: true });
@@ -455,6 +457,26 @@ describe('limits', () => {
     assert.equal((await second.listen()).port, ingress.port);
     await second.drain(0);
   });
+});
+
+it('requests are counted, whatever their protocol and whatever becomes of them', async () => {
+  const counts = createConnectionCounts();
+  const { ingress } = await setUp({ counts });
+  const client = await ingress.connect();
+  assert.equal((await client.request(request('GET /'))).status, 200);
+  assert.equal((await client.request(request('GET /').replace(HOST, 'elsewhere.example'))).status, 421);
+  const session = connectHttp2(`https://${HOST}:${ingress.port}`, {
+    rejectUnauthorized: false,
+    servername: HOST,
+    lookup: (_host: string, options: { all?: boolean }, done: (...args: unknown[]) => void) =>
+      options.all ? done(null, [{ address: '127.0.0.1', family: 4 }]) : done(null, '127.0.0.1', 4),
+  } as object);
+  for (let i = 0; i < 3; i++) assert.equal((await ask(session)).headers[':status'], 200);
+  session.destroy();
+  assert.equal(counts[REQUESTS], 5);
+  const garbled = await ingress.connect();
+  assert.equal((await garbled.request('what is this\r\n\r\n')).status, 400);
+  assert.equal(counts[REQUESTS], 6);
 });
 
 describe('draining', () => {

@@ -134,7 +134,7 @@ test('a client that says nothing, or never comes to an end, is cut off', async (
   ]);
 });
 
-test('connections that say nothing fill the limit, and whoever comes next is served: the oldest is closed', async () => {
+test('when silent connections fill the limit the oldest is closed and the next client is served', async () => {
   await using http = await running({ maxConnections: 3 });
   const silent: Socket[] = [];
   for (let i = 0; i < 3; i++) {
@@ -150,7 +150,7 @@ test('connections that say nothing fill the limit, and whoever comes next is ser
   for (const socket of silent) socket.destroy();
 });
 
-test('a visitor is sent to https, with path and query, at the port that he has to use', async () => {
+test('a visitor is sent to https, with path and query, at the right port', async () => {
   await using usual = await running();
   await using other = await running({ httpsPort: 8443 });
   for (const [port, line, host, location] of [

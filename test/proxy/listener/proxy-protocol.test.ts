@@ -52,7 +52,7 @@ function inPieces(
 }
 
 describe('a generated PROXY header', () => {
-  it('is a client, nobody in particular, or refused; in any pieces the same, and what lies behind it is left', () => {
+  it('names a client, names none, or is refused: the same in any pieces, and the bytes behind it are left', () => {
     const random = createRandom(12);
     const seen = new Map<string, number>();
     for (let run = 0; run < 3_000; run++) {

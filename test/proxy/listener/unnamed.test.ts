@@ -254,7 +254,7 @@ describe('a bare host:port', () => {
     assert.deepEqual(seen, ['ruok', 'EHLO host']);
   });
 
-  it('speaks for those who begin: SMTP, Redis, memcached, SSH, JSON lines, TLS in TLS, however slowly', async () => {
+  it('reaches the upstream when the client begins: SMTP, Redis, memcached, SSH, JSON lines, TLS in TLS, however slowly', async () => {
     const upstream = await startUpstream((socket) => {
       socket.on('data', (bytes) => socket.write(bytes));
       socket.on('end', () => socket.end());
@@ -398,7 +398,7 @@ describe('where HTTP/2 alone is offered', async () => {
     assert.equal((await client.request('PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n')).status, 505);
   });
 
-  it('h2 is still what both agree on, and what nobody speaks is refused', async () => {
+  it('h2 is still agreed on, and a protocol that is not offered is refused', async () => {
     const client = await ingress.connect({ ALPNProtocols: ['http/1.1', 'h2'] });
     assert.equal(client.socket.alpnProtocol, 'h2');
     await assert.rejects(ingress.connect({ ALPNProtocols: ['smtp'] }), /alert/i);

@@ -25,7 +25,7 @@ test('each of them is in the table of docs/performance.md', () => {
   );
 });
 
-test('off is all of them, names are those alone, and what names none is told', () => {
+test('off means all of them, names mean those alone, and an unknown name is reported', () => {
   assert.deepEqual([...parseInsidesOff('off').off], [...nodeInsides]);
   assert.deepEqual([...parseInsidesOff('allocator, v8-flags').off], ['allocator', 'v8-flags']);
   assert.deepEqual([...parseInsidesOff('').off], []);

@@ -70,7 +70,7 @@ test('a few are never kept waiting, however many turns they come in', async () =
   }
 });
 
-test('who comes later does not pass those in line', async () => {
+test('a later one does not pass those in line', async () => {
   const line = paced();
   for (const item of range(0, 18)) line.ask(item);
   await nextTurn();
@@ -100,7 +100,7 @@ test('of a crowd eight begin in a turn, and all do in the end', async () => {
   assert.equal(Math.max(...turns), 16);
 });
 
-test('who begins in turn may stand in line again, behind the others', async () => {
+test('one that began in turn may stand in line again, behind the others', async () => {
   const began: number[] = [];
   const pacer = createPacer<number>(
     (item) => {

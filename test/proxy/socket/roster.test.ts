@@ -49,7 +49,7 @@ describe('a roster', () => {
     );
   });
 
-  it('takes members of one roster for nobody of another once they have left', () => {
+  it('does not take a member of another roster for its own after it has left', () => {
     const [one, other] = [createRoster<Guest>(), createRoster<Guest>()];
     const guest: Guest = { name: 1 };
     one.add(guest);

@@ -217,7 +217,7 @@ test('records of two uploads that adjoin one another go each its way, in the tur
   await eventually(() => first.received() === 'onethree' && second.received() === 'two');
 });
 
-test('what is held back goes before what follows settle(), and to nobody once its socket is gone', async (t) => {
+test('bytes held back are written before those that follow settle(), and are dropped once their socket is gone', async (t) => {
   const [first, second] = [await connectPair(t), await connectPair(t)];
   gather(first.socket);
   writeAdjoining(first.socket, Buffer.from('one'), 0, 3);

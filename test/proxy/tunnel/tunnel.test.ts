@@ -281,7 +281,7 @@ describe('an upgraded connection', () => {
     await eventually(() => upstream.sockets.size === 0);
   });
 
-  it('is a WebSocket to those who speak it', async () => {
+  it('is a WebSocket to clients that speak it', async () => {
     const server = createHttpServer();
     const sockets = new WebSocketServer({ server });
     sockets.on('connection', (socket) =>

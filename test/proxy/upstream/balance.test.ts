@@ -103,7 +103,7 @@ describe('a name', () => {
     assert.deepEqual(retired, ['10.0.0.1']);
   });
 
-  it('that nobody used for long is asked first: its address may be another’s by now', async () => {
+  it('that was not used for long is looked up first: its address may be another’s by now', async () => {
     const { balance, answer, resolved, pass } = setUp();
     const settings = named('app');
     await resolved(settings);
@@ -195,7 +195,7 @@ describe('an address that fails', () => {
     assert.equal(share(balance, settings, '10.0.0.2'), 0);
   });
 
-  it('like all others is tried all the same, the one whose pause ends first', () => {
+  it('is tried all the same when all others are ejected too: the one whose pause ends first', () => {
     const { balance, pass } = setUp();
     const settings = pair();
     balance.report(find(balance, settings, '10.0.0.2'), 'unreachable');
@@ -207,7 +207,7 @@ describe('an address that fails', () => {
 });
 
 describe('health', () => {
-  it('decides who is picked, and with nobody healthy nobody is', () => {
+  it('decides which address is picked, and without a healthy one none is', () => {
     const { balance, checks } = setUp();
     const settings = { ...named('10.0.0.1', '10.0.0.2'), health };
     balance.serve([settings]);

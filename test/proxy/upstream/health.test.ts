@@ -142,7 +142,7 @@ describe('an upstream whose health is asked by a path', () => {
     assert.equal(about('upstream is healthy again').length, 1);
   });
 
-  it('and that has nobody healthy is unavailable: 503, and UNAVAILABLE to gRPC', async () => {
+  it('without a healthy address it is unavailable: 503, and UNAVAILABLE to gRPC', async () => {
     const app = await startApp('a');
     app.answers(status(500));
     const { ingress } = await startChecked([app.port], checking({ type: 'http', path: '/healthz' }));
@@ -349,7 +349,7 @@ describe('checks', () => {
     assert.equal(b.checks.length, last);
   });
 
-  it('of gRPC are loaded by whoever has one, and nobody else', async () => {
+  it('of gRPC are loaded only where one is configured', async () => {
     const proxy = fileURLToPath(new URL('../../../proxy/listener/listener.ts', import.meta.url));
     const script = `
       import { createRequire } from 'node:module';

@@ -101,7 +101,7 @@ describe('the addresses of a name', () => {
     assert.deepEqual(await names.resolve(HOST), { addresses: ['10.0.0.4'], lifetimeMs: 5_000 });
   });
 
-  it('that nobody knows are the system’s error', async () => {
+  it('that do not exist give the system’s error', async () => {
     answerWith([]);
     const { names } = namesWith([]);
     await assert.rejects(names.resolve(HOST), { code: 'ENOTFOUND' });

@@ -178,7 +178,7 @@ describe('behind the wrong scheme', () => {
     }
   }
 
-  it('too few bytes, and what nobody knows, are called nothing', () => {
+  it('too few bytes, and bytes that are not known, are given no name', () => {
     for (const bytes of ['', '\x15', '\0\0', 'HTTP', 'SSH-2.0-x\r\n', '\0\0\x12\x05\0\0\0\0\0']) {
       assert.equal(foreignBytes('http', Buffer.from(bytes, 'latin1'), 0, bytes.length), undefined);
     }

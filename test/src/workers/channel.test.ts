@@ -129,6 +129,16 @@ const hostile: readonly (readonly [what: string, program: string, says: RegExp])
     /asks/,
   ],
   [
+    'passwords without end',
+    `for (let i = 1; i < 500; i++) pipe.write(framed('{"comparePassword":{"question":' + i + ',"hash":"$2y$","password":""}}'))`,
+    /passwords without end/,
+  ],
+  [
+    'a password that is longer than any',
+    `pipe.write(framed('{"comparePassword":{"question":1,"hash":"x","password":"' + 'x'.repeat(513) + '"}}'))`,
+    /no message/,
+  ],
+  [
     'telemetry without end',
     `for (let i = 0; i < 500; i++) pipe.write(framed('{"telemetry":{"events":[],"counters":[],"lost":0}}'))`,
     /telemetry without end/,
@@ -265,7 +275,13 @@ test('only what the schema describes is a message', () => {
     fc.property(fc.anything(), (value) => {
       const { success, data } = FromWorkerSchema.safeParse(value);
       if (!success) return;
-      assert.ok('findChallenge' in data || 'telemetry' in data || 'limits' in data || data.id > 0);
+      assert.ok(
+        'findChallenge' in data ||
+          'comparePassword' in data ||
+          'telemetry' in data ||
+          'limits' in data ||
+          data.id > 0,
+      );
     }),
     { numRuns: 1_000 },
   );

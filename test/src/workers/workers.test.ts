@@ -98,7 +98,7 @@ async function running(count: number, options: { port?: number } = {}) {
 }
 
 /** One request on a connection of its own: what came back, and which certificate was shown. */
-async function ask(port: number): Promise<{ body: string; certificate: PeerCertificate }> {
+async function ask(port: number, fields = ''): Promise<{ body: string; certificate: PeerCertificate }> {
   const socket = connect({
     port,
     host: '127.0.0.1',
@@ -108,7 +108,7 @@ async function ask(port: number): Promise<{ body: string; certificate: PeerCerti
   });
   await once(socket, 'secureConnect');
   const certificate = socket.getPeerCertificate();
-  socket.write(`GET / HTTP/1.1\r\nHost: ${host}\r\nConnection: close\r\n\r\n`);
+  socket.write(`GET / HTTP/1.1\r\nHost: ${host}\r\n${fields}Connection: close\r\n\r\n`);
   let text = '';
   for await (const chunk of socket) text += chunk;
   return { body: text.slice(text.indexOf('\r\n\r\n') + 4), certificate };
@@ -349,6 +349,33 @@ test('limits of rules hold to the request, whichever worker is asked', async () 
   assert.notEqual((await ask(ingress.port)).body, 'within');
 });
 
+test('a worker behind its fence knows right passwords from wrong ones', async () => {
+  await using ingress = await running(2);
+  const hash = '$2y$05$abcdefghijklmnopqrstuuOQiyCxlgf/oeuTqixKmWdcYUh4Hjl0a';
+  await ingress.workers.setRoutes([], {
+    sites: [
+      {
+        names: [{ kind: 'exact', name: host }],
+        label: host,
+        policy: { basicRealm: ['app'], basicUsers: [{ name: 'ann', hash }] },
+        locations: [
+          {
+            match: { kind: 'prefix', path: '/' },
+            content: { kind: 'respond', status: 200, body: ['within'] },
+          },
+        ],
+      },
+    ],
+  });
+  const within = async (credentials: string) => {
+    const fields = `Authorization: Basic ${Buffer.from(credentials).toString('base64')}\r\n`;
+    return (await ask(ingress.port, fields)).body === 'within';
+  };
+  const who = ['ann:secret', 'ann:wrong', 'bob:secret', 'ann:', 'ann:secret', 'ann:secret', 'ann:secret '];
+  const answers = await Promise.all(who.map(within));
+  assert.deepEqual(answers, [true, false, false, false, true, true, false]);
+});
+
 test('seats are free again once their requests are over, and rules that a worker refuses change nothing', async () => {
   await using ingress = await running(2);
   await ingress.workers.setRoutes([], limited(100, 1));
@@ -377,6 +404,7 @@ test('what a worker has counted outlives it, and what it had open does not', asy
   await until('the numbers', () => counted().handshakes === 4 && counted().open === 1);
   const { received, sent } = counted();
   assert.ok(received! > 1_000 && sent! > 3_000, `${received} and ${sent} bytes of three connections`);
+  assert.equal(counted().requests, 3);
   const [victim] = workers.pids();
   process.kill(victim!, 'SIGKILL');
   await until('a replacement', () =>

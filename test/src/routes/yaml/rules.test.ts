@@ -177,6 +177,22 @@ test('denied addresses stay out, allowed ones alone come in', () => {
   assert.deepEqual(['10.0.0.2', '10.0.0.1', '192.0.2.1', '2001:db8::1'].map(status), [200, 403, 403, 200]);
 });
 
+test('a path that denies more opens nothing of what its route allows, unless it says so', () => {
+  const text = route(`allow: 10.0.0.0/8
+deny: 10.9.9.9
+paths:
+  - { prefix: /, upstream: "http://app" }
+  - { prefix: /a, deny: 10.0.0.1, upstream: "http://app" }
+  - { prefix: /b, allow: 192.0.2.1, upstream: "http://app" }
+  - { prefix: /c, allow: false, deny: false, upstream: "http://app" }`);
+  const statuses = (target: string) =>
+    ['10.0.0.1', '10.9.9.9', '10.0.0.2', '192.0.2.1'].map((client) => meet(text, target, { client }).status);
+  assert.deepEqual(statuses('/'), [200, 403, 200, 403]);
+  assert.deepEqual(statuses('/a'), [403, 200, 200, 403]);
+  assert.deepEqual(statuses('/b'), [403, 403, 403, 200]);
+  assert.deepEqual(statuses('/c'), [200, 200, 200, 200]);
+});
+
 test('a password is asked for, from the file or from a users file, and a path can do without', () => {
   const text = route(`basic_auth: { realm: staff, users_file: users }
 paths:
@@ -491,6 +507,7 @@ const samples: readonly (readonly [good: boolean, body: string])[] = [
     'cors: { origins: "*", methods: [GET, PUT], headers: X-A, expose: [X-B], max_age: 1h }',
     'compress: { encodings: [gzip], types: [text/html], min_size: 4k }',
     'allow: any',
+    'deny: false',
     'basic_auth: { users: { ann: "{SHA}abc" } }',
     'forward_auth: { url: "http://a/b", headers: { set: { X: y } }, copy: A, timeout: 5s }',
     'rate_limit: 10/s',

@@ -1,0 +1,145 @@
+// Rules of nginx files and of the routes file, served by the built bundle: what they say, when they change, when they are wrong.
+
+import assert from 'node:assert/strict';
+import { execFileSync } from 'node:child_process';
+import { mkdir, rm, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { test } from 'node:test';
+import { createWorld, get, startApp, type World } from '../support/world.ts';
+
+const SETTINGS = { CHALLENGE_TYPE: 'tls-alpn-01', DNS_SETUP_MODE: 'print' };
+
+async function conf(world: World, name: string, text: string): Promise<string> {
+  const folder = join(world.folder, 'conf.d');
+  await mkdir(folder, { recursive: true });
+  await writeFile(join(folder, name), text);
+  return folder;
+}
+
+function fieldOf(head: string, name: string): string | undefined {
+  return new RegExp(`^${name}: (.*)$`, 'im').exec(head)?.[1]?.trim();
+}
+
+function serverOf(name: string, locations: string): string {
+  return `server {\n  listen 443 ssl;\n  server_name ${name};\n  ${locations}\n}\n`;
+}
+
+test('nginx files beside TARGET_ENDPOINT: each name goes where its file says, the others to the endpoint', async () => {
+  await using world = await createWorld();
+  await using app = await startApp('the app');
+  await using api = await startApp('the api');
+  const locations = `
+    location = /health { return 200 "well\\n"; }
+    location /old/ { return 301 https://$host/new/; }
+    location / { proxy_pass ${api.url}; add_header X-From nginx-file always; }
+    location /secret { deny all; }`;
+  const folder = await conf(world, 'api.conf', serverOf('api.example.com', locations));
+  const ingress = world.start({
+    ...SETTINGS,
+    NGINX_CONF_DIR: folder,
+    DOMAIN: 'app.example.com',
+    DOMAINS: 'api.example.com',
+    TARGET_ENDPOINT: app.url,
+  });
+  await ingress.waitFor('ready');
+  const ca = await world.roots();
+  const at = (servername: string) => ({ port: world.port, servername, ca });
+  assert.equal((await get(at('app.example.com'))).body, 'the app');
+  const proxied = await get(at('api.example.com'));
+  assert.equal(proxied.body, 'the api');
+  assert.equal(fieldOf(proxied.head, 'x-from'), 'nginx-file');
+  assert.equal((await get({ ...at('api.example.com'), path: '/health' })).body, 'well\n');
+  const moved = await get({ ...at('api.example.com'), path: '/old/a' });
+  assert.equal(moved.status, 301);
+  assert.equal(fieldOf(moved.head, 'location'), 'https://api.example.com/new/');
+  for (const path of ['/secret', '/%73ecret', '/x/../secret', '//secret'])
+    assert.equal((await get({ ...at('api.example.com'), path })).status, 403, path);
+  assert.equal((await get({ ...at('api.example.com'), path: '/evidences/' })).status, 200);
+});
+
+test('changed nginx files are followed; wrong ones are refused with their line, and the old rules go on', async () => {
+  await using world = await createWorld();
+  const says = (text: string) => serverOf('app.example.com', `location / { return 200 "${text}"; }`);
+  const folder = await conf(world, 'app.conf', says('one'));
+  const ingress = world.start({ ...SETTINGS, NGINX_CONF_DIR: folder, DOMAIN: 'app.example.com' });
+  await ingress.waitFor('ready');
+  const at = { port: world.port, servername: 'app.example.com', ca: await world.roots() };
+  assert.equal((await get(at)).body, 'one');
+
+  await conf(world, 'app.conf', says('two'));
+  ingress.kill('SIGHUP');
+  await ingress.waitFor('routes replaced');
+  assert.equal((await get(at)).body, 'two');
+
+  await conf(world, 'app.conf', says('three').replace('location', 'lokation'));
+  ingress.kill('SIGHUP');
+  const refused = await ingress.waitFor('nginx files refused, the old rules go on');
+  assert.match(JSON.stringify(refused), /app\.conf.*lokation.*location/);
+  assert.equal((await get(at)).body, 'two');
+});
+
+test('a routes file with rules: redirects, passwords, headers; a changed include is followed', async () => {
+  await using world = await createWorld();
+  await using app = await startApp('the app');
+  const hash = execFileSync('openssl', ['passwd', '-apr1', 'open sesame'], { encoding: 'utf8' }).trim();
+  const included = join(world.folder, 'more.yaml');
+  const more = (to: string) =>
+    `routes:\n  - host: old.example.com\n    redirect: {to: "${to}", status: 308}\n`;
+  await writeFile(included, more('https://app.example.com/a'));
+  const path = join(world.folder, 'routes.yaml');
+  await writeFile(
+    path,
+    `include: [more.yaml]
+routes:
+  - host: app.example.com
+    paths:
+      - under: /private
+        upstream: ${app.url}
+        basic_auth:
+          users: {ali: '${hash}'}
+      - under: /
+        upstream: ${app.url}
+        headers:
+          response:
+            set: {X-Frame-Options: DENY}
+`,
+  );
+  const ingress = world.start({ ...SETTINGS, ROUTES_FILE: path });
+  await ingress.waitFor('ready');
+  const ca = await world.roots();
+  const at = { port: world.port, servername: 'app.example.com', ca };
+  const open = await get(at);
+  assert.equal(open.body, 'the app');
+  assert.equal(fieldOf(open.head, 'x-frame-options'), 'DENY');
+  assert.equal((await get({ ...at, path: '/private/a' })).status, 401);
+  const authorization = (password: string) => `Basic ${Buffer.from(`ali:${password}`).toString('base64')}`;
+  const asked = (password: string) =>
+    get({ ...at, path: '/private/a', headers: [`Authorization: ${authorization(password)}`] });
+  assert.equal((await asked('open barley')).status, 401);
+  assert.equal((await asked('open sesame')).body, 'the app');
+
+  const old = { port: world.port, servername: 'old.example.com', ca };
+  assert.equal(fieldOf((await get(old)).head, 'location'), 'https://app.example.com/a');
+  await writeFile(included, more('https://app.example.com/b'));
+  await ingress.waitFor('routes replaced');
+  assert.equal(fieldOf((await get(old)).head, 'location'), 'https://app.example.com/b');
+});
+
+test('nginx files and a routes file with rules together stop the start, with what to do', async () => {
+  await using world = await createWorld();
+  const folder = await conf(world, 'a.conf', serverOf('a.example.com', 'return 200 a;'));
+  const path = join(world.folder, 'routes.yaml');
+  await writeFile(path, 'routes:\n  - host: b.example.com\n    respond: {status: 200, body: b}\n');
+  const ingress = world.start({
+    ...SETTINGS,
+    NGINX_CONF_DIR: folder,
+    ROUTES_FILE: path,
+    DOMAINS: 'a.example.com',
+  });
+  assert.equal((await ingress.exited).code, 78);
+  assert.match(
+    ingress.stderr(),
+    /there are nginx files, and the routes file has rules as well.*convert-nginx/,
+  );
+  await rm(folder, { recursive: true });
+});
