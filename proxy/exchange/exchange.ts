@@ -88,6 +88,8 @@ export abstract class Exchange implements Observed, Tries {
   edits: ReplyEdits | undefined = undefined;
   /** The method that goes to the upstream, where rules have changed it. */
   changedMethod: string | undefined = undefined;
+  /** What decides which address of the upstream is asked; undefined: how busy they are. */
+  balanceKey: string | undefined = undefined;
   logged = true;
 
   /** The upstream has said something, if only an interim reply. */
@@ -161,6 +163,7 @@ export abstract class Exchange implements Observed, Tries {
     this.guide = undefined;
     this.edits = undefined;
     this.changedMethod = undefined;
+    this.balanceKey = undefined;
     this.logged = true;
     this.heard = false;
     this.responded = false;

@@ -1,5 +1,6 @@
 // A request whose way the rules decide: their steps carried out, whatever its client speaks.
 
+import { isIPv4 } from 'node:net';
 import { Fault, type FaultCode } from '../faults.ts';
 import { NO_LIMIT } from '../limits.ts';
 import type { Fields } from '../rules/compiled.ts';
@@ -80,6 +81,7 @@ class Ruled extends RuleSteps implements Guide {
     }
     if (!step.passBody) client.ignoreBody();
     if (step.upgrade === false) exchange.upgrading = undefined;
+    exchange.balanceKey = balanceKeyOf(step, this.run.client);
     this.asked = true;
     this.forwarding = true;
     this.fault = undefined;
@@ -280,6 +282,13 @@ function fieldsFor(client: RuledClient, run: RuleRun | undefined, step: Forward,
     withBody,
     ...(passUnderscores === undefined ? {} : { passUnderscores }),
   });
+}
+
+function balanceKeyOf({ pool, hashKey }: Forward, client: string): string | undefined {
+  if (hashKey !== '') return hashKey;
+  if (pool.balance?.by !== 'address') return undefined;
+  // As nginx's ip_hash: neighbours of one network go to the same server.
+  return isIPv4(client) ? client.slice(0, client.lastIndexOf('.')) : client;
 }
 
 function forwardMatch(match: RouteMatch | undefined, { pool, maxBodyBytes }: Forward): ForwardMatch {

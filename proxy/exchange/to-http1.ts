@@ -63,11 +63,12 @@ export abstract class ToHttp1 implements UpstreamSide, UpstreamUser {
   }
 
   begin(again: boolean): void {
-    const { settings, upgrading, context } = this.exchange;
+    const { settings, upgrading, context, balanceKey: key } = this.exchange;
     this.paused = false;
     this.keeps = false;
     this.partialHead = undefined;
-    const how = again || upgrading !== undefined ? FRESH : undefined;
+    const fresh = again || upgrading !== undefined;
+    const how = key !== undefined ? { fresh, key } : fresh ? FRESH : undefined;
     this.acquisition = context.upstreams.acquire(settings!, this, how);
   }
 

@@ -55,6 +55,10 @@ export abstract class ToHttp2 implements UpstreamSide, Company {
     return this.up !== undefined;
   }
 
+  get balanceKey(): string | undefined {
+    return this.exchange.balanceKey;
+  }
+
   begin(_again: boolean): void {
     const { context, settings } = this.exchange;
     const turn = ++this.turn;

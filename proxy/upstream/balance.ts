@@ -1,5 +1,6 @@
 // Which address of an upstream the next connection or stream goes to: the least loaded one that is healthy and not ejected.
 
+import { createHash } from 'node:crypto';
 import { isIP } from 'node:net';
 import { Fault } from '../faults.ts';
 import type {
@@ -42,9 +43,10 @@ export interface Balance {
   resolve(settings: UpstreamSettings, done: () => void): void;
   /**
    * The address with the fewest exchanges. If all are ejected, the one that comes back first: it may work, a refusal cannot.
+   * `key`: what has the same one is given the same address, as long as that can be asked.
    * Undefined: there is none, or all are unhealthy, or tried; noneFault() tells which.
    */
-  pick(settings: UpstreamSettings, tried?: ReadonlySet<Endpoint>): Endpoint | undefined;
+  pick(settings: UpstreamSettings, tried?: ReadonlySet<Endpoint>, key?: string): Endpoint | undefined;
   noneFault(settings: UpstreamSettings): Fault;
   /** A client's request has failed because of the upstream. */
   failed(settings: UpstreamSettings, fault: Fault): void;
@@ -243,10 +245,14 @@ class LeastLoaded implements Balance {
     return member;
   }
 
-  pick(settings: UpstreamSettings, tried?: ReadonlySet<Endpoint>): Endpoint | undefined {
+  pick(settings: UpstreamSettings, tried?: ReadonlySet<Endpoint>, key?: string): Endpoint | undefined {
     const group = this.groupOf(settings);
     const now = this.deadlines.now();
     for (const member of group.members) if (member.refreshAt <= now) void this.refresh(member);
+    if (key !== undefined) {
+      const own = pickByKey(group, now, key);
+      if (own !== undefined) return own;
+    }
     if (group.shares !== undefined) return pickByShare(group, now, tried);
     const { endpoints } = group;
     const count = endpoints.length;
@@ -474,6 +480,25 @@ function pickByShare(
     if (place.owed > places.get(best)!.owed) best = endpoint;
   }
   places.get(best)!.owed -= sum;
+  return best;
+}
+
+/**
+ * The same one for the same key, as long as it can be asked: each gets a number by key and address, and the highest has
+ * it (rendezvous hashing), so that one which comes or goes moves its own keys alone. Undefined: none can be asked.
+ */
+function pickByKey({ endpoints, places }: Group, now: number, key: string): Watched | undefined {
+  let best: Watched | undefined;
+  let highest = Number.NEGATIVE_INFINITY;
+  for (const endpoint of endpoints) {
+    const { weight = 1, backup = false, most = Number.POSITIVE_INFINITY } = places.get(endpoint) ?? {};
+    if (backup || !endpoint.healthy || endpoint.ejectedUntil > now || endpoint.active >= most) continue;
+    const digest = createHash('md5').update(`${endpoint.ip} ${endpoint.address.port} ${key}`).digest();
+    const share = -weight / Math.log((digest.readUInt32BE(0) + 0.5) / 2 ** 32);
+    if (share <= highest) continue;
+    highest = share;
+    best = endpoint;
+  }
   return best;
 }
 

@@ -23,6 +23,8 @@ export interface Acquisition {
 export interface AcquireOptions {
   /** Do not take an idle connection: for a retry, and for tunnels. */
   readonly fresh?: boolean;
+  /** What has the same one goes to the same address, as long as that can be asked. */
+  readonly key?: string | undefined;
 }
 
 export interface Upstreams {
@@ -97,7 +99,7 @@ class Pools implements Upstreams, LinkHome {
   acquire(settings: UpstreamSettings, user: UpstreamUser, how?: AcquireOptions): Acquisition {
     const { balance } = this;
     if (!balance.isResolved(settings)) return this.acquireResolved(settings, user, how);
-    const endpoint = balance.pick(settings);
+    const endpoint = balance.pick(settings, undefined, how?.key);
     if (endpoint === undefined) {
       user.upstreamFailed(balance.noneFault(settings));
       return NOTHING_TO_ABANDON;

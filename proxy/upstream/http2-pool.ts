@@ -24,6 +24,8 @@ export interface Company {
   readonly headBytes: number;
   /** Whether its client resets many streams: see Http2Stream.restless. */
   readonly restless: boolean;
+  /** See AcquireOptions. */
+  readonly balanceKey?: string | undefined;
 }
 
 export interface Http2Upstreams {
@@ -91,7 +93,7 @@ class Http2Pools implements Http2Upstreams {
     upstream: UpstreamSettings,
     taken: Waiter['taken'],
     failed: Waiter['failed'],
-    company = ORDINARY,
+    company: Company = ORDINARY,
   ): void {
     const { balance } = this;
     if (!balance.isResolved(upstream)) {
@@ -101,7 +103,7 @@ class Http2Pools implements Http2Upstreams {
       });
       return;
     }
-    const endpoint = balance.pick(upstream);
+    const endpoint = balance.pick(upstream, undefined, company.balanceKey);
     if (endpoint === undefined) {
       failed(balance.noneFault(upstream));
       return;

@@ -715,3 +715,37 @@ describe('rules cannot be passed by', () => {
     assert.equal(upstream.requests.length, 1);
   });
 });
+
+for (const pairing of pairings)
+  it(`what has the same key goes to the same server, ${pairing.name}`, async (context) => {
+    const named =
+      (name: string): Script =>
+      (served) =>
+        served.reply(200, name);
+    const [one, two] = [
+      await serve(context, pairing.upstream, named('one')),
+      await serve(context, pairing.upstream, named('two')),
+    ];
+    const place = await join(context, pairing, one.port);
+    const hashed: Situation = {
+      title: '',
+      locations: [prefix('/', { content: UP })],
+      set: {
+        upstreams: [
+          {
+            name: 'up',
+            servers: [one, two].map(({ port }) => ({ host: '127.0.0.1', port })),
+            balance: { by: 'hash', key: t('$arg_k') },
+          },
+        ],
+      },
+      expect: {},
+    };
+    place.ingress.listener.setRoutes([], ruleSet(pairing, one.port, hashed));
+    const client = place.client();
+    const serverOf = async (key: number) => (await client.ask({ path: `/?k=${key}` })).body;
+    const servers: string[] = [];
+    for (let key = 0; key < 24; key++) servers.push(await serverOf(key));
+    assert.deepEqual(new Set(servers), new Set(['one', 'two']));
+    for (let key = 0; key < 24; key++) assert.equal(await serverOf(key), servers[key]);
+  });

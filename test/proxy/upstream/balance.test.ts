@@ -304,6 +304,26 @@ describe('shares', () => {
     assert.equal(world.balance.noneFault(settings).status, 503);
   });
 
+  it('are one for each key, and another one only while that cannot be asked', () => {
+    const world = setUp();
+    const settings = shared({}, {}, {});
+    const of = (key: string) => world.balance.pick(settings, undefined, key)!;
+    const keys = Array.from({ length: 300 }, (_, i) => `visitor ${i}`);
+    const before = keys.map((key) => of(key).ip);
+    assert.deepEqual(
+      keys.map((key) => of(key).ip),
+      before,
+    );
+    assert.equal(new Set(before).size, 3);
+    const lost = of(keys[0]!);
+    world.balance.report(lost, 'unreachable');
+    for (const [i, key] of keys.entries())
+      if (before[i] === lost.ip) assert.notEqual(of(key).ip, lost.ip);
+      else assert.equal(of(key).ip, before[i]);
+    world.pass(60_000);
+    assert.equal(of(keys[0]!).ip, lost.ip);
+  });
+
   it('of the same address that is spoken to in another way of TLS are another endpoint', () => {
     const { balance } = setUp();
     const plain = settingsFor(443, 'https', { addresses: [{ host: '10.0.0.1', port: 443 }] });
