@@ -10,6 +10,7 @@ import { readGuardedFileSync } from '../lib/guarded-file.ts';
 import type { LogLevel } from '../lib/log.ts';
 import type { NginxRules } from '../routes/nginx/read.ts';
 import { type FixedRouting, type RoutingPlan, readFixedRouting } from '../routes/plan.ts';
+import type { RoutesFileOptions } from '../routes/yaml/file.ts';
 import { type AcmeSettings, readAcme } from './acme.ts';
 import { type DnsSettings, readDns } from './dns.ts';
 import { type ConfigWarning, type Env, type Environment, readEnvironment } from './environment.ts';
@@ -18,6 +19,7 @@ import { type ListenSettings, parseAlpn, readListen } from './listen.ts';
 import { describeMistake, type Mistake } from './mistake.ts';
 import {
   type NginxFolder,
+  parseFile,
   type RoutesFile,
   readNginxFolder,
   readPlan,
@@ -33,6 +35,7 @@ export interface Config extends RoutingPlan {
   readonly workers: number;
   readonly accessLog: boolean;
   readonly routesFile: RoutesFile | undefined;
+  readonly routesFileOptions: RoutesFileOptions;
   readonly nginx: (NginxFolder & { readonly first: NginxRules }) | undefined;
   /** To be joined with the files when they are read again: planFromFiles. */
   readonly fixedRouting: FixedRouting;
@@ -82,14 +85,13 @@ export function readConfig(
   const alpn = environment.read('ALPN', parseAlpn) ?? ['h2', 'http/1.1'];
   const timeouts = readTimeouts(environment);
   const fixedRouting = readFixedRouting(environment, timeouts, alpn.join() === 'h2');
-  const listen = readListen(environment, alpn);
-  const clientAddresses = listen.proxyProtocol || listen.trustedForwarders.length > 0;
-  const routesFile = environment.read('ROUTES_FILE', (path) =>
-    readRoutesFile(path, { timeouts, clientAddresses, readFile }, readFile),
-  );
+  const routesFile = environment.read('ROUTES_FILE', (path) => readRoutesFile(path, readFile));
+  const routesFileOptions = { timeouts, clientAddresses: knowsClients(environment) };
   const folder = readNginxFolder(environment, readFile, listFolder);
   const nginx = folder && { ...folder, first: folder.read() };
-  const plan = readPlan(environment, fixedRouting, routesFile, nginx?.first);
+  const file = routesFile && parseFile(routesFile, { ...routesFileOptions, readFile });
+  const plan = readPlan(environment, fixedRouting, file, nginx?.first);
+  const listen = readListen(environment, alpn);
   const acme = readAcme(environment, readFile);
   const config: Config = {
     ...plan,
@@ -97,6 +99,7 @@ export function readConfig(
     workers: environment.read('WORKERS', (text) => parseCount(text, 1, 1024)) ?? availableParallelism(),
     accessLog: environment.read('ACCESS_LOG', parseSwitch) ?? false,
     routesFile,
+    routesFileOptions,
     nginx,
     fixedRouting,
     upstreamCa: environment.read('UPSTREAM_CA_FILE', (path) => readRoots(path, readFile)),
@@ -116,6 +119,13 @@ export function readConfig(
   refuseUnanswerable(environment, config);
   if (environment.mistakes.length > 0) throw new ConfigError(environment.mistakes, environment.warnings);
   return config;
+}
+
+/** Whether the address of a client is told: behind a gateway it is the gateway's otherwise. */
+function knowsClients(environment: Environment): boolean {
+  return ['PROXY_PROTOCOL', 'ACCEPT_PROXY_PROTOCOL', 'TRUSTED_FORWARDERS'].some((name) =>
+    environment.has(name),
+  );
 }
 
 /** Each process reads the value itself, when it loads what it may switch off: see proxy/socket/insides/switch.ts. */

@@ -29,7 +29,6 @@ export interface RoutesFile {
   readonly path: string;
   /** What it said when the configuration was read. */
   readonly text: string;
-  readonly options: RoutesFileOptions;
 }
 
 /** What a routes file says, and what it was read from. */
@@ -38,7 +37,7 @@ export interface FileReading extends FileRouting {
   readonly watched: readonly string[];
 }
 
-export function parseFile({ path, text, options }: RoutesFile): FileReading {
+export function parseFile({ path, text }: RoutesFile, options: RoutesFileOptions): FileReading {
   const { routes, rules, mistakes, watched } = parse(text, path, options);
   const own = rules.sites.length > 0 ? rules : undefined;
   return { routes, rules: own, hosts: own === undefined ? [] : hostsOf(own), mistakes, watched };
@@ -122,18 +121,17 @@ function parseEitherTime(text: string, name: string): number {
   return name.startsWith('PROXY_') ? parseNginxTime(text) : parseDuration(text);
 }
 
-export function readRoutesFile(path: string, options: RoutesFileOptions, readFile: ReadFile): RoutesFile {
-  return { path: resolve(path), text: readNamedFile(path, readFile), options };
+export function readRoutesFile(path: string, readFile: ReadFile): RoutesFile {
+  return { path: resolve(path), text: readNamedFile(path, readFile) };
 }
 
 /** Mistakes go to the environment's list. */
 export function readPlan(
   environment: Environment,
   fixed: FixedRouting,
-  routesFile: RoutesFile | undefined,
+  file: FileReading | undefined,
   nginx: NginxRules | undefined,
 ): RoutingPlan {
-  const file = routesFile && parseFile(routesFile);
   for (const { place, subject, cure } of file?.mistakes ?? [])
     environment.refuse({ variable: 'ROUTES_FILE', ...place }, subject, cure);
   for (const { place, subject, cure } of nginx?.mistakes ?? [])

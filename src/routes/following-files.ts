@@ -20,8 +20,8 @@ export interface FilesWatchOptions {
 }
 
 export function watchFiles(config: Config, { follow, log }: FilesWatchOptions): FilesWatch {
-  const { routesFile, nginx, fixedRouting } = config;
-  let file = routesFile && parseFile(routesFile);
+  const { routesFile, routesFileOptions, nginx, fixedRouting } = config;
+  let file = routesFile && parseFile(routesFile, routesFileOptions);
   let rules = nginx?.first;
   /** Takes both as they are to be, if they can be served together. */
   const take = (nextFile: FileReading | undefined, nextRules: NginxRules | undefined, path: string) => {
@@ -41,7 +41,7 @@ export function watchFiles(config: Config, { follow, log }: FilesWatchOptions): 
       current: routesFile.text,
       includes: () => included,
       parse(text) {
-        const next = parseFile({ ...routesFile, text });
+        const next = parseFile({ ...routesFile, text }, routesFileOptions);
         included = next.watched;
         return take(next, rules, routesFile.path);
       },

@@ -306,7 +306,7 @@ test('a routes file read again is joined with the environment under the same rul
     planFromFiles(
       config.fixedRouting,
       path,
-      parseFile({ ...config.routesFile!, text: changed }),
+      parseFile({ ...config.routesFile!, text: changed }, config.routesFileOptions),
       config.nginx?.first,
     );
   const plan = again(`${text('app.example.com')}  - {host: b.example.com, upstream: "b:1"}\n`);
