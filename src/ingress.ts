@@ -18,7 +18,9 @@ import type { Log } from './lib/log.ts';
 import { createRenewing } from './renewing.ts';
 import { watchFiles } from './routes/following-files.ts';
 import { describeRoutes } from './routes/plan.ts';
+import { foldersOf } from './routes/rule-needs.ts';
 import type { WorkerSettings } from './workers/messages.ts';
+import { allowReading } from './workers/process.ts';
 import { createWorkers } from './workers/workers.ts';
 
 export interface Ingress {
@@ -50,8 +52,8 @@ const DRAIN_MS = 8_000;
 export async function startIngress(config: Config, options: IngressOptions): Promise<Ingress> {
   const { log } = options;
   const stopping = new AbortController();
+  const parts = createParts(config, withFiles(config, options), () => stored);
   sayIfTooFewDescriptors(config, log);
-  const parts = createParts(config, options, () => stored);
   const { workers, agent, publisher, deployment } = parts;
   await deployment.follow(config, []);
   const starting = workers.start();
@@ -100,6 +102,15 @@ export async function startIngress(config: Config, options: IngressOptions): Pro
       await issuance.close();
     },
   };
+}
+
+/** A worker that was forked before it was known which folders it may read is of no use. */
+function withFiles({ rules }: Config, options: IngressOptions): IngressOptions {
+  const folders = foldersOf(rules);
+  if (folders.length === 0) return options;
+  allowReading(folders);
+  options.forkedAhead?.kill('SIGKILL');
+  return { log: options.log, ...(options.drainMs !== undefined && { drainMs: options.drainMs }) };
 }
 
 interface Stored {

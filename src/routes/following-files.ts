@@ -6,7 +6,9 @@ import type { Log } from '../lib/log.ts';
 import type { NginxRules } from './nginx/read.ts';
 import { watchNginxFiles } from './nginx/watch.ts';
 import type { RoutingPlan } from './plan.ts';
+import { foldersOf } from './rule-needs.ts';
 import { watchRoutesFile } from './watch.ts';
+import { RoutesFileError } from './yaml/file.ts';
 
 export interface FilesWatch {
   /** Reads all of them at once, whether or not they seem changed. */
@@ -21,11 +23,13 @@ export interface FilesWatchOptions {
 
 export function watchFiles(config: Config, { follow, log }: FilesWatchOptions): FilesWatch {
   const { routesFile, routesFileOptions, nginx, fixedRouting } = config;
+  const readable = foldersOf(config.rules);
   let file = routesFile && parseFile(routesFile, routesFileOptions);
   let rules = nginx?.first;
   /** Takes both as they are to be, if they can be served together. */
   const take = (nextFile: FileReading | undefined, nextRules: NginxRules | undefined, path: string) => {
     const plan = planFromFiles(fixedRouting, path, nextFile, nextRules);
+    refuseNewFolders(plan, readable, path);
     file = nextFile;
     rules = nextRules;
     return plan;
@@ -74,4 +78,18 @@ export function watchFiles(config: Config, { follow, log }: FilesWatchOptions): 
       nginxWatch?.close();
     },
   };
+}
+
+/** Node's permission model fixes what a process may read when it starts. */
+function refuseNewFolders(plan: RoutingPlan, readable: readonly string[], path: string): void {
+  const fresh = foldersOf(plan.rules).filter((folder) => !readable.some((known) => folder.startsWith(known)));
+  if (fresh.length === 0) return;
+  throw new RoutesFileError(
+    path,
+    fresh.map((folder) => ({
+      place: { file: path },
+      subject: `files below ${folder} were not named when the ingress started, and its workers may not read them`,
+      cure: 'start it again',
+    })),
+  );
 }

@@ -65,13 +65,21 @@ function track(child: ChildProcess): ChildProcess {
  * that was tricked, but not code that controls the process (Node says so itself). Against that stands the user of their
  * own.
  */
+/** What rules serve files from; of processes that are started from now on. */
+export function allowReading(folders: readonly string[]): void {
+  readableFolders = folders;
+}
+
+let readableFolders: readonly string[] = [];
+
 function permissions(program: string): string[] {
   // From source, packages may lie anywhere.
   const readable = isSource ? '*' : dirname(program);
   // Older Nodes have no such flag, and leave the network open.
   const network = process.allowedNodeEnvironmentFlags.has('--allow-net') ? ['--allow-net'] : [];
   // Otherwise every worker warns on stderr that these flags are experimental.
-  return ['--permission', `--allow-fs-read=${readable}`, ...network, '--disable-warning=ExperimentalWarning'];
+  const folders = [readable, ...readableFolders].map((folder) => `--allow-fs-read=${folder}`);
+  return ['--permission', ...folders, ...network, '--disable-warning=ExperimentalWarning'];
 }
 
 /** Undefined if the process could not be started at all. */

@@ -2,7 +2,7 @@
 
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
-import { mkdir, rm, writeFile } from 'node:fs/promises';
+import { chmod, mkdir, rm, symlink, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { createWorld, get, startApp, type World } from '../support/world.ts';
@@ -123,6 +123,23 @@ routes:
   await writeFile(included, more('https://app.example.com/b'));
   await ingress.waitFor('routes replaced');
   assert.equal(fieldOf((await get(old)).head, 'location'), 'https://app.example.com/b');
+});
+
+test('files below a root are served by workers that may read nothing else', async () => {
+  await using world = await createWorld();
+  const root = join(world.folder, 'site');
+  await mkdir(root);
+  await writeFile(join(root, 'index.html'), '<p>hello');
+  await writeFile(join(world.folder, 'outside.txt'), 'not for visitors');
+  await chmod(world.folder, 0o755);
+  const folder = await conf(world, 'site.conf', serverOf('app.example.com', `root ${root}; location / { }`));
+  const ingress = world.start({ ...SETTINGS, NGINX_CONF_DIR: folder, DOMAIN: 'app.example.com' });
+  await ingress.waitFor('ready');
+  const at = { port: world.port, servername: 'app.example.com', ca: await world.roots() };
+  assert.equal((await get(at)).body, '<p>hello');
+  await symlink(join(world.folder, 'outside.txt'), join(root, 'link.txt'));
+  for (const path of ['/link.txt', '/..%2foutside.txt', '/%2e%2e/outside.txt', '/x%00'])
+    assert.notEqual((await get({ ...at, path })).status, 200, path);
 });
 
 test('nginx files and a routes file with rules together stop the start, with what to do', async () => {

@@ -17,7 +17,7 @@ import {
   writeMessage,
   writeOrder,
 } from '../../../src/workers/channel.ts';
-import type { Range } from '../../../src/workers/counters.ts';
+import { layouts, type Range } from '../../../src/workers/counters.ts';
 import { FromWorkerSchema, type ToWorker, type WorkerSettings } from '../../../src/workers/messages.ts';
 import { nothingServed } from '../../../src/workers/serving.ts';
 import { createWorkers } from '../../../src/workers/workers.ts';
@@ -100,6 +100,8 @@ function telemetry(parts: object): string {
   return `pipe.write(framed('${message}'));`;
 }
 
+const own = layouts.find(({ id }) => id === 'connections')!;
+
 function counters(block: string, version: number, ...ranges: Range[]): string {
   return telemetry({ counters: [{ block, version, ranges }] });
 }
@@ -144,13 +146,17 @@ const hostile: readonly (readonly [what: string, program: string, says: RegExp])
     /telemetry without end/,
   ],
   ['an event of no known kind', telemetry({ events: [{ kind: 'rumour' }] }), /no message/],
-  ['numbers below zero', counters('connections', 1, [0, [-1]]), /no message/],
+  ['numbers below zero', counters('connections', own.version, [0, [-1]]), /no message/],
   ['numbers of a block that there is not', counters('secrets', 1, [0, [1]]), /a block that there is not/],
   ['numbers under another version', counters('connections', 9, [0, [1]]), /a version that there is not/],
-  ['numbers beyond their block', counters('connections', 1, [6, [1, 2]]), /beyond the end/],
+  [
+    'numbers beyond their block',
+    counters('connections', own.version, [own.names.length - 1, [1, 2]]),
+    /beyond the end/,
+  ],
   [
     'a count that falls',
-    counters('connections', 1, [0, [7]]) + counters('connections', 1, [0, [6]]),
+    counters('connections', own.version, [0, [7]]) + counters('connections', own.version, [0, [6]]),
     /fell: accepted/,
   ],
   ['nothing, and a closed channel', `pipe.end(); pipe.resume()`, /closed its channel/],

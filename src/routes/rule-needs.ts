@@ -1,0 +1,61 @@
+// What rules need beyond their workers: folders that files are served from, and what is understood but not done yet.
+
+import type { Policy, RuleSet, Template } from '../../proxy/rules/model.ts';
+import type { Mistake, Place } from '../config/mistake.ts';
+
+/** The folders, each with all below it. Of a path with variables, what stands before the first. */
+export function foldersOf(rules: RuleSet | undefined): string[] {
+  const folders = new Set<string>();
+  visit(rules, (node) => {
+    const { root } = node as Policy;
+    if (root?.path !== undefined) folders.add(folderOf(root.path));
+  });
+  return [...folders];
+}
+
+function folderOf([first]: Template): string {
+  const text = typeof first === 'string' ? first : '/';
+  return text.endsWith('/') ? text : `${text}/`;
+}
+
+export interface Unserved {
+  /** To go on without it would let in whoever it is to keep out. */
+  readonly mistakes: readonly Mistake[];
+  /** Visitors are served, in another way than was asked for. */
+  readonly warnings: readonly string[];
+}
+
+/** What the model can say and the data path does not do. */
+export function unservedOf(rules: RuleSet | undefined): Unserved {
+  const mistakes = (rules?.sites ?? [])
+    .filter(({ clientAuth }) => clientAuth !== undefined)
+    .map(({ label, origin }) => ({
+      place: placeOf(origin),
+      subject: `${label} asks for client certificates, which no handshake asks for yet`,
+      cure: 'check the client in the app, or with basic_auth or forward_auth',
+    }));
+  const warnings = new Set<string>();
+  visit(rules, (node) => {
+    const { compress } = node as Policy;
+    if (typeof compress === 'object')
+      warnings.add('replies are not compressed yet: they pass as the app sends them');
+  });
+  for (const { balance } of rules?.upstreams ?? []) {
+    if (balance?.by === 'cookie')
+      warnings.add('a balance by cookie is not kept yet: the server with the fewest requests is next');
+    if (balance?.by === 'chance')
+      warnings.add('a balance by chance is not kept yet: the server with the fewest requests is next');
+  }
+  return { mistakes, warnings: [...warnings] };
+}
+
+function placeOf(origin: string | undefined): Place {
+  const [, file, line, column] = /^(.*):(\d+):(\d+)$/s.exec(origin ?? '') ?? [];
+  return file === undefined ? {} : { file, line: Number(line), column: Number(column) };
+}
+
+function visit(node: unknown, seen: (node: object) => void): void {
+  if (node === null || typeof node !== 'object') return;
+  seen(node);
+  for (const value of Object.values(node)) visit(value, seen);
+}
