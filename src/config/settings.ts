@@ -60,7 +60,7 @@ export const settings: readonly Setting[] = [
   {
     name: 'NGINX_CONF_DIR',
     meaning:
-      'Where the nginx files of a 1.x image are mounted. They are not read: if their `*.conf` send a domain elsewhere than the settings do, the start stops and says which ROUTING_MAP to write. `none` leaves them unseen.',
+      'Where the nginx files of a 1.x image are mounted: its `*.conf` are served as nginx would, see [nginx.md](nginx.md). `none` leaves them unread.',
     byDefault: '/etc/nginx/conf.d',
     example: 'none',
   },
