@@ -141,7 +141,8 @@ async function startAttacker(attack: Attack, target: Target): Promise<RunningAtt
   return {
     over,
     async stop() {
-      if (child.connected) child.send('stop');
+      // One that is ending by itself need not be told.
+      if (child.connected) child.send('stop', () => {});
       await over;
     },
   };
