@@ -8,7 +8,6 @@ import { buildBundle } from '../evidence/bundle.ts';
 import { publishBundle } from '../evidence/publish.ts';
 import { NO_LIMIT } from '../proxy/limits.ts';
 import type { Config } from './config/config.ts';
-
 import { createDeployment, type Deployment } from './deployment.ts';
 import { createPublisher } from './evidence-publisher.ts';
 import { createFollowing } from './following.ts';
@@ -16,7 +15,7 @@ import { descriptorLimit } from './lib/descriptors.ts';
 import type { Domain } from './lib/domain.ts';
 import type { Log } from './lib/log.ts';
 import { createRenewing } from './renewing.ts';
-import { watchFiles } from './routes/following-files.ts';
+import { watchFiles } from './routes/files-watch.ts';
 import { describeRoutes } from './routes/plan.ts';
 import { foldersOf } from './routes/rule-needs.ts';
 import type { WorkerSettings } from './workers/messages.ts';
@@ -29,7 +28,7 @@ export interface Ingress {
   readonly ready: Promise<void>;
   /** Renews every certificate, due or not. */
   renewNow(): void;
-  /** Reads the routes file now; without one there is nothing to do. */
+  /** Reads the routes file and the nginx files now; without any there is nothing to do. */
   reloadRoutes(): Promise<void>;
   /** Lets open requests finish within the drain time, then ends everything that was started. */
   stop(): Promise<void>;

@@ -9,9 +9,11 @@ import { builtIn } from './variables.ts';
 /** What a reader should have refused. */
 export class RuleSetError extends Error {
   override readonly name = 'RuleSetError';
+  readonly fault: string;
   readonly origin: Origin | undefined;
   constructor(fault: string, origin: Origin | undefined) {
     super(origin === undefined ? fault : `${origin}: ${fault}`);
+    this.fault = fault;
     this.origin = origin;
   }
 }

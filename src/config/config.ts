@@ -15,9 +15,10 @@ import { type AcmeSettings, readAcme } from './acme.ts';
 import { type DnsSettings, readDns } from './dns.ts';
 import { type ConfigWarning, type Env, type Environment, readEnvironment } from './environment.ts';
 import { type ListFolder, parsePath, type ReadFile, readRoots } from './files.ts';
-import { type ListenSettings, parseAlpn, readListen } from './listen.ts';
+import { type ListenSettings, parseAlpn, readListen, readTrust, type Trust } from './listen.ts';
 import { describeMistake, type Mistake } from './mistake.ts';
 import {
+  type FileReading,
   type NginxFolder,
   parseFile,
   type RoutesFile,
@@ -35,7 +36,9 @@ export interface Config extends RoutingPlan {
   readonly workers: number;
   readonly accessLog: boolean;
   readonly routesFile: RoutesFile | undefined;
+  /** How it is to be read again, and what it said. */
   readonly routesFileOptions: RoutesFileOptions;
+  readonly file: FileReading | undefined;
   readonly nginx: (NginxFolder & { readonly first: NginxRules }) | undefined;
   /** To be joined with the files when they are read again: planFromFiles. */
   readonly fixedRouting: FixedRouting;
@@ -86,12 +89,13 @@ export function readConfig(
   const timeouts = readTimeouts(environment);
   const fixedRouting = readFixedRouting(environment, timeouts, alpn.join() === 'h2');
   const routesFile = environment.read('ROUTES_FILE', (path) => readRoutesFile(path, readFile));
-  const routesFileOptions = { timeouts, clientAddresses: knowsClients(environment) };
+  const trust = readTrust(environment);
+  const routesFileOptions = { timeouts, clientAddresses: knowsClients(trust) };
   const folder = readNginxFolder(environment, readFile, listFolder);
   const nginx = folder && { ...folder, first: folder.read() };
   const file = routesFile && parseFile(routesFile, { ...routesFileOptions, readFile });
   const plan = readPlan(environment, fixedRouting, file, nginx?.first);
-  const listen = readListen(environment, alpn);
+  const listen = readListen(environment, alpn, trust);
   const acme = readAcme(environment, readFile);
   const config: Config = {
     ...plan,
@@ -100,6 +104,7 @@ export function readConfig(
     accessLog: environment.read('ACCESS_LOG', parseSwitch) ?? false,
     routesFile,
     routesFileOptions,
+    file,
     nginx,
     fixedRouting,
     upstreamCa: environment.read('UPSTREAM_CA_FILE', (path) => readRoots(path, readFile)),
@@ -121,11 +126,9 @@ export function readConfig(
   return config;
 }
 
-/** Whether the address of a client is told: behind a gateway it is the gateway's otherwise. */
-function knowsClients(environment: Environment): boolean {
-  return ['PROXY_PROTOCOL', 'ACCEPT_PROXY_PROTOCOL', 'TRUSTED_FORWARDERS'].some((name) =>
-    environment.has(name),
-  );
+/** Without a word about its clients, the address of every connection is the gateway's. */
+function knowsClients({ proxyProtocol, trustedForwarders }: Trust): boolean {
+  return proxyProtocol || trustedForwarders.length > 0;
 }
 
 /** Each process reads the value itself, when it loads what it may switch off: see proxy/socket/insides/switch.ts. */

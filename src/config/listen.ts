@@ -21,22 +21,26 @@ export type Alpn = 'h2' | 'http/1.1';
 /** Connections are counted over all workers; how many descriptors there are is the machine's to say. */
 export type Limits = Omit<ListenerLimits, 'maxDescriptors'>;
 
-export interface ListenSettings {
+/** Who is believed about clients. */
+export interface Trust {
+  readonly proxyProtocol: boolean;
+  /** CIDR blocks whose PROXY header is believed; empty unless proxyProtocol. */
+  readonly trustedProxies: readonly string[];
+  /** CIDR blocks of proxies that end TLS before us, whose X-Forwarded-* and Forwarded fields are believed. */
+  readonly trustedForwarders: readonly string[];
+}
+
+export interface ListenSettings extends Trust {
   /** Undefined: every address of the machine. */
   readonly host: string | undefined;
   readonly port: number;
   /** Where plain HTTP is listened for, if it is. Always there for http-01. */
   readonly httpPort: number | undefined;
   readonly alpn: readonly Alpn[];
-  readonly proxyProtocol: boolean;
-  /** CIDR blocks whose PROXY header is believed; empty unless proxyProtocol. */
-  readonly trustedProxies: readonly string[];
-  /** CIDR blocks of proxies that end TLS before us, whose X-Forwarded-* and Forwarded fields are believed. */
-  readonly trustedForwarders: readonly string[];
   readonly limits: Limits;
 }
 
-export function readListen(environment: Environment, alpn: readonly Alpn[]): ListenSettings {
+export function readTrust(environment: Environment): Trust {
   const proxyProtocol = environment.read(['PROXY_PROTOCOL', 'ACCEPT_PROXY_PROTOCOL'], parseSwitch) ?? false;
   const trusted = environment.read('TRUSTED_PROXIES', parseNetworks) ?? parseNetworks('private');
   if (!proxyProtocol && environment.has('TRUSTED_PROXIES')) {
@@ -46,14 +50,16 @@ export function readListen(environment: Environment, alpn: readonly Alpn[]): Lis
   if (forwarders.some((block) => block.endsWith('/0'))) {
     environment.warn('TRUSTED_FORWARDERS', 'names every address: any visitor can claim to be any other');
   }
+  return { proxyProtocol, trustedProxies: proxyProtocol ? trusted : [], trustedForwarders: forwarders };
+}
+
+export function readListen(environment: Environment, alpn: readonly Alpn[], trust: Trust): ListenSettings {
   return {
     host: environment.read('LISTEN_ADDRESS', parseHost),
     port: environment.read('PORT', parsePort) ?? 443,
     httpPort: environment.read('HTTP_PORT', parsePort),
     alpn,
-    proxyProtocol,
-    trustedProxies: proxyProtocol ? trusted : [],
-    trustedForwarders: forwarders,
+    ...trust,
     limits: readLimits(environment),
   };
 }

@@ -24,6 +24,12 @@ export function describePlace({ variable, file, line, column }: Place): string {
   return [variable, inFile].filter((part) => part !== undefined && part !== '').join(': ');
 }
 
+/** Of what a rule was written as, `file:line:column`; nowhere if it is a default of ours. */
+export function placeOfOrigin(origin: string | undefined): Place {
+  const [, file, line, column] = /^(.*):(\d+):(\d+)$/s.exec(origin ?? '') ?? [];
+  return file === undefined ? {} : { file, line: Number(line), column: Number(column) };
+}
+
 /** One line: `PORT: "70000" is not a whole number: wants one from 1 to 65535`. */
 export function describeMistake({ place, subject, cure }: Mistake): string {
   return `${describePlace(place)}: ${subject}: ${cure}`;

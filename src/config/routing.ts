@@ -3,6 +3,7 @@
 import { resolve } from 'node:path';
 import { compile } from '../../proxy/rules/compile.ts';
 import type { RuleSet } from '../../proxy/rules/model.ts';
+import { RuleSetError } from '../../proxy/rules/scope.ts';
 import { judgeNames } from '../routes/nginx/names.ts';
 import type { Note } from '../routes/nginx/notes.ts';
 import { type NginxRules, readNginxFiles } from '../routes/nginx/read.ts';
@@ -23,7 +24,7 @@ import {
 } from '../routes/yaml/file.ts';
 import type { Environment } from './environment.ts';
 import { type ListFolder, parsePath, type ReadFile, readNamedFile } from './files.ts';
-import { describePlace, type Mistake, unreadable } from './mistake.ts';
+import { describePlace, type Mistake, placeOfOrigin, unreadable } from './mistake.ts';
 import { parseDuration, parseNginxTime } from './values.ts';
 
 export interface RoutesFile {
@@ -79,18 +80,16 @@ function joined(fixed: FixedRouting, file: FileReading | undefined, nginx: Nginx
   return { ...planRouting(fixed, { routes, rules: rules ?? sites, hosts }), conflict };
 }
 
-/** What the workers could not serve: what a reader should have refused, so it is told in the engine's words. */
+/** What a reader should have refused, and the workers could not compile; in the engine's words. */
 function compileFaults(rules: RuleSet | undefined): Mistake[] {
   if (rules === undefined) return [];
   try {
     compile(rules);
     return [];
   } catch (error) {
-    const [, file, line, column, fault] = /^(.*?):(\d+):(\d+): (.*)$/s.exec((error as Error).message) ?? [];
-    const place = file === undefined ? {} : { file, line: Number(line), column: Number(column) };
-    return [
-      { place, subject: fault ?? (error as Error).message, cure: 'write it another way, or take it away' },
-    ];
+    if (!(error instanceof RuleSetError)) throw error;
+    const { origin, fault } = error;
+    return [{ place: placeOfOrigin(origin), subject: fault, cure: 'write it another way, or take it away' }];
   }
 }
 
@@ -153,7 +152,8 @@ export function readPlan(
   const { mistakes, warnings } = unservedOf(plan.rules);
   for (const { place, subject, cure } of [...compileFaults(plan.rules), ...mistakes])
     environment.refuse(place, subject, cure);
-  for (const warning of warnings) environment.warn(routingVariable(environment), warning);
+  const source = file?.rules === undefined ? 'NGINX_CONF_DIR' : 'ROUTES_FILE';
+  for (const warning of warnings) environment.warn(source, warning);
   if (nginx !== undefined) warnOf(environment, nginx, plan);
   return plan;
 }

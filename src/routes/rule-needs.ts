@@ -1,7 +1,7 @@
 // What rules need beyond their workers: folders that files are served from, and what is understood but not done yet.
 
 import type { Policy, RuleSet, Template } from '../../proxy/rules/model.ts';
-import type { Mistake, Place } from '../config/mistake.ts';
+import { type Mistake, placeOfOrigin } from '../config/mistake.ts';
 
 /** The folders, each with all below it. Of a path with variables, what stands before the first. */
 export function foldersOf(rules: RuleSet | undefined): string[] {
@@ -30,28 +30,27 @@ export function unservedOf(rules: RuleSet | undefined): Unserved {
   const mistakes = (rules?.sites ?? [])
     .filter(({ clientAuth }) => clientAuth !== undefined)
     .map(({ label, origin }) => ({
-      place: placeOf(origin),
+      place: placeOfOrigin(origin),
       subject: `${label} asks for client certificates, which no handshake asks for yet`,
       cure: 'check the client in the app, or with basic_auth or forward_auth',
     }));
   const warnings = new Set<string>();
   visit(rules, (node) => {
-    const { compress } = node as Policy;
+    const { compress, retry } = node as Policy;
     if (typeof compress === 'object')
       warnings.add('replies are not compressed yet: they pass as the app sends them');
+    if (typeof retry === 'object')
+      warnings.add('what may be tried again cannot be chosen yet: it is as on a route without rules');
   });
-  for (const { balance } of rules?.upstreams ?? []) {
-    if (balance?.by === 'cookie')
-      warnings.add('a balance by cookie is not kept yet: the server with the fewest requests is next');
-    if (balance?.by === 'chance')
-      warnings.add('a balance by chance is not kept yet: the server with the fewest requests is next');
+  for (const { balance, servers } of rules?.upstreams ?? []) {
+    if (balance?.by === 'cookie' || balance?.by === 'chance')
+      warnings.add(`a balance by ${balance.by} is not kept yet: the server with the fewest requests is next`);
+    if (servers.some(({ maxFails, failTimeoutMs }) => (maxFails ?? 0) > 0 || failTimeoutMs !== undefined))
+      warnings.add(
+        'max_fails and fail_timeout are not kept yet: a server that fails is left out as on any route',
+      );
   }
   return { mistakes, warnings: [...warnings] };
-}
-
-function placeOf(origin: string | undefined): Place {
-  const [, file, line, column] = /^(.*):(\d+):(\d+)$/s.exec(origin ?? '') ?? [];
-  return file === undefined ? {} : { file, line: Number(line), column: Number(column) };
 }
 
 function visit(node: unknown, seen: (node: object) => void): void {

@@ -107,7 +107,7 @@ export async function fingerprintOf(paths: readonly string[]): Promise<string> {
 }
 
 /** What changes when the file does; a file that is not there has one too. */
-export async function fingerprint(path: string): Promise<string> {
+async function fingerprint(path: string): Promise<string> {
   try {
     const { dev, ino, size, mtimeNs, ctimeNs } = await stat(path, { bigint: true });
     return [dev, ino, size, mtimeNs, ctimeNs].join(' ');

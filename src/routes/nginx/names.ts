@@ -1,8 +1,8 @@
 // The names of servers beside the domains that have certificates: what is in one and not in the other.
 
-import type { RuleSet, Site, SiteName } from '../../../proxy/rules/model.ts';
+import type { RuleSet, SiteName } from '../../../proxy/rules/model.ts';
 import { compilePattern } from '../../../proxy/rules/pattern.ts';
-import type { Mistake, Place } from '../../config/mistake.ts';
+import { type Mistake, placeOfOrigin } from '../../config/mistake.ts';
 import { covers, type Domain, isWildcard } from '../../lib/domain.ts';
 import { takes } from '../sites.ts';
 
@@ -19,7 +19,7 @@ export function judgeNames(
     site.names
       .filter((name) => !isCovered(name, domains))
       .map((name) => ({
-        place: placeOf(site),
+        place: placeOfOrigin(site.origin),
         subject: `no certificate covers the server_name ${written(name)}`,
         cure: `add ${written(name)} to DOMAINS, or take it away`,
       })),
@@ -64,9 +64,4 @@ function written(name: SiteName): string {
     case 'pattern':
       return `~${name.pattern.source}`;
   }
-}
-
-function placeOf({ origin }: Site): Place {
-  const [, file, line, column] = /^(.*):(\d+):(\d+)$/s.exec(origin ?? '') ?? [];
-  return file === undefined ? {} : { file, line: Number(line), column: Number(column) };
 }

@@ -8,11 +8,11 @@ export interface NginxWatchOptions {
   read(): NginxRules;
   /** What is in force. */
   current: NginxRules;
-  /** The files say something else than what is in force, and have no mistakes. */
+  /** The files say something else than what is in force, and have no mistakes. What it throws goes to onProblem. */
   onRules(read: NginxRules): void;
   /** The files have mistakes: what they said before holds. Called once for each such state of the files. */
   onMistakes(read: NginxRules): void;
-  /** One of these two has thrown. */
+  /** What they say cannot be served: what they said before holds. */
   onProblem(error: unknown): void;
   intervalMs?: number;
   clock?: Clock;
@@ -46,8 +46,12 @@ export function watchNginxFiles(options: NginxWatchOptions): NginxWatch {
     }
     refused = undefined;
     if (text === taken) return;
-    taken = text;
-    options.onRules(read);
+    try {
+      options.onRules(read);
+      taken = text;
+    } catch (error) {
+      options.onProblem(error);
+    }
   }
 
   async function look(): Promise<void> {

@@ -24,7 +24,7 @@ export interface FilesWatchOptions {
 export function watchFiles(config: Config, { follow, log }: FilesWatchOptions): FilesWatch {
   const { routesFile, routesFileOptions, nginx, fixedRouting } = config;
   const readable = foldersOf(config.rules);
-  let file = routesFile && parseFile(routesFile, routesFileOptions);
+  let { file } = config;
   let rules = nginx?.first;
   /** Takes both as they are to be, if they can be served together. */
   const take = (nextFile: FileReading | undefined, nextRules: NginxRules | undefined, path: string) => {
@@ -34,8 +34,6 @@ export function watchFiles(config: Config, { follow, log }: FilesWatchOptions): 
     rules = nextRules;
     return plan;
   };
-  const refused = (path: string) => (err: unknown) =>
-    log.error({ err, file: path }, 'routes file refused, the old routes go on');
 
   let included = file?.watched ?? [];
   const fileWatch =
@@ -50,23 +48,17 @@ export function watchFiles(config: Config, { follow, log }: FilesWatchOptions): 
         return take(next, rules, routesFile.path);
       },
       onRoutes: follow,
-      onProblem: refused(routesFile.path),
+      onProblem: (err) =>
+        log.error({ err, file: routesFile.path }, 'routes file refused, the old routes go on'),
     });
   const nginxWatch =
     nginx &&
     watchNginxFiles({
       read: nginx.read,
       current: nginx.first,
-      onRules: (next) => {
-        try {
-          follow(take(file, next, nginx.path));
-        } catch (error) {
-          refused(nginx.path)(error);
-        }
-      },
-      onMistakes: ({ mistakes }) =>
-        log.error({ mistakes, file: nginx.path }, 'nginx files refused, the old rules go on'),
-      onProblem: refused(nginx.path),
+      onRules: (next) => follow(take(file, next, nginx.path)),
+      onMistakes: ({ mistakes }) => log.error({ mistakes, file: nginx.path }, NGINX_REFUSED),
+      onProblem: (err) => log.error({ err, file: nginx.path }, NGINX_REFUSED),
     });
   return {
     async reload() {
@@ -79,6 +71,8 @@ export function watchFiles(config: Config, { follow, log }: FilesWatchOptions): 
     },
   };
 }
+
+const NGINX_REFUSED = 'nginx files refused, the old rules go on';
 
 /** Node's permission model fixes what a process may read when it starts. */
 function refuseNewFolders(plan: RoutingPlan, readable: readonly string[], path: string): void {
