@@ -12,12 +12,11 @@ if (import.meta.main) await bundle(process.argv[2] ?? 'dist');
 async function bundle(outdir: string): Promise<void> {
   const { metafile } = await build({
     absWorkingDir: root,
-    // A worker's memory holds none of the code that handles accounts and DNS tokens, and its thread only what it needs.
+    // The memory of workers and of their helper holds none of the code that handles accounts and DNS tokens.
     entryPoints: {
       'dstack-ingress': 'src/main.ts',
       worker: 'src/workers/worker.ts',
       'password-checker': 'src/workers/password-checker.ts',
-      'password-thread': 'proxy/exchange/password-thread.ts',
     },
     outdir,
     outExtension: { '.js': '.mjs' },

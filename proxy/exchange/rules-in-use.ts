@@ -62,7 +62,6 @@ export interface Rules {
   siteFor(host: string): string | undefined;
   /** The label of the site that takes what no name fits. */
   defaultSite(): string | undefined;
-  close(): void;
 }
 
 /** `limiter` and `compare`: who counts and compares passwords for all processes; default: this one for itself. */
@@ -87,6 +86,5 @@ export function createRules(limiter?: Limiter, compare?: Compare): Rules {
     },
     siteFor: (host) => compiled?.findNamed(host)?.label,
     defaultSite: () => compiled?.byDefault?.label,
-    close: passwords.close,
   };
 }

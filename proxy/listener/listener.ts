@@ -303,7 +303,6 @@ class TlsListener implements Listener {
     clearTimeout(timer);
     clearTimeout(last);
     this.upstreams.close();
-    this.rules.close();
     this.options.accessLog?.flush();
   }
   private observerWith(more: ExchangeObserver | undefined): ExchangeObserver {

@@ -1,6 +1,7 @@
 // Who may pass: allow and deny, passwords, sub-requests, limits, and whose address is taken for the client's.
 
 import { isIP } from 'node:net';
+import { hashFault } from '../../../proxy/exchange/password-hashes.ts';
 import type {
   AccessPolicy,
   AddressRule,
@@ -82,9 +83,13 @@ function readUsers(word: Word, reading: Reading): BasicUser[] | undefined {
   if (word.text.includes('$')) return reading.refuse(word, 'the path holds variables', 'write it out');
   const text = reading.readNamed(word);
   if (text === undefined) return undefined;
-  return text.split('\n').flatMap((line): BasicUser[] => {
+  return text.split('\n').flatMap((line, index): BasicUser[] => {
     const [name = '', hash = ''] = line.trim().split(':');
-    return name === '' || name.startsWith('#') || hash === '' ? [] : [{ name, hash }];
+    if (name === '' || name.startsWith('#') || hash === '') return [];
+    const wrong = hashFault(hash);
+    if (wrong !== undefined)
+      reading.refuse(word, `line ${index + 1} of ${quote(word.text)} has ${wrong.fault}`, wrong.cure);
+    return [{ name, hash }];
   });
 }
 

@@ -1,6 +1,7 @@
 // Who may come in: addresses, passwords, and another service that is asked.
 
 import type { Node } from 'yaml';
+import { type HashFault, hashFault } from '../../../proxy/exchange/password-hashes.ts';
 import type { AddressRule, BasicUser, HeaderEdit, Policy } from '../../../proxy/rules/model.ts';
 import { parseUpstreamUrl } from '../../config/upstream-url.ts';
 import { parseNetworks, quote } from '../../config/values.ts';
@@ -53,9 +54,6 @@ function readAddresses(node: Node, allow: boolean, subject: string, reading: Rea
   });
 }
 
-/** What password files hold; plain text is none of them. */
-const HASH = /^(?:\$(?:2[abxy]?|apr1|1|5|6)\$|\{SHA\}|\{SSHA\})[\x21-\x7e]+$/;
-
 export function readBasicAuth(node: Node, reading: Reading): Policy {
   if (isOff(node)) return { basicRealm: false };
   const { mistakes } = reading;
@@ -74,7 +72,13 @@ export function readBasicAuth(node: Node, reading: Reading): Policy {
   };
 }
 
-const HASH_CURE = 'wants a hash of it, as `htpasswd -nB name` prints one';
+/** What is written there may be the password itself: it is not shown. */
+const NO_HASH = { fault: 'not a hash', cure: 'wants a hash of it, as `htpasswd -nB name` prints one' };
+
+/** Undefined: passwords can be checked against it. Plain text is for password files of nginx. */
+function faultOf(hash: string): HashFault | undefined {
+  return /^(?:\$\w+\$|\{S?SHA\})[\x21-\x7e]+$/.test(hash) ? hashFault(hash) : NO_HASH;
+}
 
 function readUsers(node: Node, reading: Reading): BasicUser[] {
   const { mistakes } = reading;
@@ -83,9 +87,9 @@ function readUsers(node: Node, reading: Reading): BasicUser[] {
       mistakes.at(key, `${quote(name)} is no name of a user`, 'wants one without a colon');
     const hash = readString(value, 'the password', '$2y$10$…', mistakes);
     if (hash === undefined) return [];
-    if (HASH.test(hash)) return [{ name, hash }];
-    // What stands there may be the password itself: it is not shown.
-    mistakes.at(value, `the password of ${quote(name)} is not a hash`, HASH_CURE);
+    const wrong = faultOf(hash);
+    if (wrong === undefined) return [{ name, hash }];
+    mistakes.at(value, `the password of ${quote(name)} is ${wrong.fault}`, wrong.cure);
     return [];
   });
 }
@@ -101,8 +105,10 @@ function readUsersFile(node: Node, reading: Reading): BasicUser[] {
     if (line.trim() === '' || line.startsWith('#')) return [];
     const colon = line.indexOf(':');
     const [name, hash] = [line.slice(0, Math.max(colon, 0)), line.slice(colon + 1).split(':')[0]!];
-    if (colon > 0 && isUserName(name) && HASH.test(hash)) return [{ name, hash }];
-    reading.mistakes.at(node, `line ${index + 1} of the file is no name:hash`, HASH_CURE);
+    const wrong = colon > 0 && isUserName(name) ? faultOf(hash) : NO_HASH;
+    if (wrong === undefined) return [{ name, hash }];
+    const fault = wrong === NO_HASH ? 'no name:hash' : wrong.fault;
+    reading.mistakes.at(node, `line ${index + 1} of the file is ${fault}`, wrong.cure);
     return [];
   });
 }

@@ -508,7 +508,7 @@ const samples: readonly (readonly [good: boolean, body: string])[] = [
     'compress: { encodings: [gzip], types: [text/html], min_size: 4k }',
     'allow: any',
     'deny: false',
-    'basic_auth: { users: { ann: "{SHA}abc" } }',
+    'basic_auth: { users: { ann: "{SHA}5en6G6MezRroT3XKqkdPOmY/BfQ=" } }',
     'forward_auth: { url: "http://a/b", headers: { set: { X: y } }, copy: A, timeout: 5s }',
     'rate_limit: 10/s',
     'rate_limit: { rate: 10/s, burst: 0, by: all }',
