@@ -7,8 +7,8 @@ const MOST = 2.6;
 const RUNS = 5;
 
 /**
- * `run(n)` is called with `size` and twice that, several times; the quickest of each counts. Tries again if it fails: a busy machine can make linear
- * cost look worse, but not square cost look linear.
+ * `run(n)` is called with `size` and twice that, several times; the quickest of each counts. Tries again if it fails: a busy
+ * machine can make linear cost look worse, but it cannot make square cost look linear.
  */
 export function assertLinear(run: (n: number) => void, size: number): void {
   run(Math.ceil(size / 8));
