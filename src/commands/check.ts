@@ -3,8 +3,12 @@
 import { readdirSync, statSync } from 'node:fs';
 import type { RuleSet } from '../../proxy/rules/model.ts';
 import type { Route } from '../../proxy/rules/routes.ts';
+import { knownVariables } from '../config/config.ts';
+import { readEnvironment } from '../config/environment.ts';
+import { knowsClients, readTrust } from '../config/listen.ts';
 import { describePlace, type Mistake, unreadable } from '../config/mistake.ts';
 import { readGuardedFileSync } from '../lib/guarded-file.ts';
+import { describeNote } from '../routes/nginx/notes.ts';
 import { readNginxFiles } from '../routes/nginx/read.ts';
 import { readRoutesFile } from '../routes/yaml/file.ts';
 import { explainRequest, readRequestLine } from './check-explain.ts';
@@ -59,7 +63,7 @@ function readArguments(args: readonly string[], env: Env) {
   return { path: path ?? env.ROUTES_FILE ?? env.NGINX_CONF_DIR, asked };
 }
 
-export interface Routing {
+interface Routing {
   readonly routes: readonly Route[];
   readonly rules: RuleSet;
   readonly mistakes: readonly Mistake[];
@@ -68,7 +72,7 @@ export interface Routing {
 }
 
 /** A folder holds nginx files; a file is a routes file. */
-export function readRouting(path: string, env: Env = {}): Routing {
+function readRouting(path: string, env: Env = {}): Routing {
   try {
     return statSync(path).isDirectory() ? readFolder(path) : readFile(path, env);
   } catch (cause) {
@@ -84,24 +88,22 @@ function readFolder(path: string): Routing {
   return { routes: [], rules, mistakes, notes: notes.map(describeNote) };
 }
 
-function describeNote({ place, text }: { readonly place: Mistake['place']; readonly text: string }): string {
-  return `${describePlace(place)}: ${text}`;
-}
-
 const TIMEOUTS = { connectTimeoutMs: 10_000, readTimeoutMs: 86_400_000, sendTimeoutMs: 86_400_000 };
 
 function readFile(path: string, env: Env): Routing {
-  const options = { timeouts: TIMEOUTS, clientAddresses: knowsClients(env) };
+  const options = { timeouts: TIMEOUTS, clientAddresses: knowsClientsOf(env) };
   const { routes, rules, mistakes } = readRoutesFile(readGuardedFileSync(path), path, options);
   return { routes, rules, mistakes, notes: [] };
 }
 
 /** On a machine that is no deployment nothing is known of what will be in front, and so nothing is refused for it. */
-function knowsClients({ GATEWAY_DOMAIN, PROXY_PROTOCOL, ACCEPT_PROXY_PROTOCOL, TRUSTED_FORWARDERS }: Env) {
-  if (GATEWAY_DOMAIN === undefined || GATEWAY_DOMAIN === '') return true;
-  const speaks = /^(true|yes|on|1)$/i.test(PROXY_PROTOCOL ?? ACCEPT_PROXY_PROTOCOL ?? '');
-  return speaks || (TRUSTED_FORWARDERS ?? '') !== '';
+function knowsClientsOf(env: Env): boolean {
+  const environment = readEnvironment(env, knownVariables());
+  if (!DEPLOYED.some((name) => environment.has(name))) return true;
+  return knowsClients(readTrust(environment));
 }
+
+const DEPLOYED = ['DOMAIN', 'DOMAINS', 'GATEWAY_DOMAIN'];
 
 function describe({ place, subject, cure }: Mistake): string {
   return `${describePlace(place)}: ${subject}\n  ${cure}\n`;

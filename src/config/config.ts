@@ -15,7 +15,7 @@ import { type AcmeSettings, readAcme } from './acme.ts';
 import { type DnsSettings, readDns } from './dns.ts';
 import { type ConfigWarning, type Env, type Environment, readEnvironment } from './environment.ts';
 import { type ListFolder, parsePath, type ReadFile, readRoots } from './files.ts';
-import { type ListenSettings, parseAlpn, readListen, readTrust, type Trust } from './listen.ts';
+import { knowsClients, type ListenSettings, parseAlpn, readListen, readTrust } from './listen.ts';
 import { describeMistake, type Mistake } from './mistake.ts';
 import {
   type FileReading,
@@ -126,11 +126,6 @@ export function readConfig(
   return config;
 }
 
-/** Without a word about its clients, the address of every connection is the gateway's. */
-function knowsClients({ proxyProtocol, trustedForwarders }: Trust): boolean {
-  return proxyProtocol || trustedForwarders.length > 0;
-}
-
 /** Each process reads the value itself, when it loads what it may switch off: see proxy/socket/insides/switch.ts. */
 function checkInsides(text: string): void {
   const { unknown } = parseInsidesOff(text);
@@ -143,7 +138,7 @@ function checkInsides(text: string): void {
 
 const LOG_LEVELS = ['trace', 'debug', 'info', 'warn', 'error', 'silent'] as const;
 
-function knownVariables(): Set<string> {
+export function knownVariables(): Set<string> {
   const ours = settings.flatMap(({ name, aliases = [] }) => [name, ...aliases]);
   const credentials = providerKinds
     .flatMap(({ variables }) => variables)

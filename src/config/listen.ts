@@ -53,6 +53,11 @@ export function readTrust(environment: Environment): Trust {
   return { proxyProtocol, trustedProxies: proxyProtocol ? trusted : [], trustedForwarders: forwarders };
 }
 
+/** Without a word about its clients, the address of every connection is the gateway's. */
+export function knowsClients({ proxyProtocol, trustedForwarders }: Trust): boolean {
+  return proxyProtocol || trustedForwarders.length > 0;
+}
+
 export function readListen(environment: Environment, alpn: readonly Alpn[], trust: Trust): ListenSettings {
   return {
     host: environment.read('LISTEN_ADDRESS', parseHost),

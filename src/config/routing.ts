@@ -5,7 +5,7 @@ import { compile } from '../../proxy/rules/compile.ts';
 import type { RuleSet } from '../../proxy/rules/model.ts';
 import { RuleSetError } from '../../proxy/rules/scope.ts';
 import { judgeNames } from '../routes/nginx/names.ts';
-import type { Note } from '../routes/nginx/notes.ts';
+import { describeNote } from '../routes/nginx/notes.ts';
 import { type NginxRules, readNginxFiles } from '../routes/nginx/read.ts';
 import {
   type FileRouting,
@@ -165,10 +165,6 @@ function warnOf(environment: Environment, { rules, notes }: NginxRules, { domain
   for (const note of notes) environment.warn('NGINX_CONF_DIR', describeNote(note));
   for (const { place, subject, cure } of judgeNames(rules, domains, () => true).uncovered)
     environment.warn('NGINX_CONF_DIR', `${describePlace(place)}: ${subject}: ${cure}`);
-}
-
-function describeNote({ place, text, directives }: Note): string {
-  return `${describePlace(place)}: ${text} (${directives.join(', ')})`;
 }
 
 export interface NginxFolder {

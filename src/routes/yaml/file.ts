@@ -5,14 +5,8 @@ import type { Route } from '../../../proxy/rules/routes.ts';
 import type { Mistake } from '../../config/mistake.ts';
 import { assemble, type Draft } from './assemble.ts';
 import { type OneFile, readFiles } from './include.ts';
-import { RoutesFileError, type Seen } from './mistakes.ts';
-import {
-  createShared,
-  type RoutesFileOptions,
-  refuseUnknownVariables,
-  type Shared,
-  type UpstreamTimeouts,
-} from './reading.ts';
+import type { Seen } from './mistakes.ts';
+import { createShared, type RoutesFileOptions, refuseUnknownVariables, type Shared } from './reading.ts';
 import { type Level, readDefaults, readRoutes } from './routes.ts';
 import { readNamedUpstreams } from './upstreams.ts';
 
@@ -66,17 +60,4 @@ function readAllDefaults([first, ...others]: readonly OneFile[], { options }: Sh
       reading.mistakes.at(node, '"defaults" in a file that is included', 'wants them in the first file');
   }
   return first === undefined ? usual : readDefaults(first.fields.find('defaults'), usual, first.reading);
-}
-
-/** For who takes plain routes alone. Throws RoutesFileError with every mistake, and for a file that needs rules. */
-export function parseRoutesFile(text: string, path: string, timeouts: UpstreamTimeouts): Route[] {
-  const { routes, rules, mistakes } = readRoutesFile(text, path, { timeouts });
-  const needing = rules.sites.map(({ label }) => ({
-    place: { file: path },
-    subject: `${label} needs rules`,
-    cure: 'wants a host with upstreams alone',
-  }));
-  const found = [...mistakes, ...needing];
-  if (found.length > 0) throw new RoutesFileError(path, found);
-  return [...routes];
 }

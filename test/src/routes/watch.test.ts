@@ -8,7 +8,7 @@ import { after, before, test } from 'node:test';
 import type { Route } from '../../../proxy/rules/routes.ts';
 import { type Clock, systemClock } from '../../../src/lib/clock.ts';
 import { watchRoutesFile } from '../../../src/routes/watch.ts';
-import { parseRoutesFile } from '../../../src/routes/yaml/file.ts';
+import { parseRoutesFile } from '../../support/plain-routes.ts';
 
 const timeouts = { connectTimeoutMs: 10_000, readTimeoutMs: 60_000, sendTimeoutMs: 30_000 };
 

@@ -6,7 +6,8 @@ import { test } from 'node:test';
 import { Ajv } from 'ajv';
 import fc from 'fast-check';
 import { parse as parseYaml } from 'yaml';
-import { parseRoutesFile, RoutesFileError } from '../../../../src/routes/yaml/file.ts';
+import { RoutesFileError } from '../../../../src/routes/yaml/file.ts';
+import { parseRoutesFile } from '../../../support/plain-routes.ts';
 
 const timeouts = { connectTimeoutMs: 10_000, readTimeoutMs: 60_000, sendTimeoutMs: 30_000 };
 const read = (text: string) => parseRoutesFile(text, 'routes.yaml', timeouts);
