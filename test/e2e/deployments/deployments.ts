@@ -151,6 +151,24 @@ export const deployments: readonly Deployment[] = [
       socket.destroy();
     },
   },
+  {
+    title: 'the example with server blocks of nginx',
+    file: '../../../examples/nginx-files/compose.yaml',
+    async promises(deployed) {
+      const app = JSON.parse((await request(deployed, 'app.example.com')).body) as Seen;
+      assert.equal(app.service, 'app');
+      const { head } = await request(deployed, 'app.example.com', '/old');
+      assert.match(
+        head,
+        /^HTTP\/1\.1 301 .*\r\nlocation: https:\/\/app\.example\.com\/new\?from=\/old\r\n/is,
+      );
+      const { head: fields, body } = await request(deployed, 'api.example.com', '/v1/things?a=b');
+      const api = JSON.parse(body) as Seen;
+      assert.deepEqual([api.service, api.url], ['api', '/things?a=b']);
+      assert.match(fields, /cache-control: no-store/i);
+      assert.equal((await request(deployed, 'api.example.com', '/v2/')).body, '{"error":"not found"}');
+    },
+  },
 ];
 
 interface Seen {
