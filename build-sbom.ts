@@ -2,7 +2,7 @@
 
 import { execFileSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
-import { mkdirSync, writeFileSync } from 'node:fs';
+import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 
@@ -18,9 +18,29 @@ export function writeSboms(outdir: string): void {
   writeFileSync(join(outdir, 'sbom.spdx.json'), text(normalizedSpdx(sbom('spdx') as unknown as Spdx)));
 }
 
-/** From the lockfile, so that it does not matter what else is installed. */
+/**
+ * From the lockfile, so that it does not matter what else is installed. npm's own `--omit dev` leaves out packages that
+ * a development dependency asks for as well: what is for development alone is left out by the lockfile's marks.
+ */
 function sbom(format: 'cyclonedx' | 'spdx'): object {
-  return npm(['sbom', '--sbom-format', format, '--omit', 'dev', '--package-lock-only']);
+  return npm(['sbom', '--sbom-format', format, '--package-lock-only']);
+}
+
+interface Lockfile {
+  readonly packages: Readonly<Record<string, { version: string; dev?: boolean; devOptional?: boolean }>>;
+}
+
+/** `name@version` of each package that is for development alone. */
+function developmentOnly(): ReadonlySet<string> {
+  const { packages } = JSON.parse(readFileSync(join(root, 'package-lock.json'), 'utf8')) as Lockfile;
+  const named = Object.entries(packages).map(([place, { version, dev, devOptional }]) => ({
+    name: `${place.split('node_modules/').at(-1)}@${version}`,
+    forDevelopment: dev === true || devOptional === true,
+  }));
+  const shipped = new Set(named.filter(({ forDevelopment }) => !forDevelopment).map(({ name }) => name));
+  return new Set(
+    named.filter(({ name, forDevelopment }) => forDevelopment && !shipped.has(name)).map(({ name }) => name),
+  );
 }
 
 function npm(args: readonly string[]): object {
@@ -28,6 +48,8 @@ function npm(args: readonly string[]): object {
 }
 
 interface Cyclonedx {
+  components: { 'bom-ref': string; name: string; version: string }[];
+  dependencies: { ref: string; dependsOn: string[] }[];
   serialNumber: string;
   metadata: { timestamp?: string; tools: { version?: string }[]; component: { name: string } };
 }
@@ -35,8 +57,16 @@ interface Cyclonedx {
 /** npm puts the time, a random number, its own version and the name of the folder into it. */
 function normalizedCyclonedx(document: Cyclonedx, name: string): Cyclonedx {
   const { timestamp: _, tools, component, ...metadata } = document.metadata;
+  const omitted = developmentOnly();
+  const components = document.components.filter((one) => !omitted.has(`${one.name}@${one.version}`));
+  const kept = new Set(components.map((one) => one['bom-ref']));
+  const isKept = (ref: string) => kept.has(ref) || ref.startsWith(`${name}@`);
   const plain = {
     ...document,
+    components,
+    dependencies: document.dependencies
+      .filter(({ ref }) => isKept(ref))
+      .map(({ ref, dependsOn }) => ({ ref, dependsOn: dependsOn.filter(isKept) })),
     serialNumber: '',
     metadata: {
       ...metadata,
@@ -48,6 +78,8 @@ function normalizedCyclonedx(document: Cyclonedx, name: string): Cyclonedx {
 }
 
 interface Spdx {
+  packages: { SPDXID: string; name: string; versionInfo: string }[];
+  relationships: { spdxElementId: string; relatedSpdxElement: string }[];
   name: string;
   documentNamespace: string;
   creationInfo: { created: string; creators: string[] };
@@ -56,8 +88,15 @@ interface Spdx {
 /** SPDX demands a time: the epoch, as in the image itself. */
 function normalizedSpdx(document: Spdx): Spdx {
   const namespace = document.documentNamespace.replace(/-[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}$/, '');
+  const omitted = developmentOnly();
+  const packages = document.packages.filter((one) => !omitted.has(`${one.name}@${one.versionInfo}`));
+  const kept = new Set(['SPDXRef-DOCUMENT', ...packages.map(({ SPDXID }) => SPDXID)]);
   const plain = {
     ...document,
+    packages,
+    relationships: document.relationships.filter(
+      ({ spdxElementId, relatedSpdxElement }) => kept.has(spdxElementId) && kept.has(relatedSpdxElement),
+    ),
     documentNamespace: namespace,
     creationInfo: { created: '1970-01-01T00:00:00Z', creators: ['Tool: npm/cli'] },
   };

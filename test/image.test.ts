@@ -118,24 +118,6 @@ describe('the Dockerfile', () => {
       assert.ok(allowed.includes(source), `${source} is kept from the build by .dockerignore`);
     }
   });
-
-  test('builds, step by step, the program that its final stage starts', { timeout: 240_000 }, async () => {
-    const build = join(folder, 'build');
-    await mkdir(build);
-    for (const step of await buildSteps()) {
-      if (step.name === 'COPY') await copyInto(build, step.value);
-      else await sh(step.value, build);
-    }
-    const wanted = (await copied('build')).flatMap(({ sources }) => sources);
-    assert.deepEqual(wanted, ['/build/dist/']);
-    const app = join(folder, 'app');
-    await cp(join(build, 'dist'), app, { recursive: true });
-    await rm(build, { recursive: true });
-    const { stdout } = await run(process.execPath, [join(app, 'dstack-ingress.mjs'), '--version'], {
-      env: {},
-    });
-    assert.match(stdout, /\(the revision given\)/);
-  });
 });
 
 interface SceneOptions {
