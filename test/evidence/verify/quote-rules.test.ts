@@ -2,6 +2,7 @@
 
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
+import { parseEventLog, replay } from '../../../evidence/event-log.ts';
 import { QuoteError, readQuote } from '../../../evidence/quote.ts';
 import { readAuthentication } from '../../../evidence/verify/authentication.ts';
 import { type Collateral, parseCollateral } from '../../../evidence/verify/collateral.ts';
@@ -743,6 +744,11 @@ describe('a real quote', { skip: withoutFixtures('quote-report.json', 'tdx-colla
   test("passes under Intel's root while its collateral is in force", async () => {
     assertOutcome(await judgeReal('2026-02-18T10:58:51Z'), {});
     assertOutcome(await judgeReal('2026-03-20T10:41:15Z'), {});
+  });
+
+  test('has the registers that its event log adds up to', () => {
+    const { quote, event_log } = readFixture<{ quote: string; event_log: string }>('quote-report.json');
+    assert.deepEqual(replay(parseEventLog(event_log)), readQuote(quote).quote.rtmrs);
   });
 
   test('fails by its collateral alone before and after', async () => {
