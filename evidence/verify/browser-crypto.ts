@@ -1,4 +1,4 @@
-// node:crypto for a browser, as far as evidence/ needs it: digests at once, where WebCrypto has them only later.
+// The part of node:crypto that evidence/ needs, for a browser: digests at once, where WebCrypto has them only later.
 
 import { sha256, sha384 } from '@noble/hashes/sha2.js';
 

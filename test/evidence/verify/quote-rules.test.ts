@@ -694,6 +694,14 @@ describe('an honest platform', () => {
   });
 });
 
+test('what the library refuses does not pass, whatever our own rules say', async () => {
+  // It reads no PEM with a space in it, which we do.
+  const spaced = honest.collateral.tcb_info_issuer_chain.replaceAll('\n', ' \n');
+  const verdicts = await judgeHonest(published({ ...honest.collateral, tcb_info_issuer_chain: spaced }));
+  assertOutcome(verdicts, { signature: 'fail' });
+  assert.match(verdicts.signature.reason, /^@phala\/dcap-qvl refuses the quote: /);
+});
+
 describe('a quote cut short', () => {
   const head = 632;
   /** As if it had been made so: the length of the signature part says what is left of it. */
