@@ -133,7 +133,7 @@ describe('the image', { skip, timeout: 400_000 }, () => {
       } finally {
         // unshare itself waits through a SIGTERM; with it, all that it has started ends.
         child.kill('SIGKILL');
-        await new Promise((resolve) => child.once('exit', resolve));
+        if (child.exitCode === null) await new Promise((resolve) => child.once('exit', resolve));
       }
     });
 });

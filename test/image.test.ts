@@ -4,7 +4,7 @@ import assert from 'node:assert/strict';
 import { execFile } from 'node:child_process';
 import { cp, mkdir, mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
-import { delimiter, dirname, join } from 'node:path';
+import { join } from 'node:path';
 import { afterEach, beforeEach, describe, test } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
@@ -192,12 +192,6 @@ async function dockerfile(): Promise<Instruction[]> {
     });
 }
 
-async function buildSteps(): Promise<Instruction[]> {
-  const instructions = await dockerfile();
-  const end = instructions.findLastIndex(({ name }) => name === 'FROM');
-  return instructions.slice(0, end).filter(({ name }) => name === 'COPY' || name === 'RUN');
-}
-
 /** The sources of COPY instructions: those from the context, or those from another stage. */
 async function copied(stage?: string): Promise<{ sources: string[]; target: string }[]> {
   const copies = (await dockerfile()).filter(({ name }) => name === 'COPY');
@@ -220,24 +214,4 @@ async function contextEntries(): Promise<string[]> {
   assert.ok(rest.every((line) => /^![\w.-]+$/.test(line)));
   const entries = await readdir(root);
   return rest.map((line) => line.slice(1)).filter((name) => entries.includes(name));
-}
-
-async function copyInto(build: string, value: string): Promise<void> {
-  const { sources, target } = splitCopy(value);
-  for (const source of sources) {
-    const place =
-      sources.length > 1 || target.endsWith('/') ? join(build, target, source) : join(build, target);
-    await cp(join(root, source), place, { recursive: true });
-  }
-}
-
-async function sh(command: string, cwd: string): Promise<void> {
-  const env = {
-    ...process.env,
-    PATH: [dirname(process.execPath), process.env.PATH].join(delimiter),
-    GIT_REVISION: 'the revision given',
-    // What npm has fetched for this very repository need not be fetched again.
-    npm_config_prefer_offline: 'true',
-  };
-  await run('sh', ['-c', command], { cwd, env, maxBuffer: 10_000_000 });
 }

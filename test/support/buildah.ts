@@ -233,7 +233,8 @@ export function startInContainer(
       ...words,
     ],
     {
-      env: { PATH: '/usr/sbin:/usr/bin:/sbin:/bin', ...env },
+      // Of the programs that lead into it, not of the container: nothing there is looked for by name.
+      env: { ...env, PATH: '/usr/sbin:/usr/bin:/sbin:/bin' },
       stdio: ['ignore', 'pipe', 'pipe'],
     },
   );
