@@ -2,9 +2,9 @@
 
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
-import { chownSync, globSync, mkdtempSync, readFileSync, rmSync, statSync } from 'node:fs';
+import { chownSync, copyFileSync, globSync, mkdtempSync, readFileSync, rmSync, statSync } from 'node:fs';
 import { tmpdir } from 'node:os';
-import { dirname, join } from 'node:path';
+import { join } from 'node:path';
 import { text } from 'node:stream/consumers';
 import { after, before, describe, it } from 'node:test';
 import { fileURLToPath } from 'node:url';
@@ -96,12 +96,14 @@ describe('the image', { skip, timeout: 400_000 }, () => {
     it(`does its whole job with a read-only root as uid ${uid}: a certificate from the CA, the app behind it, evidence`, async () => {
       await using world = await createWorld();
       await using app = await startApp('the app');
-      if (uid !== 0)
-        for (const path of [world.folder, join(world.folder, 'dstack.sock')]) chownSync(path, uid, uid);
+      const caFile = join(world.folder, 'ca.pem');
+      copyFileSync(world.pebble.caFile, caFile);
+      for (const path of [world.folder, caFile, join(world.folder, 'dstack.sock')]) chownSync(path, uid, uid);
       const { config } = images[0]!;
       const env = {
         ...Object.fromEntries(config.env.map((entry) => entry.split('=', 2) as [string, string])),
         ...world.env,
+        ACME_CA_FILE: caFile,
         DOMAIN: 'app.example.com',
         TARGET_ENDPOINT: app.url,
         CHALLENGE_TYPE: 'tls-alpn-01',
@@ -111,7 +113,7 @@ describe('the image', { skip, timeout: 400_000 }, () => {
       const child = startInContainer(mounted, [...config.entrypoint, ...config.command], {
         uid,
         env,
-        shared: [world.folder, dirname(world.pebble.caFile)],
+        shared: [world.folder],
       });
       const said = { out: '', err: '' };
       child.stdout!.setEncoding('utf8').on('data', (part: string) => {
