@@ -7,10 +7,11 @@ import { type Bundle, buildBundle } from '../../evidence/bundle.ts';
 import {
   createEvidenceEndpoint,
   type EvidenceEndpoint,
-  type EvidenceReply,
   type EvidenceRequest,
 } from '../../evidence/endpoint.ts';
+import type { EvidenceReply } from '../../evidence/reply.ts';
 import { createRouteTable } from '../../proxy/rules/routes.ts';
+import type { LocalConnection } from '../../src/lib/local-handler.ts';
 import { makeCertificate } from '../support/certificates.ts';
 
 const certificates = [await makeCertificate('app.example.com'), await makeCertificate('*.example.com')];
@@ -24,6 +25,17 @@ const bundle: Bundle = await buildBundle({
   }),
 });
 
+/** Not asked here, see attest.test.ts. */
+const attester = { handle: () => assert.fail() };
+const { signal } = new AbortController();
+const connection: LocalConnection = {
+  certificate: { pem: '', fingerprint: certificates[0]!.sha256 },
+  serverName: 'app.example.com',
+  clientAddress: '127.0.0.1',
+  secureVersion: 'TLSv1.3',
+  exportKeyingMaterial: () => assert.fail(),
+};
+
 /** Whether a request for this path would come to the endpoint. */
 function isAnswered({ path: own }: EvidenceEndpoint, path: string): boolean {
   const table = createRouteTable([], { localPaths: [{ path: own, answeredBy: 'evidence' }] });
@@ -31,21 +43,23 @@ function isAnswered({ path: own }: EvidenceEndpoint, path: string): boolean {
 }
 
 function served(of: Bundle | 'none' = bundle, prefix?: string) {
-  const endpoint = createEvidenceEndpoint(prefix === undefined ? {} : { prefix });
+  const endpoint = createEvidenceEndpoint({ attester, ...(prefix !== undefined && { prefix }) });
   if (of !== 'none') endpoint.setBundle(of);
   return async (
     path: string,
     changes: Partial<EvidenceRequest> = {},
   ): Promise<EvidenceReply & { text: string }> => {
     assert.equal(isAnswered(endpoint, path), true, `${path} is its own`);
-    const reply = await endpoint.handle({
+    const reply = (await endpoint.handle({
       method: 'GET',
       path,
       query: '',
       host: 'app.example.com',
       headers: {},
+      connection,
+      signal,
       ...changes,
-    });
+    })) as EvidenceReply;
     return { ...reply, text: Buffer.from(reply.body).toString() };
   };
 }
@@ -94,7 +108,7 @@ test('names of what every object has are not files', async () => {
 });
 
 test('paths beside the prefix belong to the app', () => {
-  const matches = (path: string) => isAnswered(createEvidenceEndpoint(), path);
+  const matches = (path: string) => isAnswered(createEvidenceEndpoint({ attester }), path);
   const beside = [
     '/evidencesXYZ',
     '/evidences.json',
@@ -112,7 +126,7 @@ test('paths beside the prefix belong to the app', () => {
 });
 
 test('until the first bundle is complete, and when it is taken back, the answer is 503', async () => {
-  const endpoint = createEvidenceEndpoint();
+  const endpoint = createEvidenceEndpoint({ attester });
   const ask = async () => {
     const request = {
       method: 'GET',
@@ -120,6 +134,8 @@ test('until the first bundle is complete, and when it is taken back, the answer 
       query: '',
       host: 'app.example.com',
       headers: {},
+      connection,
+      signal,
     };
     return endpoint.handle(request);
   };

@@ -2,12 +2,14 @@
 
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import type { Bundle } from '../../evidence/bundle.ts';
+import { type Bundle, fileOf } from '../../evidence/bundle.ts';
 import { createPublisher, type PublisherOptions } from '../../src/evidence-publisher.ts';
 import type { Certificate } from '../../src/lib/certificate.ts';
 import { silentLog } from '../../src/lib/log.ts';
 import { makeCertificate } from '../support/certificates.ts';
+import { sampleAttestation } from '../support/statements.ts';
 
+const statementFile = fileOf('attestation.json', 'application/json', '{}', 'a statement');
 const account = { uri: 'https://ca.example.com/acct/1' };
 
 /** What visitors see, in order: the serial that the evidence is about, or "none". */
@@ -16,6 +18,7 @@ function stage(options: Partial<PublisherOptions> = {}) {
   const written: string[] = [];
   const publisher = createPublisher({
     build: async (_account, certificates) => bundleFor(certificates),
+    statements: { draft: async () => sampleAttestation(), commit: async () => [statementFile] },
     write: async (bundle) => void written.push(bundle.builtAt),
     serve: async (bundle) => void shown.push(bundle?.builtAt ?? 'none'),
     log: silentLog,
@@ -29,6 +32,7 @@ function bundleFor(certificates: readonly Certificate[]): Bundle {
   return {
     files: [],
     certificates: {},
+    leaves: [],
     reportData: '',
     builtAt: certificates.map((one) => one.serial).join(),
   };
