@@ -4,7 +4,7 @@
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
-import { mkdtemp, readFile, writeFile } from 'node:fs/promises';
+import { appendFile, mkdtemp, readdir, readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { after, before, test } from 'node:test';
 import { canonicalJson } from '../../evidence/canonical-json.ts';
@@ -19,6 +19,8 @@ import {
   whyInconsistent,
 } from '../support/evidence-reader.ts';
 import type { IngressProcess } from '../support/ingress-process.ts';
+import { freePort } from '../support/ports.ts';
+import { startSocketRelay } from '../support/socket-relay.ts';
 import { createWorld, startApp, type World } from '../support/world.ts';
 
 const domain = 'app.example.com';
@@ -213,4 +215,69 @@ test('many ask at once: few quotes, every answer verifies or is 429', async () =
   // Of each connection 16 may wait.
   assert.ok(count(200) >= 20 * 16, `${count(200)} answers`);
   assert.ok(calls() - before <= seconds + 2, `${calls() - before} quotes`);
+});
+
+test('an agent that is away for a moment costs a wait, one that is silent costs 503, and the app is served meanwhile', async () => {
+  await using away = await startSocketRelay(join(world.folder, 'away.sock'), world.agent.endpoint);
+  const port = await freePort();
+  const other = world.start({
+    ...settings(),
+    PORT: String(port),
+    DSTACK_SIMULATOR_ENDPOINT: away.endpoint,
+    EVIDENCE_DIR: join(world.folder, 'other-evidences'),
+  });
+  await other.waitFor('ready');
+  const reader = await readHttp2({ ...target, port });
+  const ask = async (nonce: string) => reader.get(`/evidences/attest?nonce=${nonce}`);
+  const nonces = Array.from({ length: 10 }, () => freshNonce());
+  await away.close();
+  const answers = nonces.map(ask);
+  await other.waitFor('no fresh quotes for now');
+  assert.equal((await reader.get('/')).body.toString(), 'from the app');
+  await away.open();
+  for (const [index, answer] of (await Promise.all(answers)).entries()) {
+    const { status, body } = await answer;
+    assert.equal(status, 200);
+    checkAttest(body, nonces[index]!, reader);
+  }
+  away.silence();
+  const unanswered = [freshNonce(), freshNonce()].map(ask);
+  assert.equal((await reader.get('/')).body.toString(), 'from the app');
+  for (const { status, headers } of await Promise.all(unanswered)) {
+    assert.equal(status, 503);
+    assert.ok(Number(headers['retry-after']) > 0);
+  }
+  reader.close();
+  await other.stop();
+});
+
+test('the history outlives kills, is mended where it was cut, and a damaged one is told and shown', async () => {
+  const before = readHistory((await readStatement()).history);
+  const folder = join(world.env.STATE_DIR!, 'dstack-ingress');
+  const file = join(folder, (await readdir(folder)).find((name) => name.startsWith('history-'))!);
+  ingress.kill('SIGKILL');
+  await ingress.exited;
+  await appendFile(file, '{"account":{"thumbprint":"cut o');
+  ingress = world.start(settings());
+  await ingress.waitFor('ready');
+  const mended = await readStatement();
+  const { entries, faults } = readHistory(mended.history);
+  assert.deepEqual(faults, []);
+  assert.deepEqual(entries.slice(0, before.entries.length), before.entries);
+  assert.ok(entries.length > before.entries.length);
+  assert.deepEqual(entries.at(-1)!.statement, mended.statement);
+  assert.equal(ingress.log.filter(({ msg }) => msg.includes('was cut off')).length, 1);
+  await ingress.stop();
+
+  const text = await readFile(file, 'utf8');
+  await writeFile(file, text.replace(/"revision":"[^"]*"/, '"revision":"another"'));
+  ingress = world.start(settings());
+  await ingress.waitFor('ready');
+  const damaged = ingress.log.filter(({ level, msg }) => level === 'error' && msg.includes('is damaged'));
+  assert.equal(damaged.length, 1);
+  const shown = readHistory((await readStatement()).history);
+  assert.deepEqual(
+    shown.faults.map(({ code, line }) => [code, line]),
+    [['not-linked', 2]],
+  );
 });
