@@ -19,7 +19,8 @@ async function ask({ target, connections, perConnection, seconds, instead }: Ord
   for (let number = 0; number < connections; number++) readers.push(await readHttp2(target));
   process.send!('begins');
   const toCheck: { body: Buffer; nonce: string; reader: Reader }[] = [];
-  const report = { answered: 0, refused: 0, other: 0, wrong: 0 };
+  const report = { answered: 0, refused: 0, other: 0, wrong: 0, seconds: 0 };
+  const beganAt = performance.now();
   const one = async (reader: Reader) => {
     const nonce = freshNonce();
     const { status, body } = await reader.get(`/evidences/${instead ?? 'attest'}?nonce=${nonce}`);
@@ -41,6 +42,7 @@ async function ask({ target, connections, perConnection, seconds, instead }: Ord
       await Promise.all(open);
     }),
   );
+  report.seconds = Number(((performance.now() - beganAt) / 1_000).toFixed(1));
   for (const { body, nonce, reader } of toCheck) {
     try {
       checkAttest(body, nonce, reader);
