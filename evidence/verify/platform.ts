@@ -86,7 +86,8 @@ function numberIn(bytes: Uint8Array): number {
   return bytes.reduce((sum, byte) => sum * 256 + byte, 0);
 }
 
-function encodeOid(oid: string): Uint8Array {
+/** The content of an OBJECT IDENTIFIER (X.690 §8.19). */
+export function encodeOid(oid: string): Uint8Array {
   const [first, second, ...rest] = oid.split('.').map(Number) as [number, number, ...number[]];
   return Uint8Array.from([first * 40 + second, ...rest.flatMap(base128)]);
 }

@@ -8,12 +8,8 @@ import type { AddressInfo } from 'node:net';
 import { secp256k1 } from '@noble/curves/secp256k1.js';
 import { keccak_256 } from '@noble/hashes/sha3.js';
 import { RUNTIME_EVENT, replay, runtimeDigest } from '../../evidence/event-log.ts';
-import {
-  type Collateral,
-  createSimulatedProcessor,
-  type Measurements,
-  type SimulatedProcessor,
-} from './simulated-quote.ts';
+import type { Collateral } from '../../evidence/verify/collateral.ts';
+import { createSimulatedProcessor, type Measurements, type SimulatedProcessor } from './simulated-quote.ts';
 
 export interface SimulatedAgentOptions {
   /** Where to listen: a socket (`tappd` in its name makes no difference here), or else a port of loopback (0: any). */
