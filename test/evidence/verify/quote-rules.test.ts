@@ -2,6 +2,8 @@
 
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
+import { QuoteError, readQuote } from '../../../evidence/quote.ts';
+import { readAuthentication } from '../../../evidence/verify/authentication.ts';
 import { type Collateral, parseCollateral } from '../../../evidence/verify/collateral.ts';
 import {
   intelRoot,
@@ -691,15 +693,44 @@ describe('an honest platform', () => {
   });
 });
 
-test('a quote cut short anywhere fails by its signature, and nothing is thrown', async () => {
-  const collateral = published(honest.collateral);
-  for (let length = 0; length < quote.length; length++) {
-    const { signature } = await judgeHonest(
-      length % 97 === 0 ? collateral : undefined,
-      quote.subarray(0, length),
-    );
-    assert.equal(signature.verdict, 'fail', `at ${length}`);
-  }
+describe('a quote cut short', () => {
+  const head = 632;
+  /** As if it had been made so: the length of the signature part says what is left of it. */
+  const shortened = (length: number) => {
+    const cut = Buffer.from(quote.subarray(0, head + 4 + length));
+    cut.writeUInt32LE(length, head);
+    return cut;
+  };
+  const wholeSignature = quote.length - head - 4;
+
+  test('is refused at every byte', () => {
+    for (let length = 0; length < quote.length; length++) {
+      assert.throws(() => readQuote(quote.subarray(0, length)), QuoteError, `at ${length}`);
+    }
+  });
+
+  test('is refused at every byte of its signature part, whatever length that part claims', () => {
+    for (let length = 0; length < wholeSignature; length++) {
+      const { signature } = readQuote(shortened(length));
+      assert.throws(() => readAuthentication(signature), QuoteError, `at ${length}`);
+    }
+  });
+
+  test('fails by its signature, and nothing else of it can be said', async () => {
+    const collateral = published(honest.collateral);
+    for (let length = 0; length < quote.length; length += 397) {
+      assertOutcome(await judgeHonest(collateral, quote.subarray(0, length)), {
+        signature: 'fail',
+        revocation: 'not-run',
+        tcb: 'not-run',
+        attributes: 'not-run',
+      });
+    }
+    for (let length = 0; length < wholeSignature; length += 397) {
+      const verdicts = await judgeHonest(collateral, shortened(length));
+      assertOutcome(verdicts, { signature: 'fail', revocation: 'not-run', tcb: 'not-run' });
+    }
+  });
 });
 
 describe('a real quote', { skip: withoutFixtures('quote-report.json', 'tdx-collateral.json') }, () => {
