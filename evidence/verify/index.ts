@@ -9,6 +9,8 @@ export {
   type Group,
   groups,
   type Report,
+  reportOf,
+  type Verdicts,
 } from './checks.ts';
 export type { Expected, KeyProvider, TrustedSystem } from './expected.ts';
 export { judge } from './judge.ts';

@@ -42,6 +42,7 @@ function serves({ names }: LoggedCertificate, host: string): boolean {
 }
 
 function judgeSources(all: readonly SeenSource[], answered: readonly SeenSource[], wanted: number): Verdict {
+  if (all.length === 0) return notRun('there is no source to ask about such a host');
   const silent = all.find(({ found }) => found === undefined);
   const why = silent === undefined ? '' : `; ${silent.source}: ${silent.why}`;
   const said = `${answered.length} of ${all.length} sources answered`;

@@ -34,6 +34,7 @@ export function judgeDns({ resolvers, authority, why }: SeenDns, question: DnsQu
 function judgeAgreement(all: readonly SeenServer[], answered: readonly SeenServer[]): Verdict {
   const [first, ...others] = answered;
   const silent = all.find(({ caa }) => caa === undefined);
+  if (all.length === 0) return notRun('there is no resolver to ask about such a host');
   if (first === undefined || others.length === 0) {
     const why = silent === undefined ? '' : `: ${silent.server}: ${silent.why}`;
     return notRun(`${answered.length} of ${all.length} resolvers answered, and two are needed${why}`);

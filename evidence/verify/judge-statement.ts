@@ -1,4 +1,4 @@
-// attestation.json and history.jsonl -> verdicts on the statement: whether a machine vouches for it, what it says, what came before.
+// The statement and its history -> verdicts: whether a machine vouches for it, what it says, what came before.
 
 import { covers } from '../../src/lib/domain.ts';
 import { readHistory } from '../history.ts';

@@ -1,6 +1,7 @@
 // Whether a chain of certificates leads from a host's name to a trusted root, at any time that one names.
 
 import { X509Certificate } from 'node:crypto';
+import { isIP } from 'node:net';
 import { rootCertificates } from 'node:tls';
 import { splitChain } from '../../src/lib/certificate.ts';
 import type { SeenConnection } from './seen.ts';
@@ -66,11 +67,8 @@ function issued(issuer: X509Certificate, subject: X509Certificate): boolean {
 }
 
 function namesHost(leaf: X509Certificate, host: string): boolean {
-  const address = host.replace(/^\[|\]$/g, '');
-  return (
-    leaf.checkHost(host, { subject: 'never', partialWildcards: false }) !== undefined ||
-    leaf.checkIP(address) !== undefined
-  );
+  if (isIP(host) !== 0) return leaf.checkIP(host) !== undefined;
+  return leaf.checkHost(host, { subject: 'never', partialWildcards: false }) !== undefined;
 }
 
 function dateFault(certificate: X509Certificate, at: Date): string | undefined {

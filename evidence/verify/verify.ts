@@ -21,9 +21,9 @@ export interface VerifyOptions {
   readonly collateral?: CollateralSource;
   /** URLs of services to ask for collateral, one after the other. */
   readonly pccs?: readonly string[];
-  /** Default: two public resolvers, and the zone's own servers. */
+  /** Default: two public resolvers, and the zone's own servers; none for localhost. */
   readonly dns?: DnsSources;
-  /** Default: Cert Spotter and crt.sh. */
+  /** Default: Cert Spotter and crt.sh; none for localhost. */
   readonly ct?: readonly CtSource[];
   /** Rules every date. Default: now. */
   readonly at?: Date;
@@ -48,8 +48,8 @@ export async function verify(options: VerifyOptions): Promise<Verification> {
   const seen = await gather({
     target,
     ca: expected.ca,
-    dns: options.dns ?? defaultDns(),
-    ct: options.ct ?? DEFAULT_CT_SOURCES.map((source) => createCtSource(source)),
+    dns: options.dns ?? defaultDns(target),
+    ct: options.ct ?? defaultSources(target),
     collateral: options.collateral ?? collateralFrom(options.pccs, expected.quoteRoot),
     at: options.at ?? clock.now(),
     clock,
@@ -71,9 +71,19 @@ function collateralFrom(
   };
 }
 
-function defaultDns(): DnsSources {
+function defaultDns({ host }: Target): DnsSources {
+  if (isLocal(host)) return { views: [], authority: undefined };
   const { views = [], authority } = createResolver();
   return { views, authority };
+}
+
+function defaultSources({ host }: Target): CtSource[] {
+  return isLocal(host) ? [] : DEFAULT_CT_SOURCES.map((source) => createCtSource(source));
+}
+
+/** RFC 6761 §6.3: such names mean this machine, and nobody else is to be asked about them. */
+function isLocal(host: string): boolean {
+  return host === 'localhost' || host.endsWith('.localhost');
 }
 
 export function parseTarget(text: string): Target {

@@ -1,4 +1,4 @@
-// verify --watch: the same verification again and again, and a word only when a verdict turns.
+// Watching a host: the same verification again and again, and a word only when a verdict turns.
 
 import type { CheckId, Verification } from '../../evidence/verify/index.ts';
 import { systemClock } from '../lib/clock.ts';
