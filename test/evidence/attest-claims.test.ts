@@ -95,8 +95,8 @@ describe('the proof of the key', () => {
     RSA: generateKeyPairSync('rsa', { modulusLength: 2048 }),
   };
   for (const [kind, { privateKey, publicKey }] of Object.entries(pairs)) {
-    test(`of ${kind} holds for its leaf and its key, and for no other`, () => {
-      const signature = signKeyProof(leaf, privateKey);
+    test(`of ${kind} holds for its leaf and its key, and for no other`, async () => {
+      const signature = await signKeyProof(leaf, privateKey);
       assert.ok(verifyKeyProof(leaf, der(publicKey), signature));
       assert.ok(
         !verifyKeyProof(attestLeaf({ ...claims, nonce: 'cd'.repeat(16) }), der(publicKey), signature),

@@ -1,6 +1,6 @@
 // Statements for tests that need some, and chains of them.
 
-import { type Statement, statementDigest } from '../../evidence/statement.ts';
+import { type Attestation, type Statement, statementDigest } from '../../evidence/statement.ts';
 
 export function sampleStatement(change: Partial<Statement> = {}): Statement {
   return {
@@ -30,6 +30,15 @@ export function sampleStatement(change: Partial<Statement> = {}): Statement {
     revision: '1.0.0 (abc)',
     previous: null,
     ...change,
+  };
+}
+
+export function sampleAttestation(change: Partial<Statement> = {}): Attestation {
+  return {
+    statement: sampleStatement(change),
+    quote: '00',
+    event_log: '[]',
+    report_data: '00'.repeat(64),
   };
 }
 
