@@ -7,7 +7,7 @@ import { plainSerial } from './ask-ct.ts';
 import { sha256 } from './bundle-files.ts';
 import type { Verdicts } from './checks.ts';
 import type { Expected } from './expected.ts';
-import type { LoggedCertificate, Seen, SeenSource } from './seen.ts';
+import { type LoggedCertificate, ownConnection, type Seen, type SeenSource } from './seen.ts';
 import { fail, notRun, pass, type Verdict } from './verdict.ts';
 
 type CtChecks = Pick<Verdicts, 'ct.sources' | 'ct.logged' | 'ct.history'>;
@@ -23,10 +23,11 @@ const SOURCES = 2;
 /** Logs promise to show a certificate within a day (RFC 6962 §3, maximum merge delay). */
 const MERGE_MS = 24 * 60 * 60 * 1000;
 
-export function judgeCt({ ct, host, connections }: Seen, question: CtQuestion): CtChecks {
+export function judgeCt(seen: Seen, question: CtQuestion): CtChecks {
+  const { ct, host } = seen;
   const answered = ct.filter(({ found }) => found !== undefined);
   const found = answered.flatMap(({ found = [] }) => found).filter((one) => serves(one, host));
-  const [leaf] = connections[0]?.chain ?? [];
+  const [leaf] = ownConnection(seen)?.chain ?? [];
   return {
     'ct.sources': judgeSources(ct, answered, question.expected?.sources ?? SOURCES),
     'ct.logged':

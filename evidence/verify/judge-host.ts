@@ -14,30 +14,29 @@ import {
   sha256,
 } from './bundle-files.ts';
 import type { Verdicts } from './checks.ts';
-import type { Fetched, Seen, SeenBundle } from './seen.ts';
+import { type Fetched, ownConnection, type Seen, type SeenBundle } from './seen.ts';
 import { judgeChain } from './tls-chain.ts';
 import { fail, notRun, pass, type Verdict } from './verdict.ts';
 
 export function judgeConnection(
-  { connections, unreachable, host }: Seen,
+  seen: Seen,
   question: { readonly at: Date; readonly ca: string | undefined },
 ): Pick<Verdicts, 'tls.chain' | 'tls.pinned'> {
-  const [first, ...others] = connections;
-  if (first === undefined) {
-    const never = notRun(unreachable ?? 'there is no connection to the host');
+  const { connections, host } = seen;
+  const own = ownConnection(seen);
+  if (own === undefined) {
+    const never = notRun(seen.unreachable ?? 'there is no connection to the host');
     return { 'tls.chain': never, 'tls.pinned': never };
   }
   return {
-    'tls.chain': judgeChain(first, { host, ...question }),
-    'tls.pinned': judgeKeys(
-      first.spki,
-      others.map(({ spki }) => spki),
-    ),
+    'tls.chain': judgeChain(own, { host, ...question }),
+    'tls.pinned': judgeKeys(connections.map(({ spki }) => spki)),
   };
 }
 
-function judgeKeys(first: Buffer, others: readonly Buffer[]): Verdict {
-  if (others.length === 0) return notRun('there was one connection only, and nothing to compare it with');
+function judgeKeys([first, ...others]: readonly Buffer[]): Verdict {
+  if (first === undefined || others.length === 0)
+    return notRun('there was one connection only, and nothing to compare it with');
   const other = others.find((spki) => !spki.equals(first));
   if (other !== undefined)
     return fail(`two keys on ${others.length + 1} connections: ${sha256(first)} and ${sha256(other)}`);
@@ -68,13 +67,13 @@ export function readBundle({ sums, quote, files }: SeenBundle): ReadBundle {
 export function judgeBundle(
   seen: Seen,
 ): Pick<Verdicts, 'bundle.fetch' | 'bundle.format' | 'bundle.sums' | 'bundle.leaf' | 'quote.binding'> {
-  const { bundle, host, connections } = seen;
+  const { bundle, host } = seen;
   const read = readBundle(bundle);
   return {
     'bundle.fetch': judgeFetch(bundle),
     'bundle.format': judgeFormat(bundle),
     'bundle.sums': judgeSums(bundle, read, host),
-    'bundle.leaf': judgeLeaf(bundle, read, host, connections[0]?.chain[0]),
+    'bundle.leaf': judgeLeaf(bundle, read, host, ownConnection(seen)?.chain[0]),
     'quote.binding': judgeBinding(bundle, read),
   };
 }

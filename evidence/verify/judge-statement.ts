@@ -13,7 +13,7 @@ import { jsonIn, readQuoteFields, sha256, textIn } from './bundle-files.ts';
 import type { Verdicts } from './checks.ts';
 import type { ReadBundle } from './judge-host.ts';
 import type { QuoteJudge } from './judge-quotes.ts';
-import type { Fetched, Seen } from './seen.ts';
+import { type Fetched, ownConnection, type Seen } from './seen.ts';
 import { fail, notRun, pass, type Verdict } from './verdict.ts';
 
 type StatementChecks = Pick<Verdicts, 'statement.quote' | 'statement.content' | 'statement.history'>;
@@ -76,10 +76,12 @@ function reportDataOf(statement: Statement): string {
   }
 }
 
-function judgeContent(statement: Statement, { host, connections }: Seen, { account }: ReadBundle): Verdict {
+function judgeContent(statement: Statement, seen: Seen, { account }: ReadBundle): Verdict {
+  const { host } = seen;
+  const connection = ownConnection(seen);
   if (!statement.domains.some((domain) => covers(domain, host)))
     return fail(`the statement is for ${list(statement.domains)}, not for ${host}`);
-  const wire = connections[0] === undefined ? undefined : sha256(connections[0].spki);
+  const wire = connection === undefined ? undefined : sha256(connection.spki);
   const own = statement.certificates.find(({ spki }) => spki === wire);
   if (wire !== undefined && own === undefined)
     return fail(
@@ -100,6 +102,9 @@ function list(values: readonly string[]): string {
   return values.length > 5 ? `${shown} and ${values.length - 5} more` : shown;
 }
 
+/** A statement takes more than 256 bytes, and a file has a mebibyte. */
+const MOST_STATEMENTS = 4096;
+
 function judgeHistory(
   file: Fetched,
   statement: Statement | undefined,
@@ -110,6 +115,8 @@ function judgeHistory(
   if (file.state === 'refused') return of(fail(`history.jsonl: ${file.why}`));
   const text = textIn(file.body);
   if (text === undefined) return of(fail('history.jsonl is not UTF-8'));
+  if (text.split('\n', MOST_STATEMENTS + 1).length > MOST_STATEMENTS)
+    return of(fail(`history.jsonl has more than ${MOST_STATEMENTS} lines`));
   const { entries, faults } = readHistory(text);
   const [fault] = faults;
   if (fault !== undefined) return of(fail(`history.jsonl: ${fault.message}`));

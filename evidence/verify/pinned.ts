@@ -6,7 +6,7 @@ import { connect, type TLSSocket } from 'node:tls';
 import type { Dispatcher } from 'undici';
 import { CodedError } from '../../src/lib/coded-error.ts';
 import type { Report } from './checks.ts';
-import type { Seen } from './seen.ts';
+import { ownConnection, type Seen } from './seen.ts';
 
 export class NotVerifiedError extends CodedError<'not-verified' | 'another-host' | 'another-key'> {
   override readonly name = 'NotVerifiedError';
@@ -27,7 +27,7 @@ interface Pin {
 /** Throws NotVerifiedError ('not-verified') unless the report allows it. */
 function pinOf({ report, acceptUnknown = false }: VerifiedHost): Pin {
   const { verdict, seen } = report;
-  const [connection] = seen.connections;
+  const connection = ownConnection(seen);
   if (verdict === 'fail' || (verdict === 'unknown' && !acceptUnknown) || connection === undefined)
     throw new NotVerifiedError('not-verified', `${seen.host} is not verified: the verdict is ${verdict}`);
   return { host: seen.host, port: seen.port, spki: connection.spki };

@@ -7,7 +7,7 @@ import { whyUnwritable } from '../../src/lib/atomic-file.ts';
 import { CodedError } from '../../src/lib/coded-error.ts';
 import { readGuardedFile } from '../../src/lib/guarded-file.ts';
 import { parseCollateral } from './collateral.ts';
-import type { Fetched, Seen } from './seen.ts';
+import { type Fetched, ownConnection, type Seen } from './seen.ts';
 
 export class SavedError extends CodedError<'not-empty' | 'not-writable' | 'not-saved' | 'unintelligible'> {
   override readonly name = 'SavedError';
@@ -60,8 +60,7 @@ async function writeAll(folder: string, seen: Seen): Promise<void> {
   for (const [name, file] of kept) await keep(join(folder, FILES, name), file);
   await keep(join(folder, ATTEST), attest.answer);
   if (collateral !== undefined) await writeFile(join(folder, COLLATERAL), JSON.stringify(collateral));
-  const [connection] = seen.connections;
-  await writeFile(join(folder, WIRE), (connection?.chain ?? []).map(pem).join(''));
+  await writeFile(join(folder, WIRE), (ownConnection(seen)?.chain ?? []).map(pem).join(''));
   await writeFile(join(folder, SEEN), `${JSON.stringify(withoutBodies(seen), undefined, 2)}\n`);
 }
 
@@ -89,6 +88,7 @@ function withoutBodies(seen: Seen): SavedSeen {
       protocol,
       distrust,
     })),
+    connection: bundle.connection,
     sums: withoutBody(bundle.sums),
     quote: withoutBody(bundle.quote),
     files: [...bundle.files].map(([name, file]) => ({ name, ...withoutBody(file) })),
@@ -140,6 +140,7 @@ const savedSchema = z.object({
       distrust: z.string().optional(),
     }),
   ),
+  connection: z.int(),
   sums: fileSchema,
   quote: fileSchema,
   files: z.array(z.intersection(named, fileSchema)),
@@ -165,7 +166,18 @@ const savedSchema = z.object({
 export async function loadSeen(folder: string): Promise<Seen> {
   const saved = await readSeen(folder);
   const body = (path: string, file: z.infer<typeof fileSchema>) => restore(join(folder, path), file);
-  const { sums, quote, files, statement, history, attest, connections, version: _, ...rest } = saved;
+  const {
+    sums,
+    quote,
+    files,
+    statement,
+    history,
+    attest,
+    connections,
+    connection,
+    version: _,
+    ...rest
+  } = saved;
   const bodies = await Promise.all(
     files.map(async (file) => [file.name, await body(`${FILES}/${file.name}`, file)] as const),
   );
@@ -179,6 +191,7 @@ export async function loadSeen(folder: string): Promise<Seen> {
       distrust,
     })),
     bundle: {
+      connection,
       sums: await body(`${FILES}/sha256sum.txt`, sums),
       quote: await body(`${FILES}/quote.json`, quote),
       files: new Map(bodies),

@@ -28,6 +28,8 @@ export interface SeenConnection {
 
 /** What one visit brought, all over one connection. */
 export interface SeenBundle {
+  /** Its place in the list of connections. */
+  readonly connection: number;
   readonly sums: Fetched;
   readonly quote: Fetched;
   /** By the names in the sums. */
@@ -86,12 +88,17 @@ export interface SeenSource {
   readonly why?: string | undefined;
 }
 
+/** The connection over which the bundle came; undefined if there was none. */
+export function ownConnection({ connections, bundle }: Seen): SeenConnection | undefined {
+  return connections[bundle.connection];
+}
+
 export interface Seen {
   readonly host: string;
   readonly port: number;
   /** ISO 8601. */
   readonly at: string;
-  /** The first is that of the last visit, on which the bundle came; empty if there was none. */
+  /** In the order in which they were made; empty if none could be. */
   readonly connections: readonly SeenConnection[];
   /** Why there was no connection. */
   readonly unreachable?: string | undefined;

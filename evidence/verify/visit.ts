@@ -95,7 +95,12 @@ function createLines({ target, ca, signal }: VisitOptions): Lines {
 }
 
 const NO_CONNECTION = notAsked('there is no connection to the host');
-const NOTHING: SeenBundle = { sums: NO_CONNECTION, quote: NO_CONNECTION, files: new Map() };
+const NOTHING: SeenBundle = {
+  connection: 0,
+  sums: NO_CONNECTION,
+  quote: NO_CONNECTION,
+  files: new Map(),
+};
 
 /** The last visit counts, as a whole: no file of one is ever beside a file of another. */
 async function fetchBundle(lines: Lines, options: VisitOptions) {
@@ -108,7 +113,7 @@ async function fetchBundle(lines: Lines, options: VisitOptions) {
     const connection = await lines.open();
     if (connection === undefined) break;
     visits++;
-    bundle = await fetchOver(connection, options);
+    bundle = { connection: lines.seen.length - 1, ...(await fetchOver(connection, options)) };
     if (!connection.broken && bundleFits(bundle, leafOf(connection), target.host)) break;
   }
   return { bundle, visits };
@@ -118,7 +123,10 @@ function leafOf({ seen }: Connection): X509Certificate {
   return new X509Certificate(seen.chain[0]!);
 }
 
-async function fetchOver(connection: Connection, options: VisitOptions): Promise<SeenBundle> {
+async function fetchOver(
+  connection: Connection,
+  options: VisitOptions,
+): Promise<Omit<SeenBundle, 'connection'>> {
   const signal = AbortSignal.any([options.signal, AbortSignal.timeout(VISIT_MS)]);
   const get = (name: string) => askFor(name, connection, { ...options, signal });
   const sums = await get('sha256sum.txt');

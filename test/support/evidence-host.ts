@@ -273,6 +273,8 @@ export interface EvidenceHost {
   readonly ct: { readonly certSpotter: string; readonly crtsh: string };
   /** Of the requests that came, in order. */
   readonly asked: readonly string[];
+  /** From the next connection on. */
+  show(served: Served): void;
   close(): Promise<void>;
 }
 
@@ -296,6 +298,7 @@ export async function startEvidenceHost(world: World, lie: Lie = {}): Promise<Ev
     port,
     url: `https://${HOST}:${port}`,
     asked,
+    show: ({ cert, key }) => server.setSecureContext({ cert, key }),
     resolvers: [dns.first, dns.second],
     ct: logs.urls,
     options: {
