@@ -281,7 +281,7 @@ export interface EvidenceHost {
 export async function startEvidenceHost(world: World, lie: Lie = {}): Promise<EvidenceHost> {
   const processor = lie.processor ?? world.processor;
   const published = lie.published ?? world.served;
-  const chain = lie.served ?? [world.served];
+  const chain = [...(lie.served ?? [world.served])];
   const files = publish(processor, published, lie);
   const asked: string[] = [];
   const server = serve(chain, lie, (request, response) => {
@@ -298,7 +298,10 @@ export async function startEvidenceHost(world: World, lie: Lie = {}): Promise<Ev
     port,
     url: `https://${HOST}:${port}`,
     asked,
-    show: ({ cert, key }) => server.setSecureContext({ cert, key }),
+    show(next) {
+      chain.splice(0, chain.length, next);
+      server.setSecureContext({ cert: next.cert, key: next.key });
+    },
     resolvers: [dns.first, dns.second],
     ct: logs.urls,
     options: {
