@@ -108,7 +108,10 @@ const policy = Buffer.from(
 
 export const verifyPolicy = fuzzTarget<Buffer>({
   name: 'policy file of verify',
-  input: mutated([policy], [...tokens, Buffer.from('&a '), Buffer.from('*a'), Buffer.from('- '), Buffer.from(': ')]),
+  input: mutated(
+    [policy],
+    [...tokens, Buffer.from('&a '), Buffer.from('*a'), Buffer.from('- '), Buffer.from(': ')],
+  ),
   check(bytes) {
     // A compose file of any name may be read, so none is named.
     const text = bytes.toString('utf8').replaceAll('compose', 'composer');
