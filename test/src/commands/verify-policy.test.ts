@@ -57,7 +57,7 @@ test('a policy says what is expected, in lower case where case means nothing', (
 const wrong: readonly [text: string, said: RegExp][] = [
   ['', /^p: is empty: wants what you expect/],
   ['- a', /^p:1:1: the policy is a list: wants a mapping/],
-  ['ap:\n  id: x', /^p:1:1: "ap" is not a key of the policy: wants app, .* \(was app meant\?\)/],
+  ['apps:\n  id: x', /^p:1:1: "apps" is not a key of the policy: wants app, .* \(was app meant\?\)/],
   ['app:\n  id: 12', /^p:2:7: "id" is a number: wants text/],
   ['app:\n  id: "xy"', /^p:2:7: "id" is "xy": wants 20 bytes in hex/],
   ['app:\n  compose: ""', /^p:2:12: compose: .*: cannot be read: /],
