@@ -1,6 +1,6 @@
 // Those who wait for a fresh quote: so many at most, asked for all together, and forgotten as soon as they have gone.
 
-import { setImmediate as nextTurn } from 'node:timers/promises';
+import { setImmediate as nextTurn, setTimeout as sleep } from 'node:timers/promises';
 import type { LocalConnection } from '../src/lib/local-handler.ts';
 import type { PathStep } from './attest-claims.ts';
 import { ATTEST_PATIENCE_MS, type RoundAnswer } from './attest-rounds.ts';
@@ -40,10 +40,11 @@ interface Waiter {
   end(proof: Proof | undefined): void;
 }
 
-const MOST_WAITING = 512;
-const MOST_OF_CONNECTION = 16;
-/** An answer takes a signature and some ten kilobytes: others get their turn between so many. */
+const MOST_WAITING = 128;
+const MOST_OF_CONNECTION = 8;
+/** An answer takes a signature and some twenty kilobytes: others get the greater part of the time, between so many. */
 const ANSWERS_OF_A_TURN = 4;
+const TURN_MS = 5;
 
 export function createAttestQueue(options: AttestQueueOptions): AttestQueue {
   const { mostWaiting = MOST_WAITING, mostOfConnection = MOST_OF_CONNECTION } = options;
@@ -111,7 +112,7 @@ async function endAll(
 ): Promise<void> {
   for (const [index, waiter] of batch.entries()) {
     waiter.end(quoted && { path: paths[index]!, quoted });
-    if (index % ANSWERS_OF_A_TURN === ANSWERS_OF_A_TURN - 1) await nextTurn();
+    if (index % ANSWERS_OF_A_TURN === ANSWERS_OF_A_TURN - 1) await sleep(TURN_MS);
   }
 }
 

@@ -32,7 +32,7 @@ const METHODS = 'GET, OPTIONS';
 /** Keeps nothing of a request that has been answered, or that nobody waits for any more. */
 export function createAttester(options: AttestOptions): Attester {
   const queue = createAttestQueue(options);
-  const spkiOf = createSpkis();
+  const identityOf = createIdentities(options.keyOf);
   return {
     async handle({ method, query, connection, signal }) {
       if (method !== 'GET') return problem(405, `${method} is not possible here`, { allow: METHODS });
@@ -49,12 +49,12 @@ export function createAttester(options: AttestOptions): Attester {
       }
       if (queue.isFull(connection))
         return problem(429, 'too many wait for a fresh quote, ask again', RETRY_AFTER);
-      const { certificate } = connection;
-      const key = certificate && options.keyOf(certificate.pem);
-      if (certificate === undefined || key === undefined) {
+      const identity = identityOf(connection);
+      if (identity === undefined) {
         return problem(421, 'the certificate of this connection is served no more, connect again');
       }
-      const claims = { nonce, spki: spkiOf(connection, certificate.pem), exporter: exporterOf(connection) };
+      const { spki, key } = identity;
+      const claims = { nonce, spki, exporter: exporterOf(connection) };
       const leaf = attestLeaf(claims);
       const proof = await queue.proofOf(leaf, connection, signal);
       if (proof === undefined) return problem(503, 'the guest agent gives no quote', RETRY_AFTER);
@@ -89,12 +89,22 @@ function nonceOf(query: string): string | undefined {
   return more.length === 0 ? attestNonceSchema.safeParse(nonce).data : undefined;
 }
 
-/** A connection keeps its certificate. */
-function createSpkis() {
-  const known = new WeakMap<LocalConnection, string>();
-  return (connection: LocalConnection, pem: string): string => {
-    const spki = known.get(connection) ?? spkiDigest(new X509Certificate(pem).publicKey);
-    known.set(connection, spki);
-    return spki;
+interface Identity {
+  readonly spki: string;
+  readonly key: KeyObject;
+}
+
+/** A connection keeps its certificate, and to look at that takes longer than all else. */
+function createIdentities(keyOf: AttestOptions['keyOf']) {
+  const known = new WeakMap<LocalConnection, Identity>();
+  return (connection: LocalConnection): Identity | undefined => {
+    const before = known.get(connection);
+    if (before !== undefined) return before;
+    const pem = connection.certificate?.pem;
+    const key = pem === undefined ? undefined : keyOf(pem);
+    if (pem === undefined || key === undefined) return undefined;
+    const identity = { spki: spkiDigest(new X509Certificate(pem).publicKey), key };
+    known.set(connection, identity);
+    return identity;
   };
 }
