@@ -13,6 +13,8 @@ export interface Target {
   /** A name, or an address; IPv6 without brackets. */
   readonly host: string;
   readonly port: number;
+  /** Where to connect, if not where the system's resolver says. */
+  readonly address?: string;
 }
 
 export interface Connection {
@@ -46,7 +48,7 @@ export async function openConnection(
   signal: AbortSignal,
 ): Promise<Connection> {
   const socket = connect({
-    host: target.host,
+    host: target.address ?? target.host,
     port: target.port,
     // RFC 6066 §3: an address is no server name.
     ...(isIP(target.host) === 0 && { servername: target.host }),

@@ -204,26 +204,18 @@ function signedJson<Field extends string, Signature extends string>(
   field: Field,
   signatureField: Signature,
 ): Record<Field | Signature, string> {
-  const { [member]: signed, signature } = objectIn(body, member);
-  if (typeof signed !== 'object' || typeof signature !== 'string' || !/^([0-9a-f]{2})+$/i.test(signature))
-    throw new ServiceFailure(`the reply with ${member} has no signed object`);
+  let signed: unknown;
+  let signature: unknown;
   try {
-    return { [field]: JSON.stringify(signed), [signatureField]: signature.toLowerCase() } as Record<
-      Field | Signature,
-      string
-    >;
-  } catch {
-    // Deeper than the stack.
-    throw new ServiceFailure(`the reply with ${member} is nested too deeply`);
-  }
-}
-
-function objectIn(body: Buffer, member: string): Record<string, unknown> {
-  try {
-    return (JSON.parse(body.toString('utf8')) ?? {}) as Record<string, unknown>;
+    const reply = JSON.parse(body.toString('utf8')) as Record<string, unknown> | null;
+    signature = reply?.signature;
+    signed = typeof reply?.[member] === 'object' ? JSON.stringify(reply[member]) : undefined;
   } catch {
     throw new ServiceFailure(`the reply with ${member} is not JSON`);
   }
+  if (typeof signed !== 'string' || typeof signature !== 'string' || !/^([0-9a-f]{2})+$/i.test(signature))
+    throw new ServiceFailure(`the reply with ${member} has no signed object`);
+  return { [field]: signed, [signatureField]: signature.toLowerCase() } as Record<Field | Signature, string>;
 }
 
 function hostOf(url: string): string {

@@ -16,6 +16,8 @@ import type { Seen } from './seen.ts';
 export interface VerifyOptions {
   /** `https://app.example.com`, perhaps with a port; without a path. */
   readonly url: string;
+  /** Where to connect, if not where the system's resolver says: to look at one of several instances. */
+  readonly address?: string;
   readonly expected?: Expected;
   /** Default: Intel's service and a public cache, or those in `pccs`. */
   readonly collateral?: CollateralSource;
@@ -44,7 +46,8 @@ export class TargetError extends CodedError<'not-https' | 'not-a-host'> {
 /** Throws TargetError for what is not the https address of a host. */
 export async function verify(options: VerifyOptions): Promise<Verification> {
   const { url, expected = {}, clock = systemClock } = options;
-  const target = parseTarget(url);
+  const { address } = options;
+  const target = { ...parseTarget(url), ...(address !== undefined && { address }) };
   const seen = await gather({
     target,
     ca: expected.ca,

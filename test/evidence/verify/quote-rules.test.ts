@@ -2,6 +2,7 @@
 
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
+import { parseEventLog, replay } from '../../../evidence/event-log.ts';
 import { QuoteError, readQuote } from '../../../evidence/quote.ts';
 import { readAuthentication } from '../../../evidence/verify/authentication.ts';
 import { type Collateral, parseCollateral } from '../../../evidence/verify/collateral.ts';
@@ -693,6 +694,14 @@ describe('an honest platform', () => {
   });
 });
 
+test('what the library refuses does not pass, whatever our own rules say', async () => {
+  // It reads no PEM with a space in it, which we do.
+  const spaced = honest.collateral.tcb_info_issuer_chain.replaceAll('\n', ' \n');
+  const verdicts = await judgeHonest(published({ ...honest.collateral, tcb_info_issuer_chain: spaced }));
+  assertOutcome(verdicts, { signature: 'fail' });
+  assert.match(verdicts.signature.reason, /^@phala\/dcap-qvl refuses the quote: /);
+});
+
 describe('a quote cut short', () => {
   const head = 632;
   /** As if it had been made so: the length of the signature part says what is left of it. */
@@ -743,6 +752,11 @@ describe('a real quote', { skip: withoutFixtures('quote-report.json', 'tdx-colla
   test("passes under Intel's root while its collateral is in force", async () => {
     assertOutcome(await judgeReal('2026-02-18T10:58:51Z'), {});
     assertOutcome(await judgeReal('2026-03-20T10:41:15Z'), {});
+  });
+
+  test('has the registers that its event log adds up to', () => {
+    const { quote, event_log } = readFixture<{ quote: string; event_log: string }>('quote-report.json');
+    assert.deepEqual(replay(parseEventLog(event_log)), readQuote(quote).quote.rtmrs);
   });
 
   test('fails by its collateral alone before and after', async () => {

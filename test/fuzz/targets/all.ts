@@ -12,6 +12,7 @@ import { nginxFiles } from './nginx-files.ts';
 import { opening } from './opening.ts';
 import { proxyHeader } from './proxy-header.ts';
 import { quote } from './quote.ts';
+import { quoteVerdicts } from './quote-verdicts.ts';
 import { unnamedClient } from './unnamed-client.ts';
 import { statementHistory, verifyDocuments, verifyPolicy } from './verify-documents.ts';
 import { websocketFrames } from './websocket-frames.ts';
@@ -37,4 +38,5 @@ export const targets: readonly FuzzTarget[] = [
   verifyDocuments,
   statementHistory,
   verifyPolicy,
+  quoteVerdicts,
 ];
