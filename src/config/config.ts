@@ -3,7 +3,6 @@
 import { readdirSync } from 'node:fs';
 import { availableParallelism } from 'node:os';
 import { resolve } from 'node:path';
-import { providerKinds } from '../../dns/providers/choice.ts';
 import { nodeInsides, parseInsidesOff } from '../../proxy/socket/insides/switch.ts';
 import { isWildcard } from '../lib/domain.ts';
 import { readGuardedFileSync } from '../lib/guarded-file.ts';
@@ -27,7 +26,7 @@ import {
   readRoutesFile,
   readTimeouts,
 } from './routing.ts';
-import { retiredSettings, settings, unsupportedSettings } from './settings.ts';
+import { retiredSettings, unsupportedSettings } from './settings.ts';
 import { parseChoice, parseCount, parseSwitch, quote, ValueError } from './values.ts';
 
 /** Well-formed as a whole. */
@@ -83,7 +82,7 @@ export function readConfig(
   readFile: ReadFile = readGuardedFileSync,
   listFolder: ListFolder = (path) => readdirSync(path),
 ): Config {
-  const environment = readEnvironment(env, knownVariables());
+  const environment = readEnvironment(env, readFile);
   refuseUnsupported(environment);
   const alpn = environment.read('ALPN', parseAlpn) ?? ['h2', 'http/1.1'];
   const timeouts = readTimeouts(environment);
@@ -137,15 +136,6 @@ function checkInsides(text: string): void {
 }
 
 const LOG_LEVELS = ['trace', 'debug', 'info', 'warn', 'error', 'silent'] as const;
-
-export function knownVariables(): Set<string> {
-  const ours = settings.flatMap(({ name, aliases = [] }) => [name, ...aliases]);
-  const credentials = providerKinds
-    .flatMap(({ variables }) => variables)
-    .flatMap(({ name, aliases = [] }) => [name, ...aliases]);
-  const gone = [...retiredSettings, ...unsupportedSettings].map(({ name }) => name);
-  return new Set([...ours, ...credentials, ...gone]);
-}
 
 function refuseUnsupported(environment: Environment): void {
   for (const { name, why } of unsupportedSettings) {

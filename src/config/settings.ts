@@ -10,6 +10,7 @@ export interface Setting {
   readonly example: string;
   /** What another choice does to the security of the deployment. */
   readonly security?: string;
+  /** Shown to nobody, and may stand in a file that `NAME_FILE` names. */
   readonly secret?: true;
 }
 
@@ -154,10 +155,12 @@ export const settings: readonly Setting[] = [
   {
     name: 'DNS_WEBHOOK_URL',
     meaning:
-      'With `DNS_SETUP_MODE=webhook`, where the records that are missing are posted as JSON, one request for each domain, with a quote over the payload.',
+      'With `DNS_SETUP_MODE=webhook`, where the records that are missing are posted as JSON, one request for each domain, with a quote over the payload; as in `https://dns.example.com/hook`.',
     byDefault: '',
     example: 'https://dns.example.com/hook',
-    security: 'Its receiver must check quote or signature before it believes a request.',
+    secret: true,
+    security:
+      'Its receiver must check quote or signature before it believes a request. It may hold a key, and is shown nowhere.',
   },
   {
     name: 'DNS_WEBHOOK_TOKEN',
