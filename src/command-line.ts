@@ -1,4 +1,4 @@
-// The command line: serve (the default), status, check, rollover, convert-nginx, demo, version, help.
+// The command line: serve (the default), status, check, config, rollover, convert-nginx, demo, version, help.
 
 import { readFileSync } from 'node:fs';
 import {
@@ -62,6 +62,10 @@ async function run(command: CommandName, args: readonly string[]): Promise<numbe
     case 'check': {
       const { check } = await import('./commands/check.ts');
       return check(args, process.env, streams, exitCodes);
+    }
+    case 'config': {
+      const { showConfig } = await import('./commands/config.ts');
+      return showConfig({ json: args.includes('--json') }, process.env, streams, exitCodes);
     }
     case 'rollover': {
       const { rollover } = await import('./commands/rollover.ts');

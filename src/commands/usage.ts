@@ -40,6 +40,14 @@ export const commands = {
       'Ends with 78 if there are mistakes, which are on stderr, and with 1 if no route takes the request to explain.',
     ],
   },
+  config: {
+    summary: 'print every setting in force and where it came from: default, environment or file',
+    flags: { '--json': 'as JSON' },
+    notes: [
+      'Secrets are never shown. Contacts nothing, changes nothing.',
+      'Ends with 78 if there are mistakes, which are on stderr.',
+    ],
+  },
   rollover: {
     summary: 'give the ACME account a new key; its URL, and so every CAA record, stays',
     flags: {},

@@ -12,7 +12,13 @@ import { type FixedRouting, type RoutingPlan, readFixedRouting } from '../routes
 import type { RoutesFileOptions } from '../routes/yaml/file.ts';
 import { type AcmeSettings, readAcme } from './acme.ts';
 import { type DnsSettings, readDns } from './dns.ts';
-import { type ConfigWarning, type Env, type Environment, readEnvironment } from './environment.ts';
+import {
+  type ConfigWarning,
+  type Env,
+  type Environment,
+  type Given,
+  readEnvironment,
+} from './environment.ts';
 import { type ListFolder, parsePath, type ReadFile, readRoots } from './files.ts';
 import { knowsClients, type ListenSettings, parseAlpn, readListen, readTrust } from './listen.ts';
 import { describeMistake, type Mistake } from './mistake.ts';
@@ -54,6 +60,8 @@ export interface Config extends RoutingPlan {
   };
   readonly logLevel: LogLevel;
   readonly warnings: readonly ConfigWarning[];
+  /** Newest name -> how it was given; what is missing is as by default. */
+  readonly given: ReadonlyMap<string, Given>;
 }
 
 /** Every mistake found, and the warnings beside them: a misspelt name may explain a missing setting. */
@@ -117,6 +125,7 @@ export function readConfig(
     },
     logLevel: environment.read('LOG_LEVEL', (text) => parseChoice(text, LOG_LEVELS)) ?? 'info',
     warnings: environment.warnings,
+    given: environment.given(),
   };
   environment.read('DSTACK_INGRESS_NODE_INSIDES', checkInsides);
   refuseWildcards(environment, config);

@@ -6,7 +6,7 @@ import type { ReadFile } from './files.ts';
 import type { Mistake, Place } from './mistake.ts';
 import { readSecretFile } from './secret-files.ts';
 import { quote, ValueError, withoutUserInfo } from './values.ts';
-import { fileVariableOf, knownVariables, mayBeFiles } from './variables.ts';
+import { fileVariableOf, knownVariables, mayBeFiles, namesOf, variables } from './variables.ts';
 
 export interface ConfigWarning {
   readonly variable: string;
@@ -20,6 +20,8 @@ export interface Environment {
   readonly values: Env;
   /** Variable -> the file that its value was read from. */
   readonly files: ReadonlyMap<string, string>;
+  /** What was set, under the newest name of each. */
+  given(): ReadonlyMap<string, Given>;
   readonly mistakes: Mistake[];
   readonly warnings: ConfigWarning[];
   /** The value of the first of these names that is set. Undefined if none is, or after noting why it cannot be read. */
@@ -31,6 +33,16 @@ export interface Environment {
   /** `subject`: what is wrong. `cure`: what is wanted. A place may be a line of a file that a variable names. */
   refuse(place: string | Place, subject: string, cure: string): void;
   warn(variable: string, warning: string): void;
+}
+
+/** A setting as its operator gave it. */
+export interface Given {
+  /** The name under which it was given. */
+  readonly variable: string;
+  /** Undefined: it is secret. */
+  readonly text: string | undefined;
+  /** Where it was read from, if not from the variable itself. */
+  readonly file: string | undefined;
 }
 
 /** An empty value is no value: compose writes `${X:-}` so. Without `readFile` no secret is read from a file. */
@@ -60,6 +72,7 @@ export function readEnvironment(env: Env, readFile?: ReadFile): Environment {
   return {
     values,
     files,
+    given: () => givenIn(values, files),
     mistakes,
     warnings,
     refuse,
@@ -87,6 +100,22 @@ export function readEnvironment(env: Env, readFile?: ReadFile): Environment {
       }
     },
   };
+}
+
+function givenIn(values: Env, files: ReadonlyMap<string, string>): Map<string, Given> {
+  const given = new Map<string, Given>();
+  for (const known of variables) {
+    const variable = namesOf(known).find((name) => name in values);
+    if (variable === undefined) continue;
+    const text = known.secret ? undefined : withoutUserInfoOf(known.name, values[variable]!);
+    given.set(known.name, { variable, text, file: files.get(variable) });
+  }
+  return given;
+}
+
+/** An e-mail address has an @ and no password before it. */
+function withoutUserInfoOf(name: string, text: string): string {
+  return name === 'ACME_EMAIL' ? text : withoutUserInfo(text);
 }
 
 function isSet(env: Env, name: string): boolean {
