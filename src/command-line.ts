@@ -1,4 +1,4 @@
-// The command line: serve (the default), status, check, config, rollover, convert-nginx, demo, version, help.
+// The command line: serve (the default), status, check, config, doctor, rollover, convert-nginx, demo, version, help.
 
 import { readFileSync } from 'node:fs';
 import {
@@ -66,6 +66,11 @@ async function run(command: CommandName, args: readonly string[]): Promise<numbe
     case 'config': {
       const { showConfig } = await import('./commands/config.ts');
       return showConfig({ json: args.includes('--json') }, process.env, streams, exitCodes);
+    }
+    case 'doctor': {
+      const { doctor } = await import('./commands/doctor.ts');
+      const asked = { json: args.includes('--json'), write: args.includes('--write') };
+      return doctor(asked, process.env, streams, exitCodes);
     }
     case 'rollover': {
       const { rollover } = await import('./commands/rollover.ts');

@@ -11,7 +11,7 @@ import type { Config } from './config/config.ts';
 import { createDeployment, type Deployment } from './deployment.ts';
 import { createPublisher } from './evidence-publisher.ts';
 import { createFollowing } from './following.ts';
-import { descriptorLimit } from './lib/descriptors.ts';
+import { descriptorLimit, descriptorShortage } from './lib/descriptors.ts';
 import type { Domain } from './lib/domain.ts';
 import type { Log } from './lib/log.ts';
 import { createRenewing } from './renewing.ts';
@@ -186,13 +186,14 @@ function workerSettings(config: Config): WorkerSettings {
   };
 }
 
-/** Each exchange takes two. Near the limit idle connections are ended; where there are none, new ones are refused. */
+/** Near the limit idle connections are ended; where there are none, new ones are refused. */
 function sayIfTooFewDescriptors({ listen, workers }: Config, log: Log): void {
   const limit = descriptorLimit();
-  const needed = 2 * Math.ceil(listen.limits.maxConnections / workers);
-  if (limit === 0 || limit >= needed) return;
+  const { maxConnections } = listen.limits;
+  const shortage = descriptorShortage({ maxConnections, workers, limit });
+  if (shortage === undefined) return;
   log.warn(
-    { limit, needed, maxConnections: listen.limits.maxConnections },
+    { limit, ...shortage, maxConnections },
     'fewer file descriptors than MAXCONN needs: raise the limit (ulimits: nofile in compose) or lower MAXCONN',
   );
 }

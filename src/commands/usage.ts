@@ -48,6 +48,17 @@ export const commands = {
       'Ends with 78 if there are mistakes, which are on stderr.',
     ],
   },
+  doctor: {
+    summary: 'look at all that the ingress needs, from the clock to the upstreams, and say what to do',
+    flags: {
+      '--json': 'as JSON',
+      '--write': "try the DNS provider's permission to write: one TXT record a domain is made and removed",
+    },
+    notes: [
+      'Without --write it changes nothing. The ingress may be running or not.',
+      'Ends with 1 if something is wrong; what is only to be looked at leaves it 0.',
+    ],
+  },
   rollover: {
     summary: 'give the ACME account a new key; its URL, and so every CAA record, stays',
     flags: {},
