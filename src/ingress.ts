@@ -181,6 +181,7 @@ function workerSettings(config: Config): WorkerSettings {
     evidence: config.evidence.serve,
     sharedChallenges: config.acme.challenge === 'tls-alpn-01',
     accessLog: config.accessLog,
+    requestIds: config.requestIds,
     logLevel: config.logLevel,
     readableLog: process.stdout.isTTY === true,
   };

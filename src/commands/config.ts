@@ -102,6 +102,7 @@ const derived: Readonly<Record<string, (config: Config) => string | undefined>> 
   DOH_RESOLVERS: ({ dns }) => (dns.resolvers.length > 0 ? undefined : DEFAULT_DOH_RESOLVERS.join(',')),
   SET_CAA: ({ dns }) => String(dns.setCaa),
   ACME_DIRECTORY_URL: ({ acme }) => acme.directoryUrl,
+  REQUEST_ID: ({ requestIds }) => String(requestIds),
   WORKERS: ({ workers }) => String(workers),
   PROXY_READ_TIMEOUT: ({ routesFileOptions }) => `${routesFileOptions.timeouts.readTimeoutMs}ms`,
   PROXY_SEND_TIMEOUT: ({ routesFileOptions }) => `${routesFileOptions.timeouts.sendTimeoutMs}ms`,

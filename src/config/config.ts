@@ -3,6 +3,7 @@
 import { readdirSync } from 'node:fs';
 import { availableParallelism } from 'node:os';
 import { resolve } from 'node:path';
+import type { AccessLogOptions } from '../../proxy/exchange/access-entry.ts';
 import { nodeInsides, parseInsidesOff } from '../../proxy/socket/insides/switch.ts';
 import { isWildcard } from '../lib/domain.ts';
 import { readGuardedFileSync } from '../lib/guarded-file.ts';
@@ -10,6 +11,7 @@ import type { LogLevel } from '../lib/log.ts';
 import type { NginxRules } from '../routes/nginx/read.ts';
 import { type FixedRouting, type RoutingPlan, readFixedRouting } from '../routes/plan.ts';
 import type { RoutesFileOptions } from '../routes/yaml/file.ts';
+import { readAccessLog } from './access-log.ts';
 import { type AcmeSettings, readAcme } from './acme.ts';
 import { type DnsSettings, readDns } from './dns.ts';
 import {
@@ -39,7 +41,10 @@ import { parseChoice, parseCount, parseSwitch, quote, ValueError } from './value
 export interface Config extends RoutingPlan {
   readonly listen: ListenSettings;
   readonly workers: number;
-  readonly accessLog: boolean;
+  /** Undefined: none is written. */
+  readonly accessLog: AccessLogOptions | undefined;
+  /** Whether each request gets an id, or keeps that of a trusted peer. */
+  readonly requestIds: boolean;
   readonly routesFile: RoutesFile | undefined;
   /** How it is to be read again, and what it said. */
   readonly routesFileOptions: RoutesFileOptions;
@@ -104,11 +109,13 @@ export function readConfig(
   const plan = readPlan(environment, fixedRouting, file, nginx?.first);
   const listen = readListen(environment, alpn, trust);
   const acme = readAcme(environment, readFile);
+  const accessLog = readAccessLog(environment);
   const config: Config = {
     ...plan,
     listen,
     workers: environment.read('WORKERS', (text) => parseCount(text, 1, 1024)) ?? availableParallelism(),
-    accessLog: environment.read('ACCESS_LOG', parseSwitch) ?? false,
+    accessLog,
+    requestIds: environment.read('REQUEST_ID', parseSwitch) ?? accessLog !== undefined,
     routesFile,
     routesFileOptions,
     file,
