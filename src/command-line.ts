@@ -1,4 +1,4 @@
-// The command line: serve (the default), status, check, verify, rollover, convert-nginx, demo, version, help.
+// The command line: serve (the default), status, check, config, doctor, verify, rollover, convert-nginx, demo, version, help.
 
 import {
   type CommandName,
@@ -68,6 +68,15 @@ async function run(command: CommandName, args: readonly string[]): Promise<numbe
     case 'verify': {
       const { verifyCommand } = await import('./commands/verify.ts');
       return verifyCommand(args, streams, exitCodes);
+    }
+    case 'config': {
+      const { showConfig } = await import('./commands/config.ts');
+      return showConfig({ json: args.includes('--json') }, process.env, streams, exitCodes);
+    }
+    case 'doctor': {
+      const { doctor } = await import('./commands/doctor.ts');
+      const asked = { json: args.includes('--json'), write: args.includes('--write') };
+      return doctor(asked, process.env, streams, exitCodes);
     }
     case 'rollover': {
       const { rollover } = await import('./commands/rollover.ts');

@@ -16,7 +16,7 @@ import { createDeployment, type Deployment } from './deployment.ts';
 import { createPublisher } from './evidence-publisher.ts';
 import { createFollowing } from './following.ts';
 import type { Issuance } from './issuance.ts';
-import { descriptorLimit } from './lib/descriptors.ts';
+import { descriptorLimit, descriptorShortage } from './lib/descriptors.ts';
 import type { Domain } from './lib/domain.ts';
 import type { Log } from './lib/log.ts';
 import { createRenewing } from './renewing.ts';
@@ -215,18 +215,20 @@ function workerSettings(config: Config): WorkerSettings {
     evidence: config.evidence.serve,
     sharedChallenges: config.acme.challenge === 'tls-alpn-01',
     accessLog: config.accessLog,
+    requestIds: config.requestIds,
     logLevel: config.logLevel,
     readableLog: process.stdout.isTTY === true,
   };
 }
 
-/** Each exchange takes two. Near the limit idle connections are ended; where there are none, new ones are refused. */
+/** Near the limit idle connections are ended; where there are none, new ones are refused. */
 function sayIfTooFewDescriptors({ listen, workers }: Config, log: Log): void {
   const limit = descriptorLimit();
-  const needed = 2 * Math.ceil(listen.limits.maxConnections / workers);
-  if (limit === 0 || limit >= needed) return;
+  const { maxConnections } = listen.limits;
+  const shortage = descriptorShortage({ maxConnections, workers, limit });
+  if (shortage === undefined) return;
   log.warn(
-    { limit, needed, maxConnections: listen.limits.maxConnections },
+    { limit, ...shortage, maxConnections },
     'fewer file descriptors than MAXCONN needs: raise the limit (ulimits: nofile in compose) or lower MAXCONN',
   );
 }

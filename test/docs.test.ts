@@ -10,6 +10,7 @@ import { chooseProvider, providerKinds } from '../dns/providers/choice.ts';
 import { cureOf } from '../dns/providers/cures.ts';
 import { readConfig } from '../src/config/config.ts';
 import { retiredSettings, settings, unsupportedSettings } from '../src/config/settings.ts';
+import { fileVariableOf, knownVariables, mayBeFiles } from '../src/config/variables.ts';
 
 const root = fileURLToPath(new URL('..', import.meta.url));
 const read = (path: string) => readFileSync(`${root}/${path}`, 'utf8');
@@ -29,12 +30,13 @@ const inForce = new Set([
   ),
 ]);
 const code = (text: string) => `\`${text}\``;
+const orFile = (name: string) => `Or ${code(fileVariableOf(name))}.`;
 const cell = (text: string) => text.replaceAll('|', '\\|');
 
 function settingsTable(): string {
   const rows = settings.map(({ name, aliases = [], meaning, byDefault, example, security, secret }) => [
     [name, ...aliases].map(code).join(' '),
-    [meaning, security && `**Security:** ${security}`].filter(Boolean).join(' '),
+    [meaning, secret && orFile(name), security && `**Security:** ${security}`].filter(Boolean).join(' '),
     /^[a-z0-9_./:,-]+$/.test(byDefault) || settings.some((one) => one.name === byDefault)
       ? code(byDefault)
       : byDefault,
@@ -43,7 +45,7 @@ function settingsTable(): string {
   const credentials = providerKinds.flatMap((kind) =>
     kind.variables.map(({ name, aliases = [], meaning, secret }) => [
       [name, ...aliases].map(code).join(' '),
-      `DNS provider ${code(kind.name)}: ${meaning}.${secret ? ' **Security:** Secret; who has it can change the zone. Give it that zone only.' : ''}`,
+      `DNS provider ${code(kind.name)}: ${meaning}. ${orFile(name)}${secret ? ' **Security:** Secret; who has it can change the zone. Give it that zone only.' : ''}`,
       '',
       '',
     ]),
@@ -69,6 +71,7 @@ test('no setting is in two tables', () => {
       .flatMap(({ variables }) => variables)
       .flatMap(({ name, aliases = [] }) => [name, ...aliases]),
     ...[...retiredSettings, ...unsupportedSettings].map(({ name }) => name),
+    ...[...mayBeFiles].map(fileVariableOf),
   ];
   assert.deepEqual(
     names.filter((name, i) => names.indexOf(name) !== i),
@@ -77,10 +80,7 @@ test('no setting is in two tables', () => {
 });
 
 test('every setting that the prose names exists', () => {
-  const known = new Set([
-    ...inForce,
-    ...[...retiredSettings, ...unsupportedSettings].map(({ name }) => name),
-  ]);
+  const known = new Set([...knownVariables, ...[...mayBeFiles].map(fileVariableOf)]);
   const prose = pages
     .map(read)
     .join('\n')

@@ -84,6 +84,25 @@ export const commands = {
       'Nothing that the host says is believed without a proof. docs/verification.md says what each check proves.',
     ],
   },
+  config: {
+    summary: 'print every setting in force and where it came from: default, environment or file',
+    flags: { '--json': 'as JSON' },
+    notes: [
+      'Secrets are never shown. Contacts nothing, changes nothing.',
+      'Ends with 78 if there are mistakes, which are on stderr.',
+    ],
+  },
+  doctor: {
+    summary: 'look at all that the ingress needs, from the clock to the upstreams, and say what to do',
+    flags: {
+      '--json': 'as JSON',
+      '--write': "try the DNS provider's permission to write: one TXT record a domain is made and removed",
+    },
+    notes: [
+      'Without --write it changes nothing. The ingress may be running or not.',
+      'Ends with 1 if something is wrong; what is only to be looked at leaves it 0.',
+    ],
+  },
   rollover: {
     summary: 'give the ACME account a new key; its URL, and so every CAA record, stays',
     flags: {},

@@ -91,22 +91,7 @@ export async function runDemo({ port, out, err, signal }: DemoOptions): Promise<
   await writeFile(routesFile, routesTo(upstream));
   await mkdir(join(folder, 'state'), { mode: 0o700 });
   // From here on it is the program as it runs in production: the demo only says where things are.
-  const config = readConfig({
-    DOMAIN: 'localhost',
-    ROUTES_FILE: routesFile,
-    NGINX_CONF_DIR: 'none',
-    LISTEN_ADDRESS: '127.0.0.1',
-    PORT: String(port),
-    CHALLENGE_TYPE: 'tls-alpn-01',
-    DNS_SETUP_MODE: 'print',
-    // No resolver has localhost in its cache.
-    DNS_SETTLE_SECONDS: '0',
-    ACME_DIRECTORY_URL: authority.directoryUrl,
-    ACME_CA_FILE: authority.caFile,
-    STATE_DIR: join(folder, 'state'),
-    EVIDENCE_DIR: join(folder, 'evidences'),
-    DSTACK_SIMULATOR_ENDPOINT: socketPath,
-  });
+  const config = readConfig(settingsOf({ folder, routesFile, port, authority, socketPath }));
   const ingress = await startIngress(config, { log: createLog({ stream: err, readable: true }) });
   parts.defer(() => ingress.stop());
 
@@ -134,7 +119,34 @@ async function publishProcessor(folder: string, { rootPem, collateral }: Simulat
   await writeFile(join(folder, QUOTE_COLLATERAL), `${JSON.stringify(collateral, undefined, 2)}\n`);
 }
 
-function routesTo(upstream: { httpPort: number; grpcPort: number }): string {
+/** All that is configured. */
+export function settingsOf(scene: {
+  readonly folder: string;
+  readonly routesFile: string;
+  readonly port: number;
+  readonly authority: { readonly directoryUrl: string; readonly caFile: string };
+  readonly socketPath: string;
+}): Record<string, string> {
+  const { folder, routesFile, port, authority, socketPath } = scene;
+  return {
+    DOMAIN: 'localhost',
+    ROUTES_FILE: routesFile,
+    NGINX_CONF_DIR: 'none',
+    LISTEN_ADDRESS: '127.0.0.1',
+    PORT: String(port),
+    CHALLENGE_TYPE: 'tls-alpn-01',
+    DNS_SETUP_MODE: 'print',
+    // No resolver has localhost in its cache.
+    DNS_SETTLE_SECONDS: '0',
+    ACME_DIRECTORY_URL: authority.directoryUrl,
+    ACME_CA_FILE: authority.caFile,
+    STATE_DIR: join(folder, 'state'),
+    EVIDENCE_DIR: join(folder, 'evidences'),
+    DSTACK_SIMULATOR_ENDPOINT: socketPath,
+  };
+}
+
+export function routesTo(upstream: { httpPort: number; grpcPort: number }): string {
   return `routes:
   - host: localhost
     paths:

@@ -2,6 +2,7 @@
 
 import { z } from 'zod';
 import type { RoundAnswer } from '../../evidence/attest-rounds.ts';
+import type { AccessLogOptions } from '../../proxy/exchange/access-entry.ts';
 import { LONGEST_PASSWORD_BYTES } from '../../proxy/exchange/password-hashes.ts';
 import type { FaultCode } from '../../proxy/faults.ts';
 import type { ListenerLimits } from '../../proxy/limits.ts';
@@ -26,8 +27,10 @@ export interface WorkerSettings {
   readonly evidence: boolean;
   /** Whether a challenge that this instance does not know may be another's: the worker then asks. */
   readonly sharedChallenges: boolean;
-  /** One line for each request. */
-  readonly accessLog: boolean;
+  /** One line for each request, so; undefined: none. */
+  readonly accessLog: AccessLogOptions | undefined;
+  /** Whether each request has an id. */
+  readonly requestIds: boolean;
   readonly logLevel: LogLevel;
   readonly readableLog: boolean;
 }

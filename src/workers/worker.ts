@@ -8,6 +8,7 @@ import { createConnectionCounts } from '../../proxy/listener/counts.ts';
 import {
   createAccessLog,
   createListener,
+  createRequestIds,
   type Listener,
   type UpstreamChange,
 } from '../../proxy/listener/listener.ts';
@@ -186,7 +187,7 @@ function findChallenge(domain: string): Promise<ChallengeCertificate | undefined
 async function start(order: Extract<Order, { type: 'start' }>): Promise<{ address: string; port: number }> {
   const { settings, serving, generations, bound = false } = order;
   const accessLog = settings.accessLog
-    ? createAccessLog((lines) => void process.stdout.write(lines))
+    ? createAccessLog((lines) => void process.stdout.write(lines), settings.accessLog)
     : undefined;
   if (accessLog !== undefined) process.on('exit', accessLog.flush);
   const log = createLog({ level: settings.logLevel, readable: settings.readableLog });
@@ -210,6 +211,7 @@ async function start(order: Extract<Order, { type: 'start' }>): Promise<{ addres
     onUpstreamChange: (change) => telemetry.report(eventOf(change)),
     counts: connectionCounts,
     accessLog,
+    ...(settings.requestIds && { requestIds: createRequestIds() }),
     log,
   });
   for (const kind of ['routes', 'certificates', 'challenges', 'evidence'] as const)

@@ -833,7 +833,9 @@ test('every example in the table of settings is one that works', () => {
 });
 
 test('every setting of the table is read, and its default is the one the program uses', () => {
-  const readers = ['config', 'listen', 'dns', 'acme', 'routing'].map((name) => `config/${name}`);
+  const readers = ['config', 'listen', 'dns', 'acme', 'routing', 'access-log'].map(
+    (name) => `config/${name}`,
+  );
   const source = [...readers, 'routes/plan']
     .map((file) => readFileSync(new URL(`../../../src/${file}.ts`, import.meta.url), 'utf8'))
     .join();
