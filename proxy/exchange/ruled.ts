@@ -1,22 +1,23 @@
 // A request whose way the rules decide: their steps carried out, whatever its client speaks.
 
-import { isIPv4 } from 'node:net';
 import { Fault, type FaultCode } from '../faults.ts';
 import { NO_LIMIT } from '../limits.ts';
-import type { Fields } from '../rules/compiled.ts';
+import type { Fields, Pool } from '../rules/compiled.ts';
 import type { ForwardMatch, RouteMatch } from '../rules/routes.ts';
 import { beginRun, type RuleRun } from '../rules/run.ts';
 import type { Ask, Forward, Own, Pass, SendFile, Step } from '../rules/step.ts';
 import { refusalOf } from './decide.ts';
 import { editedRequest } from './edited-request.ts';
-import type { Exchange, Guide } from './exchange.ts';
+import type { Exchange, Guide, Taking } from './exchange.ts';
 import { isOwnable } from './head-fields.ts';
 import { forwardedFields } from './headers.ts';
 import { ask } from './question.ts';
+import { beginTries, isFailure } from './retry.ts';
 import { type Answer, type Asking, type LastStep, RuleSteps } from './rule-steps.ts';
 import type { OwnFields, RuledClient } from './ruled-client.ts';
 import type { RulesInUse } from './rules-in-use.ts';
 import { sendFile } from './send-file.ts';
+import { stickyCookie, wishOf } from './wish.ts';
 
 /** The rules take over. */
 export function followRules(client: RuledClient, service: RulesInUse, match: RouteMatch) {
@@ -40,6 +41,9 @@ class Ruled extends RuleSteps implements Guide {
   private asked = false;
   private fault: FaultCode | undefined = undefined;
   private next: Step | undefined = undefined;
+  private pool: Pool | undefined = undefined;
+  /** Another server is asked in the place of the one that has replied. */
+  private isRepeating = false;
 
   constructor(client: RuledClient, service: RulesInUse, match: RouteMatch, run: RuleRun) {
     super(run, service);
@@ -81,7 +85,10 @@ class Ruled extends RuleSteps implements Guide {
     }
     if (!step.passBody) client.ignoreBody();
     if (step.upgrade === false) exchange.upgrading = undefined;
-    exchange.balanceKey = balanceKeyOf(step, this.run.client);
+    exchange.tries =
+      step.retry === undefined ? undefined : beginTries(step.retry, exchange.context.deadlines.now());
+    exchange.wish = wishOf(step, this.run.client, client.facts.headers, exchange.tries);
+    this.pool = step.pool;
     this.asked = true;
     this.forwarding = true;
     this.fault = undefined;
@@ -91,17 +98,28 @@ class Ruled extends RuleSteps implements Guide {
     client.forward(step, match, fieldsFor(client, this.run, step, step.passBody));
   }
 
-  takesReply(status: number, fields: Fields): boolean {
-    if (!this.forwarding) return true;
+  takesReply(status: number, fields: Fields): Taking {
+    const { exchange } = this;
+    if (!this.forwarding) return 'passes';
+    if (exchange.wantsAnotherThan(status)) {
+      this.isRepeating = true;
+      return isFailure(status) ? 'blamed' : 'dropped';
+    }
     this.forwarding = false;
     const step = this.decide(() => this.run.replied({ status, fields }));
     if (step?.do === 'pass' && step.of === 'reply' && keepsBody(status, step.status)) {
-      this.exchange.logged = step.logged;
-      this.exchange.edits = { ...step.edits, own: withVary(step), status: step.status };
-      return true;
+      exchange.logged = step.logged;
+      exchange.edits = { ...step.edits, own: this.ownOf(step), status: step.status };
+      return 'passes';
     }
     this.next = step;
-    return false;
+    return 'dropped';
+  }
+
+  private ownOf(step: Pass): Pass['edits']['own'] {
+    const own = withVary(step);
+    const sticky = stickyCookie(this.pool!, this.exchange.endpoint, this.client.facts.headers);
+    return sticky === undefined ? own : [...own, sticky];
   }
 
   takesFault(fault: Fault): boolean {
@@ -123,9 +141,11 @@ class Ruled extends RuleSteps implements Guide {
   }
 
   proceed() {
-    const { next } = this;
+    const { next, isRepeating } = this;
     this.next = undefined;
-    if (next !== undefined && !this.isOver) this.carryOut(next);
+    this.isRepeating = false;
+    if (isRepeating) this.exchange.tryNext();
+    else if (next !== undefined && !this.isOver) this.carryOut(next);
   }
 
   // --- To the client ---
@@ -282,13 +302,6 @@ function fieldsFor(client: RuledClient, run: RuleRun | undefined, step: Forward,
     withBody,
     ...(passUnderscores === undefined ? {} : { passUnderscores }),
   });
-}
-
-function balanceKeyOf({ pool, hashKey }: Forward, client: string): string | undefined {
-  if (hashKey !== '') return hashKey;
-  if (pool.balance?.by !== 'address') return undefined;
-  // As nginx's ip_hash: neighbours of one network go to the same server.
-  return isIPv4(client) ? client.slice(0, client.lastIndexOf('.')) : client;
 }
 
 function forwardMatch(match: RouteMatch | undefined, { pool, maxBodyBytes }: Forward): ForwardMatch {

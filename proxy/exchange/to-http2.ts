@@ -5,6 +5,7 @@ import type { Http2Stream, StreamUser } from '../http2/connection.ts';
 import { errorCode } from '../http2/frames.ts';
 import type { HeaderField } from '../http2/hpack.ts';
 import type { Deadline } from '../socket/deadlines.ts';
+import type { Wish } from '../upstream/balance.ts';
 import type { Company, UpstreamSession } from '../upstream/http2-pool.ts';
 import type { Exchange, UpstreamSide } from './exchange.ts';
 import { editedFields, fieldsIn } from './head-fields.ts';
@@ -55,8 +56,8 @@ export abstract class ToHttp2 implements UpstreamSide, Company {
     return this.up !== undefined;
   }
 
-  get balanceKey(): string | undefined {
-    return this.exchange.balanceKey;
+  get wish(): Wish | undefined {
+    return this.exchange.wish;
   }
 
   begin(_again: boolean): void {
@@ -84,7 +85,7 @@ export abstract class ToHttp2 implements UpstreamSide, Company {
     attempt.stream = up;
     this.attempt = attempt;
     this.up = up;
-    exchange.upstreamChosen(session.address);
+    exchange.upstreamChosen(session.endpoint);
     const whole = this.sendHead(up, session.scheme);
     exchange.alive();
     if (whole) return;
@@ -147,9 +148,12 @@ export abstract class ToHttp2 implements UpstreamSide, Company {
     if (!bodiless) up.expects = length;
     exchange.hear();
     const { guide } = exchange;
-    if (guide !== undefined && !guide.takesReply(status, fieldsIn(fields))) {
-      this.giveUp(false);
-      return guide.proceed();
+    if (guide !== undefined) {
+      const taking = guide.takesReply(status, fieldsIn(fields));
+      if (taking !== 'passes') {
+        this.giveUp(taking === 'blamed');
+        return guide.proceed();
+      }
     }
     exchange.dropKept();
     exchange.replied = ended;

@@ -36,20 +36,10 @@ export function unservedOf(rules: RuleSet | undefined): Unserved {
     }));
   const warnings = new Set<string>();
   visit(rules, (node) => {
-    const { compress, retry } = node as Policy;
+    const { compress } = node as Policy;
     if (typeof compress === 'object')
       warnings.add('replies are not compressed yet: they pass as the app sends them');
-    if (typeof retry === 'object')
-      warnings.add('what may be tried again cannot be chosen yet: it is as on a route without rules');
   });
-  for (const { balance, servers } of rules?.upstreams ?? []) {
-    if (balance?.by === 'cookie' || balance?.by === 'chance')
-      warnings.add(`a balance by ${balance.by} is not kept yet: the server with the fewest requests is next`);
-    if (servers.some(({ maxFails, failTimeoutMs }) => (maxFails ?? 0) > 0 || failTimeoutMs !== undefined))
-      warnings.add(
-        'max_fails and fail_timeout are not kept yet: a server that fails is left out as on any route',
-      );
-  }
   return { mistakes, warnings: [...warnings] };
 }
 

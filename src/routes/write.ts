@@ -14,6 +14,7 @@ import type {
 import { authorityOf } from '../../proxy/rules/routes.ts';
 import { templateText } from '../../proxy/rules/template.ts';
 import {
+  duration,
   lostVariable,
   type Tell,
   type Unsaid,
@@ -168,12 +169,14 @@ class Writer {
       return `${protocol}://${authorityOf({ host: server.host, port })}`;
     });
     if (group.balance === undefined && urls.length === 1) return urls[0]!;
-    const servers = group.servers.map(({ weight, backup, down, maxConnections }, i) => ({
+    const servers = group.servers.map((server, i) => ({
       url: urls[i]!,
-      ...(weight !== undefined && { weight }),
-      ...(backup === true && { backup }),
-      ...(down === true && { down }),
-      ...(maxConnections !== undefined && { max_connections: maxConnections }),
+      ...(server.weight !== undefined && { weight: server.weight }),
+      ...(server.backup === true && { backup: true }),
+      ...(server.down === true && { down: true }),
+      ...(server.maxConnections !== undefined && { max_connections: server.maxConnections }),
+      ...(server.maxFails !== undefined && { max_fails: server.maxFails }),
+      ...(server.failTimeoutMs !== undefined && { fail_timeout: duration(server.failTimeoutMs) }),
     }));
     const plain = nameOf(name);
     this.#named.set(plain, { servers, ...this.#balance(group) });

@@ -43,7 +43,7 @@ export const keys = {
   timeouts: ['connect', 'read', 'send', 'total'],
   health: ['path', 'host', 'tcp', 'grpc', 'interval', 'timeout', 'unhealthy', 'healthy'],
   namedUpstream: ['servers', 'balance', 'health'],
-  server: ['url', 'weight', 'backup', 'down', 'max_connections'],
+  server: ['url', 'weight', 'backup', 'down', 'max_connections', 'max_fails', 'fail_timeout'],
   balance: ['hash', 'consistent', 'cookie', 'max_age', 'secret'],
   redirect: ['to', 'status'],
   respond: ['status', 'headers', 'body', 'file', 'type'],
