@@ -4,7 +4,6 @@ import { Fault, type FaultCode } from '../faults.ts';
 import type { HeaderField } from '../http2/hpack.ts';
 import type { Fields } from '../rules/compiled.ts';
 import type { RetryCause } from '../rules/model.ts';
-import type { FieldEdits } from '../rules/reply-headers.ts';
 import type { Address, ForwardMatch, RouteMatch, UpstreamSettings } from '../rules/routes.ts';
 import type { Deadline } from '../socket/deadlines.ts';
 import type { SwitchAsked } from '../tunnel/switch.ts';
@@ -12,8 +11,10 @@ import type { Endpoint, Wish } from '../upstream/balance.ts';
 import { noteUpstreamFault } from '../upstream/faults.ts';
 import type { Loss } from '../upstream/http1-pool.ts';
 import type { ClientConnection, ProxyContext } from './context.ts';
+import type { ReplyEdits } from './head-fields.ts';
 import { KeptBody } from './kept-body.ts';
 import type { ExchangeObserver, Observed } from './observe.ts';
+import type { ReplyContent } from './reply-content.ts';
 import {
   causeOf,
   isNoTry,
@@ -42,25 +43,22 @@ export interface UpstreamSide {
 }
 
 /**
- * What becomes of an upstream's reply. It passes, as `edits` say; or its body is dropped, and proceed() goes on, which may
- * count against its address.
+ * What becomes of an upstream's reply. It passes, as `edits` say; or its content goes to takesContent(); or its body is
+ * dropped, and proceed() goes on, which may count against its address.
  */
-export type Taking = 'passes' | 'dropped' | 'blamed';
+export type Taking = 'passes' | 'content' | 'dropped' | 'blamed';
 
 /** Whoever carries out rules for an exchange: told of what comes of its upstream before the client is. */
 export interface Guide {
   /** The head of a final reply. */
   takesReply(status: number, fields: Fields): Taking;
+  /** It is the guide's to pass on, or to give up. */
+  takesContent(content: ReplyContent): void;
   /** False: the client is told as without rules. True: proceed() goes on, once the upstream's side is given up. */
   takesFault(fault: Fault): boolean;
   proceed(): void;
   /** The exchange has ended, however it did. */
   over(): void;
-}
-
-/** What the rules make of a reply's head. */
-export interface ReplyEdits extends FieldEdits {
-  readonly status: number;
 }
 
 /** What each protocol of clients adds is in its own class: Http1Exchange, Http2Exchange. */

@@ -15,9 +15,10 @@ import type {
   UpstreamLink,
   UpstreamUser,
 } from '../upstream/http1-pool.ts';
-import type { Exchange, UpstreamSide } from './exchange.ts';
-import { HeadFields } from './head-fields.ts';
+import type { Exchange, Guide, UpstreamSide } from './exchange.ts';
+import { contentFieldsOf, HeadFields } from './head-fields.ts';
 import { UNTAKEN } from './interim.ts';
+import { Http1Content } from './reply-content.ts';
 
 const FRESH: AcquireOptions = { fresh: true };
 
@@ -162,6 +163,7 @@ export abstract class ToHttp1 implements UpstreamSide, UpstreamUser {
     const { guide } = exchange;
     if (guide !== undefined) {
       const taking = guide.takesReply(head.status, new HeadFields(head));
+      if (taking === 'content') return this.handContent(guide, bytes, pos, end);
       if (taking !== 'passes') {
         this.dropReply(taking === 'blamed');
         return guide.proceed();
@@ -170,6 +172,17 @@ export abstract class ToHttp1 implements UpstreamSide, UpstreamUser {
     exchange.dropKept();
     exchange.beginReply(exchange.edits?.status ?? head.status);
     this.passHead(head, bytes, pos, end);
+  }
+
+  private handContent(guide: Guide, bytes: Buffer, pos: number, end: number): void {
+    const { link, exchange } = this;
+    this.link = undefined;
+    // The reader is this connection's own, and another exchange may begin on it.
+    const body = createBodyReader();
+    beginReplyBody(body, head, exchange.method);
+    const content = new Http1Content(exchange, contentFieldsOf(head), link!, body, this.keeps);
+    content.take(bytes, pos, end);
+    guide.takesContent(content);
   }
 
   /** The client is told something else. */

@@ -477,11 +477,22 @@ export interface Compress {
   readonly level?: number;
   /** Vary where it could have been compressed. */
   readonly vary: boolean;
-  /** Of nginx's gzip_proxied: whether requests with Via are compressed. */
-  readonly viaProxies?: boolean;
+  /** Whether requests with Via are compressed, or which of nginx's gzip_proxied are. Default: true. */
+  readonly viaProxies?: boolean | readonly ViaProxies[];
+  /** Whether clients of HTTP/1.0 are. Default: false. */
+  readonly http10?: boolean;
   /** Statuses; undefined: all that have a body. */
   readonly statuses?: readonly number[];
 }
+
+export type ViaProxies =
+  | 'expired'
+  | 'no-cache'
+  | 'no-store'
+  | 'private'
+  | 'no_last_modified'
+  | 'no_etag'
+  | 'auth';
 
 export interface Cors {
   /** `*`, or origins as browsers send them. */

@@ -280,7 +280,7 @@ once('gzip_min_length gzip_comp_level', 'hsl', 1);
 once('gzip_vary', 'hsl', 'switch');
 accept('minor', 'gzip_disable', 'hsl', [1, ANY]);
 accept('buffers', 'gzip_buffers', 'hsl', 2);
-accept('minor', 'gzip_http_version', 'hsl', 1);
+once('gzip_http_version', 'hsl', 1);
 accept('precompressed', 'gzip_static', 'hsl', 1, /^off$/);
 accept('minor', 'gunzip', 'hsl', 'switch');
 many('access_log', 'hslLE', [1, ANY]);
