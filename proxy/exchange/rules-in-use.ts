@@ -11,7 +11,7 @@ import {
   type Seat,
   type Verdict,
 } from '../rules/limits.ts';
-import type { RuleSet } from '../rules/model.ts';
+import type { ClientAuth, RuleSet } from '../rules/model.ts';
 import { type Compare, createPasswords, type Passwords } from './passwords.ts';
 
 export type Charged = { readonly waitMs: number } | 'requests' | 'seats';
@@ -62,6 +62,10 @@ export interface Rules {
   siteFor(host: string): string | undefined;
   /** The label of the site that takes what no name fits. */
   defaultSite(): string | undefined;
+  /** What the site that takes this host asks of its clients' certificates. */
+  clientAuthFor(host: string): ClientAuth | undefined;
+  /** Whether any site asks for them. */
+  asksClients(): boolean;
 }
 
 /** `limiter` and `compare`: who counts and compares passwords for all processes; default: this one for itself. */
@@ -86,5 +90,7 @@ export function createRules(limiter?: Limiter, compare?: Compare): Rules {
     },
     siteFor: (host) => compiled?.findNamed(host)?.label,
     defaultSite: () => compiled?.byDefault?.label,
+    clientAuthFor: (host) => compiled?.find(host)?.clientAuth,
+    asksClients: () => compiled?.sites.some(({ clientAuth }) => clientAuth !== undefined) === true,
   };
 }

@@ -1,6 +1,6 @@
 // Accepts connections: PROXY header, TLS handshake, then the protocol that was agreed on; limits, and an orderly end.
 
-import { randomBytes } from 'node:crypto';
+import { constants, randomBytes } from 'node:crypto';
 import { createServer, type Server, type Socket } from 'node:net';
 import { createServer as createTlsServer, type TLSSocket, type Server as TlsServer } from 'node:tls';
 import type { LocalHandlers } from '../../src/lib/local-handler.ts';
@@ -25,6 +25,7 @@ import {
 } from '../rules/routes.ts';
 import { createDeadlines } from '../socket/deadlines.ts';
 import { forbidRenegotiation } from '../socket/errors.ts';
+import { askingOptions } from '../socket/insides/client-certificates.ts';
 import { descriptorsInUse } from '../socket/insides/descriptors.ts';
 import { rememberRawSocket } from '../socket/insides/raw-sockets.ts';
 import { createRoster } from '../socket/roster.ts';
@@ -166,7 +167,10 @@ class TlsListener implements Listener {
   private readonly open = createRoster<Accepted>();
   private readonly capacity: Capacity<Accepted>;
   private readonly lastDescriptor: number;
-  private readonly tlsServer: TlsServer;
+  private tlsServer: TlsServer;
+  /** Whether it may ask clients for certificates. */
+  private asksClients = false;
+  private ticketKeys: Buffer | undefined;
   private readonly server: Server;
   private readonly rules: Rules;
   private routes: RouteTable;
@@ -183,6 +187,7 @@ class TlsListener implements Listener {
     this.isProxy = createAddressRanges(options.trustedProxies ?? []);
     this.isForwarder = createAddressRanges(options.trustedForwarders ?? []);
     this.boundPort = options.port;
+    this.ticketKeys = options.ticketKeys;
     this.lastDescriptor = lastDescriptorOf(limits.maxDescriptors);
     this.rules = createRules(options.limiter, options.comparePassword);
     this.routes = this.routeTable([]);
@@ -191,6 +196,10 @@ class TlsListener implements Listener {
       alpn,
       // Spliced connections may speak any protocol that client and upstream agree on.
       takesAnyProtocol: (serverName) => this.isSpliced(serverName),
+      clientAuthFor: (serverName) =>
+        this.routes.forward(serverName, '/')?.upstream === undefined
+          ? this.rules.clientAuthFor(serverName)
+          : undefined,
     });
     this.handshakes = createFailedHandshakes({
       isServed: (serverName) => this.contexts.namesFor(serverName) !== undefined,
@@ -233,7 +242,7 @@ class TlsListener implements Listener {
   setCertificates(list: readonly ServedCertificate[]): void {
     this.contexts.setCertificates(list);
     // A resumed session never shows its certificate, so no session may outlive the certificates of its time.
-    if (this.options.ticketKeys === undefined) this.tlsServer.setTicketKeys(randomBytes(48));
+    if (this.options.ticketKeys === undefined) this.setTicketKeys(randomBytes(48));
   }
 
   setChallenge(domain: string, certificate: { cert: string; key: string } | undefined): void {
@@ -243,6 +252,12 @@ class TlsListener implements Listener {
   setRoutes(list: readonly Route[], set?: RuleSet): void {
     this.rules.set(set);
     this.routes = this.routeTable(list);
+    const asks = this.rules.asksClients();
+    if (asks !== this.asksClients) {
+      // Handshakes that are under way end as they began.
+      this.asksClients = asks;
+      this.tlsServer = this.createTls();
+    }
     this.upstreams.serve([
       ...list.flatMap(({ paths }) => paths.map(({ upstream }) => upstream)),
       ...(this.rules.inUse.rules()?.pools ?? []),
@@ -254,6 +269,7 @@ class TlsListener implements Listener {
   }
 
   setTicketKeys(keys: Buffer): void {
+    this.ticketKeys = keys;
     this.tlsServer.setTicketKeys(keys);
   }
 
@@ -343,7 +359,9 @@ class TlsListener implements Listener {
     const created = createTlsServer({
       ...this.contexts.serverOptions,
       handshakeTimeout: this.limits.handshakeTimeoutMs,
-      ...(this.options.ticketKeys === undefined ? {} : { ticketKeys: this.options.ticketKeys }),
+      ...(this.ticketKeys === undefined ? {} : { ticketKeys: this.ticketKeys }),
+      // In a resumed session nothing is shown, and nobody is asked: whoever is asked at all handshakes anew.
+      ...(this.asksClients ? { ...askingOptions, secureOptions: constants.SSL_OP_NO_TICKET } : {}),
     });
     created.on('secureConnection', (socket) => this.secured(socket));
     created.on('tlsClientError', (error, socket) => {
@@ -440,7 +458,9 @@ class TlsListener implements Listener {
       socket.destroy();
       return;
     }
-    accepted.secured = new Secured(socket, certificateNames, serverName, () => this.originOf(accepted));
+    const clientAuth = this.contexts.clientAuthOf(socket);
+    const origin = () => this.originOf(accepted);
+    accepted.secured = new Secured(socket, certificateNames, serverName, clientAuth, origin);
     this.dispatch(accepted.secured);
   }
 

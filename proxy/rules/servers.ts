@@ -45,9 +45,15 @@ export interface UpstreamTls {
 
 /** What is asked of a client's certificate. The result is in `$ssl_client_verify` and kin. */
 export interface ClientAuth {
-  /** `require`: 403 (nginx 400) without a good one. `optional`: the rules see the result. */
-  readonly mode: 'require' | 'optional';
+  /**
+   * `require`: 400 without a good one. `optional`: none is well, and a bad one gets 400. `unverified`: nor does it matter
+   * who has signed it; the rules see the result.
+   */
+  readonly mode: 'require' | 'optional' | 'unverified';
   /** PEM. */
   readonly authorities: string;
+  /** The most authorities between a certificate and a trusted one. */
   readonly depth?: number;
+  /** PEM: what has been revoked, by each authority. */
+  readonly crl?: string;
 }

@@ -62,6 +62,8 @@ class Writer {
     if (site.isDefault === true)
       this.#tell('a default server: names that no route has are refused', site.origin);
     if (hosts.length === 0) return undefined;
+    if (site.clientAuth !== undefined)
+      this.#tell('ssl_verify_client: write client_auth with its files, or everybody comes in', site.origin);
     const policy = { ...this.#rules.policy, ...site.policy };
     const paths = this.#paths(site.locations, policy);
     const own = this.#program(site.rewrite, site.origin);

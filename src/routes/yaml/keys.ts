@@ -61,7 +61,7 @@ export const keys = {
   by: ['header', 'cookie'],
   retry: ['on', 'tries', 'timeout', 'non_idempotent'],
   upstreamTls: ['ca', 'name', 'certificate', 'key', 'verify'],
-  clientAuth: ['ca', 'mode', 'depth', 'header'],
+  clientAuth: ['ca', 'mode', 'depth', 'crl', 'header'],
   document: ['html', 'html_file', 'json', 'json_file'],
   maintenance: ['html', 'html_file', 'json', 'json_file', 'status', 'retry_after', 'allow'],
 } as const;
