@@ -11,10 +11,11 @@ import { createHttp1Acceptor, type Http1Acceptor } from '../exchange/http1-clien
 import { createHttp2Acceptor, type Http2Acceptor } from '../exchange/http2-client.ts';
 import { both, countRequests, type ExchangeObserver } from '../exchange/observe.ts';
 import type { Compare } from '../exchange/passwords.ts';
-import { createRules, type Limiter, type Rules } from '../exchange/rules-in-use.ts';
+import { createRules, type Rules } from '../exchange/rules-in-use.ts';
 import { serverNameOf } from '../http1/authority.ts';
 import { fieldLimitsOf } from '../http2/fields.ts';
 import { type ListenerLimits, limitsWith, NO_LIMIT } from '../limits.ts';
+import type { Limiter } from '../rules/limits.ts';
 import type { RuleSet } from '../rules/model.ts';
 import {
   createRouteTable,

@@ -158,7 +158,6 @@ export interface CompiledRules {
     readonly perThousandSeconds: number;
     readonly maxKeys: number;
   }[];
-  readonly connectionZones: readonly { readonly name: string }[];
 }
 
 export interface CompiledSite {
@@ -281,7 +280,7 @@ export interface CompiledLimit {
 }
 
 export interface CompiledConnectionLimit {
-  readonly zone: number;
+  readonly zone: string;
   readonly key: Value;
   readonly max: number;
 }
