@@ -3,13 +3,15 @@
 import assert from 'node:assert/strict';
 import { type ChildProcess, execFile, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { access, mkdtemp, readdir, rm } from 'node:fs/promises';
+import { access, mkdtemp, readdir, readFile, rm } from 'node:fs/promises';
 import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
+import { parseCollateral } from '../../evidence/verify/collateral.ts';
+import { judgeQuote, parseRoot } from '../../evidence/verify/quote-rules.ts';
 import { type Start, startOfImage } from '../support/bundle.ts';
 import { runProgram } from '../support/ingress-process.ts';
 import { freePort } from '../support/ports.ts';
@@ -71,6 +73,22 @@ for (const way of ['npm run demo', 'the demo of the bundle'] as const)
         assert.doesNotMatch(stdout, /FAILED/);
       });
     }
+
+    test('writes beside its ca.pem what its quotes are verified with', async () => {
+      const caFile = /--cacert (\S+)/.exec([...demo.commands.values()].join('\n'))![1]!;
+      const beside = (name: string) => readFile(join(dirname(caFile), name), 'utf8');
+      const url = `https://localhost:${demo.port}/evidences/quote.json`;
+      const { stdout } = await run('curl', ['-fsS', '--cacert', caFile, url]);
+      const verdicts = await judgeQuote(
+        JSON.parse(stdout).quote,
+        parseCollateral(await beside('quote-collateral.json')),
+        { root: parseRoot(await beside('quote-root.pem')), at: new Date() },
+      );
+      assert.deepEqual(
+        Object.values(verdicts).filter(({ verdict }) => verdict !== 'pass'),
+        [],
+      );
+    });
 
     test('prints no command that is not tried here', () => {
       assert.equal(demo.commands.size, shown.length);

@@ -12,6 +12,7 @@ import { nginxFiles } from './nginx-files.ts';
 import { opening } from './opening.ts';
 import { proxyHeader } from './proxy-header.ts';
 import { quote } from './quote.ts';
+import { quoteVerdicts } from './quote-verdicts.ts';
 import { unnamedClient } from './unnamed-client.ts';
 import { websocketFrames } from './websocket-frames.ts';
 import { workerMessages } from './worker-messages.ts';
@@ -33,4 +34,5 @@ export const targets: readonly FuzzTarget[] = [
   nginxFiles,
   eventLog,
   quote,
+  quoteVerdicts,
 ];
