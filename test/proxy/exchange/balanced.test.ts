@@ -1,6 +1,7 @@
 // Several servers behind rules, over real connections: who is asked, who is asked next, and who stays where.
 
 import assert from 'node:assert/strict';
+import { readFileSync } from 'node:fs';
 import { describe, it, type TestContext } from 'node:test';
 import type {
   Balancing,
@@ -10,6 +11,7 @@ import type {
   RuleSet,
   UpstreamServer,
 } from '../../../proxy/rules/model.ts';
+import { readRoutesFile } from '../../../src/routes/yaml/file.ts';
 import { type Client, join, type Pairing, pairings, type Script, serve } from '../../support/pairings.ts';
 import { HOST } from '../../support/proxy.ts';
 import { prefix, re, t } from '../rules/driver.ts';
@@ -171,6 +173,36 @@ for (const pairing of pairings)
       assert.ok(share > 18 && share < 56, String(share));
     });
   });
+
+describe('examples/canary', () => {
+  it('keeps visitors at their server, and leads a part of them and whoever asks for it to the next version', async (context) => {
+    const [a, b, next] = await Promise.all(
+      ['a', 'b', 'next'].map((name) => serve(context, 'h1', named(name))),
+    );
+    const hosts = { 'app-a': a!.port, 'app-b': b!.port, 'app-next': next!.port };
+    let text = readFileSync(new URL('../../../examples/canary/routes.yaml', import.meta.url), 'utf8');
+    for (const [host, port] of Object.entries(hosts))
+      text = text.replace(`http://${host}:8080`, `http://127.0.0.1:${port}`);
+    const { rules, mistakes } = readRoutesFile(text, '/config/routes.yaml', {
+      timeouts: { connectTimeoutMs: 2_000, readTimeoutMs: 30_000, sendTimeoutMs: 30_000 },
+    });
+    assert.deepEqual(mistakes, []);
+    const { ingress, client } = await join(context, pairings[2]!, NOBODY);
+    ingress.listener.setRoutes([], rules);
+    const visitor = client();
+    const first = await visitor.ask();
+    const cookie = `${(first.headers['set-cookie'] as string[])[0]!.split(';')[0]}; session=1`;
+    assert.match(first.body, /^[ab]$/);
+    for (let i = 0; i < 4; i++) assert.equal((await visitor.ask({ headers: { cookie } })).body, first.body);
+    assert.equal((await visitor.ask({ headers: { cookie, 'x-preview': 'yes' } })).body, 'next');
+    const all: string[] = [];
+    for (let i = 0; i < 300; i++)
+      all.push((await visitor.ask({ headers: { cookie: `session=visitor ${i}` } })).body);
+    const share = all.filter((name) => name === 'next').length;
+    assert.ok(share > 2 && share < 40, String(share));
+    assert.ok([a!, b!, next!].every(({ requests }) => requests.some(({ path }) => path === '/')));
+  });
+});
 
 interface Trial {
   readonly title: string;
