@@ -1,6 +1,6 @@
 // Accepts connections: PROXY header, TLS handshake, then the protocol that was agreed on; limits, and an orderly end.
 
-import { randomBytes } from 'node:crypto';
+import { constants, randomBytes } from 'node:crypto';
 import { createServer, type Server, type Socket } from 'node:net';
 import { createServer as createTlsServer, type TLSSocket, type Server as TlsServer } from 'node:tls';
 import type { LocalHandlers } from '../../src/lib/local-handler.ts';
@@ -11,10 +11,11 @@ import { createHttp1Acceptor, type Http1Acceptor } from '../exchange/http1-clien
 import { createHttp2Acceptor, type Http2Acceptor } from '../exchange/http2-client.ts';
 import { both, countRequests, type ExchangeObserver } from '../exchange/observe.ts';
 import type { Compare } from '../exchange/passwords.ts';
-import { createRules, type Limiter, type Rules } from '../exchange/rules-in-use.ts';
+import { createRules, type Rules } from '../exchange/rules-in-use.ts';
 import { serverNameOf } from '../http1/authority.ts';
 import { fieldLimitsOf } from '../http2/fields.ts';
 import { type ListenerLimits, limitsWith, NO_LIMIT } from '../limits.ts';
+import type { Limiter } from '../rules/limits.ts';
 import type { RuleSet } from '../rules/model.ts';
 import {
   createRouteTable,
@@ -25,6 +26,7 @@ import {
 } from '../rules/routes.ts';
 import { createDeadlines } from '../socket/deadlines.ts';
 import { forbidRenegotiation } from '../socket/errors.ts';
+import { askingOptions } from '../socket/insides/client-certificates.ts';
 import { descriptorsInUse } from '../socket/insides/descriptors.ts';
 import { rememberRawSocket } from '../socket/insides/raw-sockets.ts';
 import { createRoster } from '../socket/roster.ts';
@@ -169,7 +171,10 @@ class TlsListener implements Listener {
   private readonly open = createRoster<Accepted>();
   private readonly capacity: Capacity<Accepted>;
   private readonly lastDescriptor: number;
-  private readonly tlsServer: TlsServer;
+  private tlsServer: TlsServer;
+  /** Whether it may ask clients for certificates. */
+  private asksClients = false;
+  private ticketKeys: Buffer | undefined;
   private readonly server: Server;
   private readonly rules: Rules;
   private routes: RouteTable;
@@ -186,6 +191,7 @@ class TlsListener implements Listener {
     this.isProxy = createAddressRanges(options.trustedProxies ?? []);
     this.isForwarder = createAddressRanges(options.trustedForwarders ?? []);
     this.boundPort = options.port;
+    this.ticketKeys = options.ticketKeys;
     this.lastDescriptor = lastDescriptorOf(limits.maxDescriptors);
     this.rules = createRules(options.limiter, options.comparePassword);
     this.routes = this.routeTable([]);
@@ -194,6 +200,10 @@ class TlsListener implements Listener {
       alpn,
       // Spliced connections may speak any protocol that client and upstream agree on.
       takesAnyProtocol: (serverName) => this.isSpliced(serverName),
+      clientAuthFor: (serverName) =>
+        this.routes.forward(serverName, '/')?.upstream === undefined
+          ? this.rules.clientAuthFor(serverName)
+          : undefined,
     });
     this.handshakes = createFailedHandshakes({
       isServed: (serverName) => this.contexts.namesFor(serverName) !== undefined,
@@ -237,7 +247,7 @@ class TlsListener implements Listener {
   setCertificates(list: readonly ServedCertificate[]): void {
     this.contexts.setCertificates(list);
     // A resumed session never shows its certificate, so no session may outlive the certificates of its time.
-    if (this.options.ticketKeys === undefined) this.tlsServer.setTicketKeys(randomBytes(48));
+    if (this.options.ticketKeys === undefined) this.setTicketKeys(randomBytes(48));
   }
 
   setChallenge(domain: string, certificate: { cert: string; key: string } | undefined): void {
@@ -247,6 +257,12 @@ class TlsListener implements Listener {
   setRoutes(list: readonly Route[], set?: RuleSet): void {
     this.rules.set(set);
     this.routes = this.routeTable(list);
+    const asks = this.rules.asksClients();
+    if (asks !== this.asksClients) {
+      // Handshakes that are under way end as they began.
+      this.asksClients = asks;
+      this.tlsServer = this.createTls();
+    }
     this.upstreams.serve([
       ...list.flatMap(({ paths }) => paths.map(({ upstream }) => upstream)),
       ...(this.rules.inUse.rules()?.pools ?? []),
@@ -258,6 +274,7 @@ class TlsListener implements Listener {
   }
 
   setTicketKeys(keys: Buffer): void {
+    this.ticketKeys = keys;
     this.tlsServer.setTicketKeys(keys);
   }
 
@@ -347,7 +364,9 @@ class TlsListener implements Listener {
     const created = createTlsServer({
       ...this.contexts.serverOptions,
       handshakeTimeout: this.limits.handshakeTimeoutMs,
-      ...(this.options.ticketKeys === undefined ? {} : { ticketKeys: this.options.ticketKeys }),
+      ...(this.ticketKeys === undefined ? {} : { ticketKeys: this.ticketKeys }),
+      // In a resumed session nothing is shown, and nobody is asked: whoever is asked at all handshakes anew.
+      ...(this.asksClients ? { ...askingOptions, secureOptions: constants.SSL_OP_NO_TICKET } : {}),
     });
     created.on('secureConnection', (socket) => this.secured(socket));
     created.on('tlsClientError', (error, socket) => {
@@ -444,7 +463,9 @@ class TlsListener implements Listener {
       socket.destroy();
       return;
     }
-    accepted.secured = new Secured(socket, certificateNames, serverName, () => this.originOf(accepted));
+    const clientAuth = this.contexts.clientAuthOf(socket);
+    const origin = () => this.originOf(accepted);
+    accepted.secured = new Secured(socket, certificateNames, serverName, clientAuth, origin);
     this.dispatch(accepted.secured);
   }
 

@@ -5,7 +5,7 @@ import { type Log, silentLog } from '../../src/lib/log.ts';
 import type { Fault } from '../faults.ts';
 import type { UpstreamSettings } from '../rules/routes.ts';
 import type { Deadline, Deadlines } from '../socket/deadlines.ts';
-import { type Balance, createBalance, type Endpoint } from './balance.ts';
+import { type Balance, createBalance, type Endpoint, type Wish } from './balance.ts';
 import { createHealthChecks } from './health.ts';
 import { type Link, type LinkHome, open, type Pool, type UpstreamUser } from './link.ts';
 import { createNames, type Names } from './names.ts';
@@ -23,8 +23,7 @@ export interface Acquisition {
 export interface AcquireOptions {
   /** Do not take an idle connection: for a retry, and for tunnels. */
   readonly fresh?: boolean;
-  /** What has the same one goes to the same address, as long as that can be asked. */
-  readonly key?: string | undefined;
+  readonly wish?: Wish | undefined;
 }
 
 export interface Upstreams {
@@ -99,7 +98,8 @@ class Pools implements Upstreams, LinkHome {
   acquire(settings: UpstreamSettings, user: UpstreamUser, how?: AcquireOptions): Acquisition {
     const { balance } = this;
     if (!balance.isResolved(settings)) return this.acquireResolved(settings, user, how);
-    const endpoint = balance.pick(settings, undefined, how?.key);
+    const wish = how?.wish;
+    const endpoint = balance.pick(settings, wish?.tried, wish);
     if (endpoint === undefined) {
       user.upstreamFailed(balance.noneFault(settings));
       return NOTHING_TO_ABANDON;
@@ -107,13 +107,14 @@ class Pools implements Upstreams, LinkHome {
     if (how?.fresh !== true) {
       const link = this.takeIdle(endpoint);
       if (link !== undefined) {
+        wish?.tried?.add(endpoint);
         link.user = user;
         endpoint.active++;
         user.upstreamReady(link);
         return NOTHING_TO_ABANDON;
       }
     }
-    return new Connecting(this, settings, user, endpoint);
+    return new Connecting(this, settings, user, endpoint, wish);
   }
 
   serve(list: readonly UpstreamSettings[]): void {
@@ -227,17 +228,26 @@ class Connecting implements Acquisition {
   private readonly pools: Pools;
   private readonly settings: UpstreamSettings;
   private readonly user: UpstreamUser;
-  private readonly tried = new Set<Endpoint>();
+  private readonly wish: Wish | undefined;
+  private readonly tried: Set<Endpoint>;
   private readonly lastStart: number;
   private abandoned = false;
   private askedAnew = false;
   private relieved = false;
   private link: Link | undefined = undefined;
 
-  constructor(pools: Pools, settings: UpstreamSettings, user: UpstreamUser, first: Endpoint) {
+  constructor(
+    pools: Pools,
+    settings: UpstreamSettings,
+    user: UpstreamUser,
+    first: Endpoint,
+    wish: Wish | undefined,
+  ) {
     this.pools = pools;
     this.settings = settings;
     this.user = user;
+    this.wish = wish;
+    this.tried = wish?.tried ?? new Set();
     this.lastStart = pools.deadlines.now() + 2 * settings.connectTimeoutMs;
     this.attempt(first);
   }
@@ -269,11 +279,14 @@ class Connecting implements Acquisition {
     this.tryNext(fault);
   }
 
-  private tryNext(fault: Fault): void {
-    const { settings } = this;
+  private tryNext(fault: Fault) {
+    const { settings, wish, tried } = this;
     const { balance, deadlines } = this.pools;
     const inTime = deadlines.now() < this.lastStart;
-    const next = inTime ? balance.pick(settings, this.tried) : undefined;
+    // Where rules say what is tried again, only addresses that have just become known are tried unasked.
+    const ruled = wish?.tried !== undefined && !this.askedAnew;
+    if (ruled && balance.hasOther(settings, tried)) return this.user.upstreamFailed(fault);
+    const next = inTime && !ruled ? balance.pick(settings, tried, wish) : undefined;
     if (next !== undefined) this.attempt(next);
     else if (this.askedAnew || !inTime || !balance.isAsking(settings)) this.user.upstreamFailed(fault);
     else {

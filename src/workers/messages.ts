@@ -111,17 +111,17 @@ const DigestSchema = z.string().regex(/^[A-Za-z0-9_-]{22}$/);
 const CountSchema = z.number().min(0).max(1_000_000_000);
 
 const LimitsSchema = z.strictObject({
-  /** Number of the question, charges (zone, key, burst, delay), seats (zone, key, most). */
+  /** Number of the question, charges (zone, key, burst, delay), seats (zone and key in one, most). */
   asks: z
     .array(
       z.tuple([
         z.int().positive(),
         z.array(z.tuple([ZoneSchema, DigestSchema, CountSchema, CountSchema])).max(32),
-        z.array(z.tuple([ZoneSchema, DigestSchema, CountSchema])).max(32),
+        z.array(z.tuple([DigestSchema, CountSchema])).max(32),
       ]),
     )
     .max(128),
-  leaves: z.array(z.tuple([ZoneSchema, DigestSchema])).max(128),
+  leaves: z.array(DigestSchema).max(128),
 });
 
 export type LimitQuestions = z.infer<typeof LimitsSchema>;

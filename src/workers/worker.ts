@@ -22,6 +22,7 @@ import { createComparisons } from './comparisons.ts';
 import { layouts } from './counters.ts';
 import { collectWhenIdle } from './idle-collection.ts';
 import { createKeyRing } from './key-ring.ts';
+import { zonesOf } from './limit-counts.ts';
 import { createAskingLimiter } from './limit-questions.ts';
 import type { FromWorker, Order, WorkerEvent, WorkerSettings } from './messages.ts';
 import { type Generations, nothingServed, type Serving, type Snapshot, withNewer } from './serving.ts';
@@ -38,6 +39,7 @@ const LONGEST_NAME = 253;
 keepFreedMemory();
 collectWhenIdle();
 
+let workerLog: Log | undefined;
 let listener: Listener | undefined;
 let plainHttp: PlainHttp | undefined;
 const keyRing = createKeyRing();
@@ -54,7 +56,15 @@ const connectionCounts = createConnectionCounts();
 const supervisor = new Socket({ fd: CHANNEL_FD, readable: true, writable: true });
 
 const comparisons = createComparisons((comparePassword) => say({ comparePassword }));
-const limiter = createAskingLimiter((limits) => say({ limits }));
+const limiter = createAskingLimiter({
+  send: (limits) => say({ limits }),
+  onSilence: (silent) =>
+    workerLog?.warn(
+      silent
+        ? 'the supervisor does not answer: this worker counts by itself what limits are held against'
+        : 'the supervisor answers again: it counts for all workers',
+    ),
+});
 
 const telemetry = createTelemetrySender({
   blocks: [{ layout: layouts[0]!, numbers: connectionCounts }],
@@ -140,6 +150,7 @@ function put({ kind, value }: Snapshot): void {
       // First, for it throws where the rules cannot be compiled: then those of before go on, and so do the routes.
       started().setRoutes(value.list, value.rules);
       if (value.limitSecret !== undefined) limiter.setSecret(value.limitSecret);
+      limiter.setZones(zonesOf(value.rules));
       plainHttp?.setRoutes(value.list, hasSite);
       break;
     case 'challenges':
@@ -191,6 +202,7 @@ async function start(order: Extract<Order, { type: 'start' }>): Promise<{ addres
     : undefined;
   if (accessLog !== undefined) process.on('exit', accessLog.flush);
   const log = createLog({ level: settings.logLevel, readable: settings.readableLog });
+  workerLog = log;
   listener = createListener({
     ...(settings.host !== undefined && { host: settings.host }),
     port: settings.port,
