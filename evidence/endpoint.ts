@@ -19,6 +19,9 @@ export interface EvidenceEndpoint extends LocalHandler {
   handle(request: EvidenceRequest): EvidenceReply;
 }
 
+/** Where verifiers look for it. */
+export const EVIDENCE_PATH = '/evidences';
+
 const METHODS = 'GET, HEAD, OPTIONS';
 const RETRY_AFTER_SECONDS = 10;
 const NOTHING = new Uint8Array();
@@ -33,7 +36,7 @@ const COMMON_HEADERS = {
 
 /** `prefix` starts with a slash and does not end with one. */
 export function createEvidenceEndpoint({
-  prefix = '/evidences',
+  prefix = EVIDENCE_PATH,
 }: {
   prefix?: string;
 } = {}): EvidenceEndpoint {

@@ -53,6 +53,8 @@ export abstract class Exchange implements Observed, Tries {
   readonly clientAddress: string;
   protected readonly observer: ExchangeObserver | undefined;
   /** The observer reads more of it than that it is there. */
+  private readonly timed: boolean;
+  /** The observer reads texts. */
   protected readonly detailed: boolean;
 
   protocol: Observed['protocol'];
@@ -72,6 +74,8 @@ export abstract class Exchange implements Observed, Tries {
   sent = 0;
   startedAt = 0;
   replyAt = 0;
+  askedAt = 0;
+  countedAt = 0;
   upstream: Address | undefined = undefined;
   fault: FaultCode | undefined = undefined;
   attempts = 0;
@@ -116,7 +120,8 @@ export abstract class Exchange implements Observed, Tries {
     this.clientAddress = connection.clientAddress;
     this.protocol = protocol;
     this.observer = observer;
-    this.detailed = observer !== undefined && observer.countsOnly !== true;
+    this.timed = observer !== undefined && observer.reads !== 'nothing';
+    this.detailed = this.timed && observer?.reads !== 'figures';
   }
 
   abstract readonly side: UpstreamSide | undefined;
@@ -153,6 +158,8 @@ export abstract class Exchange implements Observed, Tries {
     this.received = 0;
     this.sent = 0;
     this.replyAt = 0;
+    this.askedAt = 0;
+    this.countedAt = 0;
     this.upstream = undefined;
     this.fault = undefined;
     this.attempts = 0;
@@ -179,14 +186,22 @@ export abstract class Exchange implements Observed, Tries {
   protected headTaken(): void {
     const { observer } = this;
     if (observer === undefined) return;
-    if (this.detailed) this.startedAt = this.context.deadlines.now();
+    if (this.timed) this.startedAt = this.context.deadlines.now();
     observer.headTaken?.(this);
   }
 
   upstreamChosen(address: Address): void {
+    this.upstreamDone();
     this.upstream = address;
     this.attempts++;
+    if (this.timed) this.askedAt = this.context.deadlines.now();
     this.observer?.upstreamChosen?.(this);
+  }
+
+  private upstreamDone(): void {
+    if (this.askedAt === 0) return;
+    this.observer?.upstreamDone?.(this);
+    this.askedAt = 0;
   }
 
   beginReply(status: number): void {
@@ -194,7 +209,8 @@ export abstract class Exchange implements Observed, Tries {
     this.status = status;
     const { observer } = this;
     if (observer === undefined) return;
-    if (this.detailed) this.replyAt = this.context.deadlines.now();
+    if (this.timed) this.replyAt = this.context.deadlines.now();
+    this.upstreamDone();
     observer.replyBegun?.(this);
   }
 
@@ -210,6 +226,7 @@ export abstract class Exchange implements Observed, Tries {
     if (this.over) return;
     this.over = true;
     this.guide?.over();
+    this.upstreamDone();
     this.observer?.over?.(this);
   }
 
@@ -280,6 +297,7 @@ export abstract class Exchange implements Observed, Tries {
   private sendAgain(): void {
     this.clock.at = this.endsAt;
     if (!this.requestEnded) this.pauseRequest();
+    this.upstreamDone();
     this.observer?.sentAgain?.(this);
     this.side!.begin(true);
   }

@@ -79,8 +79,8 @@ export class Http2Exchange extends Exchange implements StreamUser, Deadline, For
 
   // --- Its beginning ---
 
-  /** The head has come; these are its fields, however malformed. */
-  begin(fields: readonly HeaderField[]): void {
+  /** The head has come and cannot be read; these are its fields, however malformed. */
+  beginUnread(fields: readonly HeaderField[]): void {
     if (this.detailed) this.noteRequestLine(fields);
     this.headTaken();
   }
@@ -94,8 +94,8 @@ export class Http2Exchange extends Exchange implements StreamUser, Deadline, For
     }
   }
 
-  /** The head could be read. */
-  take(request: Http2Request): void {
+  /** A request whose head was read. */
+  begin(request: Http2Request): void {
     this.request = request;
     this.method = request.method;
     this.host = request.host;
@@ -103,6 +103,7 @@ export class Http2Exchange extends Exchange implements StreamUser, Deadline, For
     this.contentLength = request.contentLength;
     this.requestEnded = request.endStream;
     if (request.contentLength >= 0) this.stream.expects = request.contentLength;
+    this.headTaken();
   }
 
   forward(match: ForwardMatch, side: Http2Side): void {

@@ -28,7 +28,7 @@ import { forbidRenegotiation } from '../socket/errors.ts';
 import { descriptorsInUse } from '../socket/insides/descriptors.ts';
 import { rememberRawSocket } from '../socket/insides/raw-sockets.ts';
 import { createRoster } from '../socket/roster.ts';
-import { createUpstreams, type Upstreams } from '../upstream/http1-pool.ts';
+import { createUpstreams, type UpstreamNow, type Upstreams } from '../upstream/http1-pool.ts';
 import { createHttp2Upstreams, type Http2Upstreams } from '../upstream/http2-pool.ts';
 import type { UpstreamChange } from '../upstream/troubles.ts';
 import { Accepted, acceptedUnder, type Origin, Secured } from './accepted.ts';
@@ -38,12 +38,16 @@ import {
   ACCEPTED,
   createConnectionCounts,
   FAILED_HANDSHAKES,
+  HANDSHAKE_TIMEOUTS,
   HANDSHAKES,
   OPEN,
   RECEIVED,
   REFUSED,
   REQUESTS,
+  RESUMED,
   SENT,
+  TLS_1_2,
+  TLS_1_3,
 } from './counts.ts';
 import { createFailedHandshakes, type FailedHandshakes } from './failed-handshakes.ts';
 import { awaitProxyHeader } from './proxy-protocol.ts';
@@ -58,6 +62,7 @@ import {
 import { acceptUnnamed, type HttpAcceptors } from './unnamed.ts';
 
 export { type AccessLog, createAccessLog } from '../exchange/access-log.ts';
+export type { UpstreamNow } from '../upstream/http1-pool.ts';
 export { logChange, type UpstreamChange } from '../upstream/troubles.ts';
 export type { ServedCertificate } from './secure-contexts.ts';
 
@@ -125,6 +130,8 @@ export interface Listener {
   setRoutes(routes: readonly Route[], rules?: RuleSet): void;
   /** Whether a site of the rules serves a host. */
   hasSite(host: string): boolean;
+  /** Every address that routes and rules lead to, and whether it is known to fail. */
+  upstreamsNow(): readonly UpstreamNow[];
   /** 48 bytes. Sessions under the keys before are forgotten. */
   setTicketKeys(keys: Buffer): void;
   /** No new connections; open ones end when what they are doing is done, and at the latest after `timeoutMs`. */
@@ -253,6 +260,10 @@ class TlsListener implements Listener {
     return (this.rules.siteFor(host) ?? this.rules.defaultSite()) !== undefined;
   }
 
+  upstreamsNow(): readonly UpstreamNow[] {
+    return this.upstreams.now();
+  }
+
   setTicketKeys(keys: Buffer): void {
     this.tlsServer.setTicketKeys(keys);
   }
@@ -346,8 +357,9 @@ class TlsListener implements Listener {
       ...(this.options.ticketKeys === undefined ? {} : { ticketKeys: this.options.ticketKeys }),
     });
     created.on('secureConnection', (socket) => this.secured(socket));
-    created.on('tlsClientError', (error, socket) => {
+    created.on('tlsClientError', (error: NodeJS.ErrnoException, socket) => {
       this.counts[FAILED_HANDSHAKES]!++;
+      if (error.code === 'ERR_TLS_HANDSHAKE_TIMEOUT') this.counts[HANDSHAKE_TIMEOUTS]!++;
       this.handshakes.failed(error, socket);
     });
     return created;
@@ -418,7 +430,7 @@ class TlsListener implements Listener {
   }
 
   private secured(socket: TLSSocket) {
-    this.counts[HANDSHAKES]!++;
+    this.countHandshake(socket);
     forbidRenegotiation(socket);
     // RFC 6066 §3: a name without a final dot; many send the one that was typed.
     const serverName = serverNameOf((socket.servername || '').toString());
@@ -442,6 +454,12 @@ class TlsListener implements Listener {
     }
     accepted.secured = new Secured(socket, certificateNames, serverName, () => this.originOf(accepted));
     this.dispatch(accepted.secured);
+  }
+
+  private countHandshake(socket: TLSSocket): void {
+    const version = socket.getProtocol() === 'TLSv1.2' ? TLS_1_2 : TLS_1_3;
+    this.counts[HANDSHAKES]!++;
+    this.counts[version + (socket.isSessionReused() ? RESUMED : 0)]!++;
   }
 
   private originOf(accepted: Accepted): Origin {

@@ -16,10 +16,13 @@ import type { ChallengeCertificate } from '../lib/certificate.ts';
 import { createLog, type Log } from '../lib/log.ts';
 import { CHANNEL_FD, FIRST_SOCKET_FD, MOST_QUESTIONS, readOrders, writeMessage } from './channel.ts';
 import { createComparisons } from './comparisons.ts';
-import { layouts } from './counters.ts';
+import { connectionLayout } from './counters.ts';
 import { collectWhenIdle } from './idle-collection.ts';
+import { hostLabels } from './labels.ts';
 import { createAskingLimiter } from './limit-questions.ts';
 import type { FromWorker, Order, WorkerEvent, WorkerSettings } from './messages.ts';
+import { createProcessFigures } from './process-figures.ts';
+import { createRequestCounts } from './request-counts.ts';
 import { type Generations, nothingServed, type Serving, type Snapshot, withNewer } from './serving.ts';
 import { createTelemetrySender } from './telemetry.ts';
 
@@ -42,6 +45,8 @@ let challenges: Serving['challenges'] = new Map();
 let httpChallenges: Serving['httpChallenges'] = new Map();
 
 const connectionCounts = createConnectionCounts();
+const requestCounts = createRequestCounts();
+const processFigures = createProcessFigures();
 
 const supervisor = new Socket({ fd: CHANNEL_FD, readable: true, writable: true });
 
@@ -49,7 +54,12 @@ const comparisons = createComparisons((comparePassword) => say({ comparePassword
 const limiter = createAskingLimiter((limits) => say({ limits }));
 
 const telemetry = createTelemetrySender({
-  blocks: [{ layout: layouts[0]!, numbers: connectionCounts }],
+  blocks: [{ layout: connectionLayout, numbers: connectionCounts }, processFigures],
+  rows: requestCounts.rows,
+  sample() {
+    processFigures.sample();
+    if (listener !== undefined) requestCounts.setUpstreams(listener.upstreamsNow());
+  },
   send: (message) => say({ telemetry: message }),
 });
 
@@ -123,12 +133,14 @@ function put({ kind, value }: Snapshot): void {
   switch (kind) {
     case 'certificates':
       started().setCertificates(value);
+      requestCounts.setHosts(hostLabels({ certificates: value }));
       break;
     case 'routes':
       // First, for it throws where the rules cannot be compiled: then those of before go on, and so do the routes.
       started().setRoutes(value.list, value.rules);
       if (value.limitSecret !== undefined) limiter.setSecret(value.limitSecret);
       plainHttp?.setRoutes(value.list, hasSite);
+      requestCounts.setUpstreams(started().upstreamsNow());
       break;
     case 'challenges':
       setChanges(challenges, value, (domain, one) => started().setChallenge(domain, one));
@@ -198,6 +210,7 @@ async function start(order: Extract<Order, { type: 'start' }>): Promise<{ addres
     comparePassword: comparisons.compare,
     onUpstreamChange: (change) => telemetry.report(eventOf(change)),
     counts: connectionCounts,
+    observer: requestCounts.observer,
     accessLog,
     log,
   });
