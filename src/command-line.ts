@@ -1,4 +1,4 @@
-// The command line: serve (the default), status, check, rollover, convert-nginx, demo, version, help.
+// The command line: serve (the default), status, healthcheck, check, rollover, convert-nginx, demo, version, help.
 
 import { readFileSync } from 'node:fs';
 import {
@@ -52,7 +52,7 @@ async function run(command: CommandName, args: readonly string[]): Promise<numbe
       const forkedAhead = forkWorker();
       const { serve } = await import('./serve.ts');
       // Whatever still hangs or waits by then, a worker included, must not keep the process or the port.
-      return process.exit(await serve(process.env, exitCodes, forkedAhead));
+      return process.exit(await serve(process.env, exitCodes, forkedAhead, version()));
     }
     case 'status': {
       const { status } = await import('./commands/status.ts');
@@ -62,6 +62,10 @@ async function run(command: CommandName, args: readonly string[]): Promise<numbe
     case 'check': {
       const { check } = await import('./commands/check.ts');
       return check(args, process.env, streams, exitCodes);
+    }
+    case 'healthcheck': {
+      const { healthcheck } = await import('./commands/healthcheck.ts');
+      return healthcheck(process.env, streams, exitCodes);
     }
     case 'rollover': {
       const { rollover } = await import('./commands/rollover.ts');

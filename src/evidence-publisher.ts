@@ -36,6 +36,8 @@ export interface Publisher {
   deploy(certificates: readonly Certificate[], swap: () => Promise<void>): Promise<void>;
   /** Until aborted. */
   run(signal: AbortSignal): Promise<void>;
+  /** What visitors are shown now; undefined: there is none, or what there was is out of date. */
+  shown(): Bundle | undefined;
   /** Resolves with the first complete bundle. */
   readonly complete: Promise<void>;
 }
@@ -93,6 +95,7 @@ export function createPublisher(options: PublisherOptions): Publisher {
 
   return {
     complete: completed.promise,
+    shown: () => (published !== 0 && published === wanted ? latest?.bundle : undefined),
     setAccount(document) {
       if (document.uri === account?.uri) return;
       account = document;

@@ -30,6 +30,11 @@ export const commands = {
     flags: { '--json': 'as JSON', '--offline': 'from the state folder alone, without asking the DNS' },
     notes: ['Changes nothing. Ends with 1 if a domain has no certificate in force.'],
   },
+  healthcheck: {
+    summary: 'ask the ingress beside it whether it is ready: certificates, workers, not stopping',
+    flags: {},
+    notes: ['Finds it by PORT and LISTEN_ADDRESS, as the ingress has them. Ends with 1 if it is not ready.'],
+  },
   check: {
     summary: 'explain the mistakes of a routes file, or of a folder of nginx files',
     flags: { '--explain': 'print what a request would meet, step by step: site, location, rules, upstream' },

@@ -12,6 +12,7 @@ import type { NginxRules } from '../routes/nginx/read.ts';
 import { type FixedRouting, type RoutingPlan, readFixedRouting } from '../routes/plan.ts';
 import type { RoutesFileOptions } from '../routes/yaml/file.ts';
 import { type AcmeSettings, readAcme } from './acme.ts';
+import { type AdminSettings, readAdmin } from './admin.ts';
 import { type DnsSettings, readDns } from './dns.ts';
 import { type ConfigWarning, type Env, type Environment, readEnvironment } from './environment.ts';
 import { type ListFolder, parsePath, type ReadFile, readRoots } from './files.ts';
@@ -28,6 +29,7 @@ import {
   readTimeouts,
 } from './routing.ts';
 import { retiredSettings, settings, unsupportedSettings } from './settings.ts';
+import { type ShownSetting, shownSettings } from './shown.ts';
 import { parseChoice, parseCount, parseSwitch, quote, ValueError } from './values.ts';
 
 /** Well-formed as a whole. */
@@ -53,6 +55,9 @@ export interface Config extends RoutingPlan {
     readonly dir: string;
     readonly agentEndpoint: string | undefined;
   };
+  readonly admin: AdminSettings;
+  /** What was set, as it may be shown. */
+  readonly shown: readonly ShownSetting[];
   readonly logLevel: LogLevel;
   readonly warnings: readonly ConfigWarning[];
 }
@@ -116,6 +121,8 @@ export function readConfig(
       dir: resolve(environment.read('EVIDENCE_DIR', parsePath) ?? '/evidences'),
       agentEndpoint: environment.read('DSTACK_SIMULATOR_ENDPOINT', parseAgentEndpoint),
     },
+    admin: readAdmin(environment),
+    shown: shownSettings(environment.values),
     logLevel: environment.read('LOG_LEVEL', (text) => parseChoice(text, LOG_LEVELS)) ?? 'info',
     warnings: environment.warnings,
   };

@@ -90,7 +90,9 @@ class Counting implements ExchangeObserver {
   private addHost(name: string): number {
     const number = this.hostNames.push(name) - 1;
     this.numberOfHost.set(name, number);
-    this.hostRows.push(this.hosts.add(name));
+    const row = this.hosts.add(name);
+    this.hostRows.push(row);
+    this.hosts.touch(row);
     return number;
   }
 
@@ -106,7 +108,7 @@ class Counting implements ExchangeObserver {
   private addUpstream(name: string): Row {
     const row = this.upstreams.add(name);
     this.byUpstream.set(name, row);
-    // So that one which nobody has asked yet is told of too.
+    // One that nobody has asked yet is told of too.
     this.upstreams.touch(row);
     return row;
   }

@@ -22,7 +22,8 @@ export function createRows(layout: BlockLayout, most = MOST_ROWS): Rows {
     layout,
     labels,
     numbers: new Float64Array(layout.names.length),
-    told: new Float64Array(layout.names.length),
+    // Nothing equals it: of a new row everything is told, zeros too.
+    told: new Float64Array(layout.names.length).fill(Number.NaN),
     waits: false,
   });
   const restOf = () => (rest ??= make((layout.labels ?? []).map(() => OTHER)));

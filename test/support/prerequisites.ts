@@ -20,6 +20,11 @@ export const prerequisites: readonly Prerequisite[] = [
   { command: 'knotd', debianPackage: 'knot', whatFor: 'the DNS server that takes signed updates' },
   { command: 'pdns_server', debianPackage: 'pdns-backend-sqlite3', whatFor: 'the DNS server with an API' },
   { command: 'curl', debianPackage: 'curl', whatFor: 'the client of the demo and of the evidence' },
+  {
+    command: 'promtool',
+    debianPackage: 'prometheus',
+    whatFor: 'the second opinion on metrics and alert rules',
+  },
   { command: 'openssl', debianPackage: 'openssl', whatFor: 'the second opinion on TLS and certificates' },
 ];
 
