@@ -167,7 +167,7 @@ async function show(
 }
 
 function tellReadiness(response: ServerResponse, { ready, conditions }: Readiness): void {
-  const lines = conditions.map(({ name, holds, why }) => `${holds ? 'ok  ' : 'not '} ${name}: ${why}\n`);
+  const lines = conditions.map(({ name, holds, why }) => `${holds ? 'ok ' : 'not'} ${name}: ${why}\n`);
   reply(response, ready ? 200 : 503, TEXT, `${ready ? 'ready' : 'not ready'}\n${lines.join('')}`);
 }
 

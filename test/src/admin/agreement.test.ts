@@ -3,7 +3,6 @@
 import assert from 'node:assert/strict';
 import { createHash } from 'node:crypto';
 import { once } from 'node:events';
-import { mkdtemp, rm } from 'node:fs/promises';
 import { createServer, type IncomingMessage, type ServerResponse } from 'node:http';
 import {
   type ClientHttp2Session,
@@ -13,23 +12,15 @@ import {
 } from 'node:http2';
 import { Agent, request } from 'node:https';
 import type { AddressInfo, Socket } from 'node:net';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
 import { buffer } from 'node:stream/consumers';
 import { test } from 'node:test';
 import { connect } from 'node:tls';
 import type { Route, UpstreamProtocol, UpstreamSettings } from '../../../proxy/rules/routes.ts';
-import { createAdmin } from '../../../src/admin/admin.ts';
-import { createNews } from '../../../src/admin/news.ts';
-import { createTally } from '../../../src/admin/tally.ts';
 import { parseDomain } from '../../../src/lib/domain.ts';
-import { silentLog } from '../../../src/lib/log.ts';
-import { createProcessFigures } from '../../../src/workers/process-figures.ts';
-import { createWorkers } from '../../../src/workers/workers.ts';
 import { freePort } from '../../support/ports.ts';
 import { appCertificate, HOST } from '../../support/proxy.ts';
 import { askAdmin, parseScrape, type Scrape } from '../../support/scrape.ts';
-import { workerSettings } from '../../support/worker-settings.ts';
+import { startShownIngress } from '../../support/shown-ingress.ts';
 
 const MANY = Number(process.env.METRICS_REQUESTS ?? 600);
 const AT_ONCE = 16;
@@ -254,7 +245,7 @@ function upstreamAt(protocol: UpstreamProtocol, port: number): UpstreamSettings 
   return { protocol, addresses: [{ host: '127.0.0.1', port }], ...timeouts };
 }
 
-async function startAll(http: number, grpc: number, dead: number, folder: string) {
+function startAll(http: number, grpc: number, dead: number) {
   const prefixes = ['/', '/retry/', '/cut/', '/ws/'].map((prefix) => ({
     prefix,
     upstream: upstreamAt('http', http),
@@ -265,32 +256,7 @@ async function startAll(http: number, grpc: number, dead: number, folder: string
     { prefix: '/dead/', upstream: upstreamAt('http', dead) },
   ];
   const routes: Route[] = [{ host: parseDomain(HOST), paths }];
-  const workers = createWorkers({ count: 2, settings: workerSettings, log: silentLog });
-  await workers.setRoutes(routes);
-  await workers.setCertificates([appCertificate]);
-  const { port } = await workers.start();
-  const privateSocket = join(folder, 'admin', 'admin.sock');
-  const admin = createAdmin({
-    settings: { address: undefined, token: undefined },
-    privateSocket,
-    news: createNews(),
-    sources: {
-      version: 'under test',
-      workers,
-      domains: () => [parseDomain(HOST)],
-      certificates: () => [],
-      evidenceAt: () => undefined,
-      tally: createTally(),
-      figures: createProcessFigures(),
-      stopping: () => false,
-    },
-    readStatus: () => Promise.reject(new Error('there is no disk')),
-    config: () => ({ settings: [], routes: {} }),
-    log: silentLog,
-  });
-  await admin.listen();
-  const scrape = async () => parseScrape((await askAdmin({ socketPath: privateSocket }, '/metrics')).body);
-  return { workers, port, scrape, admin };
+  return startShownIngress({ routes });
 }
 
 async function until(what: string, holds: () => boolean | Promise<boolean>): Promise<void> {
@@ -321,14 +287,13 @@ function compare(scrape: Scrape, seen: ReadonlyMap<string, Seen>): void {
 }
 
 test('metrics agree with what clients and upstreams counted, though a worker is killed in between', async (t) => {
-  const folder = await mkdtemp(join(tmpdir(), 'agreement-'));
-  t.after(() => rm(folder, { recursive: true, force: true }));
   const [plain, calls] = [nothingSeen(), nothingSeen()];
   const [http, grpc] = await Promise.all([startUpstream(plain), startGrpcUpstream(calls)]);
   t.after(() => [http, grpc].forEach((server) => void server.close()));
   const portOf = (server: typeof http | typeof grpc) => (server.address() as AddressInfo).port;
   const dead = await freePort();
-  const { workers, port, scrape, admin } = await startAll(portOf(http), portOf(grpc), dead, folder);
+  const { workers, port, socketPath, stop } = await startAll(portOf(http), portOf(grpc), dead);
+  const scrape = async () => parseScrape((await askAdmin({ socketPath }, '/metrics')).body);
   const seen = new Map(kinds.map(({ route }) => [route, nothingSeen()]));
   const total = () => [...seen.values()].reduce((sum, { requests }) => sum + requests, 0);
   const told = () => until('all to be told', async () => (await scrape()).sum(REQUESTS) >= total());
@@ -384,6 +349,5 @@ test('metrics agree with what clients and upstreams counted, though a worker is 
   t.diagnostic(
     `${MANY} requests, ${accepted} connections, ${plain.requests + calls.requests} asked of upstreams, ${retried} sent again`,
   );
-  await admin.close();
-  await workers.drain(1_000);
+  await stop();
 });
