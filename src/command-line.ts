@@ -1,4 +1,4 @@
-// The command line: serve (the default), status, healthcheck, check, rollover, convert-nginx, demo, version, help.
+// The command line: serve (the default), status, top, healthcheck, check, rollover, convert-nginx, demo, version, help.
 
 import { readFileSync } from 'node:fs';
 import {
@@ -66,6 +66,10 @@ async function run(command: CommandName, args: readonly string[]): Promise<numbe
     case 'healthcheck': {
       const { healthcheck } = await import('./commands/healthcheck.ts');
       return healthcheck(process.env, streams, exitCodes);
+    }
+    case 'top': {
+      const { top } = await import('./commands/top.ts');
+      return top(args, process.env, { ...streams, in: process.stdin }, exitCodes);
     }
     case 'rollover': {
       const { rollover } = await import('./commands/rollover.ts');

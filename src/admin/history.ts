@@ -26,10 +26,13 @@ export interface HostTraffic {
   readonly now: Span;
 }
 
+/** Requests, and the errors among them as in Span. */
+export type Slot = readonly [requests: number, clientErrors: number, serverErrors: number];
+
 export interface HourOfHost {
   readonly host: string;
   /** Oldest first, SLOT_SECONDS each; the last one is under way. */
-  readonly slots: readonly (Span & { readonly p50?: number; readonly p99?: number })[];
+  readonly slots: readonly Slot[];
 }
 
 export interface History {
@@ -39,11 +42,11 @@ export interface History {
   hour(): readonly HourOfHost[];
 }
 
-export const SLOT_SECONDS = 30;
+export const SLOT_SECONDS = 10;
 const SLOTS = 3_600 / SLOT_SECONDS;
 const SECONDS = 60;
 /** The others are counted together. */
-const MOST_HOSTS = 200;
+const MOST_HOSTS = 100;
 
 const REQUESTS = 0;
 const CLIENT_ERRORS = 1;
@@ -127,9 +130,8 @@ function spanOf(numbers: Float64Array): Span {
   };
 }
 
-function slotOf(numbers: Float64Array) {
-  const [p50, p99] = [percentile(numbers, 0.5), percentile(numbers, 0.99)];
-  return { ...spanOf(numbers), ...(p50 !== undefined && { p50 }), ...(p99 !== undefined && { p99 }) };
+function slotOf(numbers: Float64Array): Slot {
+  return [numbers[REQUESTS]!, numbers[CLIENT_ERRORS]!, numbers[SERVER_ERRORS]!];
 }
 
 function trafficOf(host: string, { seconds, inFlight }: Kept): HostTraffic {

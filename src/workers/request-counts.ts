@@ -131,7 +131,9 @@ class Counting implements ExchangeObserver {
 
   upstreamDone(exchange: Observed): void {
     const row = this.rowOfUpstream(exchange);
-    observe(row.numbers, UPSTREAM.duration, this.now() - exchange.askedAt);
+    // The clock was read for the reply a moment ago.
+    const { askedAt, replyAt } = exchange;
+    observe(row.numbers, UPSTREAM.duration, (replyAt === 0 ? this.now() : replyAt) - askedAt);
     this.upstreams.touch(row);
   }
 

@@ -25,6 +25,7 @@ export const prerequisites: readonly Prerequisite[] = [
     debianPackage: 'prometheus',
     whatFor: 'the second opinion on metrics and alert rules',
   },
+  { command: 'chromium', debianPackage: 'chromium', whatFor: 'the reader of the status page' },
   { command: 'openssl', debianPackage: 'openssl', whatFor: 'the second opinion on TLS and certificates' },
 ];
 
