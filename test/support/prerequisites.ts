@@ -25,8 +25,9 @@ export const prerequisites: readonly Prerequisite[] = [
     debianPackage: 'prometheus',
     whatFor: 'the second opinion on metrics and alert rules',
   },
-  { command: 'chromium', debianPackage: 'chromium', whatFor: 'the reader of the status page' },
+  { command: 'ip', debianPackage: 'iproute2', whatFor: 'the machines on which whole deployments run' },
   { command: 'openssl', debianPackage: 'openssl', whatFor: 'the second opinion on TLS and certificates' },
+  { command: 'chromium', debianPackage: 'chromium', whatFor: 'the pages as people see them' },
 ];
 
 export interface System {

@@ -6,7 +6,7 @@ import { once } from 'node:events';
 import { writeFileSync } from 'node:fs';
 import { after, before, describe, test } from 'node:test';
 import { fileURLToPath } from 'node:url';
-import { type Browser, type BrowserPage, startBrowser } from '../../support/browser.ts';
+import { type Browser, type BrowserPage, type PageOptions, startChromium } from '../../support/chromium.ts';
 import { startScene } from '../../support/status-scene.ts';
 import { terminalPicture } from '../../support/terminal-picture.ts';
 
@@ -25,29 +25,35 @@ const PHONE = { width: 320, height: 640 };
 before(async () => {
   scene = await startScene();
   await new Promise((resolve) => setTimeout(resolve, WAIT_MS));
-  browser = await startBrowser();
-  page = await browser.open(scene.url, DESK);
-  await until('the page to hear of the ingress', async () => (await words()).includes('chat.example.com'));
-  await until('what disk and DNS say', async () => (await words()).includes('CAA forbids the next order'));
+  browser = await startChromium(['--hide-scrollbars']);
+  page = await openPage(DESK);
 });
 
+/** Once it has heard of the ingress, and of what disk and DNS say. */
+async function openPage(options: PageOptions): Promise<BrowserPage> {
+  const opened = await browser.newPage(options);
+  await opened.open(scene.url);
+  await opened.until("document.body.innerText.includes('CAA forbids the next order')");
+  return opened;
+}
+
 after(async () => {
-  await browser.close();
+  await browser[Symbol.asyncDispose]();
   await scene.stop();
 });
 
 const words = () => page.evaluate<string>("document.body?.innerText ?? ''");
 
-async function until(what: string, holds: () => Promise<boolean>): Promise<void> {
-  for (let tries = 0; tries < 200; tries++) {
+async function until(what: string, holds: () => Promise<boolean>, most = 200): Promise<void> {
+  for (let tries = 0; tries < most; tries++) {
     if (await holds()) return;
     await new Promise((resolve) => setTimeout(resolve, 100));
   }
   assert.fail(`${what}: waited in vain`);
 }
 
-async function picture(name: string): Promise<void> {
-  if (TAKES_PICTURES) await page.picture(`${root}/docs/${name}.png`);
+async function picture(of: BrowserPage, name: string): Promise<void> {
+  if (TAKES_PICTURES) await of.screenshot(`${root}/docs/${name}.png`, { whole: true });
 }
 
 describe('the status page', () => {
@@ -66,26 +72,24 @@ describe('the status page', () => {
       'evidence published',
     ])
       assert.ok(text.includes(part), part);
-    await picture('status-page');
+    await picture(page, 'status-page');
   });
 
   test('fits a phone of 320 points, and nothing sticks out', async () => {
-    for (const view of [PHONE, { ...PHONE, width: 768 }, DESK]) {
-      await page.look(view);
-      const wide = await page.evaluate<number>('document.documentElement.scrollWidth');
+    for (const view of [DESK, { ...PHONE, width: 768 }, PHONE]) {
+      const opened = await openPage(view);
+      const wide = await opened.evaluate<number>('document.documentElement.scrollWidth');
       assert.equal(wide, view.width, `${view.width} points`);
+      if (view === PHONE) await picture(opened, 'status-page-phone');
     }
-    await page.look(PHONE);
-    await picture('status-page-phone');
   });
 
   test('has its own colours in the dark', async () => {
-    const ground = () => page.evaluate<string>('getComputedStyle(document.body).backgroundColor');
-    await page.look(DESK);
-    const light = await ground();
-    await page.look({ ...DESK, dark: true });
-    assert.notEqual(await ground(), light);
-    await picture('status-page-dark');
+    const groundOf = (one: BrowserPage) =>
+      one.evaluate<string>('getComputedStyle(document.body).backgroundColor');
+    const dark = await openPage({ ...DESK, scheme: 'dark' });
+    assert.notEqual(await groundOf(dark), await groundOf(page));
+    await picture(dark, 'status-page-dark');
   });
 
   test('finds events by their words', async () => {
@@ -107,7 +111,9 @@ describe('the status page', () => {
     const figure = () => page.evaluate<string>("document.getElementById('about').textContent");
     const first = await figure();
     await until('another second', async () => (await figure()) !== first);
-    assert.deepEqual(page.complaints, []);
+    assert.deepEqual(page.faults, []);
+    const elsewhere = page.requests.filter((url) => !url.startsWith(scene.url) && !url.startsWith('data:'));
+    assert.deepEqual(elsewhere, []);
   });
 });
 
@@ -129,7 +135,7 @@ describe('top', () => {
   test('prints one picture where there is no terminal', async () => {
     const { code, out, err } = await outcome(run('--address', `unix:${scene.socketPath}`));
     assert.equal(code, 0, err);
-    assert.match(out, /^dstack-ingress 0\.1\.0, up \d+s {2}ready\n/);
+    assert.match(out, /^dstack-ingress 0\.1\.0, up \d+[smh] {2}ready\n/);
     assert.match(out, /^host +last 20 s +rps +p50 +p99 +4xx +5xx +in flight$/m);
     assert.match(out, /^app\.example\.com .* \d+(\.\d)? +\d/m);
     assert.match(out, /^chat\.example\.com +█+░+ 6d$/m);
@@ -157,7 +163,7 @@ describe('top', () => {
       out += text;
     });
     const drawn = TAKES_PICTURES ? 22 : 3;
-    await until('pictures', async () => out.split('\x1b[H').length > drawn);
+    await until('pictures', async () => out.split('\x1b[H').length > drawn, 600);
     child.stdin.write('q');
     const [code] = await once(child, 'close');
     assert.equal(code, 0);
