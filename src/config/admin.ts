@@ -35,6 +35,13 @@ function isPublic(address: AdminAddress | null | undefined): boolean {
   return address != null && 'host' in address && !address.loopback;
 }
 
+/** As workers reach it: a socket they cannot. */
+export function upstreamOfAdmin({ address, token }: AdminSettings) {
+  if (address === undefined || 'path' in address) return undefined;
+  const { host, port } = address;
+  return { host: host === '0.0.0.0' ? '127.0.0.1' : host === '::' ? '::1' : host, port, token };
+}
+
 /** Null: switched off. */
 export function parseAdminAddress(text: string): AdminAddress | null {
   if (/^(off|no|false|0)$/i.test(text)) return null;

@@ -12,7 +12,7 @@ import type { NginxRules } from '../routes/nginx/read.ts';
 import { type FixedRouting, type RoutingPlan, readFixedRouting } from '../routes/plan.ts';
 import type { RoutesFileOptions } from '../routes/yaml/file.ts';
 import { type AcmeSettings, readAcme } from './acme.ts';
-import { type AdminSettings, readAdmin } from './admin.ts';
+import { type AdminSettings, readAdmin, upstreamOfAdmin } from './admin.ts';
 import { type DnsSettings, readDns } from './dns.ts';
 import { type ConfigWarning, type Env, type Environment, readEnvironment } from './environment.ts';
 import { type ListFolder, parsePath, type ReadFile, readRoots } from './files.ts';
@@ -95,7 +95,12 @@ export function readConfig(
   const fixedRouting = readFixedRouting(environment, timeouts, alpn.join() === 'h2');
   const routesFile = environment.read('ROUTES_FILE', (path) => readRoutesFile(path, readFile));
   const trust = readTrust(environment);
-  const routesFileOptions = { timeouts, clientAddresses: knowsClients(trust) };
+  const admin = readAdmin(environment);
+  const routesFileOptions = {
+    timeouts,
+    clientAddresses: knowsClients(trust),
+    admin: upstreamOfAdmin(admin),
+  };
   const folder = readNginxFolder(environment, readFile, listFolder);
   const nginx = folder && { ...folder, first: folder.read() };
   const file = routesFile && parseFile(routesFile, { ...routesFileOptions, readFile });
@@ -121,7 +126,7 @@ export function readConfig(
       dir: resolve(environment.read('EVIDENCE_DIR', parsePath) ?? '/evidences'),
       agentEndpoint: environment.read('DSTACK_SIMULATOR_ENDPOINT', parseAgentEndpoint),
     },
-    admin: readAdmin(environment),
+    admin,
     shown: shownSettings(environment.values),
     logLevel: environment.read('LOG_LEVEL', (text) => parseChoice(text, LOG_LEVELS)) ?? 'info',
     warnings: environment.warnings,

@@ -2,6 +2,7 @@
 
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
+import { createHash } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
@@ -36,10 +37,11 @@ test('it says when it is ready, tells every metric of the table, and shows no se
   await using world = await createWorld();
   await using app = await startApp('hello');
   const routesFile = join(world.folder, 'routes.yaml');
+  const hash = `{SHA}${createHash('sha1').update('open sesame').digest('base64')}`;
   const routes = (more = '') =>
     writeFile(
       routesFile,
-      `routes:\n  - host: ${domain}\n    paths:\n      - { prefix: /, upstream: "${app.url}" }\n${more}`,
+      `routes:\n  - host: ${domain}\n    paths:\n      - { prefix: /, upstream: "${app.url}" }\n      - { prefix: /status/, admin: true, basic_auth: { users: { operator: "${hash}" } } }\n${more}`,
     );
   await routes();
   const where = { host: '127.0.0.1', port: await freePort() };
@@ -68,6 +70,19 @@ test('it says when it is ready, tells every metric of the table, and shows no se
   const ask = (path: string, host = domain) =>
     get({ port: world.port, servername: domain, ca, path, host }).then(({ status }) => status);
   const headers = { authorization: `Bearer ${TOKEN}` };
+  const throughRoute = (path: string, password: string) =>
+    get({
+      port: world.port,
+      servername: domain,
+      ca,
+      path: `/status/${path}`,
+      headers: [`Authorization: Basic ${Buffer.from(`operator:${password}`).toString('base64')}`],
+    });
+  assert.equal((await throughRoute('', 'a guess')).status, 401);
+  const page = await throughRoute('', 'open sesame');
+  assert.equal(page.status, 200);
+  assert.match(page.head, /^content-security-policy: default-src 'none'/im);
+  assert.match((await throughRoute('readyz', 'open sesame')).body, /certificates: 1 of 1/);
   const scrape = async () => (await askAdmin(where, '/metrics', { headers })).body;
   assert.equal(await ask('/'), 200);
   assert.equal(await ask('/', 'other.example.com'), 421);
