@@ -1,4 +1,4 @@
-// `admin: true`: the ingress shows itself on a route, to those whom the route lets in.
+// The key "admin": the ingress shows itself on a route, to those whom the route lets in.
 
 import type { Node } from 'yaml';
 import type { HeaderEdit, LocationMatch, Policy } from '../../../proxy/rules/model.ts';
