@@ -1,6 +1,5 @@
-// The command line: serve (the default), status, top, healthcheck, check, rollover, convert-nginx, demo, version, help.
+// The command line: serve (the default), status, top, healthcheck, check, verify, rollover, convert-nginx, demo, version, help.
 
-import { readFileSync } from 'node:fs';
 import {
   type CommandName,
   describeCommand,
@@ -9,12 +8,15 @@ import {
   misuseOf,
   unknownCommand,
 } from './commands/usage.ts';
+import { version } from './version.ts';
 
 /** What the process ends with; part of the interface, see docs/operation.md. */
 export const exitCodes = {
   ok: 0,
   failed: 1,
   usage: 2,
+  /** Nothing failed, and not everything could be found out. */
+  unknown: 3,
   /** EX_CONFIG of sysexits.h. */
   configuration: 78,
 } as const;
@@ -52,7 +54,7 @@ async function run(command: CommandName, args: readonly string[]): Promise<numbe
       const forkedAhead = forkWorker();
       const { serve } = await import('./serve.ts');
       // Whatever still hangs or waits by then, a worker included, must not keep the process or the port.
-      return process.exit(await serve(process.env, exitCodes, forkedAhead, version()));
+      return process.exit(await serve(process.env, exitCodes, forkedAhead));
     }
     case 'status': {
       const { status } = await import('./commands/status.ts');
@@ -70,6 +72,10 @@ async function run(command: CommandName, args: readonly string[]): Promise<numbe
     case 'top': {
       const { top } = await import('./commands/top.ts');
       return top(args, process.env, { ...streams, in: process.stdin }, exitCodes);
+    }
+    case 'verify': {
+      const { verifyCommand } = await import('./commands/verify.ts');
+      return verifyCommand(args, streams, exitCodes);
     }
     case 'rollover': {
       const { rollover } = await import('./commands/rollover.ts');
@@ -100,17 +106,6 @@ function print(text: string): number {
 function misused(text: string): number {
   process.stderr.write(text);
   return exitCodes.usage;
-}
-
-declare const BUILD_VERSION: string | undefined;
-
-/** Fixed when the program is bundled; from source it is what package.json says. */
-function version(): string {
-  if (typeof BUILD_VERSION === 'string') return BUILD_VERSION;
-  const manifest = JSON.parse(readFileSync(new URL('../package.json', import.meta.url), 'utf8')) as {
-    version: string;
-  };
-  return `${manifest.version} (from source)`;
 }
 
 process.exitCode = await main(process.argv.slice(2));

@@ -9,6 +9,7 @@ import { describeMistake } from './config/mistake.ts';
 import { type Ingress, startIngress } from './ingress.ts';
 import { systemClock } from './lib/clock.ts';
 import { createLog, type Log } from './lib/log.ts';
+import { version } from './version.ts';
 import { hideSockets } from './workers/fence.ts';
 import { fenceOfWorkers } from './workers/process.ts';
 
@@ -33,7 +34,6 @@ export async function serve(
   env: NodeJS.ProcessEnv,
   exits: ExitCodes,
   forkedAhead: ChildProcess,
-  version: string,
 ): Promise<number> {
   const config = configure(env);
   if (config === undefined) return exits.configuration;
@@ -48,7 +48,7 @@ export async function serve(
     const started = startIngress(config, {
       log,
       forkedAhead,
-      shows: { news, version, privateSocket: privateSocketPath(env) },
+      shows: { news, version: version(), privateSocket: privateSocketPath(env) },
     });
     // A start that hangs, on a disk for example, holds up a request to stop for a moment only.
     const waited = requests.stop.then(() => systemClock.sleep(START_GRACE_MS));
