@@ -74,6 +74,8 @@ export abstract class Exchange implements Observed, Tries {
   readonly clientAddress: string;
   protected readonly observer: ExchangeObserver | undefined;
   /** The observer reads more of it than that it is there. */
+  private readonly timed: boolean;
+  /** The observer reads texts. */
   protected readonly detailed: boolean;
 
   protocol: Observed['protocol'];
@@ -93,6 +95,8 @@ export abstract class Exchange implements Observed, Tries {
   sent = 0;
   startedAt = 0;
   replyAt = 0;
+  askedAt = 0;
+  countedAt = 0;
   upstream: Address | undefined = undefined;
   /** Where the last attempt went. */
   endpoint: Endpoint | undefined = undefined;
@@ -150,7 +154,8 @@ export abstract class Exchange implements Observed, Tries {
     this.clientAddress = connection.clientAddress;
     this.protocol = protocol;
     this.observer = observer;
-    this.detailed = observer !== undefined && observer.countsOnly !== true;
+    this.timed = observer !== undefined && observer.reads !== 'nothing';
+    this.detailed = this.timed && observer?.reads !== 'figures';
     // Asked while the socket is open, and once for a connection.
     if (this.detailed) connection.tlsVersion ??= connection.socket.getProtocol() ?? '';
   }
@@ -193,6 +198,8 @@ export abstract class Exchange implements Observed, Tries {
     this.received = 0;
     this.sent = 0;
     this.replyAt = 0;
+    this.askedAt = 0;
+    this.countedAt = 0;
     this.upstream = undefined;
     this.endpoint = undefined;
     this.fault = undefined;
@@ -259,16 +266,24 @@ export abstract class Exchange implements Observed, Tries {
     const { requestIds } = this.context;
     if (requestIds !== undefined && this.id === '') this.id = requestIds();
     if (observer === undefined) return;
-    if (this.detailed) this.startedAt = this.context.deadlines.now();
+    if (this.timed) this.startedAt = this.context.deadlines.now();
     observer.headTaken?.(this);
   }
 
   upstreamChosen(endpoint: Endpoint): void {
+    this.upstreamDone();
     this.endpoint = endpoint;
     this.upstream = endpoint.address;
     this.attempts++;
-    if (this.detailed) this.upstreamAt = this.context.deadlines.now();
+    if (this.timed) this.askedAt = this.context.deadlines.now();
+    if (this.detailed) this.upstreamAt = this.askedAt;
     this.observer?.upstreamChosen?.(this);
+  }
+
+  private upstreamDone(): void {
+    if (this.askedAt === 0) return;
+    this.observer?.upstreamDone?.(this);
+    this.askedAt = 0;
   }
 
   beginReply(status: number): void {
@@ -276,7 +291,8 @@ export abstract class Exchange implements Observed, Tries {
     this.status = status;
     const { observer } = this;
     if (observer === undefined) return;
-    if (this.detailed) this.replyAt = this.context.deadlines.now();
+    if (this.timed) this.replyAt = this.context.deadlines.now();
+    this.upstreamDone();
     observer.replyBegun?.(this);
   }
 
@@ -292,6 +308,7 @@ export abstract class Exchange implements Observed, Tries {
     if (this.over) return;
     this.over = true;
     this.guide?.over();
+    this.upstreamDone();
     this.observer?.over?.(this);
   }
 
@@ -396,6 +413,7 @@ export abstract class Exchange implements Observed, Tries {
   private sendAgain(): void {
     this.clock.at = this.endsAt;
     if (!this.requestEnded) this.pauseRequest();
+    this.upstreamDone();
     this.observer?.sentAgain?.(this);
     this.side!.begin(true);
   }

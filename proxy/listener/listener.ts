@@ -30,7 +30,7 @@ import { askingOptions } from '../socket/insides/client-certificates.ts';
 import { descriptorsInUse } from '../socket/insides/descriptors.ts';
 import { rememberRawSocket } from '../socket/insides/raw-sockets.ts';
 import { createRoster } from '../socket/roster.ts';
-import { createUpstreams, type Upstreams } from '../upstream/http1-pool.ts';
+import { createUpstreams, type UpstreamNow, type Upstreams } from '../upstream/http1-pool.ts';
 import { createHttp2Upstreams, type Http2Upstreams } from '../upstream/http2-pool.ts';
 import type { UpstreamChange } from '../upstream/troubles.ts';
 import { Accepted, acceptedUnder, type Origin, Secured } from './accepted.ts';
@@ -40,12 +40,16 @@ import {
   ACCEPTED,
   createConnectionCounts,
   FAILED_HANDSHAKES,
+  HANDSHAKE_TIMEOUTS,
   HANDSHAKES,
   OPEN,
   RECEIVED,
   REFUSED,
   REQUESTS,
+  RESUMED,
   SENT,
+  TLS_1_2,
+  TLS_1_3,
 } from './counts.ts';
 import { createFailedHandshakes, type FailedHandshakes } from './failed-handshakes.ts';
 import { awaitProxyHeader } from './proxy-protocol.ts';
@@ -61,6 +65,7 @@ import { acceptUnnamed, type HttpAcceptors } from './unnamed.ts';
 
 export { createAccessLog } from '../exchange/access-log.ts';
 export { createRequestIds } from '../exchange/identity.ts';
+export type { UpstreamNow } from '../upstream/http1-pool.ts';
 export { logChange, type UpstreamChange } from '../upstream/troubles.ts';
 export type { ServedCertificate } from './secure-contexts.ts';
 
@@ -130,6 +135,8 @@ export interface Listener {
   setRoutes(routes: readonly Route[], rules?: RuleSet): void;
   /** Whether a site of the rules serves a host. */
   hasSite(host: string): boolean;
+  /** Every address that routes and rules lead to, and whether it is known to fail. */
+  upstreamsNow(): readonly UpstreamNow[];
   /** 48 bytes. Sessions under the keys before are forgotten. */
   setTicketKeys(keys: Buffer): void;
   /** No new connections; open ones end when what they are doing is done, and at the latest after `timeoutMs`. */
@@ -273,6 +280,10 @@ class TlsListener implements Listener {
     return (this.rules.siteFor(host) ?? this.rules.defaultSite()) !== undefined;
   }
 
+  upstreamsNow(): readonly UpstreamNow[] {
+    return this.upstreams.now();
+  }
+
   setTicketKeys(keys: Buffer): void {
     this.ticketKeys = keys;
     this.tlsServer.setTicketKeys(keys);
@@ -369,8 +380,9 @@ class TlsListener implements Listener {
       ...(this.asksClients ? { ...askingOptions, secureOptions: constants.SSL_OP_NO_TICKET } : {}),
     });
     created.on('secureConnection', (socket) => this.secured(socket));
-    created.on('tlsClientError', (error, socket) => {
+    created.on('tlsClientError', (error: NodeJS.ErrnoException, socket) => {
       this.counts[FAILED_HANDSHAKES]!++;
+      if (error.code === 'ERR_TLS_HANDSHAKE_TIMEOUT') this.counts[HANDSHAKE_TIMEOUTS]!++;
       this.handshakes.failed(error, socket);
     });
     return created;
@@ -441,7 +453,7 @@ class TlsListener implements Listener {
   }
 
   private secured(socket: TLSSocket) {
-    this.counts[HANDSHAKES]!++;
+    this.countHandshake(socket);
     forbidRenegotiation(socket);
     // RFC 6066 §3: a name without a final dot; many send the one that was typed.
     const serverName = serverNameOf((socket.servername || '').toString());
@@ -467,6 +479,12 @@ class TlsListener implements Listener {
     const origin = () => this.originOf(accepted);
     accepted.secured = new Secured(socket, certificateNames, serverName, clientAuth, origin);
     this.dispatch(accepted.secured);
+  }
+
+  private countHandshake(socket: TLSSocket): void {
+    const version = socket.getProtocol() === 'TLSv1.2' ? TLS_1_2 : TLS_1_3;
+    this.counts[HANDSHAKES]!++;
+    this.counts[version + (socket.isSessionReused() ? RESUMED : 0)]!++;
   }
 
   private originOf(accepted: Accepted): Origin {

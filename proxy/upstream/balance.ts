@@ -73,6 +73,8 @@ export interface Balance {
   /** Whether one that was not tried, and is not left out, could be asked now. */
   hasOther(settings: UpstreamSettings, tried: ReadonlySet<Endpoint>): boolean;
   noneFault(settings: UpstreamSettings): Fault;
+  /** Whether the address at this place of the settings can be asked, or is not known to fail yet. */
+  isWell(settings: UpstreamSettings, index: number): boolean;
   /** A client's request has failed because of the upstream. */
   failed(settings: UpstreamSettings, fault: Fault): void;
   /** It could be connected to. */
@@ -181,6 +183,13 @@ class LeastLoaded implements Balance {
     if (group.endpoints.some(({ healthy }) => !healthy))
       return new Fault('upstream-unavailable', 'all health checks fail');
     return group.members.find(({ fault }) => fault !== undefined)?.fault ?? new Fault('upstream-unavailable');
+  }
+
+  isWell(settings: UpstreamSettings, index: number): boolean {
+    const now = this.deadlines.now();
+    const { endpoints, fault } = this.groupOf(settings).members[index]!;
+    if (endpoints.length === 0) return fault === undefined;
+    return endpoints.some(({ healthy, ejectedUntil }) => healthy && ejectedUntil <= now);
   }
 
   failed(settings: UpstreamSettings, fault: Fault): void {

@@ -9,7 +9,7 @@ import { type Balance, createBalance, type Endpoint, type Wish } from './balance
 import { createHealthChecks } from './health.ts';
 import { type Link, type LinkHome, open, type Pool, type UpstreamUser } from './link.ts';
 import { createNames, type Names } from './names.ts';
-import { createTroubles, logChange, type UpstreamChange } from './troubles.ts';
+import { addressName, createTroubles, logChange, type Troubles, type UpstreamChange } from './troubles.ts';
 import { createTrustOfUpstreams } from './trust.ts';
 import { createUpstreamWatch, type UpstreamWatch } from './watch.ts';
 
@@ -26,6 +26,13 @@ export interface AcquireOptions {
   readonly wish?: Wish | undefined;
 }
 
+/** How an address stands, by what this process has seen. */
+export interface UpstreamNow {
+  /** As a route names it. */
+  readonly name: string;
+  readonly fails: boolean;
+}
+
 export interface Upstreams {
   /** HTTP/1.1 or raw bytes; TLS for https (ALPN http/1.1) and grpcs. The outcome arrives at `user`, perhaps at once. */
   acquire(settings: UpstreamSettings, user: UpstreamUser, options?: AcquireOptions): Acquisition;
@@ -33,6 +40,8 @@ export interface Upstreams {
   readonly balance: Omit<Balance, 'close' | 'serve'>;
   /** These are the upstreams of all routes: health checks begin and end, and connections to others are let go. */
   serve(list: readonly UpstreamSettings[]): void;
+  /** Each address of what is served, once. */
+  now(): readonly UpstreamNow[];
   /** Trust for TLS to upstreams: Node's and the system's roots, and the CA given. */
   secureContext(): tls.SecureContext;
   /** Ends idle connections now: their descriptors are needed. Returns how many. */
@@ -78,6 +87,8 @@ class Pools implements Upstreams, LinkHome {
   private readonly onExhausted: (() => void) | undefined;
   private readonly pools = new Map<Endpoint, Pool>();
   private readonly watch: UpstreamWatch;
+  private readonly troubles: Troubles;
+  private served: readonly UpstreamSettings[] = [];
   private readonly reaper: Deadline = { at: Number.POSITIVE_INFINITY, expired: () => this.reap() };
   private closed = false;
 
@@ -90,6 +101,7 @@ class Pools implements Upstreams, LinkHome {
     this.secureContext = secureContext;
     const checks = createHealthChecks({ secureContext, log });
     const troubles = createTroubles(onChange ?? ((change) => logChange(log, change)), options.quietMs);
+    this.troubles = troubles;
     this.balance = createBalance({ deadlines, names, check: checks.begin, troubles });
     this.balance.onRetired((endpoint) => this.closePool(endpoint));
     this.watch = createUpstreamWatch({ troubles, names, secureContext, looks: onChange !== undefined });
@@ -118,8 +130,21 @@ class Pools implements Upstreams, LinkHome {
   }
 
   serve(list: readonly UpstreamSettings[]): void {
+    this.served = list;
     this.balance.serve(list);
     this.watch.serve(list);
+  }
+
+  now(): readonly UpstreamNow[] {
+    const found = new Map<string, boolean>();
+    for (const settings of this.served) {
+      settings.addresses.forEach((address, index) => {
+        const name = addressName(settings.protocol, address);
+        const fails = this.troubles.of(name) !== undefined || !this.balance.isWell(settings, index);
+        found.set(name, fails || found.get(name) === true);
+      });
+    }
+    return [...found].map(([name, fails]) => ({ name, fails }));
   }
 
   closeIdle(): number {

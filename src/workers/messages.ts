@@ -94,6 +94,8 @@ const RangeSchema = z.tuple([z.int().min(0), z.array(NumberSchema).min(1)]);
 const BlockSchema = z.strictObject({
   block: z.string().min(1).max(64),
   version: z.int().positive(),
+  /** Of a row: what tells it apart. */
+  labels: z.array(z.string().min(1).max(600)).max(4).optional(),
   ranges: z.array(RangeSchema).min(1),
 });
 

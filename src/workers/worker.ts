@@ -19,12 +19,15 @@ import { createLog, type Log } from '../lib/log.ts';
 import { createAttestQuestions } from './attest-questions.ts';
 import { CHANNEL_FD, FIRST_SOCKET_FD, MOST_QUESTIONS, readOrders, writeMessage } from './channel.ts';
 import { createComparisons } from './comparisons.ts';
-import { layouts } from './counters.ts';
+import { connectionLayout } from './counters.ts';
 import { collectWhenIdle } from './idle-collection.ts';
 import { createKeyRing } from './key-ring.ts';
+import { hostLabels } from './labels.ts';
 import { zonesOf } from './limit-counts.ts';
 import { createAskingLimiter } from './limit-questions.ts';
 import type { FromWorker, Order, WorkerEvent, WorkerSettings } from './messages.ts';
+import { createProcessFigures } from './process-figures.ts';
+import { createRequestCounts } from './request-counts.ts';
 import { type Generations, nothingServed, type Serving, type Snapshot, withNewer } from './serving.ts';
 import { createTelemetrySender } from './telemetry.ts';
 
@@ -52,6 +55,8 @@ let challenges: Serving['challenges'] = new Map();
 let httpChallenges: Serving['httpChallenges'] = new Map();
 
 const connectionCounts = createConnectionCounts();
+const requestCounts = createRequestCounts();
+const processFigures = createProcessFigures();
 
 const supervisor = new Socket({ fd: CHANNEL_FD, readable: true, writable: true });
 
@@ -67,7 +72,12 @@ const limiter = createAskingLimiter({
 });
 
 const telemetry = createTelemetrySender({
-  blocks: [{ layout: layouts[0]!, numbers: connectionCounts }],
+  blocks: [{ layout: connectionLayout, numbers: connectionCounts }, processFigures],
+  rows: requestCounts.rows,
+  sample() {
+    processFigures.sample();
+    if (listener !== undefined) requestCounts.setUpstreams(listener.upstreamsNow());
+  },
   send: (message) => say({ telemetry: message }),
 });
 
@@ -144,6 +154,7 @@ function put({ kind, value }: Snapshot): void {
   switch (kind) {
     case 'certificates':
       started().setCertificates(value);
+      requestCounts.setHosts(hostLabels({ certificates: value }));
       keyRing.set(value);
       break;
     case 'routes':
@@ -152,6 +163,7 @@ function put({ kind, value }: Snapshot): void {
       if (value.limitSecret !== undefined) limiter.setSecret(value.limitSecret);
       limiter.setZones(zonesOf(value.rules));
       plainHttp?.setRoutes(value.list, hasSite);
+      requestCounts.setUpstreams(started().upstreamsNow());
       break;
     case 'challenges':
       setChanges(challenges, value, (domain, one) => started().setChallenge(domain, one));
@@ -222,6 +234,7 @@ async function start(order: Extract<Order, { type: 'start' }>): Promise<{ addres
     comparePassword: comparisons.compare,
     onUpstreamChange: (change) => telemetry.report(eventOf(change)),
     counts: connectionCounts,
+    observer: requestCounts.observer,
     accessLog,
     ...(settings.requestIds && { requestIds: createRequestIds() }),
     log,

@@ -21,7 +21,7 @@ const policy = [
 ] as const;
 
 /** What answers, and what is done to a request on its way there. */
-const content = ['redirect', 'respond', 'files', 'rewrite', 'strip_prefix', 'canary'] as const;
+const content = ['redirect', 'respond', 'files', 'admin', 'rewrite', 'strip_prefix', 'canary'] as const;
 
 export const keys = {
   file: ['routes', 'upstreams', 'defaults', 'include'],
