@@ -2,12 +2,12 @@
 
 import assert from 'node:assert/strict';
 import type { X509Certificate } from 'node:crypto';
-import { createServer } from 'node:http';
 import { once } from 'node:events';
+import { createServer } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { after, before, test } from 'node:test';
-import { createPlainExchange } from '../../dns/wire/exchange.ts';
 import { createResolver } from '../../dns/resolver.ts';
+import { createPlainExchange } from '../../dns/wire/exchange.ts';
 import type { Statement } from '../../evidence/statement.ts';
 import { createCtSource } from '../../evidence/verify/ask-ct.ts';
 import { type Expected, verify } from '../../evidence/verify/index.ts';
