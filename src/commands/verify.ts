@@ -23,8 +23,10 @@ export async function verifyCommand(
 ): Promise<number> {
   // Before anything is loaded that takes its time.
   const progress = createProgress(streams.err);
+  progress.tell('starting');
   const read = await readArguments(args);
   if ('mistakes' in read) {
+    progress.end();
     for (const mistake of read.mistakes) streams.err.write(`verify: ${mistake}\n`);
     streams.err.write('hint: dstack-ingress verify --help says what it takes\n');
     return exits.usage;
@@ -32,6 +34,7 @@ export async function verifyCommand(
   const { request } = read;
   try {
     if (request.watch !== undefined) {
+      progress.end();
       const { watch } = await import('./verify-watch.ts');
       return exitOf(
         await watch(request, request.watch, (signal) => run(request, progress, signal), streams),
@@ -39,7 +42,6 @@ export async function verifyCommand(
         exits,
       );
     }
-    progress.tell('starting');
     const verification = await run(request, progress);
     progress.end();
     await tell(verification, request, streams.out);
