@@ -37,7 +37,7 @@ export async function verifyCommand(
       progress.end();
       const { watch } = await import('./verify-watch.ts');
       return exitOf(
-        await watch(request, request.watch, (signal) => run(request, progress, signal), streams),
+        await watch(request, request.watch, (signal) => run(request, QUIET, signal), streams),
         request,
         exits,
       );
@@ -96,9 +96,11 @@ interface Progress {
   end(): void;
 }
 
+const QUIET: Progress = { tell: () => {}, end: () => {} };
+
 /** One line that changes, for somebody who waits at a terminal. */
 function createProgress(err: Streams['err']): Progress {
-  if (err.isTTY !== true) return { tell: () => {}, end: () => {} };
+  if (err.isTTY !== true) return QUIET;
   return {
     tell: (step) => void err.write(`\r\u001b[K${step}…`),
     end: () => void err.write('\r\u001b[K'),
