@@ -2,7 +2,8 @@
 //
 // The public way is `requestCert` of a tls.Server, which asks all clients of all names: browsers then let their users choose
 // a certificate for hosts that want none.
-// Measured: a handshake that asks costs 24 % more than one that does not, whether the client shows a certificate or not.
+// Measured: who is asked and shows nothing costs no more; a certificate that is shown makes a handshake 17 % dearer, both
+// sides taken together (median of 7 rounds of 60 handshakes of TLS 1.3, ECDSA P-256, none resumed).
 
 import type { TLSSocket } from 'node:tls';
 import { uses } from './switch.ts';
