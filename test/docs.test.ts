@@ -142,14 +142,14 @@ test('every dependency is argued for, and none that is gone', () => {
 
 test('the exit codes in docs/operation.md are those of the program', () => {
   const codes = [
-    ...read('src/command-line.ts').matchAll(/^ {2}(?:ok|failed|usage|configuration): (\d+),$/gm),
+    ...read('src/command-line.ts').matchAll(/^ {2}(?:ok|failed|usage|unknown|configuration): (\d+),$/gm),
   ].map(([, n]) => n);
   const table = /\| Exit code \| Meaning \|\n(.*?)(?:\n\n|$)/s.exec(read('docs/operation.md'))![1]!;
   assert.deepEqual(
     [...table.matchAll(/^\| (\d+) \|/gm)].map(([, n]) => n),
     codes,
   );
-  assert.equal(codes.length, 4);
+  assert.equal(codes.length, 5);
 });
 
 test('the compose file in the README is the example', () => {

@@ -44,6 +44,8 @@ export class DemoError extends Error {
 
 const DEFAULT_PORT = 8443;
 const SAME_SIGNAL_MS = 1_000;
+const QUOTE_ROOT = 'quote-root.pem';
+const QUOTE_COLLATERAL = 'quote-collateral.json';
 /** As long as the simulated certificates: a demo may run for longer than the vendor's month. */
 const COLLATERAL_DAYS = 365;
 
@@ -99,7 +101,12 @@ export async function runDemo({ port, out, err, signal }: DemoOptions): Promise<
     port,
     caFile: authority.caFile,
     downloads: join(folder, 'downloads'),
-    program: ownCommand(),
+    program: ownCommand('demo'),
+    verify: ownCommand('verify'),
+    quoteRoot: join(folder, QUOTE_ROOT),
+    quoteCollateral: join(folder, QUOTE_COLLATERAL),
+    appId: agent.appId,
+    composeHash: agent.composeHash,
   };
   out.write(invitation(scene));
   await stopped;
@@ -108,8 +115,8 @@ export async function runDemo({ port, out, err, signal }: DemoOptions): Promise<
 
 /** What a verifier of the demo's quotes trusts in the place of Intel's root, and what it would fetch from Intel. */
 async function publishProcessor(folder: string, { rootPem, collateral }: SimulatedProcessor): Promise<void> {
-  await writeFile(join(folder, 'quote-root.pem'), rootPem);
-  await writeFile(join(folder, 'quote-collateral.json'), `${JSON.stringify(collateral, undefined, 2)}\n`);
+  await writeFile(join(folder, QUOTE_ROOT), rootPem);
+  await writeFile(join(folder, QUOTE_COLLATERAL), `${JSON.stringify(collateral, undefined, 2)}\n`);
 }
 
 /** All that is configured. */
@@ -166,10 +173,10 @@ function invitation(scene: Scene): string {
   ].join('\n');
 }
 
-/** As this process was started: through npm, or the program itself. */
-function ownCommand(): string {
-  if (process.env.npm_lifecycle_event === 'demo') return 'npm run --silent demo --';
-  return [process.execPath, ...process.argv.slice(1, 3)].map(shellWord).join(' ');
+/** A command of the program that this process is, started as this process was: through npm, or the program itself. */
+function ownCommand(command: 'demo' | 'verify'): string {
+  if (process.env.npm_lifecycle_event === 'demo') return `npm run --silent ${command} --`;
+  return [process.execPath, process.argv[1]!, command].map(shellWord).join(' ');
 }
 
 /** Checked before anything is started. Rejects with DemoError. */
