@@ -21,7 +21,7 @@ export class Http2Ruled implements RuledClient {
   readonly nominated: readonly string[] = [];
   readonly forwardedBefore: ForwardedBefore;
   readonly askedProtocol: string | undefined;
-  readonly passUnderscores = true;
+  readonly passUnderscores: boolean | undefined;
   /** As it came. */
   private readonly request: Http2Request;
 
@@ -31,6 +31,7 @@ export class Http2Ruled implements RuledClient {
     this.request = request;
     this.facts = http2Facts(request, connection);
     this.askedProtocol = request.protocol;
+    this.passUnderscores = request.grpc ? true : undefined;
     this.forwardedBefore = (connection.trustedClient ? request.forwarded : undefined) ?? {};
     exchange.awaitsRules = true;
     if (!exchange.requestEnded) stream.pause();

@@ -4,7 +4,7 @@ import { isIPv4 } from 'node:net';
 import { Fault, type FaultCode } from '../faults.ts';
 import { NO_LIMIT } from '../limits.ts';
 import type { Fields } from '../rules/compiled.ts';
-import type { ForwardMatch, RouteMatch } from '../rules/routes.ts';
+import type { Address, ForwardMatch, RouteMatch } from '../rules/routes.ts';
 import { beginRun, type RuleRun } from '../rules/run.ts';
 import type { Ask, Forward, Own, Pass, SendFile, Step } from '../rules/step.ts';
 import { refusalOf } from './decide.ts';
@@ -94,7 +94,9 @@ class Ruled extends RuleSteps implements Guide {
   takesReply(status: number, fields: Fields): boolean {
     if (!this.forwarding) return true;
     this.forwarding = false;
-    const step = this.decide(() => this.run.replied({ status, fields }));
+    const { upstream } = this.exchange;
+    const addresses = upstream === undefined ? '' : addressText(upstream);
+    const step = this.decide(() => this.run.replied({ status, fields, addresses }));
     if (step?.do === 'pass' && step.of === 'reply' && keepsBody(status, step.status)) {
       this.exchange.logged = step.logged;
       this.exchange.edits = { ...step.edits, own: withVary(step), status: step.status };
@@ -180,8 +182,12 @@ class Ruled extends RuleSteps implements Guide {
       (file) => {
         if (this.isOver) return file?.body?.destroy();
         if (file === undefined) return this.resume(() => this.run.failed(404));
-        if (file.body === undefined)
-          this.client.reply({ ...file, body: file.bytes ?? Buffer.alloc(0), fault: undefined });
+        const { status, fields } = file;
+        if (status >= 400 && step.status === 200) {
+          const told = fields.map(([name, value]) => ({ name, value }));
+          return this.resume(() => this.run.failed(status, told));
+        }
+        if (file.body === undefined) this.client.reply({ ...file, body: file.bytes, fault: undefined });
         else this.client.stream(file.status, file.fields, file.body, file.length);
       },
       (error) => {
@@ -249,7 +255,7 @@ class InnerSteps extends RuleSteps {
     const { answer } = this;
     if (step.do === 'pass') return this.tell(answer && { ...answer, status: step.status });
     if (step.do === 'close') return this.tell(undefined);
-    const sent = pairsOf(step.fields);
+    const sent = pairsOf(step.do === 'file' ? step.fieldsWith([]) : step.fields);
     this.tell({
       status: step.status,
       sent,
@@ -282,6 +288,11 @@ function fieldsFor(client: RuledClient, run: RuleRun | undefined, step: Forward,
     withBody,
     ...(passUnderscores === undefined ? {} : { passUnderscores }),
   });
+}
+
+/** As `$upstream_addr` has it. */
+function addressText({ host, port }: Address): string {
+  return `${host.includes(':') ? `[${host}]` : host}:${port}`;
 }
 
 function balanceKeyOf({ pool, hashKey }: Forward, client: string): string | undefined {

@@ -97,6 +97,8 @@ export interface Run {
   /** After real_ip. */
   client: string;
   method: string;
+  /** That of a sub-request: it is the client's request that `$request_method` is about. */
+  readonly asker: Run | undefined;
   uri: string;
   args: string;
   place: Place;
@@ -121,6 +123,8 @@ export interface Run {
   /** What the client is told; 0: not known yet. */
   status: number;
   sent: readonly Field[];
+  /** What a reply of ours has before rules add to it. */
+  told: readonly Field[];
   proxyHost: string;
 }
 
@@ -260,8 +264,13 @@ export interface Settings {
   readonly accessLog: (run: Run) => boolean;
 }
 
+export interface AddressList {
+  readonly four: BlockList;
+  readonly six: BlockList;
+}
+
 export interface RealIp {
-  readonly trusted: BlockList;
+  readonly trusted: AddressList;
   readonly header: string;
   readonly recursive: boolean;
 }
@@ -308,7 +317,7 @@ export interface AddressTest {
   readonly allow: boolean;
   readonly origin: Origin | undefined;
   /** Undefined: all. */
-  readonly list: BlockList | undefined;
+  readonly list: AddressList | undefined;
   readonly written: string;
 }
 
@@ -366,6 +375,7 @@ export interface CookieRules {
 export interface ReplySettings {
   readonly added: readonly {
     readonly name: string;
+    readonly lower: string;
     readonly value: Value;
     readonly field: Field | undefined;
     readonly always: boolean;

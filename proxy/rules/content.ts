@@ -60,13 +60,22 @@ export function document(
   return run.own(status, [{ name: 'Content-Type', value: type }, ...fields], body);
 }
 
+/** nginx's charset_types, as they are by default. */
+const withCharset: ReadonlySet<string> = new Set([
+  'text/html',
+  'text/xml',
+  'text/plain',
+  'text/vnd.wap.wml',
+  'application/javascript',
+  'application/rss+xml',
+]);
+
 /** By the extension of the URI. */
 export function contentTypeOf(run: Control): string {
+  if (run.keptType !== undefined) return run.keptType;
   const { types, defaultType, charset } = run.place.settings.files;
   const type = types.get(extensionOf(run.uri)) ?? defaultType;
-  return charset !== undefined && /^(text\/|application\/(javascript|rss\+xml|json|xml))/.test(type)
-    ? `${type}; charset=${charset}`
-    : type;
+  return charset !== undefined && withCharset.has(type) ? `${type}; charset=${charset}` : type;
 }
 
 // Forwarding

@@ -256,11 +256,15 @@ export function resumeProgram(
 }
 
 function assign(run: Run, name: string, slot: number, value: string): void {
-  if (name === 'args') run.args = value;
-  else run.slots[slot] = value;
+  if (name === 'args') {
+    run.args = value;
+    run.targetHolds = false;
+  } else run.slots[slot] = value;
 }
 
 function returned({ status, body, location }: Operation & { op: 'return' }, run: Run): Outcome {
+  // What the text says of `$status` is this, unless an error page has said another.
+  if (run.status === 0) run.status = status;
   return {
     did: 'return',
     status,

@@ -233,6 +233,7 @@ function compileReply(policy: Policy, { scope }: Tools): ReplySettings {
   const { addHeaders = [], replyHeaders = [], expires, compress = false, cors = false } = policy;
   return {
     added: addHeaders.map(({ name, value, always }) => ({
+      lower: name.toLowerCase(),
       name,
       value: compileTemplate(value, scope.resolve),
       field: literalField(name, value),
