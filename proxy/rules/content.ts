@@ -139,6 +139,8 @@ export function tryFiles(run: Control, then: () => Step): Step {
     if (candidate === undefined) return lastTried(run);
     const value = candidate.value(run);
     const { path, root } = onDisk(run, value);
+    // Without a root nothing is there, least of all what lies below the root of the disk.
+    if (root === '') return tryFrom(at + 1);
     return run.look(candidate.directory ? 'directory' : 'file', path, root, (found) => {
       if (!found) return tryFrom(at + 1);
       run.uri = value;

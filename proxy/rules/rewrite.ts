@@ -300,11 +300,13 @@ function unescapeRedirect(text: string): string {
   if (!text.includes('%')) return text;
   const question = /\?|%3f/i.exec(text);
   const path = question === null ? text : text.slice(0, question.index);
-  const decoded = path.replaceAll(/%([0-9A-Fa-f]{2})/g, harmless);
+  const decoded = path.replaceAll(/%([0-9A-Fa-f]?)([0-9A-Fa-f]?)/g, harmless);
   return question === null ? decoded : `${decoded}?${text.slice(question.index + question[0].length)}`;
 }
 
-function harmless(escaped: string, digits: string): string {
-  const byte = Number.parseInt(digits, 16);
+/** Of what is no whole escape, nginx leaves nothing. */
+function harmless(escaped: string, high: string, low: string): string {
+  if (low === '') return '';
+  const byte = Number.parseInt(high + low, 16);
   return byte > 37 && byte < 127 ? String.fromCharCode(byte) : escaped;
 }

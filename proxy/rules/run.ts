@@ -110,7 +110,7 @@ export class RuleRun implements Control, Resumable {
     this.site = site;
     this.host = host === '' ? site.label : host;
     this.#decoded = decoded !== undefined;
-    this.uri = decoded?.uri ?? '/';
+    this.uri = decoded?.uri ?? '';
     this.quoted = decoded?.quoted ?? false;
     this.plus = decoded?.plus ?? false;
     const question = facts.target.indexOf('?');
@@ -125,7 +125,7 @@ export class RuleRun implements Control, Resumable {
   start(): Step {
     return this.#safely(() => {
       if (this.#first !== undefined) return this.#first();
-      if (!this.#decoded) return this.#plain(400);
+      if (!this.#decoded) return this.fail(400);
       if (!this.site.hasName(this.host))
         for (const one of this.site.matchers) if (fits(one, this.host, this)) break;
       this.#findClient();
@@ -396,7 +396,7 @@ export class RuleRun implements Control, Resumable {
   }
 
   redirect(status: number, location: string): Step {
-    return this.fail(status, [{ name: 'Location', value: location }]);
+    return this.fail(status, location === '' ? NONE : [{ name: 'Location', value: location }]);
   }
 
   fail(status: number, fields: readonly Field[] = NONE): Step {

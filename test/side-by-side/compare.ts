@@ -27,12 +27,21 @@ function withoutBoundary(outcome: Outcome): Outcome {
 
 function comparable(given: Outcome): Outcome {
   const outcome = withoutBoundary(given);
-  const fields = outcome.fields.filter(([name]) => !ofTheMoment.has(name)).sort(byText);
+  const fields = outcome.fields
+    .filter(([name]) => !ofTheMoment.has(name))
+    .map(([name, value]) => [name, name === 'expires' ? fromNow(value) : value] as const)
+    .sort(byText);
   const heard = outcome.heard.map((one) => ({
     ...one,
     fields: one.fields.filter(([name]) => !ofTheHop.has(name)),
   }));
   return { ...outcome, fields, heard };
+}
+
+/** Both sides are asked at once, and yet a second may end in between. */
+function fromNow(date: string): string {
+  const seconds = (Date.parse(date) - Date.now()) / 1000;
+  return seconds > 0 && seconds < 1_000_000_000 ? `in ${Math.round(seconds / 10) * 10} seconds` : date;
 }
 
 function byText(a: readonly string[], b: readonly string[]): number {

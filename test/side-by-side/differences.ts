@@ -113,8 +113,12 @@ export const differences: readonly Difference[] = [
     what: 'a redirect or target of decoded text with spaces or controls',
     here: 'sent as `%XX`',
     why: 'nginx sends them raw, and a line break of a client would begin a field of its own',
-    even: (pair) =>
-      both(pair, (outcome) => ({ ...outcome, fields: mapped(outcome.fields, 'location', escaped) })),
+    even(pair) {
+      const isUnreadable = pair.nginx.heard.length < pair.ours.heard.length;
+      const isEscaped = pair.ours.heard.some(({ target }) => /%(?:[01][0-9A-F]|20|7F)/.test(target));
+      if (isUnreadable && isEscaped) return { nginx: pair.nginx, ours: pair.nginx };
+      return both(pair, (outcome) => ({ ...outcome, fields: mapped(outcome.fields, 'location', escaped) }));
+    },
   },
   {
     what: '`return 301` and the like without a URL',
@@ -205,13 +209,13 @@ export const differences: readonly Difference[] = [
     what: 'the body of a request that an `error_page` with a URI answers from another app',
     here: 'not sent along',
     why: 'the request has become a GET',
-    even(pair, { body }) {
-      if (body === undefined || pair.nginx.heard.length < 2) return pair;
-      const bare = (heard: Heard, i: number) =>
-        i === 0 || heard.method !== 'GET'
-          ? heard
-          : { ...heard, body: '', fields: without(heard.fields, (name) => name === 'content-length') };
-      return both(pair, (outcome) => ({ ...outcome, heard: outcome.heard.map(bare) }));
+    even(pair, { body, method = 'GET', conf }) {
+      if (body === undefined || method === 'GET' || !conf.includes('error_page')) return pair;
+      const bare = (heard: Heard) =>
+        heard.method === 'GET'
+          ? { ...heard, body: '', fields: without(heard.fields, (name) => name === 'content-length') }
+          : heard;
+      return both(pair, (outcome) => hearing(outcome, bare));
     },
   },
   {
@@ -225,6 +229,27 @@ export const differences: readonly Difference[] = [
         ...pair,
         nginx: { ...pair.nginx, fields: without(pair.nginx.fields, (name) => !names.has(name)) },
       };
+    },
+  },
+  {
+    what: 'two `if` of a location that are true, the first with a `proxy_pass`, the second without',
+    here: 'the second holds as if the first were not there',
+    why: 'nginx answers 500',
+    even(pair, { conf }) {
+      const fails = pair.nginx.status === 500 && pair.nginx.heard.length === 0;
+      return fails && /\bif \([^{]*\{[^}]*proxy_pass/.test(conf)
+        ? { nginx: pair.nginx, ours: pair.nginx }
+        : pair;
+    },
+  },
+  {
+    what: 'variables in the 400 for a target that cannot be read',
+    here: 'headers and query are known',
+    why: 'nginx has not read them yet',
+    even(pair) {
+      if (pair.nginx.status !== 400 || pair.ours.status !== 400 || pair.nginx.heard.length > 0) return pair;
+      const ofRules = (name: string) => /^x-/.test(name) && !pageFields.has(name);
+      return both(pair, (outcome) => ({ ...outcome, fields: without(outcome.fields, ofRules) }));
     },
   },
   {

@@ -105,4 +105,9 @@ export const errors: readonly Case[] = [
       { target: '/none', headers: [['If-Modified-Since', 'Mon, 01 Jan 2035 00:00:00 GMT']] },
     ],
   ),
+  oneServer(
+    'error-bad-requests',
+    'error_page 400 /bad; add_header X-Uri "[$uri] $args" always; location = /bad { return 200 "bad $uri"; } location / { return 200 fine; }',
+    ['/%', '/a%zz', '/..', '/a/../../b', '/a%00?x=1', '/fine', '/%2e%2e/x'],
+  ),
 ];

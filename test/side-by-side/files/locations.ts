@@ -41,7 +41,7 @@ export const locations: readonly Case[] = [
   oneServer(
     'internal',
     `location /i { internal; return 200 "inside $uri"; } location /to { rewrite ^/to(.*)$ /i$1 last; } location /page { error_page 404 /i/page; return 404; }
-     location /try { try_files /none /i/tried; } location ~ ^/re-i { internal; return 200 re; } location / { return 200 any; } location /i/open { return 200 open; }`,
+     location /try { try_files /none /i/tried; } location /n { internal; location /n/a { return 200 inner; } location ~ b$ { return 200 inner; } location = /n/c { root FOLDER/www; } } location ~ ^/re-i { internal; return 200 re; } location / { return 200 any; } location /i/open { return 200 open; }`,
     [
       '/i',
       '/i/a',
@@ -57,6 +57,10 @@ export const locations: readonly Case[] = [
       '/x/../i',
       '//i',
       '/i%2Fa',
+      '/n',
+      '/n/a',
+      '/n/b',
+      '/n/c',
     ],
   ),
   oneServer(
@@ -124,5 +128,10 @@ export const locations: readonly Case[] = [
       '/q/z',
       '/q/r/z',
     ],
+  ),
+  oneServer(
+    'slashes-and-nests',
+    'location / { location /b { return 200 nested; } location ~ c$ { return 200 pattern; } return 200 any; } location /b/ { proxy_pass http://UP; } location /c/ { proxy_pass http://UP; } location /d { location ~ d { return 200 inner; } return 200 d; } location /d/ { proxy_pass http://UP; } location ~ ^/e$ { return 200 e; } location /e/ { proxy_pass http://UP; }',
+    ['/b', '/bx', '/b/', '/c', '/c/', '/d', '/d/', '/dx', '/e', '/e/', '/b?x'],
   ),
 ];

@@ -98,7 +98,7 @@ export const rewriting: readonly Case[] = [
     `location /cors { if ($request_method = OPTIONS) { add_header Access-Control-Allow-Origin *; add_header Access-Control-Max-Age 60; return 204; } add_header Access-Control-Allow-Origin $http_origin always; proxy_pass http://UP; }
      location /two { add_header X-Out out; if ($arg_a) { add_header X-A a; } if ($arg_b) { add_header X-B b; } return 200 two; } location /up { if ($arg_a) { proxy_pass http://UP; } return 200 here; } location /files { root FOLDER/www; if ($arg_a) { root FOLDER/www/other; } } location /exp { expires 1h; if ($arg_no) { expires -1; } return 200 x; }
      location /page { error_page 404 /page404; if ($arg_a) { error_page 404 /other404; } return 404; } location /page404 { return 200 first; } location /other404 { return 200 second; } location /break { if ($arg_a) { set $x 1; break; } set $x 2; return 200 "x $x"; } location /rew { if ($arg_a) { rewrite ^ /two?moved last; } return 200 "not moved"; }
-     location /nest { set $n 1; if ($arg_a) { set $n 2; rewrite ^/nest/(.*)$ /got/$1 break; } proxy_pass http://UP; } location /last { if ($arg_a) { add_header X-A a; } if ($arg_b) { } proxy_pass http://UP; }`,
+     location /evil { if ($arg_a) { proxy_pass http://UP; } if ($arg_b) { } root FOLDER/www; } location /nest { set $n 1; if ($arg_a) { set $n 2; rewrite ^/nest/(.*)$ /got/$1 break; } proxy_pass http://UP; } location /last { if ($arg_a) { add_header X-A a; } if ($arg_b) { } proxy_pass http://UP; }`,
     [
       ...each(['/cors', '/cors?x'], { headers: [['Origin', 'https://o.test']] }),
       ...each(['/cors'], { method: 'OPTIONS' }),
@@ -121,6 +121,9 @@ export const rewriting: readonly Case[] = [
         '/rew?a=1',
         '/nest/x',
         '/nest/x?a=1',
+        '/evil?a=1',
+        '/evil?a=1&b=1',
+        '/evil?b=1',
         '/last?a=1',
         '/last?a=1&b=1',
         '/last?b=1',

@@ -211,4 +211,9 @@ export const statics: readonly Case[] = [
       { target: '/file.txt', headers: [['Range', 'bytes=100-']] },
     ],
   ),
+  oneServer(
+    'rootless',
+    'location /a { try_files $uri $uri/ /etc/passwd =404; } location / { try_files $uri/ @up; } location @up { proxy_pass http://UP; } location /f { if (-d $request_filename) { return 200 there; } if (-f $request_filename) { return 200 there; } return 200 "not there"; }',
+    ['/', '/a', '/etc', '/etc/passwd', '/tmp/', '/f', '/f/etc'],
+  ),
 ];
