@@ -176,8 +176,8 @@ function addingSlash(locations: Locations, run: Run): Found | undefined {
   const wanted = `${run.uri}/`;
   const match = locations.prefix(wanted);
   const prefixes = match?.length === wanted.length ? match.places : NONE;
-  const place = [...locations.exact(wanted), ...prefixes].find(
-    (candidate) => candidate.addsSlash && holds(candidate, run),
-  );
-  return place === undefined ? undefined : { place, slash: true, certain: true };
+  const candidates = [...locations.exact(wanted), ...prefixes].filter((candidate) => holds(candidate, run));
+  if (!candidates.some(({ addsSlash }) => addsSlash)) return undefined;
+  // What else holds for the redirect, the exact one says if there is one.
+  return { place: candidates[0]!, slash: true, certain: true };
 }

@@ -230,6 +230,8 @@ export function runProgram(
         watch?.(operation, true);
         return returned(operation, run);
       case 'break':
+        // As after a rewrite with that flag.
+        if (run.uriChanged) run.placeHolds = false;
         run.uriChanged = false;
         watch?.(operation, true);
         return END;

@@ -131,7 +131,7 @@ export const locations: readonly Case[] = [
   ),
   oneServer(
     'slashes-and-nests',
-    'location / { location /b { return 200 nested; } location ~ c$ { return 200 pattern; } return 200 any; } location /b/ { proxy_pass http://UP; } location /c/ { proxy_pass http://UP; } location /d { location ~ d { return 200 inner; } return 200 d; } location /d/ { proxy_pass http://UP; } location ~ ^/e$ { return 200 e; } location /e/ { proxy_pass http://UP; }',
-    ['/b', '/bx', '/b/', '/c', '/c/', '/d', '/d/', '/dx', '/e', '/e/', '/b?x'],
+    'location / { location /b { return 200 nested; } location ~ c$ { return 200 pattern; } return 200 any; } location /b/ { proxy_pass http://UP; } location /c/ { proxy_pass http://UP; } location /f/ { proxy_pass http://UP; } location = /f/ { add_header X-Exact e; return 200 exact; } location /d { location ~ d { return 200 inner; } return 200 d; } location /d/ { proxy_pass http://UP; } location ~ ^/e$ { return 200 e; } location /e/ { proxy_pass http://UP; }',
+    ['/b', '/bx', '/b/', '/c', '/c/', '/d', '/d/', '/dx', '/e', '/e/', '/b?x', '/f', '/f/', '/f/g'],
   ),
 ];

@@ -218,4 +218,9 @@ export const rewriting: readonly Case[] = [
 two"; } location ~ ^/re\\.(x|y)$ { return 200 $1; } location /semi { return 200 "a;b{c}"; }`,
     ['/q', '/s', '/n', '/h', '/sp', '/lines', '/re.x', '/re.y', '/rex', '/semi'],
   ),
+  oneServer(
+    'break-after-rewrite',
+    'rewrite ^/a/(.*)$ /b/$1; if ($arg_s) { break; } location /b/ { proxy_pass http://UP/x/; } location /c/ { rewrite ^/c/(.*)$ /b/$1; if ($arg_l) { break; } proxy_pass http://UP/y/; } location /d/ { break; proxy_pass http://UP/z/; }',
+    ['/a/x', '/a/x?s=1', '/b/x', '/b/x?s=1', '/c/x', '/c/x?l=1', '/c/x?l=1&s=1', '/d/x', '/a/x%20y?s=1'],
+  ),
 ];
