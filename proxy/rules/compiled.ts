@@ -322,7 +322,14 @@ export interface AddressTest {
 }
 
 export interface FileSettings {
-  readonly root: { readonly path: Value; readonly alias: boolean } | undefined;
+  readonly root:
+    | {
+        readonly path: Value;
+        readonly alias: boolean;
+        /** What stands before its first variable, up to the last slash; empty: it has none. */
+        readonly fixed: string;
+      }
+    | undefined;
   readonly index: readonly Value[];
   readonly listing: boolean;
   readonly types: ReadonlyMap<string, string>;

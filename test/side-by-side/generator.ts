@@ -47,7 +47,8 @@ const variable = one(
 );
 const text = fc.array(fc.oneof(variable, one('x', '/', '-', 'a/', 'b')), { minLength: 1, maxLength: 4 });
 const quotedText = text.map(
-  (parts) => `"${parts.map((part) => part.replace(/^\$(?=[a-zA-Z])(.*)$/, (_, name) => `\${${name}}`)).join('')}"`,
+  (parts) =>
+    `"${parts.map((part) => part.replace(/^\$(?=[a-zA-Z])(.*)$/, (_, name) => `\${${name}}`)).join('')}"`,
 );
 
 const condition = fc.oneof(
