@@ -61,13 +61,21 @@ test('changed nginx files are followed; wrong ones are refused with their line, 
   await using world = await createWorld();
   const says = (text: string) => serverOf('app.example.com', `location / { return 200 "${text}"; }`);
   const folder = await conf(world, 'app.conf', says('one'));
-  const ingress = world.start({ ...SETTINGS, NGINX_CONF_DIR: folder, DOMAIN: 'app.example.com' });
+  const ingress = world.start({
+    ...SETTINGS,
+    NGINX_CONF_DIR: folder,
+    DOMAIN: 'app.example.com',
+    DOMAINS: 'lost.example.com',
+  });
+  const tells = (text: string) => (line: object) => JSON.stringify(line).includes(text);
+  await ingress.waitFor('setting needs attention', tells('lost.example.com has no server block of its own'));
   await ingress.waitFor('ready');
   const at = { port: world.port, servername: 'app.example.com', ca: await world.roots() };
   assert.equal((await get(at)).body, 'one');
 
-  await conf(world, 'app.conf', says('two'));
+  await conf(world, 'app.conf', says('two').replace('location', 'gzip_static on; location'));
   ingress.kill('SIGHUP');
+  await ingress.waitFor('setting needs attention', tells('gzip_static has no effect'));
   await ingress.waitFor('routes replaced');
   assert.equal((await get(at)).body, 'two');
 
