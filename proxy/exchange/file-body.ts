@@ -5,8 +5,11 @@ import type { Range } from './file-ranges.ts';
 
 export type Part = Range | Uint8Array;
 
-/** A read costs a visit to another thread, whatever it brings: few large ones are cheap, and not so large as to fill memory. */
-const PIECE_BYTES = 256 * 1024;
+/** A read costs a visit to another thread, whatever it brings: who takes pieces fast gets large ones. */
+const LARGEST_PIECE_BYTES = 1024 * 1024;
+/** Who takes them slowly holds little memory. */
+const SMALLEST_PIECE_BYTES = 64 * 1024;
+const FAST_MS = 50;
 
 /** Closes the file at the end, be it reached or not. */
 export class FileBody implements AsyncIterable<Uint8Array>, AsyncIterator<Uint8Array, undefined> {
@@ -17,6 +20,8 @@ export class FileBody implements AsyncIterable<Uint8Array>, AsyncIterator<Uint8A
   private handle: FileHandle | undefined;
   private at = 0;
   private done = 0;
+  private pieceBytes = SMALLEST_PIECE_BYTES * 2;
+  private askedAt = 0;
 
   constructor(handle: FileHandle | undefined, parts: readonly Part[]) {
     this.handle = handle;
@@ -35,7 +40,7 @@ export class FileBody implements AsyncIterable<Uint8Array>, AsyncIterator<Uint8A
       return { done: false, value: part };
     }
     const left = part.end - part.start - this.done;
-    const piece = Buffer.allocUnsafeSlow(Math.min(left, PIECE_BYTES));
+    const piece = Buffer.allocUnsafeSlow(Math.min(left, this.nextSize()));
     const { bytesRead } = await this.handle.read(piece, 0, piece.length, part.start + this.done);
     // It has been cut short since its size was told: that is told by a body that ends too early.
     if (bytesRead === 0) return this.return();
@@ -45,6 +50,17 @@ export class FileBody implements AsyncIterable<Uint8Array>, AsyncIterator<Uint8A
       this.done = 0;
     }
     return { done: false, value: bytesRead === piece.length ? piece : piece.subarray(0, bytesRead) };
+  }
+
+  /** By how long it took to take the last one. */
+  private nextSize(): number {
+    const now = performance.now();
+    const isFast = now - this.askedAt < FAST_MS;
+    this.askedAt = now;
+    this.pieceBytes = isFast
+      ? Math.min(this.pieceBytes * 2, LARGEST_PIECE_BYTES)
+      : Math.max(this.pieceBytes / 2, SMALLEST_PIECE_BYTES);
+    return this.pieceBytes;
   }
 
   /** All of it, for what is small. The file stays open. */
