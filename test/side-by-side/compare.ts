@@ -41,7 +41,7 @@ function comparable(given: Outcome): Outcome {
 /** Both sides are asked at once, and yet a second may end in between. */
 function fromNow(date: string): string {
   const seconds = (Date.parse(date) - Date.now()) / 1000;
-  return seconds > 0 && seconds < 1_000_000_000 ? `in ${Math.round(seconds / 10) * 10} seconds` : date;
+  return seconds > -60 && seconds < 1_000_000_000 ? `in ${Math.round(seconds / 10) * 10} seconds` : date;
 }
 
 function byText(a: readonly string[], b: readonly string[]): number {

@@ -237,9 +237,7 @@ export const differences: readonly Difference[] = [
     why: 'nginx answers 500',
     even(pair, { conf }) {
       const fails = pair.nginx.status === 500 && pair.nginx.heard.length === 0;
-      return fails && /\bif \(.*\bproxy_pass/.test(conf)
-        ? { nginx: pair.nginx, ours: pair.nginx }
-        : pair;
+      return fails && /\bif \(.*\bproxy_pass/.test(conf) ? { nginx: pair.nginx, ours: pair.nginx } : pair;
     },
   },
   {
