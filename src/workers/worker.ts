@@ -6,6 +6,7 @@ import { createAttester } from '../../evidence/attest.ts';
 import { createEvidenceEndpoint, type EvidenceEndpoint } from '../../evidence/endpoint.ts';
 import { createConnectionCounts } from '../../proxy/listener/counts.ts';
 import {
+  compileInPauses,
   createAccessLog,
   createListener,
   createRequestIds,
@@ -13,6 +14,7 @@ import {
   type UpstreamChange,
 } from '../../proxy/listener/listener.ts';
 import { createPlainHttp, type PlainHttp } from '../../proxy/listener/plain-http.ts';
+import type { CompiledRules } from '../../proxy/rules/compiled.ts';
 import { keepFreedMemory } from '../../proxy/socket/insides/allocator.ts';
 import type { ChallengeCertificate } from '../lib/certificate.ts';
 import { createLog, type Log } from '../lib/log.ts';
@@ -119,7 +121,7 @@ async function obey(order: Order): Promise<Outcome> {
     case 'start':
       return { address: await start(order) };
     case 'serve':
-      return { generation: serve(order.snapshot) };
+      return { generation: await serve(order.snapshot) };
     case 'found-challenge':
       asked.get(order.domain)?.resolve(order.certificate);
       asked.delete(order.domain);
@@ -141,16 +143,20 @@ async function obey(order: Order): Promise<Outcome> {
 }
 
 /** Returns the generation that is served then. */
-function serve(snapshot: Snapshot): number {
+async function serve(snapshot: Snapshot): Promise<number> {
   const { kind, generation } = snapshot;
+  if (generation <= served[kind]) return served[kind];
+  const rules = kind === 'routes' ? snapshot.value.rules : undefined;
+  // Visitors are served meanwhile, and something newer may overtake it.
+  const compiled = rules && (await compileInPauses(rules));
   if (generation > served[kind]) {
-    put(snapshot);
+    put(snapshot, compiled);
     served = withNewer(served, kind, generation);
   }
   return served[kind];
 }
 
-function put({ kind, value }: Snapshot): void {
+function put({ kind, value }: Snapshot, compiled?: CompiledRules): void {
   switch (kind) {
     case 'certificates':
       started().setCertificates(value);
@@ -159,7 +165,7 @@ function put({ kind, value }: Snapshot): void {
       break;
     case 'routes':
       // First, for it throws where the rules cannot be compiled: then those of before go on, and so do the routes.
-      started().setRoutes(value.list, value.rules);
+      started().setRoutes(value.list, compiled ?? value.rules);
       if (value.limitSecret !== undefined) limiter.setSecret(value.limitSecret);
       limiter.setZones(zonesOf(value.rules));
       plainHttp?.setRoutes(value.list, hasSite);
