@@ -2,7 +2,8 @@
 
 import type { ChildProcess } from 'node:child_process';
 import { adoptEarlierState } from '../acme/adopt.ts';
-import { createStore, type Store } from '../acme/store.ts';
+import type { Storage } from '../acme/storage.ts';
+import { createStore, filesUnder, type Store } from '../acme/store.ts';
 import { createAgent } from '../evidence/agent.ts';
 import { buildBundle } from '../evidence/bundle.ts';
 import { publishBundle } from '../evidence/publish.ts';
@@ -64,7 +65,7 @@ export async function startIngress(config: Config, options: IngressOptions): Pro
     await workers.drain(0);
     throw error;
   };
-  const [{ store, refuseToRegister }, address] = await Promise.all([stored, starting]).catch(giveUp);
+  const [{ store, storage, refuseToRegister }, address] = await Promise.all([stored, starting]).catch(giveUp);
   const { httpPort } = config.listen;
   log.info({ ...address, httpPort, workers: config.workers, domains: config.domains }, 'serving');
   log.info({ routes: describeRoutes(config) }, 'where requests go');
@@ -75,6 +76,7 @@ export async function startIngress(config: Config, options: IngressOptions): Pro
   const issuance = createIssuance({
     config,
     store,
+    storage,
     refuseToRegister,
     agent,
     setChallenge,
@@ -114,6 +116,7 @@ function withFiles({ rules }: Config, options: IngressOptions): IngressOptions {
 
 interface Stored {
   readonly store: Store;
+  readonly storage: Storage;
   /** Why no account may be made, if so. */
   readonly refuseToRegister: string | undefined;
 }
@@ -156,7 +159,7 @@ async function serveStored(config: Config, deployment: Deployment, log: Log): Pr
   const store = await createStore({ stateDir, directoryUrl: acme.directoryUrl, log });
   const refuseToRegister = await adopt(config, store, log);
   await deployment.follow(config, await store.readCertificates());
-  return { store, refuseToRegister };
+  return { store, storage: filesUnder({ stateDir, log }), refuseToRegister };
 }
 
 function workerSettings(config: Config): WorkerSettings {

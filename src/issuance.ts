@@ -1,12 +1,12 @@
 // All that talks to the CA and writes to DNS; loaded once the listener serves, so that what is on disk waits for none of it.
 
-import { join } from 'node:path';
 import { type Acme, createAcme } from '../acme/connect.ts';
 import { createDnsPersist01Solver } from '../acme/dns-persist01.ts';
 import { createDns01Solver } from '../acme/dns01.ts';
 import { createHttp01Solver } from '../acme/http01.ts';
 import type { Solver } from '../acme/issuer.ts';
 import { createManager, type Manager, type ManagerOptions } from '../acme/manager.ts';
+import type { Storage } from '../acme/storage.ts';
 import type { Store } from '../acme/store.ts';
 import { createTlsAlpn01Solver } from '../acme/tls-alpn01.ts';
 import { servesOn } from '../acme/urgency.ts';
@@ -32,6 +32,8 @@ import type { RoutingPlan } from './routes/plan.ts';
 export interface IssuanceOptions {
   readonly config: Config;
   readonly store: Store;
+  /** What the store stands on. */
+  readonly storage: Storage;
   /** Why no account may be made where we have none. */
   readonly refuseToRegister: string | undefined;
   readonly agent: Pick<Agent, 'info' | 'quote' | 'deriveKey'>;
@@ -192,7 +194,7 @@ function createRecords(parts: Parts, acme: Acme): RecordsKeeper {
     setup: createSetup(parts, delegated ? 'auto' : mode),
     ...(delegated && { aliases: createSetup(parts, mode) }),
     ...(writes && {
-      pins: createWrittenPins(join(config.stateDir, 'dstack-ingress', 'caa-records.json'), log),
+      pins: createWrittenPins(parts.storage, log),
     }),
     log,
   });
