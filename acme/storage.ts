@@ -12,6 +12,8 @@ export interface Lease {
   readonly name: string;
   /** Nobody else's: a lease that was lost and taken again has another. */
   readonly token: string;
+  /** Whether it was confirmed so lately that nobody else can have it. Asked just before a write. */
+  isHeld(): boolean;
   /** Aborts when the lease is lost, or can no longer be known to be held. */
   readonly signal: AbortSignal;
 }
@@ -65,10 +67,40 @@ export interface Storage {
   };
 }
 
+/** A storage that several machines share. */
+export interface Engine extends Storage {
+  /**
+   * Makes ready what is needed, and resolves to what an operator should know. Rejects with StorageError `unfit` where replicas
+   * could not rely on it.
+   */
+  prove(signal?: AbortSignal): Promise<readonly string[]>;
+  close(): Promise<void>;
+}
+
 export type StorageErrorCode =
   /** Another process has changed the record meanwhile. */
-  'overtaken';
+  | 'overtaken'
+  /** No answer, or none that can be used. What was asked for may have happened. */
+  | 'unavailable'
+  /** It does not keep what it is needed for, whatever it answers. */
+  | 'unfit'
+  /** What is there was not sealed with any of our keys, or was not written by us at all. */
+  | 'unreadable'
+  /** What is there has been tampered with: it is older than what was seen before, or from another place. */
+  | 'hostile'
+  | 'lease-lost';
 
 export class StorageError extends CodedError<StorageErrorCode> {
   override readonly name = 'StorageError';
+}
+
+/** Whether the storage as a whole cannot be used now: nothing that is kept there can be changed. */
+export function isStoreAway(error: unknown): boolean {
+  const codes: readonly string[] = [
+    'unavailable',
+    'unfit',
+    'hostile',
+    'unreadable',
+  ] satisfies StorageErrorCode[];
+  return error instanceof StorageError && codes.includes(error.code);
 }

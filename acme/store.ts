@@ -10,6 +10,7 @@ import type { Domain } from '../src/lib/domain.ts';
 import { type Log, silentLog } from '../src/lib/log.ts';
 import { createRecords, type Records } from './records.ts';
 import { createFiles, type Files } from './storage/files.ts';
+import { createOverlay } from './storage/overlay.ts';
 import { type Lease, type Storage, StorageError } from './storage.ts';
 import {
   AccountSchema,
@@ -36,12 +37,20 @@ export class StoreError extends CodedError<StoreErrorCode> {
 
 const LONGEST_VALIDATION_MS = 3_600_000;
 
+const ACCOUNT = 'account.json';
+
 /** In the place of an account: there was none. */
 export const NOTHING = Symbol('nothing');
 
 export interface Store {
   /** Everything of one ACME directory. */
   readonly folder: string;
+  /** Whether processes on other machines write here too, and may at any moment. */
+  readonly shared: boolean;
+  /** See Storage.watch; of certificates. */
+  watch(changed: () => void): () => void;
+  /** Runs `work` on what can still be read; what it writes stays in this process's memory and is forgotten after it. */
+  apart<T>(work: () => Promise<T>): Promise<T>;
   /** Rejects with StoreError `account-damaged` while a damaged account file lies there. */
   readAccount(): Promise<StoredAccount | undefined>;
   /** `over`: what was read, and must still be there where others write too. Left out: whatever is there. */
@@ -53,7 +62,13 @@ export interface Store {
   /** Replaces the one with the same first name, and drops that name's order, which is finished. */
   keepCertificate(certificate: Certificate): Promise<void>;
   readOrder(name: Domain): Promise<StoredOrder | undefined>;
+  /** Where others write too: only over what intendOrder has written, with the same key. */
   writeOrder(name: Domain, order: StoredOrder): Promise<void>;
+  /**
+   * To be called before an order is placed. Of several processes that mean to order one gets through; the others reject with
+   * StorageError `overtaken`. Where nobody else writes nothing is written. `over`: what readOrder said.
+   */
+  intendOrder(name: Domain, intent: StoredOrder, over: StoredOrder | undefined): Promise<void>;
   dropOrder(name: Domain): Promise<void>;
   readLedger(): Promise<Ledger>;
   /** Writes the entries with these names, and drops those that the ledger lacks; others stay as they are. */
@@ -96,12 +111,16 @@ export interface StoreOptions {
 /** Makes its folders if need be. Rejects with StoreError if it cannot. */
 export async function createStore(options: StoreOptions): Promise<Store> {
   const { directoryUrl, clock = systemClock, log = silentLog } = options;
-  const folder = directoryFolder(directoryUrl).join('/');
+  const folder = directoryFolder(directoryUrl);
   const [certificates, orders, validations] = ['certificates', 'orders', 'validations'].map(
     (each) => `${folder}/${each}`,
   ) as [string, string, string];
   const folders = [folder, certificates, orders, validations];
-  const storage = options.storage ?? (await filesOf(options, folders));
+  const overlay = createOverlay(options.storage ?? (await filesOf(options, folders)), (name) =>
+    name.endsWith(ACCOUNT),
+  );
+  const { storage } = overlay;
+  const shared = storage.alone === undefined;
   let held: Lease | undefined;
   const records = createRecords(storage, () => held);
   const stored = createStoredCertificates(certificates, { storage, records, log });
@@ -109,15 +128,30 @@ export async function createStore(options: StoreOptions): Promise<Store> {
 
   return {
     folder: storage.place(folder),
+    shared,
+    watch: (changed) => storage.watch(certificates, changed),
+    apart: overlay.apart,
     ...accountIn(folder, directoryUrl, storage, records),
     readCertificates: () => stored.readAll(),
     damagedCertificates: (name) => stored.damaged(name),
     async keepCertificate(certificate) {
       await stored.write(certificate);
-      await records.remove(order(certificate.names[0]!), OrderSchema);
+      const isAnothers = ({ key }: StoredOrder) => key !== certificate.key;
+      await records.remove(order(certificate.names[0]!), OrderSchema, isAnothers);
     },
     readOrder: (name) => records.read(order(name), OrderSchema),
-    writeOrder: (name, value) => records.write(order(name), value, OrderSchema, () => value),
+    writeOrder: (name, value) =>
+      records.write(order(name), value, OrderSchema, (there) => {
+        if (there?.key === value.key) return value;
+        throw new StorageError('overtaken', `another replica orders the certificate for ${name}`);
+      }),
+    async intendOrder(name, intent, over) {
+      if (!shared) return;
+      await records.change(order(name), OrderSchema, (there) => {
+        if (there?.key === over?.key) return intent;
+        throw new StorageError('overtaken', `another replica orders the certificate for ${name}`);
+      });
+    },
     dropOrder: (name) => records.remove(order(name), OrderSchema),
     ...entriesIn(folder, records),
     ...challengeNotesIn(folder, records),
@@ -164,7 +198,7 @@ function accountIn(
   storage: Storage,
   records: Records,
 ): Pick<Store, 'readAccount' | 'writeAccount'> {
-  const name = `${folder}/account.json`;
+  const name = `${folder}/${ACCOUNT}`;
   return {
     async readAccount() {
       const account = await records.read(name, AccountSchema);
@@ -262,11 +296,11 @@ function sharedChallengesIn(
   };
 }
 
-/** Two folder names that no other directory URL has, so that staging and production never mix. */
-function directoryFolder(directoryUrl: string): [string, string] {
+/** Two folders that no other directory URL has, so that staging and production never mix. */
+export function directoryFolder(directoryUrl: string): string {
   const { host, pathname, search } = new URL(directoryUrl);
   const path = encodeURIComponent(pathname.replace(/^\//, '') + search);
-  return [host.replaceAll(':', '_'), path === '' ? '_' : path.slice(0, 200)];
+  return `${host.replaceAll(':', '_')}/${path === '' ? '_' : path.slice(0, 200)}`;
 }
 
 function sameTxt(a: ChallengeTxt, b: ChallengeTxt): boolean {

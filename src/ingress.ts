@@ -1,20 +1,20 @@
 // The composition root: starts the workers, serves what is on disk, then keeps certificates, records, routes and evidence.
 
 import type { ChildProcess } from 'node:child_process';
-import { adoptEarlierState } from '../acme/adopt.ts';
-import type { Storage } from '../acme/storage.ts';
-import { createStore, filesUnder, type Store } from '../acme/store.ts';
-import { createAgent } from '../evidence/agent.ts';
+import { type Agent, createAgent } from '../evidence/agent.ts';
 import { buildBundle } from '../evidence/bundle.ts';
 import { publishBundle } from '../evidence/publish.ts';
 import { NO_LIMIT } from '../proxy/limits.ts';
 import type { Config } from './config/config.ts';
 import { createDeployment, type Deployment } from './deployment.ts';
 import { createPublisher } from './evidence-publisher.ts';
+import { createChallengeLook } from './fleet-challenges.ts';
 import { createFollowing } from './following.ts';
+import type { IssuanceOptions } from './issuance.ts';
 import { descriptorLimit } from './lib/descriptors.ts';
 import type { Domain } from './lib/domain.ts';
 import type { Log } from './lib/log.ts';
+import { adopt, type OpenedStore, openStore } from './open-store.ts';
 import { createRenewing } from './renewing.ts';
 import { watchFiles } from './routes/files-watch.ts';
 import { describeRoutes } from './routes/plan.ts';
@@ -59,13 +59,15 @@ export async function startIngress(config: Config, options: IngressOptions): Pro
   const starting = workers.start();
   // Awaited below; until then its failure must not count as unhandled.
   starting.catch(() => {});
-  const stored = serveStored(config, deployment, log);
+  const stored = serveStored(config, deployment, agent, log);
   const giveUp = async (error: unknown): Promise<never> => {
     stopping.abort();
     await workers.drain(0);
     throw error;
   };
-  const [{ store, storage, refuseToRegister }, address] = await Promise.all([stored, starting]).catch(giveUp);
+  const [{ store, storage, refuseToRegister, close }, address] = await Promise.all([stored, starting]).catch(
+    giveUp,
+  );
   const { httpPort } = config.listen;
   log.info({ ...address, httpPort, workers: config.workers, domains: config.domains }, 'serving');
   log.info({ routes: describeRoutes(config) }, 'where requests go');
@@ -101,6 +103,7 @@ export async function startIngress(config: Config, options: IngressOptions): Pro
       await workers.drain(options.drainMs ?? DRAIN_MS);
       log.info({ ...workers.state().totals }, 'workers have ended');
       await issuance.close();
+      await close();
     },
   };
 }
@@ -114,20 +117,18 @@ function withFiles({ rules }: Config, options: IngressOptions): IngressOptions {
   return { log: options.log, ...(options.drainMs !== undefined && { drainMs: options.drainMs }) };
 }
 
-interface Stored {
-  readonly store: Store;
-  readonly storage: Storage;
-  /** Why no account may be made, if so. */
-  readonly refuseToRegister: string | undefined;
+interface Stored extends OpenedStore {
+  readonly refuseToRegister: IssuanceOptions['refuseToRegister'];
 }
 
 /** Makes what serves, and starts nothing. `stored` is asked only once visitors come. */
 function createParts(config: Config, { log, forkedAhead }: IngressOptions, stored: () => Promise<Stored>) {
+  const look = createChallengeLook();
   const workers = createWorkers({
     count: config.workers,
     settings: workerSettings(config),
     findChallenge: async (domain) =>
-      sharedChallenge(domain, deployment.plan().domains, async () => (await stored()).store),
+      sharedChallenge(domain, { config, own: deployment.plan().domains, stored, look }),
     log,
     ...(forkedAhead !== undefined && { forkedAhead }),
   });
@@ -145,21 +146,32 @@ function createParts(config: Config, { log, forkedAhead }: IngressOptions, store
   return { workers, agent, publisher, deployment };
 }
 
-/** A challenge of another instance that shares our state folder: the CA may have come to us instead. */
-async function sharedChallenge(asked: string, own: readonly Domain[], store: () => Promise<Store>) {
+interface ChallengeQuestion {
+  readonly config: Config;
+  readonly own: readonly Domain[];
+  stored(): Promise<Stored>;
+  readonly look: ReturnType<typeof createChallengeLook>;
+}
+
+/** A challenge of another instance that keeps its state where we do: the CA may have come to us instead. */
+async function sharedChallenge(asked: string, { config, own, stored, look }: ChallengeQuestion) {
   const domain = own.find((each) => each === asked);
-  const keyAuthorization = domain && (await (await store()).sharedChallenge(domain));
-  if (domain === undefined || keyAuthorization === undefined) return undefined;
+  if (domain === undefined) return undefined;
+  const { store } = await stored();
+  const keyAuthorization = store.shared ? await look(store, domain) : await store.sharedChallenge(domain);
+  if (keyAuthorization === undefined) return undefined;
+  if (config.acme.challenge === 'http-01') return { keyAuthorization };
   const { challengeCertificate } = await import('../acme/tls-alpn01.ts');
   return challengeCertificate(domain, keyAuthorization, new Date());
 }
 
-async function serveStored(config: Config, deployment: Deployment, log: Log): Promise<Stored> {
-  const { stateDir, acme } = config;
-  const store = await createStore({ stateDir, directoryUrl: acme.directoryUrl, log });
-  const refuseToRegister = await adopt(config, store, log);
-  await deployment.follow(config, await store.readCertificates());
-  return { store, storage: filesUnder({ stateDir, log }), refuseToRegister };
+async function serveStored(config: Config, deployment: Deployment, agent: Agent, log: Log): Promise<Stored> {
+  const opened = await openStore(config, { agent, log });
+  const refuseToRegister = await adopt(config, opened, log);
+  // Where replicas share it, it may not answer, and there may be no copy: then there is nothing to serve yet.
+  const certificates = opened.store.readCertificates();
+  await deployment.follow(config, await (opened.store.shared ? certificates.catch(() => []) : certificates));
+  return { ...opened, refuseToRegister };
 }
 
 function workerSettings(config: Config): WorkerSettings {
@@ -183,6 +195,7 @@ function workerSettings(config: Config): WorkerSettings {
     upstreamCa: config.upstreamCa,
     evidence: config.evidence.serve,
     sharedChallenges: config.acme.challenge === 'tls-alpn-01',
+    sharedHttpChallenges: config.acme.challenge === 'http-01' && config.store !== undefined,
     accessLog: config.accessLog,
     logLevel: config.logLevel,
     readableLog: process.stdout.isTTY === true,
@@ -198,22 +211,4 @@ function sayIfTooFewDescriptors({ listen, workers }: Config, log: Log): void {
     { limit, needed, maxConnections: listen.limits.maxConnections },
     'fewer file descriptors than MAXCONN needs: raise the limit (ulimits: nofile in compose) or lower MAXCONN',
   );
-}
-
-/** Returns why no account may be made, if so. Unreadable state of an earlier image must not stop this one from serving. */
-async function adopt(config: Config, store: Store, log: Log): Promise<string | undefined> {
-  const { stateDir, acme, certificates: wanted } = config;
-  try {
-    return await adoptEarlierState({
-      stateDir,
-      directoryUrl: acme.directoryUrl,
-      wanted,
-      store,
-      derivedKey: acme.accountKey === 'kms',
-      log,
-    });
-  } catch (err) {
-    log.error({ err }, 'state of an earlier image cannot be adopted');
-    return `whether ${stateDir} holds an account of an earlier image cannot be told: ${(err as Error).message}`;
-  }
 }

@@ -1,6 +1,6 @@
 // All that talks to the CA and writes to DNS; loaded once the listener serves, so that what is on disk waits for none of it.
 
-import { type Acme, createAcme } from '../acme/connect.ts';
+import { type Acme, type AcmeOptions, createAcme } from '../acme/connect.ts';
 import { createDnsPersist01Solver } from '../acme/dns-persist01.ts';
 import { createDns01Solver } from '../acme/dns01.ts';
 import { createHttp01Solver } from '../acme/http01.ts';
@@ -35,7 +35,7 @@ export interface IssuanceOptions {
   /** What the store stands on. */
   readonly storage: Storage;
   /** Why no account may be made where we have none. */
-  readonly refuseToRegister: string | undefined;
+  readonly refuseToRegister: AcmeOptions['refuseToRegister'];
   readonly agent: Pick<Agent, 'info' | 'quote' | 'deriveKey'>;
   /** Resolves once every worker answers the challenge so. */
   setChallenge(domain: string, certificate: ChallengeCertificate | undefined): Promise<void>;
@@ -151,7 +151,7 @@ function createSolver(parts: Parts): Solver {
   if (config.acme.challenge === 'tls-alpn-01') {
     return createTlsAlpn01Solver({ serve: setChallenge, store });
   }
-  if (config.acme.challenge === 'http-01') return createHttp01Solver({ serve: setHttpChallenge });
+  if (config.acme.challenge === 'http-01') return createHttp01Solver({ serve: setHttpChallenge, store });
   if (config.acme.challenge === 'dns-persist-01') return createDnsPersist01Solver();
   if (provider === undefined) throw new Error('dns-01 needs a DNS provider');
   const { propagationTimeoutMs: timeoutMs, propagationIntervalMs: intervalMs, delegationZone } = config.dns;

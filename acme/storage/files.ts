@@ -80,7 +80,9 @@ export function createFiles(options: FilesOptions): Files {
       }),
     list: (folder) => filesIn(at(folder)),
     lease: (name, signal, work) =>
-      lockOf(name).hold(signal, (held, token) => work({ name, token, signal: held })),
+      lockOf(name).hold(signal, (held, token) =>
+        work({ name, token, signal: held, isHeld: () => !held.aborted }),
+      ),
     // Nobody tells of a change in a folder that another machine has mounted too: whoever waits looks again.
     watch: () => () => {},
     setAside: (name, why) => setAside(at(name), why, { clock, log, onDamaged }),

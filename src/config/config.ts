@@ -28,6 +28,7 @@ import {
   readTimeouts,
 } from './routing.ts';
 import { retiredSettings, settings, unsupportedSettings } from './settings.ts';
+import { readStore, type StoreSettings } from './store.ts';
 import { parseChoice, parseCount, parseSwitch, quote, ValueError } from './values.ts';
 
 /** Well-formed as a whole. */
@@ -47,6 +48,8 @@ export interface Config extends RoutingPlan {
   readonly dns: DnsSettings;
   readonly acme: AcmeSettings;
   readonly stateDir: string;
+  /** Undefined: everything is kept in `stateDir`. */
+  readonly store: StoreSettings | undefined;
   readonly evidence: {
     /** Whether /evidences/ is answered; the files are written to `dir` either way. */
     readonly serve: boolean;
@@ -111,6 +114,7 @@ export function readConfig(
     dns: readDns(environment, acme.challenge, listen.port),
     acme,
     stateDir: resolve(environment.read('STATE_DIR', parsePath) ?? '/etc/letsencrypt'),
+    store: readStore(environment, readFile),
     evidence: {
       serve: environment.read('EVIDENCE_SERVER', parseSwitch) ?? true,
       dir: resolve(environment.read('EVIDENCE_DIR', parsePath) ?? '/evidences'),

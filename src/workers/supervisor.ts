@@ -1,13 +1,12 @@
 // Keeps as many workers alive as there should be, each with the newest of what is to be served.
 
 import type { ChildProcess } from 'node:child_process';
-import type { ChallengeCertificate } from '../lib/certificate.ts';
 import { type Clock, monotonicMs, systemClock } from '../lib/clock.ts';
 import type { Log } from '../lib/log.ts';
 import { layouts } from './counters.ts';
 import { firstUnprivilegedPort } from './fence.ts';
 import { createLimitCounts } from './limit-counts.ts';
-import type { Telemetry, WorkerSettings } from './messages.ts';
+import type { FoundChallenge, Telemetry, WorkerSettings } from './messages.ts';
 import { createPasswordProcess, type PasswordProcess } from './password-process.ts';
 import { claimAddress, withBoundSockets } from './ports.ts';
 import { fenceOfWorkers, forkWorker } from './process.ts';
@@ -24,7 +23,7 @@ export interface SupervisorOptions {
   readonly log: Log;
   readonly clock?: Clock;
   readonly forkedAhead?: ChildProcess;
-  findChallenge?(domain: string): Promise<ChallengeCertificate | undefined>;
+  findChallenge?(domain: string): Promise<FoundChallenge | undefined>;
 }
 
 interface Started {
