@@ -1,4 +1,4 @@
-// The command line: serve (the default), status, check, rollover, convert-nginx, demo, version, help.
+// The command line: serve (the default), status, check, rollover, store, convert-nginx, demo, version, help.
 
 import { readFileSync } from 'node:fs';
 import {
@@ -66,6 +66,12 @@ async function run(command: CommandName, args: readonly string[]): Promise<numbe
     case 'rollover': {
       const { rollover } = await import('./commands/rollover.ts');
       return rollover(process.env, streams, exitCodes);
+    }
+    case 'store': {
+      const { store } = await import('./commands/store.ts');
+      const [verb = ''] = args.filter((arg) => !arg.startsWith('-'));
+      const asked = { verb, replace: args.includes('--replace') };
+      return store(asked, process.env, { in: process.stdin, ...streams }, exitCodes);
     }
     case 'convert-nginx': {
       const { convertNginx } = await import('./commands/convert-nginx.ts');

@@ -11,6 +11,8 @@ import type { Log } from './lib/log.ts';
 export interface OpenedStore {
   readonly store: Store;
   readonly storage: Storage;
+  /** Where replicas share it: whether it can be relied upon. Resolves to what is doubtful. */
+  prove(): Promise<readonly string[]>;
   close(): Promise<void>;
 }
 
@@ -37,7 +39,7 @@ export async function openStore(
       log,
       ...(readOnly !== undefined && { readOnly }),
     });
-    return { store, storage: filesUnder({ stateDir, log }), close: async () => {} };
+    return { store, storage: filesUnder({ stateDir, log }), prove: async () => [], close: async () => {} };
   }
   const { openFleetStore } = await import('./fleet-store.ts');
   const sealed = await openFleetStore({
@@ -54,7 +56,7 @@ export async function openStore(
     log.warn({ err: error }, 'store does not answer, starting with the copy on this disk');
   });
   const store = await createStore({ stateDir, directoryUrl, log, storage: sealed });
-  return { store, storage: sealed, close: sealed.close };
+  return { store, storage: sealed, prove: () => sealed.prove(), close: sealed.close };
 }
 
 function isAway(error: unknown): boolean {

@@ -6,7 +6,7 @@ import { join } from 'node:path';
 import { test } from 'node:test';
 import { type SimulatedAgent, startSimulatedAgent } from '../../src/demo/simulated-agent.ts';
 import { startBalancer } from '../support/balancer.ts';
-import type { IngressProcess } from '../support/ingress-process.ts';
+import { type IngressProcess, runProgram } from '../support/ingress-process.ts';
 import { freePort } from '../support/ports.ts';
 import { startPostgres } from '../support/postgres.ts';
 import { startRedis } from '../support/redis.ts';
@@ -75,7 +75,8 @@ const stores: Readonly<Record<string, (folder: string) => Promise<Store>>> = {
 interface Replica {
   readonly port: number;
   readonly agent: SimulatedAgent;
-  readonly start: () => IngressProcess;
+  readonly env: Readonly<Record<string, string>>;
+  readonly start: (more?: Readonly<Record<string, string>>) => IngressProcess;
 }
 
 /** One app on machines of their own, whose keys come from a key service that lasts, as the real one says. */
@@ -95,23 +96,21 @@ async function replicasOf(
 ): Promise<Replica[]> {
   const ports = [await freePort(), await freePort(), await freePort()];
   const agents = await Promise.all(ports.map((port) => agentOf(world, port)));
-  return ports.map((port, i) => ({
-    port,
-    agent: agents[i]!,
-    start: () =>
-      world.start({
-        DOMAIN: domain,
-        TARGET_ENDPOINT: app.url,
-        CHALLENGE_TYPE: 'tls-alpn-01',
-        DNS_SETUP_MODE: 'print',
-        WORKERS: '1',
-        PORT: String(port),
-        DSTACK_SIMULATOR_ENDPOINT: agents[i]!.endpoint,
-        STATE_DIR: join(world.folder, `state-${port}`),
-        EVIDENCE_DIR: join(world.folder, `evidences-${port}`),
-        ...settings,
-      }),
-  }));
+  return ports.map((port, i) => {
+    const env = {
+      DOMAIN: domain,
+      TARGET_ENDPOINT: app.url,
+      CHALLENGE_TYPE: 'tls-alpn-01',
+      DNS_SETUP_MODE: 'print',
+      WORKERS: '1',
+      PORT: String(port),
+      DSTACK_SIMULATOR_ENDPOINT: agents[i]!.endpoint,
+      STATE_DIR: join(world.folder, `state-${port}`),
+      EVIDENCE_DIR: join(world.folder, `evidences-${port}`),
+      ...settings,
+    };
+    return { port, agent: agents[i]!, env, start: (more = {}) => world.start({ ...env, ...more }) };
+  });
 }
 
 for (const [name, startStore] of Object.entries(stores)) {
@@ -161,3 +160,53 @@ for (const [name, startStore] of Object.entries(stores)) {
     }
   });
 }
+
+test('a single ingress becomes a fleet: what it has is taken into the store, checked, taken out, and brought elsewhere', async () => {
+  await using world = await createWorld();
+  await using app = await startApp('served');
+  const store = await stores.PostgreSQL!(join(world.folder, 'store'));
+  const [replica, other] = (await replicasOf(world, app, {})) as [Replica, Replica];
+  try {
+    await using _balancer = await startBalancer(world.port, [replica.port]);
+    const alone = replica.start({});
+    await alone.waitFor('ready', undefined, 90_000);
+    await alone.stop();
+    const [account, orders] = [world.pebble.made('account'), world.pebble.made('order')];
+
+    const settings = { ...world.env, ...replica.env, ...store.settings };
+    const migrated = await runProgram(['store', 'migrate'], settings);
+    assert.match(migrated.stdout, /account\.json/);
+    assert.equal(migrated.code, 0, migrated.stderr);
+    const again = await runProgram(['store', 'migrate'], settings);
+    assert.match(again.stderr, /the store has an account already/);
+    const checked = await runProgram(['store', 'check'], settings);
+    assert.match(checked.stdout, /conflicting writes conflict, \d+ records can be read/);
+    assert.equal(checked.code, 0);
+
+    const second = other.start(store.settings);
+    await second.waitFor('ready', undefined, 90_000);
+    await second.stop();
+    assert.deepEqual([world.pebble.made('account'), world.pebble.made('order')], [account, orders]);
+
+    const exported = await runProgram(['store', 'export'], settings);
+    assert.equal(exported.code, 0, exported.stderr);
+    const elsewhere = {
+      ...settings,
+      STORE_URL: '',
+      STORE_PASSWORD_FILE: '',
+      STORE_CA_FILE: '',
+      STATE_DIR: join(world.folder, 'elsewhere'),
+    };
+    const imported = await runProgram(['store', 'import'], elsewhere, exported.stdout);
+    assert.equal(imported.code, 0, imported.stderr);
+    const listed = await runProgram(['store', 'list'], elsewhere);
+    assert.equal(listed.stdout, (await runProgram(['store', 'list'], settings)).stdout);
+    const refused = await runProgram(['store', 'import'], elsewhere, '{"records":{}}');
+    assert.match(refused.stderr, /no export/);
+    const status = await runProgram(['status', '--offline'], settings);
+    assert.equal(status.code, 0, status.stdout);
+  } finally {
+    await Promise.all([replica, other].map(({ agent }) => agent.close()));
+    await store.stop();
+  }
+});
