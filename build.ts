@@ -2,12 +2,11 @@
 
 import { execFileSync } from 'node:child_process';
 import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { build, type Metafile } from 'esbuild';
+import { build, type Metafile, type Plugin } from 'esbuild';
 
 const root = fileURLToPath(new URL('.', import.meta.url));
-
-if (import.meta.main) await bundle(process.argv[2] ?? 'dist');
 
 async function bundle(outdir: string): Promise<void> {
   const { metafile } = await build({
@@ -41,6 +40,58 @@ async function bundle(outdir: string): Promise<void> {
   });
   const lost = lostNames(metafile.inputs);
   if (lost.length > 0) throw new Error(lost.join('\n'));
+}
+
+/** What a page verifies with: one script without eval, whose functions are in `dstackIngressVerify`. */
+export async function bundleForBrowser(outfile: string): Promise<void> {
+  await build({
+    absWorkingDir: root,
+    entryPoints: ['evidence/verify/browser.ts'],
+    outfile,
+    bundle: true,
+    platform: 'browser',
+    // A page that lies on a disk cannot load modules.
+    format: 'iife',
+    globalName: 'dstackIngressVerify',
+    target: 'es2022',
+    minify: true,
+    legalComments: 'linked',
+    inject: ['evidence/verify/browser-globals.ts'],
+    define: { global: 'globalThis' },
+    alias: {
+      'node:crypto': './evidence/verify/browser-crypto.ts',
+      // For browsers that have Map and WeakMap of their own.
+      'reflect-metadata': 'reflect-metadata/lite',
+    },
+    plugins: [lighter()],
+    logLevel: 'warning',
+  });
+}
+
+/** Of the verifying library and its packages: curves and digests that no quote has, and requests that the page makes itself. */
+const needless = [
+  /\/elliptic\/lib\/elliptic\/(precomputed\/secp256k1|curve\/(mont|edwards)|eddsa\/index)\.js$/,
+  /\/hash\.js\/lib\/hash\/(ripemd|sha\/(1|384|512))\.js$/,
+  /\/hmac-drbg\/lib\/hmac-drbg\.js$/,
+  /\/dcap-qvl\/src\/collateral\.js$/,
+];
+
+/** What a script for pages does without, so that it is fetched in a moment. */
+function lighter(): Plugin {
+  return {
+    name: 'lighter',
+    setup(building) {
+      building.onResolve({ filter: /^zod$/ }, () => ({ path: join(root, 'evidence/verify/browser-zod.ts') }));
+      // Three copies of one package.
+      building.onResolve({ filter: /^bn\.js$/ }, ({ kind, resolveDir }) =>
+        resolveDir.includes('elliptic')
+          ? undefined
+          : building.resolve('bn.js', { kind, resolveDir: join(root, 'node_modules/elliptic') }),
+      );
+      for (const filter of needless)
+        building.onLoad({ filter }, () => ({ contents: 'module.exports = {};' }));
+    },
+  };
 }
 
 /**
@@ -78,4 +129,9 @@ function gitRevision(): string {
   } catch {
     return 'unknown revision';
   }
+}
+
+if (import.meta.main) {
+  if (process.argv[2] === '--browser') await bundleForBrowser(process.argv[3] ?? 'dist/browser/verify.js');
+  else await bundle(process.argv[2] ?? 'dist');
 }

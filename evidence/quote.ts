@@ -23,6 +23,19 @@ export interface Quote {
   readonly debug: boolean;
 }
 
+/** A quote with the bytes that its signatures are over. Only readQuote makes one. */
+export interface SignedQuote {
+  readonly quote: Quote;
+  readonly bytes: Uint8Array;
+  /** Header and TD report: what the attestation key signs. */
+  readonly signed: Uint8Array;
+  readonly attestationKeyType: number;
+  /** The signature and the chain that vouches for it, as they stand in the quote. */
+  readonly signature: Uint8Array;
+  /** What follows the signature, covered by nothing: real quotes end with zeros. */
+  readonly after: Uint8Array;
+}
+
 export type QuoteErrorCode = 'not-hex' | 'truncated' | 'unsupported';
 
 export class QuoteError extends Error {
@@ -39,29 +52,40 @@ const TDX = 0x81;
 /** Body types of format 5. Format 4 always has a TD report 1.0 and no such field. */
 const BODY_TD_1_0 = 2;
 const BODY_TD_1_5 = 3;
+const BODY_BYTES: Readonly<Record<number, number>> = { [BODY_TD_1_0]: 584, [BODY_TD_1_5]: 648 };
 
 /** Takes hex, with or without 0x, or bytes. Throws QuoteError: also when the signature part is cut short. */
 export function parseQuote(quote: string | Uint8Array): Quote {
-  const bytes = typeof quote === 'string' ? bytesOf(quote) : Buffer.from(quote);
+  return readQuote(quote).quote;
+}
+
+/** As parseQuote, with what a verifier of the signatures needs besides. */
+export function readQuote(given: string | Uint8Array): SignedQuote {
+  const bytes = typeof given === 'string' ? bytesOf(given) : Buffer.from(given);
   const read = createReader(bytes);
   const version = read.u16('version');
   if (version !== 4 && version !== 5)
     throw new QuoteError('unsupported', `quote format ${version} is not 4 or 5`);
-  read.skip(2, 'attestation key type');
+  const attestationKeyType = read.u16('attestation key type');
   const teeType = read.u32('TEE type');
   if (teeType !== TDX)
     throw new QuoteError('unsupported', `TEE type 0x${teeType.toString(16)} is not TDX (0x81)`);
-  read.skip(HEADER_BYTES - 8, 'header');
-  const report = readReport(read, version, version === 4 ? BODY_TD_1_0 : readBodyType(read));
-  read.skip(read.u32('signature length'), 'signature');
-  return report;
+  read.bytes(HEADER_BYTES - 8, 'header');
+  const quote = readReport(read, version, version === 4 ? BODY_TD_1_0 : readBodyType(read));
+  const signed = read.soFar();
+  const signature = read.bytes(read.u32('signature length'), 'signature');
+  return { quote, bytes, signed, attestationKeyType, signature, after: read.rest() };
 }
 
 function readBodyType(read: Reader): number {
   const type = read.u16('body type');
-  read.skip(4, 'body size');
-  if (type === BODY_TD_1_0 || type === BODY_TD_1_5) return type;
-  throw new QuoteError('unsupported', `quote body type ${type} is not a TD report`);
+  const size = read.u32('body size');
+  const expected = BODY_BYTES[type];
+  if (expected === undefined)
+    throw new QuoteError('unsupported', `quote body type ${type} is not a TD report`);
+  if (size !== expected)
+    throw new QuoteError('unsupported', `a body of type ${type} has ${expected} bytes, not ${size}`);
+  return type;
 }
 
 function readReport(read: Reader, version: 4 | 5, bodyType: number): Quote {
@@ -83,7 +107,7 @@ function readReport(read: Reader, version: 4 | 5, bodyType: number): Quote {
   // The lowest byte of the attributes is the "TD under debug" group: any bit of it opens the machine.
   const debug = !report.tdAttributes.startsWith('00');
   if (bodyType === BODY_TD_1_0) return { ...report, debug };
-  read.skip(16, 'TEE TCB SVN 2');
+  read.bytes(16, 'TEE TCB SVN 2');
   return { ...report, debug, mrServiceTd: read.hex(48, 'MRSERVICETD') };
 }
 
@@ -91,7 +115,10 @@ interface Reader {
   u16(what: string): number;
   u32(what: string): number;
   hex(length: number, what: string): string;
-  skip(length: number, what: string): void;
+  bytes(length: number, what: string): Uint8Array;
+  /** Everything that has been read, and everything that has not. */
+  soFar(): Uint8Array;
+  rest(): Uint8Array;
 }
 
 function createReader(bytes: Buffer): Reader {
@@ -109,7 +136,9 @@ function createReader(bytes: Buffer): Reader {
     u16: (what) => take(2, what).readUInt16LE(),
     u32: (what) => take(4, what).readUInt32LE(),
     hex: (length, what) => take(length, what).toString('hex'),
-    skip: (length, what) => void take(length, what),
+    bytes: take,
+    soFar: () => bytes.subarray(0, offset),
+    rest: () => bytes.subarray(offset),
   };
 }
 

@@ -1,6 +1,5 @@
-// The command line: serve (the default), status, check, rollover, store, convert-nginx, demo, version, help.
+// The command line: serve (the default), status, check, config, doctor, verify, rollover, store, convert-nginx, demo, version, help.
 
-import { readFileSync } from 'node:fs';
 import {
   type CommandName,
   describeCommand,
@@ -9,12 +8,15 @@ import {
   misuseOf,
   unknownCommand,
 } from './commands/usage.ts';
+import { version } from './version.ts';
 
 /** What the process ends with; part of the interface, see docs/operation.md. */
 export const exitCodes = {
   ok: 0,
   failed: 1,
   usage: 2,
+  /** Nothing failed, and not everything could be found out. */
+  unknown: 3,
   /** EX_CONFIG of sysexits.h. */
   configuration: 78,
 } as const;
@@ -63,6 +65,19 @@ async function run(command: CommandName, args: readonly string[]): Promise<numbe
       const { check } = await import('./commands/check.ts');
       return check(args, process.env, streams, exitCodes);
     }
+    case 'verify': {
+      const { verifyCommand } = await import('./commands/verify.ts');
+      return verifyCommand(args, streams, exitCodes);
+    }
+    case 'config': {
+      const { showConfig } = await import('./commands/config.ts');
+      return showConfig({ json: args.includes('--json') }, process.env, streams, exitCodes);
+    }
+    case 'doctor': {
+      const { doctor } = await import('./commands/doctor.ts');
+      const asked = { json: args.includes('--json'), write: args.includes('--write') };
+      return doctor(asked, process.env, streams, exitCodes);
+    }
     case 'rollover': {
       const { rollover } = await import('./commands/rollover.ts');
       return rollover(process.env, streams, exitCodes);
@@ -98,17 +113,6 @@ function print(text: string): number {
 function misused(text: string): number {
   process.stderr.write(text);
   return exitCodes.usage;
-}
-
-declare const BUILD_VERSION: string | undefined;
-
-/** Fixed when the program is bundled; from source it is what package.json says. */
-function version(): string {
-  if (typeof BUILD_VERSION === 'string') return BUILD_VERSION;
-  const manifest = JSON.parse(readFileSync(new URL('../package.json', import.meta.url), 'utf8')) as {
-    version: string;
-  };
-  return `${manifest.version} (from source)`;
 }
 
 process.exitCode = await main(process.argv.slice(2));

@@ -1,17 +1,21 @@
 // The composition root: starts the workers, serves what is on disk, then keeps certificates, records, routes and evidence.
 
 import type { ChildProcess } from 'node:child_process';
+import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
 import { type Agent, createAgent } from '../evidence/agent.ts';
+import { createAttestRounds } from '../evidence/attest-rounds.ts';
 import { buildBundle } from '../evidence/bundle.ts';
 import { publishBundle } from '../evidence/publish.ts';
+import { createStatements } from '../evidence/statements.ts';
 import { NO_LIMIT } from '../proxy/limits.ts';
 import type { Config } from './config/config.ts';
 import { createDeployment, type Deployment } from './deployment.ts';
 import { createPublisher } from './evidence-publisher.ts';
 import { createChallengeLook } from './fleet-challenges.ts';
 import { createFollowing } from './following.ts';
-import type { IssuanceOptions } from './issuance.ts';
-import { descriptorLimit } from './lib/descriptors.ts';
+import type { Issuance, IssuanceOptions } from './issuance.ts';
+import { descriptorLimit, descriptorShortage } from './lib/descriptors.ts';
 import type { Domain } from './lib/domain.ts';
 import type { Log } from './lib/log.ts';
 import { adopt, type OpenedStore, openStore } from './open-store.ts';
@@ -19,6 +23,7 @@ import { createRenewing } from './renewing.ts';
 import { watchFiles } from './routes/files-watch.ts';
 import { describeRoutes } from './routes/plan.ts';
 import { foldersOf } from './routes/rule-needs.ts';
+import { version } from './version.ts';
 import type { WorkerSettings } from './workers/messages.ts';
 import { allowReading } from './workers/process.ts';
 import { createWorkers } from './workers/workers.ts';
@@ -52,7 +57,11 @@ const DRAIN_MS = 8_000;
 export async function startIngress(config: Config, options: IngressOptions): Promise<Ingress> {
   const { log } = options;
   const stopping = new AbortController();
-  const parts = createParts(config, withFiles(config, options), () => stored);
+  // Both are asked only once visitors come, or there is an account.
+  const parts = createParts(config, withFiles(config, options), {
+    stored: () => stored,
+    issuance: () => issuance,
+  });
   sayIfTooFewDescriptors(config, log);
   const { workers, agent, publisher, deployment } = parts;
   await deployment.follow(config, []);
@@ -121,29 +130,53 @@ interface Stored extends OpenedStore {
   readonly refuseToRegister: IssuanceOptions['refuseToRegister'];
 }
 
-/** Makes what serves, and starts nothing. `stored` is asked only once visitors come. */
-function createParts(config: Config, { log, forkedAhead }: IngressOptions, stored: () => Promise<Stored>) {
+/** What is there only later. */
+interface Later {
+  stored(): Promise<Stored>;
+  issuance(): Pick<Issuance, 'describeAccount'>;
+}
+
+/** Makes what serves, and starts nothing. */
+function createParts(config: Config, { log, forkedAhead }: IngressOptions, later: Later) {
+  const { agentEndpoint, dir } = config.evidence;
+  const agent = createAgent({ ...(agentEndpoint !== undefined && { endpoint: agentEndpoint }), log });
   const look = createChallengeLook();
   const workers = createWorkers({
     count: config.workers,
     settings: workerSettings(config),
     findChallenge: async (domain) =>
-      sharedChallenge(domain, { config, own: deployment.plan().domains, stored, look }),
+      sharedChallenge(domain, { config, own: deployment.plan().domains, stored: later.stored, look }),
+    attest: createAttestRounds({ quote: (data) => agent.quote(data), log }).ask,
     log,
     ...(forkedAhead !== undefined && { forkedAhead }),
   });
-  const { agentEndpoint, dir } = config.evidence;
-  const agent = createAgent({ ...(agentEndpoint !== undefined && { endpoint: agentEndpoint }), log });
   const publisher = createPublisher({
     build: (account, certificates) =>
       buildBundle({ account, certificates, quote: (data) => agent.quote(data) }),
+    statements: createStatements({
+      agent,
+      folder: join(config.stateDir, 'dstack-ingress'),
+      account: (uri, names) => later.issuance().describeAccount(uri, names),
+      bootId: bootId(),
+      revision: version(),
+      log,
+    }),
     write: (bundle) => publishBundle(dir, bundle),
-    serve: (bundle) => workers.setEvidence(bundle),
+    serve: workers.setEvidence,
     log,
   });
   const { setRoutes, setCertificates } = workers;
   const deployment = createDeployment(config, { setRoutes, setCertificates, publisher, log });
   return { workers, agent, publisher, deployment };
+}
+
+/** Another one after every boot of the machine; see random(4). */
+function bootId(): string {
+  try {
+    return readFileSync('/proc/sys/kernel/random/boot_id', 'utf8').trim();
+  } catch {
+    return '';
+  }
 }
 
 interface ChallengeQuestion {
@@ -197,18 +230,20 @@ function workerSettings(config: Config): WorkerSettings {
     sharedChallenges: config.acme.challenge === 'tls-alpn-01',
     sharedHttpChallenges: config.acme.challenge === 'http-01' && config.store !== undefined,
     accessLog: config.accessLog,
+    requestIds: config.requestIds,
     logLevel: config.logLevel,
     readableLog: process.stdout.isTTY === true,
   };
 }
 
-/** Each exchange takes two. Near the limit idle connections are ended; where there are none, new ones are refused. */
+/** Near the limit idle connections are ended; where there are none, new ones are refused. */
 function sayIfTooFewDescriptors({ listen, workers }: Config, log: Log): void {
   const limit = descriptorLimit();
-  const needed = 2 * Math.ceil(listen.limits.maxConnections / workers);
-  if (limit === 0 || limit >= needed) return;
+  const { maxConnections } = listen.limits;
+  const shortage = descriptorShortage({ maxConnections, workers, limit });
+  if (shortage === undefined) return;
   log.warn(
-    { limit, needed, maxConnections: listen.limits.maxConnections },
+    { limit, ...shortage, maxConnections },
     'fewer file descriptors than MAXCONN needs: raise the limit (ulimits: nofile in compose) or lower MAXCONN',
   );
 }

@@ -51,6 +51,7 @@ export async function serve(
   }
   if (ingress !== undefined) {
     const detach = onSignals(ingress, log);
+    void import('./commands/doctor-start.ts').then(({ tellFindings }) => tellFindings(config, log));
     await requests.stop;
     const overdue = systemClock.sleep(STOP_LIMIT_MS).then(() => 'overdue' as const);
     const outcome = await Promise.race([ingress.stop(), requests.stopAtOnce, overdue]);

@@ -6,9 +6,11 @@ import { dirname, join } from 'node:path';
 import { test } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import { parse } from 'yaml';
-import { providerKinds } from '../dns/providers/choice.ts';
+import { chooseProvider, providerKinds } from '../dns/providers/choice.ts';
+import { cureOf } from '../dns/providers/cures.ts';
 import { readConfig } from '../src/config/config.ts';
 import { retiredSettings, settings, unsupportedSettings } from '../src/config/settings.ts';
+import { fileVariableOf, knownVariables, mayBeFiles } from '../src/config/variables.ts';
 
 const root = fileURLToPath(new URL('..', import.meta.url));
 const read = (path: string) => readFileSync(`${root}/${path}`, 'utf8');
@@ -20,13 +22,21 @@ const pages = [
   'SECURITY.md',
   ...globSync('docs/*.md', { cwd: root }),
 ];
+/** Every name that a setting goes by. */
+const inForce = new Set([
+  ...settings.flatMap(({ name, aliases = [] }) => [name, ...aliases]),
+  ...providerKinds.flatMap(({ variables }) =>
+    variables.flatMap(({ name, aliases = [] }) => [name, ...aliases]),
+  ),
+]);
 const code = (text: string) => `\`${text}\``;
+const orFile = (name: string) => `Or ${code(fileVariableOf(name))}.`;
 const cell = (text: string) => text.replaceAll('|', '\\|');
 
 function settingsTable(): string {
   const rows = settings.map(({ name, aliases = [], meaning, byDefault, example, security, secret }) => [
     [name, ...aliases].map(code).join(' '),
-    [meaning, security && `**Security:** ${security}`].filter(Boolean).join(' '),
+    [meaning, secret && orFile(name), security && `**Security:** ${security}`].filter(Boolean).join(' '),
     /^[a-z0-9_./:,-]+$/.test(byDefault) || settings.some((one) => one.name === byDefault)
       ? code(byDefault)
       : byDefault,
@@ -35,7 +45,7 @@ function settingsTable(): string {
   const credentials = providerKinds.flatMap((kind) =>
     kind.variables.map(({ name, aliases = [], meaning, secret }) => [
       [name, ...aliases].map(code).join(' '),
-      `DNS provider ${code(kind.name)}: ${meaning}.${secret ? ' **Security:** Secret; who has it can change the zone. Give it that zone only.' : ''}`,
+      `DNS provider ${code(kind.name)}: ${meaning}. ${orFile(name)}${secret ? ' **Security:** Secret; who has it can change the zone. Give it that zone only.' : ''}`,
       '',
       '',
     ]),
@@ -61,6 +71,7 @@ test('no setting is in two tables', () => {
       .flatMap(({ variables }) => variables)
       .flatMap(({ name, aliases = [] }) => [name, ...aliases]),
     ...[...retiredSettings, ...unsupportedSettings].map(({ name }) => name),
+    ...[...mayBeFiles].map(fileVariableOf),
   ];
   assert.deepEqual(
     names.filter((name, i) => names.indexOf(name) !== i),
@@ -69,10 +80,7 @@ test('no setting is in two tables', () => {
 });
 
 test('every setting that the prose names exists', () => {
-  const known = new Set([
-    ...settings.flatMap(({ name, aliases = [] }) => [name, ...aliases]),
-    ...[...retiredSettings, ...unsupportedSettings].map(({ name }) => name),
-  ]);
+  const known = new Set([...knownVariables, ...[...mayBeFiles].map(fileVariableOf)]);
   const prose = pages
     .map(read)
     .join('\n')
@@ -134,14 +142,14 @@ test('every dependency is argued for, and none that is gone', () => {
 
 test('the exit codes in docs/operation.md are those of the program', () => {
   const codes = [
-    ...read('src/command-line.ts').matchAll(/^ {2}(?:ok|failed|usage|configuration): (\d+),$/gm),
+    ...read('src/command-line.ts').matchAll(/^ {2}(?:ok|failed|usage|unknown|configuration): (\d+),$/gm),
   ].map(([, n]) => n);
   const table = /\| Exit code \| Meaning \|\n(.*?)(?:\n\n|$)/s.exec(read('docs/operation.md'))![1]!;
   assert.deepEqual(
     [...table.matchAll(/^\| (\d+) \|/gm)].map(([, n]) => n),
     codes,
   );
-  assert.equal(codes.length, 4);
+  assert.equal(codes.length, 5);
 });
 
 test('the compose file in the README is the example', () => {
@@ -206,3 +214,74 @@ for (const path of examples) {
     assert.ok(services.ingress.volumes.includes('/var/run/dstack.sock:/var/run/dstack.sock'));
   });
 }
+
+// docs/upgrade.md and docs/dns-providers.md.
+
+const verdicts = ['as before', 'better', 'no longer', 'refused'];
+
+/** Rows of four cells under "Every variable". */
+function variablesOfUpgrade(): { name: string; verdict: string }[] {
+  const [, section] = /## Every variable\n(.*?)\n## /s.exec(read('docs/upgrade.md'))!;
+  return [...section!.matchAll(/^\| `(\w+)` \| [^|]+ \| ([^|]+) \|/gm)].map(([, name, verdict]) => ({
+    name: name!,
+    verdict: verdict!.trim(),
+  }));
+}
+
+test('the table of variables in docs/upgrade.md says of each what the program does with it', () => {
+  const rows = variablesOfUpgrade();
+  assert.ok(rows.length > 50);
+  for (const { name, verdict } of rows) {
+    const expected = retiredSettings.some((one) => one.name === name)
+      ? ['no longer']
+      : unsupportedSettings.some((one) => one.name === name)
+        ? ['refused']
+        : ['as before', 'better'];
+    assert.ok(expected.includes(verdict), `${name}: ${verdict}`);
+    if (!['no longer', 'refused'].includes(verdict)) assert.ok(inForce.has(name), name);
+  }
+  const missing = [...retiredSettings, ...unsupportedSettings].filter(
+    ({ name }) => !rows.some((row) => row.name === name) && name !== 'ADMIN_ADDRESS',
+  );
+  assert.deepEqual(missing, []);
+});
+
+test('every variable of a deployment that is tested is in that table', () => {
+  const named = globSync('test/e2e/deployments/*.yaml', { cwd: root }).flatMap((path) =>
+    [...read(path).matchAll(/^ {6}(?:- )?([A-Z][A-Z0-9_]+)[:=]/gm)].map(([, name]) => name!),
+  );
+  assert.ok(named.length > 50);
+  const known = new Set(variablesOfUpgrade().map(({ name }) => name));
+  assert.deepEqual(
+    [...new Set(named)].filter((name) => !known.has(name)),
+    [],
+  );
+});
+
+test('every behaviour in docs/upgrade.md has a verdict', () => {
+  const [, section] = /## Every behaviour\n(.*)$/s.exec(read('docs/upgrade.md'))!;
+  const rows = [...section!.matchAll(/^\| .+? \| ([^|]+) \| [^|]+ \|$/gm)].slice(2);
+  assert.ok(rows.length > 10);
+  for (const [row, verdict] of rows) assert.ok(verdicts.includes(verdict!.trim()), row);
+});
+
+test('docs/dns-providers.md has a section for each provider, with an example that chooses it and the words of the program', () => {
+  const sections = read('docs/dns-providers.md').split(/^## /m).slice(1);
+  assert.equal(sections.length, providerKinds.length);
+  for (const kind of providerKinds) {
+    const section = sections.find((text) => text.includes(`\`DNS_PROVIDER=${kind.name}\``));
+    assert.ok(section !== undefined, kind.name);
+    const [, example] = /```yaml\n(.*?)```/s.exec(section)!;
+    const { environment } = parse(example!) as { environment: Record<string, string> };
+    const { DNS_PROVIDER, ...credentials } = environment;
+    assert.equal(DNS_PROVIDER, kind.name);
+    const chosen = chooseProvider(credentials);
+    assert.ok(chosen !== undefined && 'kind' in chosen && chosen.kind === kind, kind.name);
+    for (const { name } of kind.variables) assert.ok(section.includes(name), name);
+    const [, permission, place] =
+      /lacks (.*), or is for another account: see to it at ([^;]*)/.exec(
+        cureOf(kind.name, 'permission-missing')!.cure,
+      ) ?? [];
+    assert.ok(section.includes(permission!) && section.includes(place!), kind.name);
+  }
+});

@@ -31,7 +31,7 @@ const accesses: Readonly<Record<string, Access>> = {
     variable: 'AWS_ACCESS_KEY_ID',
     permission:
       'route53:ListHostedZonesByName, route53:GetChange, and on the hosted zone route53:ListResourceRecordSets and route53:ChangeResourceRecordSets',
-    place: 'https://console.aws.amazon.com/iam (Users, Security credentials; Policies)',
+    place: 'https://console.aws.amazon.com/iam (Users, Security credentials, and Policies)',
     also: 'AWS_SECRET_ACCESS_KEY belongs to it, and AWS_SESSION_TOKEN where there is one; with AWS_ROLE_ARN the role needs the permissions, and must trust this key for sts:AssumeRole',
   },
   namecheap: {

@@ -35,7 +35,8 @@ export class AskedFacts implements Facts {
   readonly startedAt = Date.now();
   readonly connectionRequests: number;
   private readonly client: ClientConnection;
-  private id: string | undefined = undefined;
+  /** That of the request, where requests have one; otherwise made when a rule asks. */
+  id: string | undefined = undefined;
 
   constructor(asked: AskedOfRules, headers: AskedFields, client: ClientConnection) {
     this.method = asked.method;

@@ -31,6 +31,8 @@ export interface ClientConnection {
   readonly certificateNames: readonly string[];
   /** The SNI, lower case. */
   readonly serverName: string;
+  /** As Node names it; asked once, while the socket is open, by those who want to know. */
+  tlsVersion?: string;
   /** Of the client; from the PROXY header if there was one. */
   readonly clientAddress: string;
   /** The port that the client connected to. */
@@ -57,6 +59,8 @@ export interface ProxyContext {
   readonly log: Log;
   /** WebSockets and spliced connections that are open: a drain tells them. */
   readonly tunnels: Set<OpenTunnel>;
+  /** Makes the id of each request; undefined: they have none, and what clients send passes. */
+  readonly requestIds?: (() => string) | undefined;
   /** Undefined: none is written. */
   readonly accessLog?: AccessLog | undefined;
   /** Told of the moments of each exchange, beside the access log. */

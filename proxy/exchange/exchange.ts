@@ -9,7 +9,9 @@ import type { Deadline } from '../socket/deadlines.ts';
 import type { SwitchAsked } from '../tunnel/switch.ts';
 import { noteUpstreamFault } from '../upstream/faults.ts';
 import type { Loss } from '../upstream/http1-pool.ts';
+import type { ShownHeader } from './access-entry.ts';
 import type { ClientConnection, ProxyContext } from './context.ts';
+import { isRequestId, isTrace, type TraceFields } from './identity.ts';
 import { KeptBody } from './kept-body.ts';
 import type { ExchangeObserver, Observed } from './observe.ts';
 import { isWorthKeeping, mayTryAgain, REPLAY_BYTES, type Tries } from './retry.ts';
@@ -46,6 +48,10 @@ export interface ReplyEdits extends FieldEdits {
   readonly status: number;
 }
 
+/** In lower case, as HTTP/2 and the tables of names have it. */
+export const REQUEST_ID = 'x-request-id';
+const NO_FIELDS: readonly (readonly [string, string])[] = [];
+
 /** What each protocol of clients adds is in its own class: Http1Exchange, Http2Exchange. */
 export abstract class Exchange implements Observed, Tries {
   readonly context: ProxyContext;
@@ -75,6 +81,15 @@ export abstract class Exchange implements Observed, Tries {
   upstream: Address | undefined = undefined;
   fault: FaultCode | undefined = undefined;
   attempts = 0;
+  /** Empty: requests have none. */
+  id = '';
+  userAgent = '';
+  /** As it came and passes on; empty: none came that is sound. */
+  traceparent = '';
+  /** When the upstream that was asked last was had, in the deadlines' time; 0: none was. */
+  upstreamAt = 0;
+  /** Of the request: what the access log shows of it. */
+  shownHeaders: readonly ShownHeader[] | undefined = undefined;
 
   refusals = 0;
   repeated = false;
@@ -117,6 +132,12 @@ export abstract class Exchange implements Observed, Tries {
     this.protocol = protocol;
     this.observer = observer;
     this.detailed = observer !== undefined && observer.countsOnly !== true;
+    // Asked while the socket is open, and once for a connection.
+    if (this.detailed) connection.tlsVersion ??= connection.socket.getProtocol() ?? '';
+  }
+
+  get tlsVersion(): string {
+    return this.connection.tlsVersion ?? '';
   }
 
   abstract readonly side: UpstreamSide | undefined;
@@ -156,6 +177,11 @@ export abstract class Exchange implements Observed, Tries {
     this.upstream = undefined;
     this.fault = undefined;
     this.attempts = 0;
+    this.id = '';
+    this.userAgent = '';
+    this.traceparent = '';
+    this.upstreamAt = 0;
+    this.shownHeaders = undefined;
     this.refusals = 0;
     this.repeated = false;
     this.kept = undefined;
@@ -173,11 +199,44 @@ export abstract class Exchange implements Observed, Tries {
     this.endsAt = Number.POSITIVE_INFINITY;
   }
 
+  // --- Who it is ---
+
+  /** A client that is trusted may have named it. True: what it sent does not pass on as it is. */
+  protected takesId(given: string): boolean {
+    if (this.context.requestIds === undefined) return false;
+    if (this.connection.trustedClient && isRequestId(given)) this.id = given;
+    return true;
+  }
+
+  /** True: it passes on. */
+  protected takesTrace(fields: TraceFields): boolean {
+    if (!isTrace(fields)) return false;
+    this.traceparent = fields.traceparent!;
+    return true;
+  }
+
+  /** What the upstream is told of this request alone. */
+  get ownFields(): readonly (readonly [name: string, value: string])[] {
+    return this.id === '' ? NO_FIELDS : [[REQUEST_ID, this.id]];
+  }
+
+  /** The same as lines of HTTP/1.1. */
+  get ownLines(): string {
+    return this.id === '' ? '' : `X-Request-ID: ${this.id}\r\n`;
+  }
+
+  /** What a reply to its client says of it, as a line of HTTP/1.1. */
+  get replyLine(): string {
+    return this.id === '' ? '' : `X-Request-ID: ${this.id}\r\n`;
+  }
+
   // --- Its moments ---
 
   /** `method`, `host` and `target` are set as far as they are known. */
   protected headTaken(): void {
     const { observer } = this;
+    const { requestIds } = this.context;
+    if (requestIds !== undefined && this.id === '') this.id = requestIds();
     if (observer === undefined) return;
     if (this.detailed) this.startedAt = this.context.deadlines.now();
     observer.headTaken?.(this);
@@ -186,6 +245,7 @@ export abstract class Exchange implements Observed, Tries {
   upstreamChosen(address: Address): void {
     this.upstream = address;
     this.attempts++;
+    if (this.detailed) this.upstreamAt = this.context.deadlines.now();
     this.observer?.upstreamChosen?.(this);
   }
 
@@ -316,9 +376,10 @@ export abstract class Exchange implements Observed, Tries {
 
   /** The client is told less. */
   private logFault(err: Fault): void {
-    const { host, method, clientAddress: client, context } = this;
-    if (err.side === 'downstream') context.log.debug({ client, host, method, err }, 'request refused');
-    else noteUpstreamFault(context, this.settings, err, { host, method });
+    const { host, method, clientAddress: client, context, id } = this;
+    const about = id === '' ? { host, method } : { id, host, method };
+    if (err.side === 'downstream') context.log.debug({ client, ...about, err }, 'request refused');
+    else noteUpstreamFault(context, this.settings, err, about);
   }
 
   // --- Its clock ---

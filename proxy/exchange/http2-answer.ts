@@ -134,7 +134,7 @@ export class Http2Answer implements StreamUser, Deadline {
     const { stream, request } = exchange;
     const bare = request.method === 'HEAD' || hasNoBody(status);
     exchange.beginReply(status);
-    sendOwnHead(stream, status, fields, length, bare ? 'last' : 'open');
+    sendOwnHead(exchange, stream, status, fields, length, bare ? 'last' : 'open');
     if (bare) {
       discard(source);
       this.settle();

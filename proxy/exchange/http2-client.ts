@@ -212,7 +212,7 @@ function takeRequest(
     return new Http2Answer(exchange).begin(context.localHandlers[decision.answeredBy]!);
   }
   if (decision.upstream === undefined) return followRules(new Http2Ruled(exchange), context.rules!, decision);
-  exchange.forwarded = forwardedFor(request);
+  exchange.forwarded = exchange.forwardedWithOwn(forwardedFor(request));
   const side = speaksHttp2(decision.upstream.protocol)
     ? new Http2ToHttp2(exchange)
     : new Http2ToHttp1(exchange);

@@ -3,20 +3,17 @@
 import type { FaultCode } from '../faults.ts';
 import type { Address, RouteMatch } from '../rules/routes.ts';
 import type { Deadlines } from '../socket/deadlines.ts';
-import type { AccessEntry, AccessLog } from './access-log.ts';
+import type { AccessEntry } from './access-entry.ts';
+import type { AccessLog } from './access-log.ts';
 
 /** What an exchange shows of itself. It may be used for the next one of its connection: keep nothing but values. */
 export interface Observed extends AccessEntry {
-  /** How many upstreams were asked so far; more than one: it was sent again. */
-  readonly attempts: number;
   /** The route, and where it leads; undefined: neither forwarded nor answered by a handler. */
   readonly match: RouteMatch | undefined;
   /** The address that was asked last. */
   readonly upstream: Address | undefined;
   /** False: rules want no line of it in the access log. */
   readonly logged: boolean;
-  /** When its reply began, in the deadlines' time; 0: it has not. */
-  readonly replyAt: number;
   /** What went wrong; `client-closed`: the client went away. */
   readonly fault: FaultCode | undefined;
 }

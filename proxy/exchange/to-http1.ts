@@ -15,7 +15,7 @@ import type {
   UpstreamLink,
   UpstreamUser,
 } from '../upstream/http1-pool.ts';
-import type { Exchange, UpstreamSide } from './exchange.ts';
+import { type Exchange, REQUEST_ID, type UpstreamSide } from './exchange.ts';
 import { HeadFields } from './head-fields.ts';
 import { UNTAKEN } from './interim.ts';
 
@@ -159,6 +159,8 @@ export abstract class ToHttp1 implements UpstreamSide, UpstreamUser {
       !head.close &&
       (head.minor === 1 || head.keepAlive) &&
       exchange.upgrading === undefined;
+    // The client gets the one by which the log knows it.
+    if (exchange.id !== '' && head.requestIdLine >= 0) head.nominated = [...head.nominated, REQUEST_ID];
     const { guide } = exchange;
     if (guide !== undefined && !guide.takesReply(head.status, new HeadFields(head))) {
       this.dropReply();

@@ -57,7 +57,8 @@ import {
 } from './secure-contexts.ts';
 import { acceptUnnamed, type HttpAcceptors } from './unnamed.ts';
 
-export { type AccessLog, createAccessLog } from '../exchange/access-log.ts';
+export { createAccessLog } from '../exchange/access-log.ts';
+export { createRequestIds } from '../exchange/identity.ts';
 export { logChange, type UpstreamChange } from '../upstream/troubles.ts';
 export type { ServedCertificate } from './secure-contexts.ts';
 
@@ -107,6 +108,8 @@ export interface ListenerOptions {
   readonly counts?: Float64Array;
   /** Flushed when a drain has ended. A process that ends otherwise has to flush it. Default: none. */
   readonly accessLog?: AccessLog | undefined;
+  /** Makes the id of each request. Default: requests have none. */
+  readonly requestIds?: (() => string) | undefined;
   /** Told of the moments of each exchange. Default: nobody is. */
   readonly observer?: ExchangeObserver | undefined;
 }
@@ -220,6 +223,7 @@ class TlsListener implements Listener {
       log,
       tunnels: new Set(),
       accessLog: options.accessLog,
+      requestIds: options.requestIds,
       observer: this.observerWith(options.observer),
     };
     this.http1 = createHttp1Acceptor(this.context);

@@ -1,6 +1,6 @@
 // Clients that named no protocol in their handshake: their first bytes decide between HTTP/1, HTTP/2 and raw bytes.
 
-import type { AccessEntry } from '../exchange/access-log.ts';
+import type { AccessEntry } from '../exchange/access-entry.ts';
 import {
   type ClientConnection,
   FIRST_WORDS_MS,

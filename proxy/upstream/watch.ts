@@ -4,6 +4,7 @@ import type { SecureContext } from 'node:tls';
 import type { Address, Route, UpstreamProtocol, UpstreamSettings } from '../rules/routes.ts';
 import { createNames, type Names } from './names.ts';
 import { probeUpstream } from './probe.ts';
+import { recogniseUpstream } from './recognise.ts';
 import { addressName, type Troubles, upstreamName } from './troubles.ts';
 import { createTrustOfUpstreams } from './trust.ts';
 
@@ -139,10 +140,14 @@ export function upstreamAddresses(
   return [...known.values()];
 }
 
-/** Tries each once, for a command that ends. Returns those that cannot be reached, and why. */
+/**
+ * Tries each once, for a command that ends. Returns those that cannot be reached, and why. `converses`: also those that
+ * speak something else than is said of them.
+ */
 export async function lookAtUpstreams(
   routes: readonly Route[],
   upstreamCa: string | undefined,
+  converses = false,
 ): Promise<Map<string, string>> {
   const names = createNames();
   const secureContext = createTrustOfUpstreams(upstreamCa);
@@ -152,7 +157,10 @@ export async function lookAtUpstreams(
     for (let next = left.pop(); next !== undefined; next = left.pop()) {
       const { name, settings, address } = next;
       const timeoutMs = Math.min(settings.connectTimeoutMs, LONGEST_LOOK_MS);
-      const fault = await probeUpstream(settings.protocol, address, { names, secureContext, timeoutMs });
+      const { protocol } = settings;
+      const unreachable = await probeUpstream(protocol, address, { names, secureContext, timeoutMs });
+      const fault =
+        unreachable ?? (converses ? await recogniseUpstream(protocol, address, timeoutMs) : undefined);
       if (fault !== undefined) why.set(name, fault.message);
     }
   };

@@ -3,7 +3,6 @@
 import { readdirSync, statSync } from 'node:fs';
 import type { RuleSet } from '../../proxy/rules/model.ts';
 import type { Route } from '../../proxy/rules/routes.ts';
-import { knownVariables } from '../config/config.ts';
 import { readEnvironment } from '../config/environment.ts';
 import { knowsClients, readTrust } from '../config/listen.ts';
 import { describePlace, type Mistake, unreadable } from '../config/mistake.ts';
@@ -98,7 +97,7 @@ function readFile(path: string, env: Env): Routing {
 
 /** On a machine that is no deployment nothing is known of what will be in front, and so nothing is refused for it. */
 function knowsClientsOf(env: Env): boolean {
-  const environment = readEnvironment(env, knownVariables());
+  const environment = readEnvironment(env);
   if (!DEPLOYED.some((name) => environment.has(name))) return true;
   return knowsClients(readTrust(environment));
 }

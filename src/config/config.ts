@@ -3,7 +3,7 @@
 import { readdirSync } from 'node:fs';
 import { availableParallelism } from 'node:os';
 import { resolve } from 'node:path';
-import { providerKinds } from '../../dns/providers/choice.ts';
+import type { AccessLogOptions } from '../../proxy/exchange/access-entry.ts';
 import { nodeInsides, parseInsidesOff } from '../../proxy/socket/insides/switch.ts';
 import { isWildcard } from '../lib/domain.ts';
 import { readGuardedFileSync } from '../lib/guarded-file.ts';
@@ -11,9 +11,16 @@ import type { LogLevel } from '../lib/log.ts';
 import type { NginxRules } from '../routes/nginx/read.ts';
 import { type FixedRouting, type RoutingPlan, readFixedRouting } from '../routes/plan.ts';
 import type { RoutesFileOptions } from '../routes/yaml/file.ts';
+import { readAccessLog } from './access-log.ts';
 import { type AcmeSettings, readAcme } from './acme.ts';
 import { type DnsSettings, readDns } from './dns.ts';
-import { type ConfigWarning, type Env, type Environment, readEnvironment } from './environment.ts';
+import {
+  type ConfigWarning,
+  type Env,
+  type Environment,
+  type Given,
+  readEnvironment,
+} from './environment.ts';
 import { type ListFolder, parsePath, type ReadFile, readRoots } from './files.ts';
 import { knowsClients, type ListenSettings, parseAlpn, readListen, readTrust } from './listen.ts';
 import { describeMistake, type Mistake } from './mistake.ts';
@@ -27,7 +34,7 @@ import {
   readRoutesFile,
   readTimeouts,
 } from './routing.ts';
-import { retiredSettings, settings, unsupportedSettings } from './settings.ts';
+import { retiredSettings, unsupportedSettings } from './settings.ts';
 import { readStore, type StoreSettings } from './store.ts';
 import { parseChoice, parseCount, parseSwitch, quote, ValueError } from './values.ts';
 
@@ -35,7 +42,10 @@ import { parseChoice, parseCount, parseSwitch, quote, ValueError } from './value
 export interface Config extends RoutingPlan {
   readonly listen: ListenSettings;
   readonly workers: number;
-  readonly accessLog: boolean;
+  /** Undefined: none is written. */
+  readonly accessLog: AccessLogOptions | undefined;
+  /** Whether each request gets an id, or keeps that of a trusted peer. */
+  readonly requestIds: boolean;
   readonly routesFile: RoutesFile | undefined;
   /** How it is to be read again, and what it said. */
   readonly routesFileOptions: RoutesFileOptions;
@@ -58,6 +68,8 @@ export interface Config extends RoutingPlan {
   };
   readonly logLevel: LogLevel;
   readonly warnings: readonly ConfigWarning[];
+  /** Newest name -> how it was given; what is missing is as by default. */
+  readonly given: ReadonlyMap<string, Given>;
 }
 
 /** Every mistake found, and the warnings beside them: a misspelt name may explain a missing setting. */
@@ -86,7 +98,7 @@ export function readConfig(
   readFile: ReadFile = readGuardedFileSync,
   listFolder: ListFolder = (path) => readdirSync(path),
 ): Config {
-  const environment = readEnvironment(env, knownVariables());
+  const environment = readEnvironment(env, readFile);
   refuseUnsupported(environment);
   const alpn = environment.read('ALPN', parseAlpn) ?? ['h2', 'http/1.1'];
   const timeouts = readTimeouts(environment);
@@ -100,11 +112,13 @@ export function readConfig(
   const plan = readPlan(environment, fixedRouting, file, nginx?.first);
   const listen = readListen(environment, alpn, trust);
   const acme = readAcme(environment, readFile);
+  const accessLog = readAccessLog(environment);
   const config: Config = {
     ...plan,
     listen,
     workers: environment.read('WORKERS', (text) => parseCount(text, 1, 1024)) ?? availableParallelism(),
-    accessLog: environment.read('ACCESS_LOG', parseSwitch) ?? false,
+    accessLog,
+    requestIds: environment.read('REQUEST_ID', parseSwitch) ?? accessLog !== undefined,
     routesFile,
     routesFileOptions,
     file,
@@ -122,6 +136,7 @@ export function readConfig(
     },
     logLevel: environment.read('LOG_LEVEL', (text) => parseChoice(text, LOG_LEVELS)) ?? 'info',
     warnings: environment.warnings,
+    given: environment.given(),
   };
   environment.read('DSTACK_INGRESS_NODE_INSIDES', checkInsides);
   refuseWildcards(environment, config);
@@ -141,15 +156,6 @@ function checkInsides(text: string): void {
 }
 
 const LOG_LEVELS = ['trace', 'debug', 'info', 'warn', 'error', 'silent'] as const;
-
-export function knownVariables(): Set<string> {
-  const ours = settings.flatMap(({ name, aliases = [] }) => [name, ...aliases]);
-  const credentials = providerKinds
-    .flatMap(({ variables }) => variables)
-    .flatMap(({ name, aliases = [] }) => [name, ...aliases]);
-  const gone = [...retiredSettings, ...unsupportedSettings].map(({ name }) => name);
-  return new Set([...ours, ...credentials, ...gone]);
-}
 
 function refuseUnsupported(environment: Environment): void {
   for (const { name, why } of unsupportedSettings) {

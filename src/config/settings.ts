@@ -10,6 +10,7 @@ export interface Setting {
   readonly example: string;
   /** What another choice does to the security of the deployment. */
   readonly security?: string;
+  /** Shown to nobody, and may stand in a file that `NAME_FILE` names. */
   readonly secret?: true;
 }
 
@@ -154,10 +155,12 @@ export const settings: readonly Setting[] = [
   {
     name: 'DNS_WEBHOOK_URL',
     meaning:
-      'With `DNS_SETUP_MODE=webhook`, where the records that are missing are posted as JSON, one request for each domain, with a quote over the payload.',
+      'With `DNS_SETUP_MODE=webhook`, where the records that are missing are posted as JSON, one request for each domain, with a quote over the payload; as in `https://dns.example.com/hook`.',
     byDefault: '',
     example: 'https://dns.example.com/hook',
-    security: 'Its receiver must check quote or signature before it believes a request.',
+    secret: true,
+    security:
+      'Its receiver must check quote or signature before it believes a request. It may hold a key, and is shown nowhere.',
   },
   {
     name: 'DNS_WEBHOOK_TOKEN',
@@ -328,14 +331,9 @@ export const settings: readonly Setting[] = [
       'Where the replicas of one app keep account, certificates and orders together, instead of each in its STATE_DIR: `postgres://user@host/database`, `rediss://user@host/0` (Redis or Valkey; with `?sentinel=NAME` or `?cluster=true`, and more of them as `&nodes=host:port,host:port`) or `s3://KEY@bucket/prefix?endpoint=https://…&region=…`. See [fleet.md](fleet.md).',
     byDefault: 'everything is kept in STATE_DIR',
     example: 'postgres://ingress@db.example.net/ingress',
+    secret: true,
     security:
-      'All of it is sealed: who runs the store can neither read nor change it, but can delete it, refuse it, or show a newcomer an older state. TLS is verified; `?sslmode=disable`, `redis://` and an `http://` endpoint do without.',
-  },
-  {
-    name: 'STORE_URL_FILE',
-    meaning: 'A file with STORE_URL in it.',
-    byDefault: '',
-    example: '/run/secrets/store-url',
+      'Secret where it has a password. All of what is kept is sealed: who runs the store can neither read nor change it, but can delete it, refuse it, or show a newcomer an older state. TLS is verified; `?sslmode=disable`, `redis://` and an `http://` endpoint do without.',
   },
   {
     name: 'STORE_PASSWORD',
@@ -344,12 +342,6 @@ export const settings: readonly Setting[] = [
     example: 'correct-horse',
     secret: true,
     security: 'Secret. Who has it can delete what is kept, not read it.',
-  },
-  {
-    name: 'STORE_PASSWORD_FILE',
-    meaning: 'A file with STORE_PASSWORD in it.',
-    byDefault: '',
-    example: '/run/secrets/store-password',
   },
   {
     name: 'STORE_CA_FILE',
@@ -365,12 +357,6 @@ export const settings: readonly Setting[] = [
     example: 'MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=',
     secret: true,
     security: 'Secret. Who has it and can read the store has the account key and all certificates.',
-  },
-  {
-    name: 'STORE_KEY_FILE',
-    meaning: 'A file with STORE_KEY in it.',
-    byDefault: '',
-    example: '/run/secrets/store-key',
   },
   {
     name: 'STORE_KEY_GENERATION',
@@ -495,6 +481,53 @@ export const settings: readonly Setting[] = [
     byDefault: 'false',
     example: 'true',
     security: 'The log names clients and paths, and dstack can publish container logs.',
+  },
+  {
+    name: 'ACCESS_LOG_FORMAT',
+    meaning: 'The form of its lines: `json`, `caddy`, `ecs` or `common`, see [logs.md](logs.md).',
+    byDefault: 'json',
+    example: 'ecs',
+  },
+  {
+    name: 'ACCESS_LOG_QUERY',
+    meaning: 'Whether queries are shown, without the values of what is redacted.',
+    byDefault: 'false',
+    example: 'true',
+    security: 'Queries carry tokens under any name: what is not known to be secret is shown.',
+  },
+  {
+    name: 'ACCESS_LOG_HEADERS',
+    meaning: 'Headers of requests to show, names separated by commas or spaces.',
+    byDefault: '',
+    example: 'referer,x-tenant',
+    security: 'Headers carry tokens under any name: what is not known to be secret is shown.',
+  },
+  {
+    name: 'ACCESS_LOG_REDACT',
+    meaning:
+      'More names of headers and of parameters in queries whose values are not shown. Those that are never shown are in [logs.md](logs.md).',
+    byDefault: '',
+    example: 'x-tenant,email',
+  },
+  {
+    name: 'ACCESS_LOG_SAMPLE',
+    meaning:
+      'The part of the lines that is written, from 0 to 1. Faults, replies of 500 and above, and slow ones are written always.',
+    byDefault: '1',
+    example: '0.01',
+  },
+  {
+    name: 'ACCESS_LOG_SLOW',
+    meaning: 'From so long on a request is slow, and its line is written whatever ACCESS_LOG_SAMPLE says.',
+    byDefault: '1s',
+    example: '5s',
+  },
+  {
+    name: 'REQUEST_ID',
+    meaning:
+      'Whether each request has an id: X-Request-ID to the upstream and in the reply, `id` in the log. That of a peer in TRUSTED_FORWARDERS is kept, of others it is replaced. Without it X-Request-ID passes as it came.',
+    byDefault: 'as ACCESS_LOG',
+    example: 'true',
   },
   {
     name: 'LOG_LEVEL',

@@ -1,7 +1,7 @@
 // The storage that replicas share: which engine, where, whom it trusts, and the key that seals what is kept there.
 
 import type { Environment } from './environment.ts';
-import { type ReadFile, readNamedFile, readRoots } from './files.ts';
+import { type ReadFile, readRoots } from './files.ts';
 import {
   parseAddress,
   parseChoice,
@@ -58,29 +58,17 @@ export interface StoreSettings {
   readonly generation: number;
 }
 
-const OTHERS = [
-  'STORE_PASSWORD',
-  'STORE_PASSWORD_FILE',
-  'STORE_CA_FILE',
-  'STORE_KEY',
-  'STORE_KEY_FILE',
-  'STORE_KEY_GENERATION',
-] as const;
+const OTHERS = ['STORE_PASSWORD', 'STORE_CA_FILE', 'STORE_KEY', 'STORE_KEY_GENERATION'] as const;
 const SCHEMES = 'postgres://, redis://, rediss://, s3://';
 
 /** Undefined: everything is kept in files. */
 export function readStore(environment: Environment, readFile: ReadFile): StoreSettings | undefined {
-  const url = fromFileOr(environment, ['STORE_URL', 'STORE_URL_FILE'], readFile, parseStoreUrl);
-  const password = fromFileOr(
-    environment,
-    ['STORE_PASSWORD', 'STORE_PASSWORD_FILE'],
-    readFile,
-    (text) => text,
-  );
+  const url = environment.read('STORE_URL', parseStoreUrl);
+  const password = environment.read('STORE_PASSWORD', (text) => text);
   const ca = environment.read('STORE_CA_FILE', (path) => readRoots(path, readFile));
-  const keys = fromFileOr(environment, ['STORE_KEY', 'STORE_KEY_FILE'], readFile, parseKeys);
+  const keys = environment.read('STORE_KEY', parseKeys);
   const generation = environment.read('STORE_KEY_GENERATION', (text) => parseCount(text, 1, 100));
-  if (!environment.has('STORE_URL') && !environment.has('STORE_URL_FILE')) {
+  if (!environment.has('STORE_URL')) {
     for (const name of OTHERS)
       if (environment.has(name)) environment.warn(name, 'does nothing: STORE_URL is not set');
     return undefined;
@@ -103,19 +91,6 @@ export function readStore(environment: Environment, readFile: ReadFile): StoreSe
     keys,
     generation: generation ?? 1,
   };
-}
-
-/** The value of the first name, or what stands in the file that the second one names. */
-function fromFileOr<T>(
-  environment: Environment,
-  [name, file]: readonly [string, string],
-  readFile: ReadFile,
-  parse: (text: string) => T,
-): T | undefined {
-  if (environment.has(name) && environment.has(file))
-    environment.refuse(file, `is set, and so is ${name}`, 'wants one of the two unset');
-  const inFile = environment.read(file, (path) => parse(readNamedFile(path, readFile).trim()));
-  return environment.read(name, parse) ?? inFile;
 }
 
 interface StoreUrl {

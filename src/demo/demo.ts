@@ -3,7 +3,7 @@
 import { mkdir, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import { parseArgs } from 'node:util';
 import { readConfig } from '../config/config.ts';
 import { startIngress } from '../ingress.ts';
@@ -13,6 +13,7 @@ import { startCertificateAuthority } from './certificate-authority.ts';
 import { chatOverGrpc, type DemoServer, echoOverWebSocket, sayOverGrpc } from './client.ts';
 import { type Scene, shellWord, suggestions } from './commands.ts';
 import { startSimulatedAgent } from './simulated-agent.ts';
+import { createSimulatedProcessor, type SimulatedProcessor } from './simulated-quote.ts';
 import { startDemoUpstream } from './upstream.ts';
 
 export interface DemoIo {
@@ -43,6 +44,10 @@ export class DemoError extends Error {
 
 const DEFAULT_PORT = 8443;
 const SAME_SIGNAL_MS = 1_000;
+const QUOTE_ROOT = 'quote-root.pem';
+const QUOTE_COLLATERAL = 'quote-collateral.json';
+/** As long as the simulated certificates: a demo may run for longer than the vendor's month. */
+const COLLATERAL_DAYS = 365;
 
 const USAGE = `usage: demo [--port N]                            serve until Ctrl-C
        demo websocket TEXT... --ca FILE [--port N]    send over a WebSocket, print what comes back
@@ -75,7 +80,9 @@ export async function runDemo({ port, out, err, signal }: DemoOptions): Promise<
   const authority = await startCertificateAuthority({ tlsAlpnPort: port, folder });
   parts.defer(authority.stop);
   const socketPath = join(folder, 'dstack.sock');
-  const agent = await startSimulatedAgent({ socketPath });
+  const processor = await createSimulatedProcessor({ collateralDays: COLLATERAL_DAYS });
+  await publishProcessor(dirname(authority.caFile), processor);
+  const agent = await startSimulatedAgent({ socketPath, processor });
   parts.defer(() => agent.close());
   const upstream = await startDemoUpstream();
   parts.defer(upstream.stop);
@@ -84,7 +91,44 @@ export async function runDemo({ port, out, err, signal }: DemoOptions): Promise<
   await writeFile(routesFile, routesTo(upstream));
   await mkdir(join(folder, 'state'), { mode: 0o700 });
   // From here on it is the program as it runs in production: the demo only says where things are.
-  const config = readConfig({
+  const config = readConfig(settingsOf({ folder, routesFile, port, authority, socketPath }));
+  const ingress = await startIngress(config, { log: createLog({ stream: err, readable: true }) });
+  parts.defer(() => ingress.stop());
+
+  const stopped = aborted(signal);
+  if ((await Promise.race([ingress.ready.then(() => 'ready'), stopped])) !== 'ready') return;
+  const scene = {
+    port,
+    caFile: authority.caFile,
+    downloads: join(folder, 'downloads'),
+    program: ownCommand('demo'),
+    verify: ownCommand('verify'),
+    quoteRoot: join(folder, QUOTE_ROOT),
+    quoteCollateral: join(folder, QUOTE_COLLATERAL),
+    appId: agent.appId,
+    composeHash: agent.composeHash,
+  };
+  out.write(invitation(scene));
+  await stopped;
+  out.write('\nStopping.\n');
+}
+
+/** What a verifier of the demo's quotes trusts in the place of Intel's root, and what it would fetch from Intel. */
+async function publishProcessor(folder: string, { rootPem, collateral }: SimulatedProcessor): Promise<void> {
+  await writeFile(join(folder, QUOTE_ROOT), rootPem);
+  await writeFile(join(folder, QUOTE_COLLATERAL), `${JSON.stringify(collateral, undefined, 2)}\n`);
+}
+
+/** All that is configured. */
+export function settingsOf(scene: {
+  readonly folder: string;
+  readonly routesFile: string;
+  readonly port: number;
+  readonly authority: { readonly directoryUrl: string; readonly caFile: string };
+  readonly socketPath: string;
+}): Record<string, string> {
+  const { folder, routesFile, port, authority, socketPath } = scene;
+  return {
     DOMAIN: 'localhost',
     ROUTES_FILE: routesFile,
     NGINX_CONF_DIR: 'none',
@@ -99,24 +143,10 @@ export async function runDemo({ port, out, err, signal }: DemoOptions): Promise<
     STATE_DIR: join(folder, 'state'),
     EVIDENCE_DIR: join(folder, 'evidences'),
     DSTACK_SIMULATOR_ENDPOINT: socketPath,
-  });
-  const ingress = await startIngress(config, { log: createLog({ stream: err, readable: true }) });
-  parts.defer(() => ingress.stop());
-
-  const stopped = aborted(signal);
-  if ((await Promise.race([ingress.ready.then(() => 'ready'), stopped])) !== 'ready') return;
-  const scene = {
-    port,
-    caFile: authority.caFile,
-    downloads: join(folder, 'downloads'),
-    program: ownCommand(),
   };
-  out.write(invitation(scene));
-  await stopped;
-  out.write('\nStopping.\n');
 }
 
-function routesTo(upstream: { httpPort: number; grpcPort: number }): string {
+export function routesTo(upstream: { httpPort: number; grpcPort: number }): string {
   return `routes:
   - host: localhost
     paths:
@@ -143,10 +173,10 @@ function invitation(scene: Scene): string {
   ].join('\n');
 }
 
-/** As this process was started: through npm, or the program itself. */
-function ownCommand(): string {
-  if (process.env.npm_lifecycle_event === 'demo') return 'npm run --silent demo --';
-  return [process.execPath, ...process.argv.slice(1, 3)].map(shellWord).join(' ');
+/** A command of the program that this process is, started as this process was: through npm, or the program itself. */
+function ownCommand(command: 'demo' | 'verify'): string {
+  if (process.env.npm_lifecycle_event === 'demo') return `npm run --silent ${command} --`;
+  return [process.execPath, process.argv[1]!, command].map(shellWord).join(' ');
 }
 
 /** Checked before anything is started. Rejects with DemoError. */

@@ -1,37 +1,27 @@
-// A simulated confidential machine: quotes whose whole chain verifies, under a root that was made on the spot.
+// A simulated confidential machine: quotes whose whole chain verifies under a root made on the spot, or that are wrong where they are told to be.
 
 import 'reflect-metadata';
+import { createHash, generateKeyPairSync, type KeyObject, randomBytes } from 'node:crypto';
+import { Extension } from '@peculiar/x509';
+import type { Collateral } from '../../evidence/verify/collateral.ts';
+import { encodeOid } from '../../evidence/verify/platform.ts';
 import {
-  createHash,
-  createPrivateKey,
-  generateKeyPairSync,
-  type KeyObject,
-  randomBytes,
-  sign,
-  webcrypto,
-} from 'node:crypto';
+  type CollateralOptions,
+  createCollateral,
+  honest,
+  type SignedJsonName,
+} from './simulated-collateral.ts';
 import {
-  BasicConstraintsExtension,
-  Extension,
-  KeyUsageFlags,
-  KeyUsagesExtension,
-  type X509Certificate,
-  X509CertificateGenerator,
-  X509CrlGenerator,
-} from '@peculiar/x509';
-
-/** What a verifier fetches beside the quote, in the names and encodings of the PCCS clients. */
-export interface Collateral {
-  readonly pck_crl_issuer_chain: string;
-  readonly root_ca_crl: string;
-  readonly pck_crl: string;
-  readonly tcb_info_issuer_chain: string;
-  readonly tcb_info: string;
-  readonly tcb_info_signature: string;
-  readonly qe_identity_issuer_chain: string;
-  readonly qe_identity: string;
-  readonly qe_identity_signature: string;
-}
+  type CertificateName,
+  type CrlName,
+  createPki,
+  type Lifetimes,
+  type Period,
+  type Pki,
+  type PkiOptions,
+  pemOf,
+  signRaw,
+} from './simulated-pki.ts';
 
 /** Hex, 48 bytes each. */
 export interface Measurements {
@@ -43,131 +33,94 @@ export interface Measurements {
 export interface SimulatedProcessor {
   /** Trust this root and the quotes verify; the true one of Intel refuses them. */
   readonly rootDer: Buffer;
+  readonly rootPem: string;
   readonly collateral: Collateral;
   /** `reportData` must have 64 bytes. */
   quote(measurements: Measurements, reportData: Uint8Array): Buffer;
 }
 
+export type SignedName = CertificateName | CrlName | SignedJsonName | 'enclave' | 'attestationKey' | 'quote';
+
+/** What is left out is as it should be. */
+export interface SimulatedPlatform
+  extends Omit<PkiOptions, 'dates' | 'forged'>,
+    Omit<CollateralOptions, 'dates' | 'forged'> {
+  /** Everything is in force from an hour before. Default: the present. */
+  readonly now?: Date;
+  /** Default: 30, as the vendor's. Certificates have a year. */
+  readonly collateralDays?: number;
+  readonly dates?: Readonly<Partial<Record<CertificateName | CrlName | SignedJsonName, Period>>>;
+  /** Whose signatures are not by the key that they should be by; `attestationKey`: the enclave vouched for another. */
+  readonly forged?: readonly SignedName[];
+  readonly format?: 4 | 5;
+  /** Only format 5 has 1.5. */
+  readonly report?: '1.0' | '1.5';
+  /** Of the TD report, in hex. */
+  readonly td?: Partial<TdFields>;
+  readonly platform?: Partial<PlatformFields>;
+  readonly enclave?: Partial<EnclaveFields>;
+  /** What follows the signature. */
+  readonly after?: Uint8Array;
+}
+
+export interface TdFields {
+  readonly teeTcbSvn: string;
+  readonly mrSignerSeam: string;
+  readonly seamAttributes: string;
+  readonly tdAttributes: string;
+  readonly mrServiceTd: string;
+}
+
+export interface PlatformFields {
+  readonly fmspc: string;
+  readonly pceId: string;
+  readonly pceSvn: number;
+  readonly cpuSvn: string;
+}
+
+export interface EnclaveFields {
+  readonly mrSigner: string;
+  readonly attributes: string;
+  readonly miscSelect: string;
+  readonly prodId: number;
+  readonly svn: number;
+}
+
 const DAY_MS = 24 * 60 * 60 * 1000;
 const COLLATERAL_DAYS = 30;
 const CERTIFICATE_DAYS = 365;
-/** The letters SIMULA: no such platform exists. */
-const FMSPC = Buffer.from('SIMULA').toString('hex').toUpperCase();
-const PCE_ID = '0000';
-const PCE_SVN = 13;
-const CPU_SVN = Buffer.from('03030202040100050000000000000000', 'hex');
-const TEE_TCB_SVN = Buffer.from('05010200000000000000000000000000', 'hex');
-const QE_MRSIGNER = createHash('sha256').update('SIMULATED quoting enclave').digest();
-const QE_PROD_ID = 2;
-const QE_SVN = 4;
-const EC = { name: 'ECDSA', namedCurve: 'P-256', hash: 'SHA-256' } as const;
 
-/** Makes the PKI and its collateral, valid from an hour before `now`: collateral for 30 days, certificates for a year. */
-export async function createSimulatedProcessor(now = new Date()): Promise<SimulatedProcessor> {
-  const validity = validityFrom(now);
-  const root = await makeRoot(validity);
-  const pckCa = await makeCa('SIMULATED SGX PCK Platform CA', root, validity);
-  const pck = await makeLeaf('SIMULATED SGX PCK Certificate', pckCa, validity, [sgxExtension()]);
-  const tcbSigner = await makeLeaf('SIMULATED SGX TCB Signing', root, validity);
+/** Makes the PKI and its collateral, once for all quotes. */
+export async function createSimulatedProcessor(
+  simulated: SimulatedPlatform = {},
+): Promise<SimulatedProcessor> {
+  const lifetimes = lifetimesOf(simulated);
+  const { dates = {}, forged = [] } = simulated;
+  const pki = await createPki(lifetimes, [sgxExtension(simulated.platform ?? {})], {
+    ...simulated,
+    dates,
+    forged: forged.filter((name): name is CertificateName | CrlName => !(name in ofOthers)),
+  });
+  const collateral = createCollateral(pki, lifetimes.collateral, {
+    ...simulated,
+    dates,
+    forged: forged.filter((name) => name === 'tcbInfo' || name === 'qeIdentity'),
+  });
   return {
-    rootDer: Buffer.from(root.certificate.rawData),
-    collateral: await makeCollateral({ root, pckCa, tcbSigner }, validity),
-    quote: createQuoter(pck, [pck, pckCa, root].map(pemOf).join('')),
+    rootDer: Buffer.from(pki.root.certificate.rawData),
+    rootPem: pemOf(pki.root),
+    collateral,
+    quote: createQuoter(pki, simulated),
   };
 }
 
-interface Validity {
-  readonly from: Date;
-  readonly collateralUntil: Date;
-  readonly certificatesUntil: Date;
-}
+/** What is signed and is neither a certificate nor a revocation list. */
+const ofOthers = { tcbInfo: true, qeIdentity: true, enclave: true, attestationKey: true, quote: true };
 
-function validityFrom(now: Date): Validity {
+function lifetimesOf({ now = new Date(), collateralDays = COLLATERAL_DAYS }: SimulatedPlatform): Lifetimes {
   const from = new Date(now.getTime() - DAY_MS / 24);
-  const after = (days: number) => new Date(from.getTime() + days * DAY_MS);
-  return { from, collateralUntil: after(COLLATERAL_DAYS), certificatesUntil: after(CERTIFICATE_DAYS) };
-}
-
-// The certificates: a root, a CA for processors with one processor, and a signer of TCB information.
-
-interface Authority {
-  readonly certificate: X509Certificate;
-  readonly keys: webcrypto.CryptoKeyPair;
-  readonly privateKey: KeyObject;
-}
-
-async function makeRoot(validity: Validity): Promise<Authority> {
-  const { keys, privateKey } = await makeKeys();
-  const certificate = await X509CertificateGenerator.createSelfSigned({
-    name: distinguishedName('SIMULATED SGX Root CA'),
-    keys,
-    ...certificateDates(validity),
-    signingAlgorithm: EC,
-    extensions: caExtensions(),
-  });
-  return { certificate, keys, privateKey };
-}
-
-function makeCa(name: string, issuer: Authority, validity: Validity): Promise<Authority> {
-  return certify(name, issuer, validity, caExtensions());
-}
-
-function makeLeaf(
-  name: string,
-  issuer: Authority,
-  validity: Validity,
-  more: Extension[] = [],
-): Promise<Authority> {
-  const usage = new KeyUsagesExtension(KeyUsageFlags.digitalSignature | KeyUsageFlags.nonRepudiation, true);
-  return certify(name, issuer, validity, [
-    new BasicConstraintsExtension(false, undefined, true),
-    usage,
-    ...more,
-  ]);
-}
-
-async function certify(
-  name: string,
-  issuer: Authority,
-  validity: Validity,
-  extensions: Extension[],
-): Promise<Authority> {
-  const { keys, privateKey } = await makeKeys();
-  const certificate = await X509CertificateGenerator.create({
-    subject: distinguishedName(name),
-    issuer: issuer.certificate.subject,
-    publicKey: keys.publicKey,
-    signingKey: issuer.keys.privateKey,
-    ...certificateDates(validity),
-    signingAlgorithm: EC,
-    extensions,
-  });
-  return { certificate, keys, privateKey };
-}
-
-async function makeKeys() {
-  const keys = await webcrypto.subtle.generateKey(EC, true, ['sign', 'verify']);
-  const pkcs8 = await webcrypto.subtle.exportKey('pkcs8', keys.privateKey);
-  return { keys, privateKey: createPrivateKey({ key: Buffer.from(pkcs8), format: 'der', type: 'pkcs8' }) };
-}
-
-function caExtensions(): Extension[] {
-  return [
-    new BasicConstraintsExtension(true, undefined, true),
-    new KeyUsagesExtension(KeyUsageFlags.keyCertSign | KeyUsageFlags.cRLSign, true),
-  ];
-}
-
-function certificateDates({ from, certificatesUntil }: Validity) {
-  return { notBefore: from, notAfter: certificatesUntil };
-}
-
-function distinguishedName(commonName: string): string {
-  return `CN=${commonName}, O=SIMULATED not Intel`;
-}
-
-function pemOf({ certificate }: Authority): string {
-  return `${certificate.toString('pem')}\n`;
+  const lasting = (days: number) => ({ from, until: new Date(from.getTime() + days * DAY_MS) });
+  return { collateral: lasting(collateralDays), certificates: lasting(CERTIFICATE_DAYS) };
 }
 
 // The extension by which a processor's certificate tells its platform and patch level (Intel SGX PCK Certificate
@@ -175,24 +128,26 @@ function pemOf({ certificate }: Authority): string {
 
 const SGX = '1.2.840.113741.1.13.1';
 
-function sgxExtension(): Extension {
-  const components = [...CPU_SVN].map((svn, index) => entry(`${SGX}.2.${index + 1}`, integer(svn)));
-  const tcb = [...components, entry(`${SGX}.2.17`, integer(PCE_SVN)), entry(`${SGX}.2.18`, octets(CPU_SVN))];
+function sgxExtension(given: Partial<PlatformFields>): Extension {
+  const { fmspc, pceId, pceSvn, cpuSvn } = { ...honest, ...given };
+  const svns = Buffer.from(cpuSvn, 'hex');
+  const components = [...svns].map((svn, index) => entry(`${SGX}.2.${index + 1}`, integer(svn)));
+  const tcb = [...components, entry(`${SGX}.2.17`, integer(pceSvn)), entry(`${SGX}.2.18`, octets(svns))];
   return new Extension(
     SGX,
     false,
     sequence([
       entry(`${SGX}.1`, octets(Buffer.alloc(16))),
       entry(`${SGX}.2`, sequence(tcb)),
-      entry(`${SGX}.3`, octets(Buffer.from(PCE_ID, 'hex'))),
-      entry(`${SGX}.4`, octets(Buffer.from(FMSPC, 'hex'))),
+      entry(`${SGX}.3`, octets(Buffer.from(pceId, 'hex'))),
+      entry(`${SGX}.4`, octets(Buffer.from(fmspc, 'hex'))),
       entry(`${SGX}.5`, der(0x0a, Buffer.from([1]))),
     ]),
   );
 }
 
 function entry(oid: string, value: Buffer): Buffer {
-  return sequence([objectIdentifier(oid), value]);
+  return sequence([der(0x06, Buffer.from(encodeOid(oid))), value]);
 }
 
 function sequence(parts: readonly Buffer[]): Buffer {
@@ -203,20 +158,9 @@ function octets(value: Buffer): Buffer {
   return der(0x04, value);
 }
 
-/** Of one byte below 128. */
+/** Of one byte: a zero before it keeps what is above 127 positive. */
 function integer(value: number): Buffer {
-  return der(0x02, Buffer.from([value]));
-}
-
-function objectIdentifier(oid: string): Buffer {
-  const [first, second, ...rest] = oid.split('.').map(Number) as [number, number, ...number[]];
-  return der(0x06, Buffer.from([first * 40 + second, ...rest.flatMap(base128)]));
-}
-
-function base128(arc: number): number[] {
-  const septets = [arc & 0x7f];
-  for (let left = arc >> 7; left > 0; left >>= 7) septets.unshift((left & 0x7f) | 0x80);
-  return septets;
+  return der(0x02, Buffer.from(value < 0x80 ? [value] : [0, value]));
 }
 
 /** Content of up to 65,535 bytes. */
@@ -227,153 +171,94 @@ function der(tag: number, content: Buffer): Buffer {
   return Buffer.concat([Buffer.from([tag, ...size]), content]);
 }
 
-// The collateral: what the vendor says of patch levels and of its quoting enclave, signed, and the revocation lists.
+// The quote (formats 4 and 5): header, TD report, and the chain of signatures from the attestation key to the root.
 
-interface Pki {
-  readonly root: Authority;
-  readonly pckCa: Authority;
-  readonly tcbSigner: Authority;
-}
-
-async function makeCollateral({ root, pckCa, tcbSigner }: Pki, validity: Validity): Promise<Collateral> {
-  const signerChain = pemOf(tcbSigner) + pemOf(root);
-  const tcbInfo = JSON.stringify(describeTcb(validity));
-  const qeIdentity = JSON.stringify(describeQuotingEnclave(validity));
-  return {
-    pck_crl_issuer_chain: pemOf(pckCa) + pemOf(root),
-    root_ca_crl: await makeCrl(root, validity),
-    pck_crl: await makeCrl(pckCa, validity),
-    tcb_info_issuer_chain: signerChain,
-    tcb_info: tcbInfo,
-    tcb_info_signature: signRaw(Buffer.from(tcbInfo), tcbSigner.privateKey).toString('hex'),
-    qe_identity_issuer_chain: signerChain,
-    qe_identity: qeIdentity,
-    qe_identity_signature: signRaw(Buffer.from(qeIdentity), tcbSigner.privateKey).toString('hex'),
-  };
-}
-
-async function makeCrl(issuer: Authority, { from, collateralUntil }: Validity): Promise<string> {
-  const crl = await X509CrlGenerator.create({
-    issuer: issuer.certificate.subject,
-    thisUpdate: from,
-    nextUpdate: collateralUntil,
-    signingAlgorithm: EC,
-    signingKey: issuer.keys.privateKey,
-  });
-  return Buffer.from(crl.rawData).toString('hex');
-}
-
-function describeTcb(validity: Validity) {
-  const module = { mrsigner: '00'.repeat(48), attributes: '00'.repeat(8), attributesMask: 'FF'.repeat(8) };
-  const svns = (bytes: Buffer) => [...bytes].map((svn) => ({ svn }));
-  return {
-    id: 'TDX',
-    version: 3,
-    ...collateralDates(validity),
-    fmspc: FMSPC,
-    pceId: PCE_ID,
-    tcbType: 0,
-    tcbEvaluationDataNumber: 1,
-    tdxModule: module,
-    tdxModuleIdentities: [
-      { id: 'TDX_01', ...module, tcbLevels: [{ tcb: { isvsvn: TEE_TCB_SVN[0] }, ...upToDate(validity) }] },
-    ],
-    tcbLevels: [
-      {
-        tcb: { sgxtcbcomponents: svns(CPU_SVN), pcesvn: PCE_SVN, tdxtcbcomponents: svns(TEE_TCB_SVN) },
-        ...upToDate(validity),
-      },
-    ],
-  };
-}
-
-function describeQuotingEnclave(validity: Validity) {
-  return {
-    id: 'TD_QE',
-    version: 2,
-    ...collateralDates(validity),
-    tcbEvaluationDataNumber: 1,
-    miscselect: '00000000',
-    miscselectMask: 'FFFFFFFF',
-    attributes: '11000000000000000000000000000000',
-    attributesMask: 'FBFFFFFFFFFFFFFF0000000000000000',
-    mrsigner: QE_MRSIGNER.toString('hex').toUpperCase(),
-    isvprodid: QE_PROD_ID,
-    tcbLevels: [{ tcb: { isvsvn: QE_SVN }, ...upToDate(validity) }],
-  };
-}
-
-function collateralDates({ from, collateralUntil }: Validity) {
-  return { issueDate: seconds(from), nextUpdate: seconds(collateralUntil) };
-}
-
-function upToDate({ from }: Validity) {
-  return { tcbDate: seconds(from), tcbStatus: 'UpToDate' };
-}
-
-function seconds(date: Date): string {
-  return date.toISOString().replace(/\.\d+Z$/, 'Z');
-}
-
-// The quote (format 4): header, TD report, and the chain of signatures from the attestation key to the root.
-
-function createQuoter(pck: Authority, chain: string) {
-  const attestation = generateKeyPairSync('ec', { namedCurve: 'P-256' });
+function createQuoter({ pck, pckChain }: Pki, simulated: SimulatedPlatform) {
+  const { forged = [], after = new Uint8Array(0) } = simulated;
+  const makeKey = () => generateKeyPairSync('ec', { namedCurve: 'P-256' });
+  const attestation = makeKey();
   const attestationKey = rawPublicKey(attestation.publicKey);
   const authenticationData = randomBytes(32);
-  const enclave = enclaveReport(attestationKey, authenticationData);
+  const vouchedFor = forged.includes('attestationKey') ? rawPublicKey(makeKey().publicKey) : attestationKey;
+  const enclave = enclaveReport(vouchedFor, authenticationData, simulated.enclave ?? {});
   const certification = Buffer.concat([
     enclave,
-    signRaw(enclave, pck.privateKey),
+    signRaw(enclave, forged.includes('enclave') ? makeKey().privateKey : pck.privateKey),
     u16(authenticationData.length),
     authenticationData,
-    sized(5, Buffer.from(chain)),
+    sized(5, Buffer.from(pckChain)),
   ]);
+  const signingKey = forged.includes('quote') ? makeKey().privateKey : attestation.privateKey;
   return (measurements: Measurements, reportData: Uint8Array): Buffer => {
-    const signed = Buffer.concat([header(), tdReport(measurements, reportData)]);
-    const signature = signRaw(signed, attestation.privateKey);
-    const authentication = Buffer.concat([signature, attestationKey, sized(6, certification)]);
-    return Buffer.concat([signed, u32(authentication.length), authentication]);
+    const signed = Buffer.concat([head(simulated), tdReport(measurements, reportData, simulated)]);
+    const authentication = Buffer.concat([
+      signRaw(signed, signingKey),
+      attestationKey,
+      sized(6, certification),
+    ]);
+    return Buffer.concat([signed, u32(authentication.length), authentication, after]);
   };
 }
 
-function header(): Buffer {
+function head({ format = 4, report = '1.0' }: SimulatedPlatform): Buffer {
   const vendor = Buffer.from('939a7233f79c4ca9940a0db3957f0607', 'hex');
   const userData = Buffer.from('SIMULATED'.padEnd(20, '\0'));
-  return Buffer.concat([u16(4), u16(2), u32(0x81), u16(0), u16(0), vendor, userData]);
+  const header = Buffer.concat([u16(format), u16(2), u32(0x81), u16(0), u16(0), vendor, userData]);
+  if (format === 4) return header;
+  return Buffer.concat([header, ...(report === '1.5' ? [u16(3), u32(648)] : [u16(2), u32(584)])]);
 }
 
-function tdReport({ mrTd, mrConfigId, rtmrs }: Measurements, reportData: Uint8Array): Buffer {
-  const zeros = (length: number) => Buffer.alloc(length);
-  const register = (hex: string) => exactly(48, Buffer.from(hex, 'hex'));
-  return Buffer.concat([
-    TEE_TCB_SVN,
+const honestTd: TdFields = {
+  teeTcbSvn: honest.teeTcbSvn,
+  mrSignerSeam: honest.mrSignerSeam,
+  seamAttributes: honest.seamAttributes,
+  // SEPT_VE_DISABLE and nothing else: no debugging.
+  tdAttributes: '0000001000000000',
+  mrServiceTd: '00'.repeat(48),
+};
+
+function tdReport(
+  { mrTd, mrConfigId, rtmrs }: Measurements,
+  reportData: Uint8Array,
+  { format = 4, report = '1.0', td }: SimulatedPlatform,
+): Buffer {
+  const fields = { ...honestTd, ...td };
+  const field = (length: number, digits: string) => exactly(length, Buffer.from(digits, 'hex'));
+  const version1 = Buffer.concat([
+    field(16, fields.teeTcbSvn),
     createHash('sha384').update('SIMULATED TDX module').digest(),
-    zeros(48 + 8),
-    // SEPT_VE_DISABLE and nothing else: no debugging.
-    Buffer.from('0000001000000000', 'hex'),
+    field(48, fields.mrSignerSeam),
+    field(8, fields.seamAttributes),
+    field(8, fields.tdAttributes),
     Buffer.from('e702060000000000', 'hex'),
-    register(mrTd),
-    register(mrConfigId),
-    zeros(48 + 48),
-    ...rtmrs.map(register),
+    field(48, mrTd),
+    field(48, mrConfigId),
+    Buffer.alloc(48 + 48),
+    ...rtmrs.map((register) => field(48, register)),
     exactly(64, reportData),
   ]);
+  if (format === 4 || report === '1.0') return version1;
+  return Buffer.concat([version1, field(16, fields.teeTcbSvn), field(48, fields.mrServiceTd)]);
 }
 
 /** The quoting enclave's own report, which binds the attestation key. */
-function enclaveReport(attestationKey: Buffer, authenticationData: Buffer): Buffer {
+function enclaveReport(
+  attestationKey: Buffer,
+  authenticationData: Buffer,
+  given: Partial<EnclaveFields>,
+): Buffer {
   const bound = createHash('sha256').update(attestationKey).update(authenticationData).digest();
   return Buffer.concat([
-    CPU_SVN,
-    Buffer.alloc(4 + 28),
-    Buffer.from('11000000000000000000000000000000', 'hex'),
+    Buffer.from(honest.cpuSvn, 'hex'),
+    exactly(4, Buffer.from(given.miscSelect ?? '00000000', 'hex')),
+    Buffer.alloc(28),
+    exactly(16, Buffer.from(given.attributes ?? honest.qeAttributes, 'hex')),
     createHash('sha256').update('SIMULATED quoting enclave code').digest(),
     Buffer.alloc(32),
-    QE_MRSIGNER,
+    exactly(32, Buffer.from(given.mrSigner ?? honest.qeMrSigner, 'hex')),
     Buffer.alloc(96),
-    u16(QE_PROD_ID),
-    u16(QE_SVN),
+    u16(given.prodId ?? honest.qeProdId),
+    u16(given.svn ?? honest.qeSvn),
     Buffer.alloc(60),
     bound,
     Buffer.alloc(32),
@@ -382,10 +267,6 @@ function enclaveReport(attestationKey: Buffer, authenticationData: Buffer): Buff
 
 function sized(type: number, body: Buffer): Buffer {
   return Buffer.concat([u16(type), u32(body.length), body]);
-}
-
-function signRaw(data: Buffer, key: KeyObject): Buffer {
-  return sign('sha256', data, { key, dsaEncoding: 'ieee-p1363' });
 }
 
 function rawPublicKey(key: KeyObject): Buffer {

@@ -2,11 +2,13 @@
 
 import { Socket } from 'node:net';
 import { isDeepStrictEqual } from 'node:util';
+import { createAttester } from '../../evidence/attest.ts';
 import { createEvidenceEndpoint, type EvidenceEndpoint } from '../../evidence/endpoint.ts';
 import { createConnectionCounts } from '../../proxy/listener/counts.ts';
 import {
   createAccessLog,
   createListener,
+  createRequestIds,
   type Listener,
   type UpstreamChange,
 } from '../../proxy/listener/listener.ts';
@@ -14,10 +16,12 @@ import { createPlainHttp, type PlainHttp } from '../../proxy/listener/plain-http
 import { keepFreedMemory } from '../../proxy/socket/insides/allocator.ts';
 import type { ChallengeCertificate } from '../lib/certificate.ts';
 import { createLog, type Log } from '../lib/log.ts';
+import { createAttestQuestions } from './attest-questions.ts';
 import { CHANNEL_FD, FIRST_SOCKET_FD, MOST_QUESTIONS, readOrders, writeMessage } from './channel.ts';
 import { createComparisons } from './comparisons.ts';
 import { layouts } from './counters.ts';
 import { collectWhenIdle } from './idle-collection.ts';
+import { createKeyRing } from './key-ring.ts';
 import { createAskingLimiter } from './limit-questions.ts';
 import type { FoundChallenge, FromWorker, Order, WorkerEvent, WorkerSettings } from './messages.ts';
 import { type Generations, nothingServed, type Serving, type Snapshot, withNewer } from './serving.ts';
@@ -36,7 +40,11 @@ collectWhenIdle();
 
 let listener: Listener | undefined;
 let plainHttp: PlainHttp | undefined;
-const evidence: EvidenceEndpoint = createEvidenceEndpoint();
+const keyRing = createKeyRing();
+const attestQuestions = createAttestQuestions((attest) => say({ attest }));
+const evidence: EvidenceEndpoint = createEvidenceEndpoint({
+  attester: createAttester({ keyOf: keyRing.keyOf, ask: attestQuestions.ask }),
+});
 let served: Generations = nothingServed;
 let challenges: Serving['challenges'] = new Map();
 let httpChallenges: Serving['httpChallenges'] = new Map();
@@ -99,6 +107,9 @@ async function obey(order: Order): Promise<Outcome> {
     case 'charged':
       limiter.answered(order.answers);
       return {};
+    case 'attested':
+      attestQuestions.answered(order.question, order.answer);
+      return {};
     case 'compared-password':
       comparisons.answered(order.question, order.right);
       return {};
@@ -123,6 +134,7 @@ function put({ kind, value }: Snapshot): void {
   switch (kind) {
     case 'certificates':
       started().setCertificates(value);
+      keyRing.set(value);
       break;
     case 'routes':
       // First, for it throws where the rules cannot be compiled: then those of before go on, and so do the routes.
@@ -142,7 +154,7 @@ function put({ kind, value }: Snapshot): void {
       started().setTicketKeys(Buffer.from(value));
       break;
     case 'evidence':
-      evidence.setBundle(value);
+      evidence.setBundle(value.current, value.next);
   }
 }
 
@@ -187,7 +199,7 @@ function findChallenge(domain: string): Promise<FoundChallenge | undefined> {
 async function start(order: Extract<Order, { type: 'start' }>): Promise<{ address: string; port: number }> {
   const { settings, serving, generations, bound = false } = order;
   const accessLog = settings.accessLog
-    ? createAccessLog((lines) => void process.stdout.write(lines))
+    ? createAccessLog((lines) => void process.stdout.write(lines), settings.accessLog)
     : undefined;
   if (accessLog !== undefined) process.on('exit', accessLog.flush);
   const log = createLog({ level: settings.logLevel, readable: settings.readableLog });
@@ -211,6 +223,7 @@ async function start(order: Extract<Order, { type: 'start' }>): Promise<{ addres
     onUpstreamChange: (change) => telemetry.report(eventOf(change)),
     counts: connectionCounts,
     accessLog,
+    ...(settings.requestIds && { requestIds: createRequestIds() }),
     log,
   });
   for (const kind of ['routes', 'certificates', 'challenges', 'evidence'] as const)

@@ -41,7 +41,8 @@ const SETTINGS: WorkerSettings = {
   upstreamCa: undefined,
   evidence: false,
   sharedChallenges: false,
-  accessLog: false,
+  accessLog: undefined,
+  requestIds: false,
   logLevel: 'error',
   readableLog: false,
 };
@@ -67,7 +68,7 @@ export async function openStage(changes: Partial<WorkerSettings> = {}): Promise<
       routes: { list: routes },
       challenges: new Map(),
       httpChallenges: new Map(),
-      evidence: undefined,
+      evidence: { current: undefined },
       ticketKeys: Buffer.alloc(48, 7),
     },
     generations: nothingServed,

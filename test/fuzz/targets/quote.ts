@@ -9,7 +9,7 @@ import { fuzzTarget, mutated } from '../target.ts';
 const version4 = Buffer.concat([quoteHead(4), Buffer.alloc(584, 0x11), Buffer.alloc(4)]);
 const version5 = Buffer.concat([
   quoteHead(5),
-  Buffer.from('030000000000', 'hex'),
+  Buffer.from('030088020000', 'hex'),
   Buffer.alloc(648, 0x22),
   Buffer.alloc(4),
 ]);

@@ -837,7 +837,9 @@ test('every example in the table of settings is one that works', () => {
 });
 
 test('every setting of the table is read, and its default is the one the program uses', () => {
-  const readers = ['config', 'listen', 'dns', 'acme', 'routing', 'store'].map((name) => `config/${name}`);
+  const readers = ['config', 'listen', 'dns', 'acme', 'routing', 'access-log', 'store'].map(
+    (name) => `config/${name}`,
+  );
   const source = [...readers, 'routes/plan']
     .map((file) => readFileSync(new URL(`../../../src/${file}.ts`, import.meta.url), 'utf8'))
     .join();

@@ -12,6 +12,7 @@ import { keccak_256 } from '@noble/hashes/sha3.js';
 import { DstackClient, TappdClient } from '@phala/dstack-sdk';
 import { parseEventLog, replay } from '../../../evidence/event-log.ts';
 import { parseQuote } from '../../../evidence/quote.ts';
+import type { AgentVersion } from '../../../src/demo/simulated-agent.ts';
 import { socketFolder, startAgentDouble } from '../../support/agent-double.ts';
 
 const run = promisify(execFile);
@@ -155,4 +156,107 @@ test('a socket left behind by a killed run does not keep it from starting', asyn
   const second = await startAgentDouble(t, { socketPath });
   assert.equal((await curl(socketPath, 'http://localhost/Info')).status, 200);
   assert.deepEqual([first.calls, second.calls], [[], ['Info']]);
+});
+
+const told: readonly {
+  version: AgentVersion;
+  payloads: boolean;
+  markers: boolean;
+  digests: boolean;
+  asks: object;
+}[] = [
+  { version: '0.5.5', payloads: true, markers: false, digests: true, asks: { Version: 400, EmitEvent: 200 } },
+  {
+    version: '0.5.6',
+    payloads: false,
+    markers: false,
+    digests: false,
+    asks: { Version: 400, EmitEvent: 200 },
+  },
+  {
+    version: '0.6.0',
+    payloads: false,
+    markers: true,
+    digests: false,
+    asks: { Version: 200, EmitEvent: 400 },
+  },
+];
+
+for (const { version, payloads, markers, digests, asks } of told) {
+  test(`agent ${version} has the calls and tells as much of the log as the real one of that version`, async (t) => {
+    const agent = await startAgentDouble(t, { socketPath: join(await socketFolder(t), 'a.sock'), version });
+    const { body } = await curl(agent.endpoint, 'http://localhost/GetQuote?report_data=00');
+    assert.deepEqual(Object.keys(body), ['quote', 'event_log', 'report_data', 'vm_config']);
+    const log = JSON.parse(body.event_log) as {
+      imr: number;
+      event: string;
+      event_payload: string;
+      digest: string;
+    }[];
+    const firmware = log.filter(({ imr }) => imr < 3);
+    assert.equal(
+      firmware.every(({ digest }) => digest.length === 96),
+      true,
+    );
+    assert.equal(
+      firmware.some(({ imr, event_payload }) => imr === 1 && event_payload !== ''),
+      payloads,
+    );
+    assert.equal(
+      firmware.some(({ event }) => event === 'acpi-tables'),
+      markers,
+    );
+    assert.equal(
+      log.filter(({ imr }) => imr === 3).every(({ digest }) => digest !== ''),
+      digests,
+    );
+    assert.deepEqual(replay(parseEventLog(body.event_log)), parseQuote(body.quote).rtmrs);
+    for (const [method, status] of Object.entries(asks)) {
+      const url = `http://localhost/${method}?event=mine&payload=0102`;
+      assert.equal((await curl(agent.endpoint, url)).status, status, method);
+    }
+  });
+}
+
+test("an app's own event comes after the system's, and RTMR3 grows by it", async (t) => {
+  const options = { socketPath: join(await socketFolder(t), 'a.sock'), version: '0.5.6' } as const;
+  const agent = await startAgentDouble(t, options);
+  const before = await curl(agent.endpoint, 'http://localhost/GetQuote?report_data=00');
+  await curl(agent.endpoint, 'http://localhost/EmitEvent?event=mine&payload=0102');
+  const { body } = await curl(agent.endpoint, 'http://localhost/GetQuote?report_data=00');
+  const quote = parseQuote(body.quote);
+  assert.notEqual(quote.rtmrs[3], parseQuote(before.body.quote).rtmrs[3]);
+  const log = parseEventLog(body.event_log);
+  assert.deepEqual(
+    log.slice(-2).map(({ name }) => name),
+    ['system-ready', 'mine'],
+  );
+  assert.deepEqual(replay(log), quote.rtmrs);
+});
+
+test('an app that chooses the second version of digests has them, stripped and in full', async (t) => {
+  const folder = await socketFolder(t);
+  for (const version of ['0.5.5', '0.6.0'] as const) {
+    const agent = await startAgentDouble(t, {
+      socketPath: join(folder, `${version}.sock`),
+      version,
+      appCompose: '{"event_log_version": 2}',
+    });
+    const { body } = await curl(agent.endpoint, 'http://localhost/GetQuote?report_data=00');
+    assert.match(body.event_log, /"version":2/);
+    assert.deepEqual(replay(parseEventLog(body.event_log)), parseQuote(body.quote).rtmrs);
+  }
+});
+
+test('a machine that measured something else says so in its log and its registers alike', async (t) => {
+  const agent = await startAgentDouble(t, {
+    socketPath: join(await socketFolder(t), 'a.sock'),
+    measures: (events) => events.filter(([name]) => name !== 'system-ready'),
+    mrConfigId: '00'.repeat(48),
+  });
+  const { body } = await curl(agent.endpoint, 'http://localhost/GetQuote?report_data=00');
+  const quote = parseQuote(body.quote);
+  assert.doesNotMatch(body.event_log, /system-ready/);
+  assert.deepEqual(replay(parseEventLog(body.event_log)), quote.rtmrs);
+  assert.equal(quote.mrConfigId, '00'.repeat(48));
 });

@@ -15,7 +15,7 @@ const measurements: Measurements = {
   rtmrs: ['a0'.repeat(48), 'a1'.repeat(48), 'a2'.repeat(48), 'a3'.repeat(48)],
 };
 const reportData = Buffer.from(Array.from({ length: 64 }, (_, index) => index));
-const processor = await createSimulatedProcessor(now);
+const processor = await createSimulatedProcessor({ now });
 const quote = processor.quote(measurements, reportData);
 const collateral = processor.collateral as QvlCollateral;
 const verifier = QuoteVerifier.newWithRootCa(processor.rootDer);
@@ -25,7 +25,7 @@ test('the production root refuses a simulated quote', () => {
 });
 
 test("another simulated processor's root refuses it", async () => {
-  const other = await createSimulatedProcessor(now);
+  const other = await createSimulatedProcessor({ now });
   assert.throws(() => QuoteVerifier.newWithRootCa(other.rootDer).verify(quote, collateral, nowSecs));
 });
 

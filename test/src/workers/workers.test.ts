@@ -80,7 +80,8 @@ const settings: WorkerSettings = {
   upstreamCa: undefined,
   evidence: true,
   sharedChallenges: false,
-  accessLog: false,
+  accessLog: undefined,
+  requestIds: false,
   logLevel: 'silent',
   readableLog: false,
 };
@@ -292,7 +293,7 @@ test('a worker keeps the newer routes when older ones arrive after them', async 
     routes: { list: routes },
     challenges: new Map(),
     httpChallenges: new Map(),
-    evidence: undefined,
+    evidence: { current: undefined },
     ticketKeys: Buffer.alloc(48, 7),
   };
   try {
