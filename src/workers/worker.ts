@@ -27,7 +27,7 @@ import { createKeyRing } from './key-ring.ts';
 import { hostLabels } from './labels.ts';
 import { zonesOf } from './limit-counts.ts';
 import { createAskingLimiter } from './limit-questions.ts';
-import type { FromWorker, Order, WorkerEvent, WorkerSettings } from './messages.ts';
+import type { FoundChallenge, FromWorker, Order, WorkerEvent, WorkerSettings } from './messages.ts';
 import { createProcessFigures } from './process-figures.ts';
 import { createRequestCounts } from './request-counts.ts';
 import { type Generations, nothingServed, type Serving, type Snapshot, withNewer } from './serving.ts';
@@ -123,7 +123,7 @@ async function obey(order: Order): Promise<Outcome> {
     case 'serve':
       return { generation: await serve(order.snapshot) };
     case 'found-challenge':
-      asked.get(order.domain)?.resolve(order.certificate);
+      asked.get(order.domain)?.resolve(order.found);
       asked.delete(order.domain);
       return {};
     case 'charged':
@@ -198,16 +198,28 @@ function setChanges<T>(
 }
 
 /** Questions to the supervisor that are not answered yet: handshakes for one domain share one. */
-const asked = new Map<string, PromiseWithResolvers<ChallengeCertificate | undefined>>();
+const asked = new Map<string, PromiseWithResolvers<FoundChallenge | undefined>>();
 
-function findChallenge(domain: string): Promise<ChallengeCertificate | undefined> {
+async function findCertificate(domain: string): Promise<ChallengeCertificate | undefined> {
+  const found = await findChallenge(domain);
+  return found !== undefined && 'cert' in found ? found : undefined;
+}
+
+/** RFC 8555 §8.1: the token, a dot, and what only the account's owner can say. */
+async function findText(host: string, token: string): Promise<string | undefined> {
+  const found = await findChallenge(host);
+  if (found === undefined || !('keyAuthorization' in found)) return undefined;
+  return found.keyAuthorization.startsWith(`${token}.`) ? found.keyAuthorization : undefined;
+}
+
+function findChallenge(domain: string): Promise<FoundChallenge | undefined> {
   const known = asked.get(domain);
   if (known !== undefined) return known.promise;
   // Strangers choose the names and their number: only what the supervisor would answer is asked.
   if (domain === '' || domain.length > LONGEST_NAME || asked.size >= MOST_QUESTIONS) {
     return Promise.resolve(undefined);
   }
-  const question = Promise.withResolvers<ChallengeCertificate | undefined>();
+  const question = Promise.withResolvers<FoundChallenge | undefined>();
   asked.set(domain, question);
   say({ findChallenge: domain });
   return question.promise;
@@ -235,7 +247,7 @@ async function start(order: Extract<Order, { type: 'start' }>): Promise<{ addres
     trustedForwarders: settings.trustedForwarders,
     ticketKeys: Buffer.from(serving.ticketKeys),
     ...(settings.upstreamCa !== undefined && { upstreamCa: settings.upstreamCa }),
-    ...(settings.sharedChallenges && { findChallenge }),
+    ...(settings.sharedChallenges && { findChallenge: findCertificate }),
     limiter,
     comparePassword: comparisons.compare,
     onUpstreamChange: (change) => telemetry.report(eventOf(change)),
@@ -255,7 +267,7 @@ async function start(order: Extract<Order, { type: 'start' }>): Promise<{ addres
 }
 
 async function startPlainHttp(
-  { plainHttp: wanted, host, limits }: WorkerSettings,
+  { plainHttp: wanted, host, limits, sharedHttpChallenges }: WorkerSettings,
   serving: Serving,
   bound: boolean,
   log: Log,
@@ -267,6 +279,7 @@ async function startPlainHttp(
     reusePort: true,
     ...(bound && { fd: FIRST_SOCKET_FD + 1 }),
     maxConnections: limits.maxConnections,
+    ...(sharedHttpChallenges === true && { findChallenge: findText }),
     log,
   });
   server.setRoutes(serving.routes.list, hasSite);
