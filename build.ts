@@ -4,13 +4,35 @@ import { execFileSync } from 'node:child_process';
 import { copyFileSync, readFileSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { build, type Metafile, type Plugin } from 'esbuild';
+import { type BuildOptions, build, type Metafile, type Plugin } from 'esbuild';
 
 const root = fileURLToPath(new URL('.', import.meta.url));
 
+/** Of everything that is bundled for Node. */
+export const bundleSettings = {
+  absWorkingDir: root,
+  outExtension: { '.js': '.mjs' },
+  bundle: true,
+  platform: 'node',
+  format: 'esm',
+  // What a command does not need is not parsed: it is there sooner. All lie beside each other, see workers.ts.
+  splitting: true,
+  chunkNames: '[name]-[hash]',
+  // An auditor can read what is measured.
+  minify: false,
+  // The licences of what is bundled stay with it.
+  legalComments: 'inline',
+  // CommonJS packages require node's own modules, which an ES module cannot do by itself.
+  banner: {
+    js: "import { createRequire as createRequireForBundle } from 'node:module';\nconst require = createRequireForBundle(import.meta.url);",
+  },
+  define: { BUILD_VERSION: JSON.stringify(`${manifestVersion()} (${gitRevision()})`) },
+  logLevel: 'warning',
+} as const satisfies BuildOptions;
+
 async function bundle(outdir: string): Promise<void> {
   const { metafile } = await build({
-    absWorkingDir: root,
+    ...bundleSettings,
     // The memory of workers and of their helper holds none of the code that handles accounts and DNS tokens.
     entryPoints: {
       'dstack-ingress': 'src/main.ts',
@@ -18,24 +40,7 @@ async function bundle(outdir: string): Promise<void> {
       'password-checker': 'src/workers/password-checker.ts',
     },
     outdir,
-    outExtension: { '.js': '.mjs' },
-    bundle: true,
-    platform: 'node',
-    format: 'esm',
-    // What a command does not need is not parsed: serve is there sooner. All lie beside each other, see workers.ts.
-    splitting: true,
-    chunkNames: '[name]-[hash]',
     target: 'node26',
-    // An auditor can read what is measured.
-    minify: false,
-    // The licences of what is bundled stay with it.
-    legalComments: 'inline',
-    // CommonJS packages require node's own modules, which an ES module cannot do by itself.
-    banner: {
-      js: "import { createRequire as createRequireForBundle } from 'node:module';\nconst require = createRequireForBundle(import.meta.url);",
-    },
-    define: { BUILD_VERSION: JSON.stringify(`${manifestVersion()} (${gitRevision()})`) },
-    logLevel: 'warning',
     metafile: true,
   });
   const lost = lostNames(metafile.inputs);
