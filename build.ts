@@ -1,8 +1,8 @@
 // Bundles the program into dist/: dstack-ingress.mjs, worker.mjs for the processes that serve, and the parts that they share.
 
 import { execFileSync } from 'node:child_process';
-import { readFileSync } from 'node:fs';
-import { join } from 'node:path';
+import { copyFileSync, readFileSync } from 'node:fs';
+import { join, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { build, type Metafile, type Plugin } from 'esbuild';
 
@@ -40,6 +40,7 @@ async function bundle(outdir: string): Promise<void> {
   });
   const lost = lostNames(metafile.inputs);
   if (lost.length > 0) throw new Error(lost.join('\n'));
+  copyFileSync(join(root, 'src/admin/status-page.html'), resolve(root, outdir, 'status-page.html'));
 }
 
 /** What a page verifies with: one script without eval, whose functions are in `dstackIngressVerify`. */

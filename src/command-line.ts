@@ -1,4 +1,4 @@
-// The command line: serve (the default), status, check, config, doctor, verify, rollover, store, convert-nginx, demo, version, help.
+// The command line: serve (the default) and the other commands, each in a file of commands/.
 
 import {
   type CommandName,
@@ -64,6 +64,14 @@ async function run(command: CommandName, args: readonly string[]): Promise<numbe
     case 'check': {
       const { check } = await import('./commands/check.ts');
       return check(args, process.env, streams, exitCodes);
+    }
+    case 'healthcheck': {
+      const { healthcheck } = await import('./commands/healthcheck.ts');
+      return healthcheck(process.env, streams, exitCodes);
+    }
+    case 'top': {
+      const { top } = await import('./commands/top.ts');
+      return top(args, process.env, { ...streams, in: process.stdin }, exitCodes);
     }
     case 'verify': {
       const { verifyCommand } = await import('./commands/verify.ts');

@@ -9,6 +9,7 @@ import { buildBundle } from '../evidence/bundle.ts';
 import { publishBundle } from '../evidence/publish.ts';
 import { createStatements } from '../evidence/statements.ts';
 import { NO_LIMIT } from '../proxy/limits.ts';
+import { createTally } from './admin/tally.ts';
 import type { Config } from './config/config.ts';
 import { createDeployment, type Deployment } from './deployment.ts';
 import { createPublisher } from './evidence-publisher.ts';
@@ -23,6 +24,7 @@ import { createRenewing } from './renewing.ts';
 import { watchFiles } from './routes/files-watch.ts';
 import { describeRoutes } from './routes/plan.ts';
 import { foldersOf } from './routes/rule-needs.ts';
+import { type ShowsOptions, show } from './showing.ts';
 import { version } from './version.ts';
 import type { WorkerSettings } from './workers/messages.ts';
 import { allowReading } from './workers/process.ts';
@@ -45,6 +47,8 @@ export interface IngressOptions {
   readonly drainMs?: number;
   /** See WorkersOptions. */
   readonly forkedAhead?: ChildProcess;
+  /** How it shows itself; without it, it does not. */
+  readonly shows?: ShowsOptions;
 }
 
 /** A container that is asked to stop is killed ten seconds later. */
@@ -74,9 +78,8 @@ export async function startIngress(config: Config, options: IngressOptions): Pro
     await workers.drain(0);
     throw error;
   };
-  const [{ store, storage, refuseToRegister, close }, address] = await Promise.all([stored, starting]).catch(
-    giveUp,
-  );
+  const [kept, address] = await Promise.all([stored, starting]).catch(giveUp);
+  const { store, storage, refuseToRegister } = kept;
   const { httpPort } = config.listen;
   log.info({ ...address, httpPort, workers: config.workers, domains: config.domains }, 'serving');
   log.info({ routes: describeRoutes(config) }, 'where requests go');
@@ -84,21 +87,24 @@ export async function startIngress(config: Config, options: IngressOptions): Pro
 
   const { createIssuance } = await import('./issuance.ts');
   const { setChallenge, setHttpChallenge } = workers;
-  const issuance = createIssuance({
-    config,
-    store,
-    storage,
-    refuseToRegister,
-    agent,
-    setChallenge,
-    setHttpChallenge,
-    log,
-  });
-  const hooks = { deploy: deployment.offer, onAccount: publisher.setAccount };
+  const from = { config, store, storage, refuseToRegister, agent, log };
+  const issuance = createIssuance({ ...from, setChallenge, setHttpChallenge });
+  const tally = createTally();
+  const hooks = { deploy: deployment.offer, onAccount: publisher.setAccount, onOutcome: tally.renewalEnded };
   const renewing = createRenewing(issuance, hooks, stopping.signal);
   await renewing.keep(config).catch(giveUp);
-  const follow = createFollowing(config, { store, deployment, renewing, stopping: stopping.signal, log });
-  const watch = watchFiles(config, { follow: (plan) => void follow(plan), log });
+  const following = {
+    store,
+    deployment,
+    renewing,
+    stopping: stopping.signal,
+    onFollowed: tally.followed,
+    log,
+  };
+  const follow = createFollowing(config, following);
+  const watch = watchFiles(config, { follow: (plan) => void follow(plan), onRefused: tally.refused, log });
+  const showing = options.shows && { ...options.shows, ...parts, tally, stopping: stopping.signal, log };
+  const admin = showing && (await show(config, showing));
   return {
     address,
     ready: Promise.all([deployment.covered, publisher.complete]).then(() =>
@@ -112,7 +118,8 @@ export async function startIngress(config: Config, options: IngressOptions): Pro
       await workers.drain(options.drainMs ?? DRAIN_MS);
       log.info({ ...workers.state().totals }, 'workers have ended');
       await issuance.close();
-      await close();
+      await admin?.close();
+      await kept.close();
     },
   };
 }

@@ -8,6 +8,7 @@ import { fileURLToPath } from 'node:url';
 import { parse } from 'yaml';
 import { chooseProvider, providerKinds } from '../dns/providers/choice.ts';
 import { cureOf } from '../dns/providers/cures.ts';
+import { metrics } from '../src/admin/metrics.ts';
 import { readConfig } from '../src/config/config.ts';
 import { retiredSettings, settings, unsupportedSettings } from '../src/config/settings.ts';
 import { fileVariableOf, knownVariables, mayBeFiles } from '../src/config/variables.ts';
@@ -62,6 +63,19 @@ test('the table of settings is that of the program (UPDATE_DOCS=1 writes it)', (
   if (process.env.UPDATE_DOCS === '1')
     writeFileSync(`${root}/docs/settings.md`, `${before}${settingsTable()}${after}`);
   else assert.equal(shown, settingsTable());
+});
+
+test('the table of metrics is that of the program (UPDATE_DOCS=1 writes it)', () => {
+  const page = read('docs/metrics.md');
+  const [, before, shown, after] =
+    /^(.*<!-- metrics:[^\n]*-->\n)(.*)(<!-- \/metrics -->.*)$/s.exec(page) ?? [];
+  assert.ok(before !== undefined && after !== undefined, 'the markers are there');
+  const rows = Object.values(metrics).map(({ name, type, labels, help }) =>
+    [code(name), type, labels.map(code).join(' '), help].map(cell).join(' | '),
+  );
+  const table = `| Metric | Type | Labels | Meaning |\n| --- | --- | --- | --- |\n${rows.map((row) => `| ${row} |`).join('\n')}\n`;
+  if (process.env.UPDATE_DOCS === '1') writeFileSync(`${root}/docs/metrics.md`, `${before}${table}${after}`);
+  else assert.equal(shown, table);
 });
 
 test('no setting is in two tables', () => {

@@ -23,6 +23,7 @@ export const groups: readonly Group[] = [
     title: 'Operate',
     files: [
       'docs/operation.md',
+      'docs/metrics.md',
       'docs/logs.md',
       'docs/troubleshooting.md',
       'docs/performance.md',

@@ -1,9 +1,9 @@
 // What rules may know of a request before anything is decided; nothing is looked up or made until a rule asks.
 
 import { randomBytes } from 'node:crypto';
-import type { TLSSocket } from 'node:tls';
 import type { MessageHead } from '../http1/message.ts';
-import type { ClientCertificate, Facts, Fields, TlsFacts } from '../rules/compiled.ts';
+import type { Facts, Fields, TlsFacts } from '../rules/compiled.ts';
+import { clientCertificateOf } from './client-certificate.ts';
 import type { ClientConnection } from './context.ts';
 import { HeadFields, type SentField, valuesOf } from './head-fields.ts';
 import type { Http2Request } from './http2-request.ts';
@@ -95,27 +95,18 @@ function countOf(client: ClientConnection): ConnectionCount {
   return count;
 }
 
-function tlsFactsOf({ socket, serverName }: ClientConnection): TlsFacts {
+function tlsFactsOf(client: ClientConnection): TlsFacts {
+  const { socket, serverName } = client;
   return {
     protocol: socket.getProtocol() ?? '',
     // A socket that is gone has none, whatever its type says.
     cipher: (socket.getCipher() as { readonly name: string } | undefined)?.name ?? '',
     serverName,
     resumed: socket.isSessionReused(),
-    client: clientCertificateOf(socket),
-  };
-}
-
-function clientCertificateOf(socket: TLSSocket): ClientCertificate | undefined {
-  const certificate = socket.getPeerX509Certificate();
-  if (certificate === undefined) return undefined;
-  return {
-    verify: socket.authorized ? 'SUCCESS' : `FAILED:${socket.authorizationError?.message ?? ''}`,
-    subject: certificate.subject.split('\n').reverse().join(','),
-    issuer: certificate.issuer.split('\n').reverse().join(','),
-    serial: certificate.serialNumber,
-    fingerprint: certificate.fingerprint.replaceAll(':', '').toLowerCase(),
-    certificate: certificate.toString(),
+    clientAuth: client.clientAuth,
+    get client() {
+      return clientCertificateOf(client);
+    },
   };
 }
 
@@ -176,7 +167,14 @@ class StreamFields implements AskedFields {
   }
 }
 
-function listOf({ authority, contentLength, protocol, fields, forwarded }: Http2Request): SentField[] {
+function listOf({
+  authority,
+  contentLength,
+  protocol,
+  fields,
+  forwarded,
+  underscored = [],
+}: Http2Request): SentField[] {
   const said: [string, string][] = [['host', authority]];
   if (contentLength >= 0) said.push(['content-length', String(contentLength)]);
   if (protocol !== undefined) said.push(['connection', 'Upgrade'], ['upgrade', protocol]);
@@ -184,6 +182,6 @@ function listOf({ authority, contentLength, protocol, fields, forwarded }: Http2
     if (value !== undefined) said.push([name, value]);
   return [
     ...said.map(([name, value]) => ({ name, lower: name, value })),
-    ...fields.map(({ name, value }) => ({ name, lower: name, value })),
+    ...[...fields, ...underscored].map(({ name, value }) => ({ name, lower: name, value })),
   ];
 }

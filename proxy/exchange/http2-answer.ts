@@ -196,9 +196,10 @@ export class Http2Answer implements StreamUser, Deadline {
 
   private cut(error: unknown): void {
     const { exchange } = this;
-    this.note(error);
+    // What a fault says has been noted where it came about.
+    if (!(error instanceof Fault)) this.note(error);
     this.abandon('the reply broke off');
-    exchange.fault = 'failed';
+    exchange.fault = error instanceof Fault ? error.code : 'failed';
     exchange.stream.reset(errorCode.internalError);
   }
 

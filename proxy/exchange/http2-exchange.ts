@@ -83,12 +83,11 @@ export class Http2Exchange extends Exchange implements StreamUser, Deadline, For
 
   // --- Its beginning ---
 
-  /** The head has come; these are its fields, however malformed. */
-  begin(fields: readonly HeaderField[]): void {
+  /** The head has come and cannot be read; these are its fields, however malformed. */
+  beginUnread(fields: readonly HeaderField[]): void {
     if (this.detailed) {
       this.noteRequestLine(fields);
-      const shows = this.context.accessLog?.shows;
-      if (shows !== undefined) this.shownHeaders = shows(fields);
+      this.noteShown(fields);
     }
     this.headTaken();
   }
@@ -102,8 +101,14 @@ export class Http2Exchange extends Exchange implements StreamUser, Deadline, For
     }
   }
 
-  /** The head could be read. */
-  take(asked: Http2Request): void {
+  private noteShown(fields: readonly HeaderField[]): void {
+    const shows = this.context.accessLog?.shows;
+    if (shows !== undefined) this.shownHeaders = shows(fields);
+  }
+
+  /** A request whose head was read. */
+  begin(asked: Http2Request): void {
+    if (this.detailed) this.noteShown(asked.fields);
     const request = this.withIdentity(asked);
     this.request = request;
     this.method = request.method;
@@ -112,6 +117,7 @@ export class Http2Exchange extends Exchange implements StreamUser, Deadline, For
     this.contentLength = request.contentLength;
     this.requestEnded = request.endStream;
     if (request.contentLength >= 0) this.stream.expects = request.contentLength;
+    this.headTaken();
   }
 
   /** What is not to pass on is left out. */

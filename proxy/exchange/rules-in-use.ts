@@ -1,26 +1,11 @@
 // What carrying out rules needs beside the proxy itself: the rules, who counts for their limits, who looks at passwords.
 
 import { isDeepStrictEqual } from 'node:util';
-import { compile } from '../rules/compile.ts';
+import { compile, compileInSteps } from '../rules/compile.ts';
 import type { CompiledRules } from '../rules/compiled.ts';
-import {
-  type Charge,
-  createBuckets,
-  createRefusals,
-  createSeats,
-  type Seat,
-  type Verdict,
-} from '../rules/limits.ts';
-import type { RuleSet } from '../rules/model.ts';
+import { createLocalLimiter, type Limiter } from '../rules/limits.ts';
+import type { ClientAuth, RuleSet } from '../rules/model.ts';
 import { type Compare, createPasswords, type Passwords } from './passwords.ts';
-
-export type Charged = { readonly waitMs: number } | 'requests' | 'seats';
-
-export interface Limiter {
-  /** `done` may be called at once. Seats are taken only where both let it pass. */
-  charge(charges: readonly Charge[], seats: readonly Seat[], done: (result: Charged) => void): void;
-  leave(seats: readonly Seat[]): void;
-}
 
 export interface RulesInUse {
   /** The newest. A request keeps those that it began with. */
@@ -29,39 +14,37 @@ export interface RulesInUse {
   readonly passwords: Passwords;
 }
 
-const HERE = 0;
-
-/** Counts in this process alone. */
-export function createLocalLimiter(
-  zones: CompiledRules['requestZones'],
-  now: () => number = () => performance.now(),
-): Limiter {
-  const buckets = createBuckets(zones);
-  const refusals = createRefusals();
-  const seats = createSeats();
-  return {
-    charge(charges, wanted, done) {
-      const time = now();
-      if (refusals.has(charges, time)) return done('requests');
-      const verdict: Verdict = buckets.charge(charges, time);
-      if (!verdict.passes) {
-        refusals.remember(charges, verdict, time);
-        return done('requests');
-      }
-      done(seats.take(wanted, HERE) ? { waitMs: verdict.waitMs } : 'seats');
-    },
-    leave: (held) => seats.leave(held, HERE),
-  };
-}
-
 export interface Rules {
   readonly inUse: RulesInUse;
   /** Compiles before anything changes: it throws, and those of before go on, if that fails. */
-  set(rules: RuleSet | undefined): void;
+  set(rules: RuleSet | CompiledRules | undefined): void;
   /** The label of the site that a host belongs to by a name. */
   siteFor(host: string): string | undefined;
   /** The label of the site that takes what no name fits. */
   defaultSite(): string | undefined;
+  /** What the site that takes this host asks of its clients' certificates. */
+  clientAuthFor(host: string): ClientAuth | undefined;
+  /** Whether any site asks for them. */
+  asksClients(): boolean;
+}
+
+/** Those who are being served feel no more of it than this at a time. */
+const LONGEST_PAUSE_MS = 5;
+
+/** As compile(), with room for others in between: a thousand sites take a while. Rejects as it throws. */
+export async function compileInPauses(
+  rules: RuleSet,
+  now: () => number = () => performance.now(),
+): Promise<CompiledRules> {
+  const steps = compileInSteps(rules);
+  for (;;) {
+    // Before the first step as well: the rules have just been read, which took its time.
+    await new Promise((resolve) => setImmediate(resolve));
+    for (const began = now(); now() - began < LONGEST_PAUSE_MS; ) {
+      const step = steps.next();
+      if (step.done === true) return step.value;
+    }
+  }
 }
 
 /** `limiter` and `compare`: who counts and compares passwords for all processes; default: this one for itself. */
@@ -78,7 +61,7 @@ export function createRules(limiter?: Limiter, compare?: Compare): Rules {
       passwords,
     },
     set(rules) {
-      const next = rules === undefined ? undefined : compile(rules);
+      const next = rules === undefined || 'find' in rules ? rules : compile(rules);
       // What has been counted goes on counting, unless it is counted otherwise now.
       const same = isDeepStrictEqual(compiled?.requestZones ?? [], next?.requestZones ?? []);
       if (limiter === undefined && !same) local = createLocalLimiter(next?.requestZones ?? []);
@@ -86,5 +69,7 @@ export function createRules(limiter?: Limiter, compare?: Compare): Rules {
     },
     siteFor: (host) => compiled?.findNamed(host)?.label,
     defaultSite: () => compiled?.byDefault?.label,
+    clientAuthFor: (host) => compiled?.find(host)?.clientAuth,
+    asksClients: () => compiled?.sites.some(({ clientAuth }) => clientAuth !== undefined) === true,
   };
 }

@@ -8,8 +8,8 @@ import type { Http2Stream } from '../http2/connection.ts';
 import { fieldKind, kindOf, lineOf } from '../http2/fields.ts';
 import { createField, type HeaderField } from '../http2/hpack.ts';
 import type { Loss } from '../upstream/http1-pool.ts';
-import { REQUEST_ID, type ReplyEdits } from './exchange.ts';
-import { isEditedAway, ownFields } from './head-fields.ts';
+import { REQUEST_ID } from './exchange.ts';
+import { isEditedAway, ownFields, type ReplyEdits } from './head-fields.ts';
 import type { Forwarding } from './http2-request.ts';
 
 /** How the body of the HTTP/1.1 request is framed; never left to the method (RFC 9112 §6.3). */

@@ -278,7 +278,7 @@ class Unnamed implements UpstreamUser, Deadline, Holder {
     joinClient(socket, tunnel, (bytes) => this.passOn(bytes));
     socket.once('close', () => this.attempt?.abandon());
     if (link !== undefined) {
-      if (access !== undefined) access.upstream = link.address;
+      if (access !== undefined) access.upstream = link.endpoint.address;
       link.handTo(tunnel);
       if (greeting.length > 0) tunnel.upstreamData(greeting, greeting.length);
     } else if (this.attempt === undefined) this.connect(tunnel);

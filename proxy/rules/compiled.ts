@@ -57,10 +57,14 @@ export interface TlsFacts {
   /** SNI. */
   readonly serverName: string;
   readonly resumed: boolean;
+  /** What the handshake asked of the client's certificate; undefined: nothing. */
+  readonly clientAuth: ClientAuth | undefined;
   readonly client: ClientCertificate | undefined;
 }
 
 export interface ClientCertificate {
+  /** OpenSSL's name of what is wrong with it; undefined: nothing. */
+  readonly fault: string | undefined;
   /** SUCCESS, or FAILED: and why. */
   readonly verify: string;
   readonly subject: string;
@@ -70,6 +74,9 @@ export interface ClientCertificate {
   readonly fingerprint: string;
   /** PEM. */
   readonly certificate: string;
+  /** As in `Dec  1 12:00:00 2026 GMT`. */
+  readonly validFrom: string;
+  readonly validTo: string;
 }
 
 /** An upstream's reply, or that of a sub-request. */
@@ -97,6 +104,8 @@ export interface Run {
   /** After real_ip. */
   client: string;
   method: string;
+  /** That of a sub-request: it is the client's request that `$request_method` is about. */
+  readonly asker: Run | undefined;
   uri: string;
   args: string;
   place: Place;
@@ -121,6 +130,8 @@ export interface Run {
   /** What the client is told; 0: not known yet. */
   status: number;
   sent: readonly Field[];
+  /** What a reply of ours has before rules add to it. */
+  told: readonly Field[];
   proxyHost: string;
 }
 
@@ -151,7 +162,6 @@ export interface CompiledRules {
     readonly perThousandSeconds: number;
     readonly maxKeys: number;
   }[];
-  readonly connectionZones: readonly { readonly name: string }[];
 }
 
 export interface CompiledSite {
@@ -260,8 +270,13 @@ export interface Settings {
   readonly accessLog: (run: Run) => boolean;
 }
 
+export interface AddressList {
+  readonly four: BlockList;
+  readonly six: BlockList;
+}
+
 export interface RealIp {
-  readonly trusted: BlockList;
+  readonly trusted: AddressList;
   readonly header: string;
   readonly recursive: boolean;
 }
@@ -274,7 +289,7 @@ export interface CompiledLimit {
 }
 
 export interface CompiledConnectionLimit {
-  readonly zone: number;
+  readonly zone: string;
   readonly key: Value;
   readonly max: number;
 }
@@ -308,12 +323,19 @@ export interface AddressTest {
   readonly allow: boolean;
   readonly origin: Origin | undefined;
   /** Undefined: all. */
-  readonly list: BlockList | undefined;
+  readonly list: AddressList | undefined;
   readonly written: string;
 }
 
 export interface FileSettings {
-  readonly root: { readonly path: Value; readonly alias: boolean } | undefined;
+  readonly root:
+    | {
+        readonly path: Value;
+        readonly alias: boolean;
+        /** What stands before its first variable, up to the last slash; empty: it has none. */
+        readonly fixed: string;
+      }
+    | undefined;
   readonly index: readonly Value[];
   readonly listing: boolean;
   readonly types: ReadonlyMap<string, string>;
@@ -366,6 +388,7 @@ export interface CookieRules {
 export interface ReplySettings {
   readonly added: readonly {
     readonly name: string;
+    readonly lower: string;
     readonly value: Value;
     readonly field: Field | undefined;
     readonly always: boolean;

@@ -84,13 +84,18 @@ const NOTHING: Routing = { routes: [], rules: { sites: [] }, mistakes: [], notes
 function readFolder(path: string): Routing {
   const access = { readFile: readGuardedFileSync, listFolder: (folder: string) => readdirSync(folder) };
   const { rules, mistakes, notes } = readNginxFiles(path, access);
-  return { routes: [], rules, mistakes, notes: notes.map(describeNote) };
+  return {
+    routes: [],
+    rules,
+    mistakes,
+    notes: notes.map((note) => `${describePlace(note.place)}: ${describeNote(note)}`),
+  };
 }
 
 const TIMEOUTS = { connectTimeoutMs: 10_000, readTimeoutMs: 86_400_000, sendTimeoutMs: 86_400_000 };
 
 function readFile(path: string, env: Env): Routing {
-  const options = { timeouts: TIMEOUTS, clientAddresses: knowsClientsOf(env) };
+  const options = { timeouts: TIMEOUTS, clientAddresses: knowsClientsOf(env), admin: ANY_ADMIN };
   const { routes, rules, mistakes } = readRoutesFile(readGuardedFileSync(path), path, options);
   return { routes, rules, mistakes, notes: [] };
 }
@@ -101,6 +106,9 @@ function knowsClientsOf(env: Env): boolean {
   if (!DEPLOYED.some((name) => environment.has(name))) return true;
   return knowsClients(readTrust(environment));
 }
+
+/** What ADMIN_ADDRESS will be is the deployment's to say. */
+const ANY_ADMIN = { host: '127.0.0.1', port: 9180, token: undefined };
 
 const DEPLOYED = ['DOMAIN', 'DOMAINS', 'GATEWAY_DOMAIN'];
 

@@ -30,6 +30,17 @@ export const commands = {
     flags: { '--json': 'as JSON', '--offline': 'from the state folder alone, without asking the DNS' },
     notes: ['Changes nothing. Ends with 1 if a domain has no certificate in force.'],
   },
+  top: {
+    summary: 'watch the ingress beside it: traffic by host, certificates, upstreams, workers',
+    flags: { '--address': 'another one, by its ADMIN_ADDRESS; ADMIN_TOKEN of the environment is its token' },
+    values: { '--address': '127.0.0.1:9180|unix:/path' },
+    notes: ['q ends it. Where the output is no terminal it prints one picture and ends.'],
+  },
+  healthcheck: {
+    summary: 'ask the ingress beside it whether it is ready: certificates, workers, not stopping',
+    flags: {},
+    notes: ['Finds it by PORT and LISTEN_ADDRESS, as the ingress has them. Ends with 1 if it is not ready.'],
+  },
   check: {
     summary: 'explain the mistakes of a routes file, or of a folder of nginx files',
     flags: { '--explain': 'print what a request would meet, step by step: site, location, rules, upstream' },

@@ -23,8 +23,10 @@ export async function verifyCommand(
 ): Promise<number> {
   // Before anything is loaded that takes its time.
   const progress = createProgress(streams.err);
+  progress.tell('starting');
   const read = await readArguments(args);
   if ('mistakes' in read) {
+    progress.end();
     for (const mistake of read.mistakes) streams.err.write(`verify: ${mistake}\n`);
     streams.err.write('hint: dstack-ingress verify --help says what it takes\n');
     return exits.usage;
@@ -32,14 +34,14 @@ export async function verifyCommand(
   const { request } = read;
   try {
     if (request.watch !== undefined) {
+      progress.end();
       const { watch } = await import('./verify-watch.ts');
       return exitOf(
-        await watch(request, request.watch, (signal) => run(request, progress, signal), streams),
+        await watch(request, request.watch, (signal) => run(request, QUIET, signal), streams),
         request,
         exits,
       );
     }
-    progress.tell('starting');
     const verification = await run(request, progress);
     progress.end();
     await tell(verification, request, streams.out);
@@ -94,9 +96,11 @@ interface Progress {
   end(): void;
 }
 
+const QUIET: Progress = { tell: () => {}, end: () => {} };
+
 /** One line that changes, for somebody who waits at a terminal. */
 function createProgress(err: Streams['err']): Progress {
-  if (err.isTTY !== true) return { tell: () => {}, end: () => {} };
+  if (err.isTTY !== true) return QUIET;
   return {
     tell: (step) => void err.write(`\r\u001b[K${step}…`),
     end: () => void err.write('\r\u001b[K'),

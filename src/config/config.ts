@@ -13,6 +13,7 @@ import { type FixedRouting, type RoutingPlan, readFixedRouting } from '../routes
 import type { RoutesFileOptions } from '../routes/yaml/file.ts';
 import { readAccessLog } from './access-log.ts';
 import { type AcmeSettings, readAcme } from './acme.ts';
+import { type AdminSettings, readAdmin, upstreamOfAdmin } from './admin.ts';
 import { type DnsSettings, readDns } from './dns.ts';
 import {
   type ConfigWarning,
@@ -35,6 +36,7 @@ import {
   readTimeouts,
 } from './routing.ts';
 import { retiredSettings, unsupportedSettings } from './settings.ts';
+import { type ShownSetting, shownSettings } from './shown.ts';
 import { readStore, type StoreSettings } from './store.ts';
 import { parseChoice, parseCount, parseSwitch, quote, ValueError } from './values.ts';
 
@@ -66,6 +68,9 @@ export interface Config extends RoutingPlan {
     readonly dir: string;
     readonly agentEndpoint: string | undefined;
   };
+  readonly admin: AdminSettings;
+  /** What was set, as it may be shown. */
+  readonly shown: readonly ShownSetting[];
   readonly logLevel: LogLevel;
   readonly warnings: readonly ConfigWarning[];
   /** Newest name -> how it was given; what is missing is as by default. */
@@ -105,7 +110,12 @@ export function readConfig(
   const fixedRouting = readFixedRouting(environment, timeouts, alpn.join() === 'h2');
   const routesFile = environment.read('ROUTES_FILE', (path) => readRoutesFile(path, readFile));
   const trust = readTrust(environment);
-  const routesFileOptions = { timeouts, clientAddresses: knowsClients(trust) };
+  const admin = readAdmin(environment);
+  const routesFileOptions = {
+    timeouts,
+    clientAddresses: knowsClients(trust),
+    admin: upstreamOfAdmin(admin),
+  };
   const folder = readNginxFolder(environment, readFile, listFolder);
   const nginx = folder && { ...folder, first: folder.read() };
   const file = routesFile && parseFile(routesFile, { ...routesFileOptions, readFile });
@@ -134,6 +144,8 @@ export function readConfig(
       dir: resolve(environment.read('EVIDENCE_DIR', parsePath) ?? '/evidences'),
       agentEndpoint: environment.read('DSTACK_SIMULATOR_ENDPOINT', parseAgentEndpoint),
     },
+    admin,
+    shown: shownSettings(environment.values),
     logLevel: environment.read('LOG_LEVEL', (text) => parseChoice(text, LOG_LEVELS)) ?? 'info',
     warnings: environment.warnings,
     given: environment.given(),

@@ -530,6 +530,24 @@ export const settings: readonly Setting[] = [
     example: 'true',
   },
   {
+    name: 'ADMIN_ADDRESS',
+    meaning:
+      'Where metrics, health and the status page are served: `127.0.0.1:9180`, `unix:/path`, or an address of the network with ADMIN_TOKEN. Commands inside the container need none of it.',
+    byDefault: 'off',
+    example: '127.0.0.1:9180',
+    security:
+      'It shows domains, routes, upstreams and traffic, in the clear. It changes nothing, and holds no secret.',
+  },
+  {
+    name: 'ADMIN_TOKEN',
+    meaning:
+      'What ADMIN_ADDRESS asks for: as a Bearer token, or as the password of any user in a browser. At least 16 characters. An address beyond loopback is refused without one.',
+    byDefault: '',
+    example: '',
+    secret: true,
+    security: 'Secret. The health answers are given without it.',
+  },
+  {
     name: 'LOG_LEVEL',
     meaning: '`trace`, `debug`, `info`, `warn`, `error` or `silent`.',
     byDefault: 'info',
@@ -574,5 +592,4 @@ export const unsupportedSettings: readonly RetiredSetting[] = [
   { name: 'ROUTE53_INITIAL_WEIGHT', why: 'weighted records are not supported' },
   { name: 'SEND_PROXY_PROTOCOL', why: 'is not supported: upstreams learn the client from X-Forwarded-For' },
   { name: 'DETERMINISTIC_TLS_KEY', why: 'is not supported: every certificate gets a fresh key' },
-  { name: 'ADMIN_ADDRESS', why: 'is not supported' },
 ];

@@ -99,6 +99,8 @@ const RangeSchema = z.tuple([z.int().min(0), z.array(NumberSchema).min(1)]);
 const BlockSchema = z.strictObject({
   block: z.string().min(1).max(64),
   version: z.int().positive(),
+  /** Of a row: what tells it apart. */
+  labels: z.array(z.string().min(1).max(600)).max(4).optional(),
   ranges: z.array(RangeSchema).min(1),
 });
 
@@ -116,17 +118,17 @@ const DigestSchema = z.string().regex(/^[A-Za-z0-9_-]{22}$/);
 const CountSchema = z.number().min(0).max(1_000_000_000);
 
 const LimitsSchema = z.strictObject({
-  /** Number of the question, charges (zone, key, burst, delay), seats (zone, key, most). */
+  /** Number of the question, charges (zone, key, burst, delay), seats (zone and key in one, most). */
   asks: z
     .array(
       z.tuple([
         z.int().positive(),
         z.array(z.tuple([ZoneSchema, DigestSchema, CountSchema, CountSchema])).max(32),
-        z.array(z.tuple([ZoneSchema, DigestSchema, CountSchema])).max(32),
+        z.array(z.tuple([DigestSchema, CountSchema])).max(32),
       ]),
     )
     .max(128),
-  leaves: z.array(z.tuple([ZoneSchema, DigestSchema])).max(128),
+  leaves: z.array(DigestSchema).max(128),
 });
 
 export type LimitQuestions = z.infer<typeof LimitsSchema>;

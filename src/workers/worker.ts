@@ -6,6 +6,7 @@ import { createAttester } from '../../evidence/attest.ts';
 import { createEvidenceEndpoint, type EvidenceEndpoint } from '../../evidence/endpoint.ts';
 import { createConnectionCounts } from '../../proxy/listener/counts.ts';
 import {
+  compileInPauses,
   createAccessLog,
   createListener,
   createRequestIds,
@@ -13,17 +14,22 @@ import {
   type UpstreamChange,
 } from '../../proxy/listener/listener.ts';
 import { createPlainHttp, type PlainHttp } from '../../proxy/listener/plain-http.ts';
+import type { CompiledRules } from '../../proxy/rules/compiled.ts';
 import { keepFreedMemory } from '../../proxy/socket/insides/allocator.ts';
 import type { ChallengeCertificate } from '../lib/certificate.ts';
 import { createLog, type Log } from '../lib/log.ts';
 import { createAttestQuestions } from './attest-questions.ts';
 import { CHANNEL_FD, FIRST_SOCKET_FD, MOST_QUESTIONS, readOrders, writeMessage } from './channel.ts';
 import { createComparisons } from './comparisons.ts';
-import { layouts } from './counters.ts';
+import { connectionLayout } from './counters.ts';
 import { collectWhenIdle } from './idle-collection.ts';
 import { createKeyRing } from './key-ring.ts';
+import { hostLabels } from './labels.ts';
+import { zonesOf } from './limit-counts.ts';
 import { createAskingLimiter } from './limit-questions.ts';
 import type { FoundChallenge, FromWorker, Order, WorkerEvent, WorkerSettings } from './messages.ts';
+import { createProcessFigures } from './process-figures.ts';
+import { createRequestCounts } from './request-counts.ts';
 import { type Generations, nothingServed, type Serving, type Snapshot, withNewer } from './serving.ts';
 import { createTelemetrySender } from './telemetry.ts';
 
@@ -38,6 +44,7 @@ const LONGEST_NAME = 253;
 keepFreedMemory();
 collectWhenIdle();
 
+let workerLog: Log | undefined;
 let listener: Listener | undefined;
 let plainHttp: PlainHttp | undefined;
 const keyRing = createKeyRing();
@@ -50,14 +57,29 @@ let challenges: Serving['challenges'] = new Map();
 let httpChallenges: Serving['httpChallenges'] = new Map();
 
 const connectionCounts = createConnectionCounts();
+const requestCounts = createRequestCounts();
+const processFigures = createProcessFigures();
 
 const supervisor = new Socket({ fd: CHANNEL_FD, readable: true, writable: true });
 
 const comparisons = createComparisons((comparePassword) => say({ comparePassword }));
-const limiter = createAskingLimiter((limits) => say({ limits }));
+const limiter = createAskingLimiter({
+  send: (limits) => say({ limits }),
+  onSilence: (silent) =>
+    workerLog?.warn(
+      silent
+        ? 'the supervisor does not answer: this worker counts by itself what limits are held against'
+        : 'the supervisor answers again: it counts for all workers',
+    ),
+});
 
 const telemetry = createTelemetrySender({
-  blocks: [{ layout: layouts[0]!, numbers: connectionCounts }],
+  blocks: [{ layout: connectionLayout, numbers: connectionCounts }, processFigures],
+  rows: requestCounts.rows,
+  sample() {
+    processFigures.sample();
+    if (listener !== undefined) requestCounts.setUpstreams(listener.upstreamsNow());
+  },
   send: (message) => say({ telemetry: message }),
 });
 
@@ -99,7 +121,7 @@ async function obey(order: Order): Promise<Outcome> {
     case 'start':
       return { address: await start(order) };
     case 'serve':
-      return { generation: serve(order.snapshot) };
+      return { generation: await serve(order.snapshot) };
     case 'found-challenge':
       asked.get(order.domain)?.resolve(order.found);
       asked.delete(order.domain);
@@ -121,26 +143,33 @@ async function obey(order: Order): Promise<Outcome> {
 }
 
 /** Returns the generation that is served then. */
-function serve(snapshot: Snapshot): number {
+async function serve(snapshot: Snapshot): Promise<number> {
   const { kind, generation } = snapshot;
+  if (generation <= served[kind]) return served[kind];
+  const rules = kind === 'routes' ? snapshot.value.rules : undefined;
+  // Visitors are served meanwhile, and something newer may overtake it.
+  const compiled = rules && (await compileInPauses(rules));
   if (generation > served[kind]) {
-    put(snapshot);
+    put(snapshot, compiled);
     served = withNewer(served, kind, generation);
   }
   return served[kind];
 }
 
-function put({ kind, value }: Snapshot): void {
+function put({ kind, value }: Snapshot, compiled?: CompiledRules): void {
   switch (kind) {
     case 'certificates':
       started().setCertificates(value);
+      requestCounts.setHosts(hostLabels({ certificates: value }));
       keyRing.set(value);
       break;
     case 'routes':
       // First, for it throws where the rules cannot be compiled: then those of before go on, and so do the routes.
-      started().setRoutes(value.list, value.rules);
+      started().setRoutes(value.list, compiled ?? value.rules);
       if (value.limitSecret !== undefined) limiter.setSecret(value.limitSecret);
+      limiter.setZones(zonesOf(value.rules));
       plainHttp?.setRoutes(value.list, hasSite);
+      requestCounts.setUpstreams(started().upstreamsNow());
       break;
     case 'challenges':
       setChanges(challenges, value, (domain, one) => started().setChallenge(domain, one));
@@ -203,6 +232,7 @@ async function start(order: Extract<Order, { type: 'start' }>): Promise<{ addres
     : undefined;
   if (accessLog !== undefined) process.on('exit', accessLog.flush);
   const log = createLog({ level: settings.logLevel, readable: settings.readableLog });
+  workerLog = log;
   listener = createListener({
     ...(settings.host !== undefined && { host: settings.host }),
     port: settings.port,
@@ -222,6 +252,7 @@ async function start(order: Extract<Order, { type: 'start' }>): Promise<{ addres
     comparePassword: comparisons.compare,
     onUpstreamChange: (change) => telemetry.report(eventOf(change)),
     counts: connectionCounts,
+    observer: requestCounts.observer,
     accessLog,
     ...(settings.requestIds && { requestIds: createRequestIds() }),
     log,

@@ -24,7 +24,7 @@ const INGREDIENTS = [
   'build.ts',
   'package.json',
   'node_modules/.package-lock.json',
-  '{src,proxy,acme,dns,evidence}/**/*.ts',
+  '{src,proxy,acme,dns,evidence}/**/*.{ts,html}',
 ];
 
 /** What `--version` of a bundle under test says that it was built from. */

@@ -26,6 +26,11 @@ export const prerequisites: readonly Prerequisite[] = [
     whatFor: 'the key-value store that replicas share',
   },
   { command: 'curl', debianPackage: 'curl', whatFor: 'the client of the demo and of the evidence' },
+  {
+    command: 'promtool',
+    debianPackage: 'prometheus',
+    whatFor: 'the second opinion on metrics and alert rules',
+  },
   { command: 'ip', debianPackage: 'iproute2', whatFor: 'the machines on which whole deployments run' },
   { command: 'openssl', debianPackage: 'openssl', whatFor: 'the second opinion on TLS and certificates' },
   { command: 'buildah', debianPackage: 'buildah', whatFor: 'the image, built as its Dockerfile says' },
