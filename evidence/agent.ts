@@ -9,6 +9,7 @@ import { z } from 'zod';
 import { type Clock, systemClock } from '../src/lib/clock.ts';
 import { CodedError } from '../src/lib/coded-error.ts';
 import { type Log, silentLog } from '../src/lib/log.ts';
+import { logFindings, parseEventLog, withDigests } from './event-log.ts';
 import { parseQuote } from './quote.ts';
 
 /** The machine and app that we run in, as the agent describes them. Lower-case hex unless noted. */
@@ -29,7 +30,7 @@ export interface AgentInfo {
 export interface QuoteAnswer {
   /** Hex. */
   readonly quote: string;
-  /** JSON text. */
+  /** JSON text; the digests that newer agents leave out are filled in. */
   readonly event_log: string;
   /** Hex, 64 bytes. Checked: the quote contains them, and they are what was asked for. */
   readonly report_data: string;
@@ -113,6 +114,8 @@ export function createAgent(options: AgentOptions = {}): Agent {
   const log = options.log ?? silentLog;
   const ask = createCaller(options);
   const inTurn = createQueue();
+  const readLog = createLogReader(log);
+  let saidOld = false;
   let known: Promise<AgentInfo> | undefined;
 
   const info = async (): Promise<AgentInfo> => readInfo(await ask(INFO, {}));
@@ -120,10 +123,11 @@ export function createAgent(options: AgentOptions = {}): Agent {
   const quote = async (asked: string): Promise<QuoteAnswer> => {
     const reply = await ask(QUOTE, { report_data: asked });
     const answer = readQuoteAnswer(reply, asked);
-    if (answer.vm_config === undefined) {
+    if (answer.vm_config === undefined && !saidOld) {
+      saidOld = true;
       log.warn({ endpoint: reply.endpoint }, 'the agent is an old one: its quote comes without vm_config');
     }
-    return answer;
+    return { ...answer, event_log: readLog(answer.event_log) };
   };
 
   return {
@@ -140,6 +144,25 @@ export function createAgent(options: AgentOptions = {}): Agent {
     },
     deriveKey: (path, purpose) =>
       inTurn(async () => readKey(await ask(KEY, { path, purpose, algorithm: '' }))),
+  };
+}
+
+/** Says once of each log what will make a verifier doubt it; what we cannot read we pass on as it is. */
+function createLogReader(log: Log) {
+  let doubted: string | undefined;
+  return (text: string): string => {
+    const doubt = (details: object) => {
+      if (text !== doubted) log.warn(details, 'the event log of the machine will not convince everybody');
+      doubted = text;
+    };
+    try {
+      const findings = logFindings(parseEventLog(text));
+      if (findings.length > 0) doubt({ findings });
+      return withDigests(text);
+    } catch (err) {
+      doubt({ err });
+      return text;
+    }
   };
 }
 

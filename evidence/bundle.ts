@@ -20,10 +20,15 @@ export interface BundleFile {
 
 /** Plain data: it crosses to the worker processes. */
 export interface Bundle {
-  /** acme-account.json, the certificates in the order of their names, sha256sum.txt, quote.json. */
+  /**
+   * acme-account.json, the certificates in the order of their names, sha256sum.txt, quote.json. Then, once there is a
+   * statement, attestation.json and history.jsonl, which vouch for themselves.
+   */
   readonly files: readonly BundleFile[];
   /** Name -> file, as in `app.example.com` -> `cert-app.example.com.pem`. */
   readonly certificates: Readonly<Record<string, string>>;
+  /** Of the leaf of each of these certificates, the SHA-256 of its DER, lower-case hex. */
+  readonly leaves: readonly string[];
   /** The 64 bytes that the quote is for, hex. */
   readonly reportData: string;
   /** ISO 8601. */
@@ -62,6 +67,7 @@ export async function buildBundle(parts: BundleParts): Promise<Bundle> {
   return {
     files: [...covered, checksums, quoteFile(answer)],
     certificates: Object.fromEntries([...byName.keys()].map((name) => [name, certificateFileName(name)])),
+    leaves: [...new Set([...byName.values()].map(({ sha256 }) => sha256))],
     reportData: reportData.toString('hex'),
     builtAt: (parts.now ?? (() => new Date()))().toISOString(),
   };
@@ -105,7 +111,7 @@ function accountFile(account: unknown): BundleFile {
     );
   }
   const { uri, body } = read.data;
-  return file(
+  return fileOf(
     'acme-account.json',
     'application/json',
     `${JSON.stringify({ body: body ?? {}, uri })}\n`,
@@ -114,7 +120,7 @@ function accountFile(account: unknown): BundleFile {
 }
 
 function certificateFile(name: Domain, certificate: Certificate): BundleFile {
-  return file(
+  return fileOf(
     certificateFileName(name),
     // RFC 8555 §9.1
     'application/pem-certificate-chain',
@@ -126,7 +132,7 @@ function certificateFile(name: Domain, certificate: Certificate): BundleFile {
 
 /** The format of sha256sum(1) in text mode. Names here never need its escapes. */
 function checksumFile(covered: readonly BundleFile[]): BundleFile {
-  return file(
+  return fileOf(
     'sha256sum.txt',
     'text/plain; charset=utf-8',
     covered.map(({ sha256, name }) => `${sha256}  ${name}\n`).join(''),
@@ -135,7 +141,7 @@ function checksumFile(covered: readonly BundleFile[]): BundleFile {
 }
 
 function quoteFile(answer: QuoteAnswer): BundleFile {
-  return file(
+  return fileOf(
     'quote.json',
     'application/json',
     `${JSON.stringify(answer)}\n`,
@@ -143,6 +149,6 @@ function quoteFile(answer: QuoteAnswer): BundleFile {
   );
 }
 
-function file(name: string, contentType: string, text: string, about: string): BundleFile {
+export function fileOf(name: string, contentType: string, text: string, about: string): BundleFile {
   return { name, contentType, text, sha256: createHash('sha256').update(text).digest('hex'), about };
 }

@@ -2,62 +2,66 @@
 
 import { createHash } from 'node:crypto';
 import type { LocalHandler, LocalReply, LocalRequest } from '../src/lib/local-handler.ts';
+import type { Attester } from './attest.ts';
 import type { Bundle, BundleFile } from './bundle.ts';
+import { createGenerations, type Generation } from './generations.ts';
+import { type EvidenceReply, problem, publicHeaders } from './reply.ts';
 
 /** What it needs of a request. */
-export type EvidenceRequest = Pick<LocalRequest, 'method' | 'path' | 'query' | 'host' | 'headers'>;
-
-export interface EvidenceReply extends LocalReply {
-  readonly body: Uint8Array;
-}
+export type EvidenceRequest = Pick<
+  LocalRequest,
+  'method' | 'path' | 'query' | 'host' | 'headers' | 'connection' | 'signal'
+>;
 
 export interface EvidenceEndpoint extends LocalHandler {
   /** It answers for this path and everything below it. */
   readonly path: string;
-  /** Undefined: there is none yet, and the answer is 503. */
-  setBundle(bundle: Bundle | undefined): void;
-  handle(request: EvidenceRequest): EvidenceReply;
+  /**
+   * Undefined: there is none yet, and the answer is 503. `next` will follow in a moment: until then it is for those who
+   * were served a certificate that only it is about.
+   */
+  setBundle(bundle: Bundle | undefined, next?: Bundle): void;
+  handle(request: EvidenceRequest): EvidenceReply | Promise<LocalReply>;
+}
+
+export interface EvidenceEndpointOptions {
+  /** Starts with a slash and does not end with one. */
+  readonly prefix?: string;
+  /** Answers for `attest` below it. */
+  readonly attester: Attester;
+  /** Milliseconds that only rise. */
+  readonly now?: () => number;
 }
 
 const METHODS = 'GET, HEAD, OPTIONS';
 const RETRY_AFTER_SECONDS = 10;
 const NOTHING = new Uint8Array();
 
-/** In every reply. Any page may read evidence, because it is public, and must ask for it anew, because it changes. */
-const COMMON_HEADERS = {
-  'access-control-allow-origin': '*',
-  'access-control-expose-headers': 'etag, retry-after',
-  'cache-control': 'no-cache',
-  'x-content-type-options': 'nosniff',
-};
-
-/** `prefix` starts with a slash and does not end with one. */
-export function createEvidenceEndpoint({
-  prefix = '/evidences',
-}: {
-  prefix?: string;
-} = {}): EvidenceEndpoint {
-  let served: Served | undefined;
+export function createEvidenceEndpoint(options: EvidenceEndpointOptions): EvidenceEndpoint {
+  const { prefix = '/evidences', attester } = options;
+  const generations = createGenerations<Served>(options.now);
   return {
     path: prefix,
-    setBundle(bundle) {
-      served = bundle && prepare(bundle);
+    setBundle(bundle, next) {
+      generations.set(bundle && prepare(bundle), next && prepare(next));
     },
     handle(request) {
       if (request.method === 'OPTIONS') return preflight();
+      if (request.path === `${prefix}/attest`) return attester.handle(request);
       if (request.method !== 'GET' && request.method !== 'HEAD') {
         return problem(405, `${request.method} is not possible here`, { allow: METHODS });
       }
       if (request.path === prefix) return redirect(`${prefix}/`, request.query);
-      if (served === undefined) return notYet();
+      const served = generations.of(request.connection);
+      if (served === undefined) return notYet('the evidence is not complete yet');
       const name = fileNameOf(request.path.slice(prefix.length + 1));
       if (name === undefined) return problem(400, 'that is not the name of a file');
-      return answer(served, name, request);
+      return answer(served, name, request, generations.before());
     },
   };
 }
 
-interface Served {
+interface Served extends Generation {
   readonly bundle: Bundle;
   readonly files: ReadonlyMap<string, Document>;
 }
@@ -71,8 +75,15 @@ interface Document {
 function prepare(bundle: Bundle): Served {
   return {
     bundle,
+    id: identityOf(bundle),
+    leaves: new Set(bundle.leaves),
     files: new Map(bundle.files.map((file) => [file.name, documentOf(file.contentType, file.text)])),
   };
+}
+
+function identityOf({ files }: Bundle): string {
+  const list = files.map(({ name, sha256 }) => `${sha256}  ${name}\n`);
+  return createHash('sha256').update(list.join('')).digest('hex');
 }
 
 function documentOf(contentType: string, text: string): Document {
@@ -91,12 +102,23 @@ function fileNameOf(encoded: string): string | undefined {
   }
 }
 
-function answer({ bundle, files }: Served, name: string, request: EvidenceRequest): EvidenceReply {
+function answer(
+  { bundle, files }: Served,
+  name: string,
+  request: EvidenceRequest,
+  before: readonly Served[],
+): EvidenceReply {
   if (name === '') return index(bundle, request);
-  const file = files.get(name === 'cert.pem' ? (certificateOf(bundle, request.host) ?? '') : name);
-  if (file === undefined) return problem(404, `there is no ${name} among the evidence`);
-  return conditional(file, request);
+  const own = name === 'cert.pem' ? (certificateOf(bundle, request.host) ?? '') : name;
+  // A reader may have the checksums of the generation before, and ask for what only those list.
+  const file = files.get(own) ?? before.find((each) => each.files.has(own))?.files.get(own);
+  if (file !== undefined) return conditional(file, request);
+  if (LATER.has(name)) return notYet('there is no statement yet');
+  return problem(404, `there is no ${name} among the evidence`);
 }
+
+/** Files that a complete publication has. */
+const LATER = new Set(['attestation.json', 'history.jsonl']);
 
 /** The file of the host asked: under its own name, else that of the wildcard over it. */
 function certificateOf({ certificates }: Bundle, host: string): string | undefined {
@@ -169,7 +191,7 @@ function conditional(
   request: EvidenceRequest,
   more: Record<string, string> = {},
 ): EvidenceReply {
-  const headers = { ...COMMON_HEADERS, ...more, etag: file.etag };
+  const headers = { ...publicHeaders, ...more, etag: file.etag };
   const known = request.headers['if-none-match'];
   if (known !== undefined && names(known, file.etag)) return { status: 304, headers, body: NOTHING };
   return { status: 200, headers: { ...headers, 'content-type': file.contentType }, body: file.body };
@@ -182,14 +204,14 @@ function names(ifNoneMatch: string, etag: string): boolean {
 
 function redirect(to: string, query: string): EvidenceReply {
   const location = query === '' ? to : `${to}?${query}`;
-  return { status: 308, headers: { ...COMMON_HEADERS, location }, body: NOTHING };
+  return { status: 308, headers: { ...publicHeaders, location }, body: NOTHING };
 }
 
 function preflight(): EvidenceReply {
   return {
     status: 204,
     headers: {
-      ...COMMON_HEADERS,
+      ...publicHeaders,
       allow: METHODS,
       'access-control-allow-methods': METHODS,
       'access-control-allow-headers': '*',
@@ -199,14 +221,6 @@ function preflight(): EvidenceReply {
   };
 }
 
-function notYet(): EvidenceReply {
-  return problem(503, 'the evidence is not complete yet', { 'retry-after': String(RETRY_AFTER_SECONDS) });
-}
-
-function problem(status: number, error: string, more: Record<string, string> = {}): EvidenceReply {
-  return {
-    status,
-    headers: { ...COMMON_HEADERS, ...more, 'content-type': 'application/json' },
-    body: Buffer.from(`${JSON.stringify({ error })}\n`),
-  };
+function notYet(why: string): EvidenceReply {
+  return problem(503, why, { 'retry-after': String(RETRY_AFTER_SECONDS) });
 }

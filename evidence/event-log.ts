@@ -23,6 +23,9 @@ export class EventLogError extends CodedError<EventLogErrorCode> {
 /** The type of the events that dstack itself measures at run time, all of them into RTMR3. */
 export const RUNTIME_EVENT = 0x08000001;
 
+/** The last event of the system. */
+const READY = 'system-ready';
+
 const hex = z
   .string()
   .regex(/^([0-9a-f]{2})*$/i, 'must be hexadecimal')
@@ -70,10 +73,49 @@ export function replay(events: readonly LogEvent[]): readonly [string, string, s
  * the app adds them, and may give them any name.
  */
 export function systemEvent(events: readonly LogEvent[], name: string): string | undefined {
+  return systemEvents(events).find((event) => event.name === name)?.payload;
+}
+
+/** What makes it doubtful which of the events the system has measured. */
+export type EventLogFinding =
+  /** Where the system's events end is not said: the app may have added any of them. */
+  | { readonly code: 'no-system-ready' }
+  | { readonly code: 'missing'; readonly name: string }
+  /** Readers differ in which one they take. */
+  | { readonly code: 'repeated'; readonly name: string; readonly times: number };
+
+/** Each of them the system measures once, before it is ready. */
+const IDENTIFYING = ['app-id', 'compose-hash', 'instance-id', 'key-provider'] as const;
+
+/** Nothing where all is as it should be. A log with findings replays like any other: what they mean is for policy to say. */
+export function logFindings(events: readonly LogEvent[]): EventLogFinding[] {
+  const ofSystem = systemEvents(events);
+  const isReady = ofSystem.at(-1)?.name === READY;
+  const counts = IDENTIFYING.flatMap((name): EventLogFinding[] => {
+    const times = ofSystem.filter((event) => event.name === name).length;
+    if (times === 1) return [];
+    return [times === 0 ? { code: 'missing', name } : { code: 'repeated', name, times }];
+  });
+  return [...(isReady ? [] : [{ code: 'no-system-ready' } as const]), ...counts];
+}
+
+/** Of the runtime events those up to `system-ready`, all of them if it is not there. */
+function systemEvents(events: readonly LogEvent[]): LogEvent[] {
   const runtime = events.filter((event) => event.imr === 3 && event.type === RUNTIME_EVENT);
-  const ready = runtime.findIndex((event) => event.name === 'system-ready');
-  const ofSystem = ready === -1 ? runtime : runtime.slice(0, ready + 1);
-  return ofSystem.find((event) => event.name === name)?.payload;
+  const ready = runtime.findIndex((event) => event.name === READY);
+  return ready === -1 ? runtime : runtime.slice(0, ready + 1);
+}
+
+/**
+ * The same log with the digests that agents from 0.5.6 on leave out: a reader who replays `digest` as it stands gets the
+ * registers of the quote. Nothing else changes, and a log that is whole is returned as it is, to the byte. Throws
+ * EventLogError.
+ */
+export function withDigests(text: string): string {
+  const digests = readLog(text).map(digestOf);
+  const raw = JSON.parse(text) as { digest: string }[];
+  if (raw.every(({ digest }) => digest !== '')) return text;
+  return JSON.stringify(raw.map((event, index) => ({ ...event, digest: event.digest || digests[index] })));
 }
 
 /** SHA-384 over type (32 bits, little endian), colon, name, colon, payload. */

@@ -1,6 +1,5 @@
 // The command line: serve (the default), status, check, rollover, convert-nginx, demo, version, help.
 
-import { readFileSync } from 'node:fs';
 import {
   type CommandName,
   describeCommand,
@@ -9,6 +8,7 @@ import {
   misuseOf,
   unknownCommand,
 } from './commands/usage.ts';
+import { version } from './version.ts';
 
 /** What the process ends with; part of the interface, see docs/operation.md. */
 export const exitCodes = {
@@ -92,17 +92,6 @@ function print(text: string): number {
 function misused(text: string): number {
   process.stderr.write(text);
   return exitCodes.usage;
-}
-
-declare const BUILD_VERSION: string | undefined;
-
-/** Fixed when the program is bundled; from source it is what package.json says. */
-function version(): string {
-  if (typeof BUILD_VERSION === 'string') return BUILD_VERSION;
-  const manifest = JSON.parse(readFileSync(new URL('../package.json', import.meta.url), 'utf8')) as {
-    version: string;
-  };
-  return `${manifest.version} (from source)`;
 }
 
 process.exitCode = await main(process.argv.slice(2));

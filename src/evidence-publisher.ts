@@ -1,6 +1,10 @@
 // Keeps the published evidence equal to what is served: rebuilt with every change, retried until the agent answers.
 
 import type { Bundle } from '../evidence/bundle.ts';
+import { HistoryError } from '../evidence/history-file.ts';
+import type { Attestation } from '../evidence/statement.ts';
+import type { Statements } from '../evidence/statements.ts';
+import { whyUnwritable } from './lib/atomic-file.ts';
 import type { Certificate } from './lib/certificate.ts';
 import { type Clock, systemClock } from './lib/clock.ts';
 import type { Log } from './lib/log.ts';
@@ -14,10 +18,15 @@ export interface AccountDocument {
 export interface PublisherOptions {
   /** Quotes and packs; rejects if the agent refuses. */
   build(account: AccountDocument, certificates: readonly Certificate[]): Promise<Bundle>;
+  /** Evidence without a statement is still evidence: it is published, and the statement tried again. */
+  readonly statements: Statements;
   /** Puts the files where other containers read them. */
   write(bundle: Bundle): Promise<void>;
-  /** Shows it to visitors; undefined: there is none yet. */
-  serve(bundle: Bundle | undefined): Promise<void>;
+  /**
+   * Shows it to visitors; undefined: there is none yet. `next` is shown to those alone who were served a certificate that
+   * only it is about.
+   */
+  serve(bundle: Bundle | undefined, next?: Bundle): Promise<void>;
   readonly log: Log;
   readonly clock?: Clock;
   /** How long a swap of certificates waits for the evidence that should go with it. */
@@ -45,6 +54,13 @@ const REQUOTE_MS = 24 * 3_600_000;
 const FIRST_RETRY_MS = 1_000;
 const LAST_RETRY_MS = 5 * 60_000;
 
+/** What has been made of one account and some certificates, before it is true. */
+interface Draft {
+  readonly bundle: Bundle;
+  /** Undefined: it could not be made, and why has been said. */
+  readonly attestation: Attestation | undefined;
+}
+
 export function createPublisher(options: PublisherOptions): Publisher {
   const { log, clock = systemClock } = options;
   const completed = Promise.withResolvers<void>();
@@ -54,36 +70,31 @@ export function createPublisher(options: PublisherOptions): Publisher {
   let wanted = 0;
   let published = 0;
   let wake: () => void = () => {};
+  const show = createShow(options);
 
-  let latest: { bundle: Bundle; describes: number } | undefined;
-  // Two writes at once could end in either order, and the older one would stay in the folder.
-  const write = newestWins(async () => {
-    const { bundle, describes } = latest!;
-    if (describes !== wanted) return;
-    await options.write(bundle).catch((err: unknown) => {
-      log.error({ err }, 'evidence cannot be written to its folder');
-    });
-  });
+  const write = createWriter(options);
 
-  /** Whether it is shown now; not if it is out of date. */
-  async function publish(bundle: Bundle, describes: number): Promise<boolean> {
-    if (describes !== wanted) return false;
-    latest = { bundle, describes };
-    await write();
-    if (describes !== wanted || latest.bundle !== bundle) return false;
-    await options.serve(bundle);
+  /** `without`: it is shown, but has no statement. */
+  async function publish(draft: Draft, describes: number): Promise<'outdated' | 'without' | 'whole'> {
+    if (describes !== wanted) return 'outdated';
+    const files = await committed(options, draft);
+    const bundle = { ...draft.bundle, files: [...draft.bundle.files, ...files] };
+    if (describes !== wanted) return 'outdated';
+    const isNewest = await write(bundle, () => describes === wanted);
+    if (describes !== wanted || !isNewest) return 'outdated';
+    await show.put(bundle);
     published = describes;
     log.info({ builtAt: bundle.builtAt, names: Object.keys(bundle.certificates) }, 'evidence published');
     completed.resolve();
-    return true;
+    return files.length === 0 ? 'without' : 'whole';
   }
-
   /** One try; says how long to wait before the next, and whether it failed. */
   async function attempt(retryMs: number): Promise<{ pauseMs: number; failed: boolean }> {
     if (account === undefined || certificates.length === 0) return { pauseMs: LAST_RETRY_MS, failed: false };
     const describes = wanted;
     try {
-      await publish(await options.build(account, certificates), describes);
+      const outcome = await publish(await drafted(options, account, certificates), describes);
+      if (outcome === 'without') return { pauseMs: retryMs, failed: true };
       return { pauseMs: options.requoteMs ?? REQUOTE_MS, failed: false };
     } catch (err) {
       log.error({ err, retryMs }, 'evidence cannot be made');
@@ -103,15 +114,15 @@ export function createPublisher(options: PublisherOptions): Publisher {
       const isPublished = published !== 0 && published === wanted;
       // Evidence that is not published cannot become false: visitors need not wait for the agent.
       const describedAccount = account;
-      const bundle = isPublished && account !== undefined ? await inTime(options, account, next) : undefined;
-      await swap();
+      const draft = isPublished && account !== undefined ? await inTime(options, account, next) : undefined;
+      await show.during(swap, draft?.bundle);
       certificates = next;
       const describes = ++wanted;
       try {
         // A bundle for an account that is no longer ours would describe what is not served.
-        const current = bundle !== undefined && account === describedAccount;
-        if (current && (await publish(bundle, describes))) return;
-        if (published !== wanted) await options.serve(undefined);
+        const current = draft !== undefined && account === describedAccount;
+        if (current && (await publish(draft, describes)) === 'whole') return;
+        if (published !== wanted) await show.put(undefined);
       } catch (err) {
         log.error({ err }, 'evidence cannot be handed to the workers');
       }
@@ -130,19 +141,97 @@ export function createPublisher(options: PublisherOptions): Publisher {
   };
 }
 
-/** Undefined where it fails or takes longer than new certificates can wait. */
-async function inTime(
-  { build, clock = systemClock, patienceMs = PATIENCE_MS, log }: PublisherOptions,
+/** Two writes at once could end in either order, and the older one would stay in the folder. */
+function createWriter({ write, log }: PublisherOptions) {
+  let latest: { bundle: Bundle; isDue: () => boolean };
+  const writeLatest = newestWins(async () => {
+    const { bundle, isDue } = latest;
+    if (!isDue()) return;
+    await write(bundle).catch((err: unknown) => {
+      log.error({ err }, 'evidence cannot be written to its folder');
+    });
+  });
+  /** Resolves to whether nothing newer has been given since. */
+  return async (bundle: Bundle, isDue: () => boolean): Promise<boolean> => {
+    latest = { bundle, isDue };
+    await writeLatest();
+    return latest.bundle === bundle;
+  };
+}
+
+/** What visitors see, and what they are about to see. */
+function createShow({ serve, log }: PublisherOptions) {
+  let current: Bundle | undefined;
+  let coming: Bundle | undefined;
+
+  async function announce(next: Bundle | undefined): Promise<void> {
+    coming = next;
+    await serve(current, next).catch((err: unknown) => {
+      log.error({ err }, 'evidence cannot be handed to the workers');
+    });
+  }
+
+  return {
+    async put(bundle: Bundle | undefined): Promise<void> {
+      current = bundle;
+      await serve(bundle, coming);
+    },
+    /** Who is served the new certificates first must not be shown evidence about the old ones. Rejects only if `swap` does. */
+    async during(swap: () => Promise<void>, next: Bundle | undefined): Promise<void> {
+      if (next === undefined) return swap();
+      await announce(next);
+      try {
+        await swap();
+      } catch (error) {
+        await announce(undefined);
+        throw error;
+      }
+      coming = undefined;
+    },
+  };
+}
+
+async function drafted(
+  { build, statements, log }: PublisherOptions,
   account: AccountDocument,
   certificates: readonly Certificate[],
-): Promise<Bundle | undefined> {
+): Promise<Draft> {
+  const bundle = await build(account, certificates);
+  const attestation = await statements.draft(account, certificates).catch((err: unknown) => {
+    log.error({ err }, 'no statement can be made, the evidence is published without');
+    return undefined;
+  });
+  return { bundle, attestation };
+}
+
+/** The files that show the statement; none if it could not be kept: what is not in the history was never said. */
+async function committed({ statements, log }: PublisherOptions, { attestation }: Draft) {
+  if (attestation === undefined) return [];
+  return statements.commit(attestation).catch((err: unknown) => {
+    if (err instanceof HistoryError) log.info({ err }, 'a statement was overtaken by another one');
+    else
+      log.error(
+        { err, why: whyUnwritable(err) },
+        'the history of statements cannot be written, none is published',
+      );
+    return [];
+  });
+}
+
+/** Undefined where it fails or takes longer than new certificates can wait. */
+async function inTime(
+  options: PublisherOptions,
+  account: AccountDocument,
+  certificates: readonly Certificate[],
+): Promise<Draft | undefined> {
+  const { clock = systemClock, patienceMs = PATIENCE_MS, log } = options;
   const gaveUp = new AbortController();
   const patience = clock.sleep(patienceMs, gaveUp.signal).then(
     () => undefined,
     () => undefined,
   );
   try {
-    return await Promise.race([build(account, certificates), patience]);
+    return await Promise.race([drafted(options, account, certificates), patience]);
   } catch (err) {
     log.warn({ err }, 'evidence for new certificates failed, they are served without it for now');
     return undefined;

@@ -1,16 +1,21 @@
 // The composition root: starts the workers, serves what is on disk, then keeps certificates, records, routes and evidence.
 
 import type { ChildProcess } from 'node:child_process';
+import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
 import { adoptEarlierState } from '../acme/adopt.ts';
 import { createStore, type Store } from '../acme/store.ts';
 import { createAgent } from '../evidence/agent.ts';
+import { createAttestRounds } from '../evidence/attest-rounds.ts';
 import { buildBundle } from '../evidence/bundle.ts';
 import { publishBundle } from '../evidence/publish.ts';
+import { createStatements } from '../evidence/statements.ts';
 import { NO_LIMIT } from '../proxy/limits.ts';
 import type { Config } from './config/config.ts';
 import { createDeployment, type Deployment } from './deployment.ts';
 import { createPublisher } from './evidence-publisher.ts';
 import { createFollowing } from './following.ts';
+import type { Issuance } from './issuance.ts';
 import { descriptorLimit } from './lib/descriptors.ts';
 import type { Domain } from './lib/domain.ts';
 import type { Log } from './lib/log.ts';
@@ -18,6 +23,7 @@ import { createRenewing } from './renewing.ts';
 import { watchFiles } from './routes/files-watch.ts';
 import { describeRoutes } from './routes/plan.ts';
 import { foldersOf } from './routes/rule-needs.ts';
+import { version } from './version.ts';
 import type { WorkerSettings } from './workers/messages.ts';
 import { allowReading } from './workers/process.ts';
 import { createWorkers } from './workers/workers.ts';
@@ -51,7 +57,11 @@ const DRAIN_MS = 8_000;
 export async function startIngress(config: Config, options: IngressOptions): Promise<Ingress> {
   const { log } = options;
   const stopping = new AbortController();
-  const parts = createParts(config, withFiles(config, options), () => stored);
+  // Both are asked only once visitors come, or there is an account.
+  const parts = createParts(config, withFiles(config, options), {
+    stored: () => stored,
+    issuance: () => issuance,
+  });
   sayIfTooFewDescriptors(config, log);
   const { workers, agent, publisher, deployment } = parts;
   await deployment.follow(config, []);
@@ -118,28 +128,52 @@ interface Stored {
   readonly refuseToRegister: string | undefined;
 }
 
-/** Makes what serves, and starts nothing. `stored` is asked only once visitors come. */
-function createParts(config: Config, { log, forkedAhead }: IngressOptions, stored: () => Promise<Stored>) {
+/** What is there only later. */
+interface Later {
+  stored(): Promise<Stored>;
+  issuance(): Pick<Issuance, 'describeAccount'>;
+}
+
+/** Makes what serves, and starts nothing. */
+function createParts(config: Config, { log, forkedAhead }: IngressOptions, later: Later) {
+  const { agentEndpoint, dir } = config.evidence;
+  const agent = createAgent({ ...(agentEndpoint !== undefined && { endpoint: agentEndpoint }), log });
   const workers = createWorkers({
     count: config.workers,
     settings: workerSettings(config),
     findChallenge: async (domain) =>
-      sharedChallenge(domain, deployment.plan().domains, async () => (await stored()).store),
+      sharedChallenge(domain, deployment.plan().domains, async () => (await later.stored()).store),
+    attest: createAttestRounds({ quote: (data) => agent.quote(data), log }).ask,
     log,
     ...(forkedAhead !== undefined && { forkedAhead }),
   });
-  const { agentEndpoint, dir } = config.evidence;
-  const agent = createAgent({ ...(agentEndpoint !== undefined && { endpoint: agentEndpoint }), log });
   const publisher = createPublisher({
     build: (account, certificates) =>
       buildBundle({ account, certificates, quote: (data) => agent.quote(data) }),
+    statements: createStatements({
+      agent,
+      folder: join(config.stateDir, 'dstack-ingress'),
+      account: (uri, names) => later.issuance().describeAccount(uri, names),
+      bootId: bootId(),
+      revision: version(),
+      log,
+    }),
     write: (bundle) => publishBundle(dir, bundle),
-    serve: (bundle) => workers.setEvidence(bundle),
+    serve: workers.setEvidence,
     log,
   });
   const { setRoutes, setCertificates } = workers;
   const deployment = createDeployment(config, { setRoutes, setCertificates, publisher, log });
   return { workers, agent, publisher, deployment };
+}
+
+/** Another one after every boot of the machine; see random(4). */
+function bootId(): string {
+  try {
+    return readFileSync('/proc/sys/kernel/random/boot_id', 'utf8').trim();
+  } catch {
+    return '';
+  }
 }
 
 /** A challenge of another instance that shares our state folder: the CA may have come to us instead. */

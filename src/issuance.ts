@@ -14,16 +14,17 @@ import { needsOperator } from '../dns/error.ts';
 import type { DnsProvider } from '../dns/provider.ts';
 import { createResolver, type Resolver, waitForRecords } from '../dns/resolver.ts';
 import type { Agent } from '../evidence/agent.ts';
+import type { StatedAccount } from '../evidence/statements.ts';
 import { deriveAccountKey } from './account-key.ts';
 import type { Config } from './config/config.ts';
 import type { ChallengeCertificate } from './lib/certificate.ts';
 import { systemClock } from './lib/clock.ts';
-import type { Domain } from './lib/domain.ts';
+import { type Domain, parseDomain } from './lib/domain.ts';
 import type { Log } from './lib/log.ts';
 import { createCaaPreflight } from './records/caa-preflight.ts';
 import { createRecordsKeeper, type RecordsKeeper } from './records/keeper.ts';
 import { type PersistentValidation, thumbprintOf } from './records/persistent-validation.ts';
-import { challengeName } from './records/records.ts';
+import { type CaaSettings, caaRecords, challengeName } from './records/records.ts';
 import { createRecordsSetup, type RecordsMode } from './records/setup.ts';
 import { createWebhook } from './records/webhook.ts';
 import { createWrittenPins } from './records/written-pins.ts';
@@ -48,6 +49,8 @@ export interface Issuance {
     hooks: Pick<ManagerOptions, 'deploy' | 'onAccount'>,
     signal: AbortSignal,
   ): Promise<Pick<Manager, 'renewNow' | 'asked'>>;
+  /** What a statement says of the account of this URL. Without `caa` if the CA does not tell how its records name it. */
+  describeAccount(uri: string, domains: readonly string[]): Promise<StatedAccount>;
   close(): Promise<void>;
 }
 
@@ -127,8 +130,36 @@ export function createIssuance(options: IssuanceOptions): Issuance {
       void records.keep(plan.domains, signal).then(() => caa.watch(plan.domains, account, signal));
       return manager;
     },
+    describeAccount: (uri, domains) => describeAccount(uri, domains, parts, acme),
     close: () => acme.close(),
   };
+}
+
+async function describeAccount(
+  uri: string,
+  domains: readonly string[],
+  parts: Parts,
+  acme: Acme,
+): Promise<StatedAccount> {
+  const account = await parts.store.readAccount();
+  if (account?.url !== uri) throw new Error(`the key of the account ${uri} is not known yet`);
+  const caa = await pinsOf(uri, domains, parts, acme).catch((err: unknown) => {
+    parts.log.warn({ err }, 'a statement does not say which CAA records are ours');
+    return {};
+  });
+  return { account: { uri, thumbprint: thumbprintOf(account) }, caa };
+}
+
+/** The records that let this account alone issue, whether or not it is we who write them. */
+async function pinsOf(accountUri: string, domains: readonly string[], { config }: Parts, acme: Acme) {
+  const { meta } = await acme.transport.directory(AbortSignal.timeout(DIRECTORY_MS));
+  const caa: CaaSettings = {
+    identities: meta.caaIdentities ?? ownIdentities(config),
+    accountUri,
+    methods: [config.acme.challenge],
+  };
+  const values = (domain: string) => caaRecords(parseDomain(domain), caa).map(({ value }) => value);
+  return Object.fromEntries(domains.map((domain) => [domain, values(domain)]));
 }
 
 async function haveCertificates(
@@ -140,6 +171,9 @@ async function haveCertificates(
   const valid = (await store.readCertificates()).filter((certificate) => serves(certificate, now));
   return names.every((name) => valid.some((certificate) => certificate.names.includes(name)));
 }
+
+/** A statement waits for the CA's directory no longer: evidence is made when the CA cannot be reached, too. */
+const DIRECTORY_MS = 5_000;
 
 /** A CA asks the zone's own servers. Where we cannot ask them, the slowest gets this long. */
 const BLIND_WAIT_MS = 30_000;

@@ -22,7 +22,6 @@ export class LocalQuestion implements LocalRequest {
   readonly headers: Readonly<Record<string, string>>;
   readonly #connection: ClientConnection;
   readonly #openBody: () => AsyncIterable<Uint8Array>;
-  #known: LocalConnection | undefined;
   #gone: AbortController | undefined;
   #over = false;
 
@@ -37,8 +36,7 @@ export class LocalQuestion implements LocalRequest {
   }
 
   get connection(): LocalConnection {
-    this.#known ??= knownOf(this.#connection);
-    return this.#known;
+    return knownOf(this.#connection);
   }
 
   get signal(): AbortSignal {
@@ -60,7 +58,18 @@ export class LocalQuestion implements LocalRequest {
   }
 }
 
+/** One for all requests of a connection: handlers know it again by that. */
+const known = new WeakMap<ClientConnection, LocalConnection>();
+
 function knownOf(connection: ClientConnection): LocalConnection {
+  const before = known.get(connection);
+  if (before !== undefined) return before;
+  const fresh = describe(connection);
+  known.set(connection, fresh);
+  return fresh;
+}
+
+function describe(connection: ClientConnection): LocalConnection {
   const { socket } = connection;
   return {
     get certificate() {

@@ -1,6 +1,9 @@
 // A reply that the ingress gives by itself instead of an upstream; the proxy asks, a feature answers.
 
-/** What a handler may know of the connection that brought the request. Each is looked up when it is asked for. */
+/**
+ * What a handler may know of the connection that brought the request. Each is looked up when it is asked for. All requests
+ * of a connection have the same object.
+ */
 export interface LocalConnection {
   /** The leaf certificate that the client was served; undefined once the connection is gone. */
   readonly certificate: LocalCertificate | undefined;

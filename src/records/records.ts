@@ -129,7 +129,7 @@ export function addressName(domain: Domain, prefix = DEFAULT_TXT_PREFIX): string
 }
 
 /** RFC 8659 §5: a wildcard is looked up at its base, and there `issuewild` speaks for it alone. */
-function caaRecords(domain: Domain, caa: CaaSettings | undefined): DnsRecord[] {
+export function caaRecords(domain: Domain, caa: CaaSettings | undefined): DnsRecord[] {
   if (caa === undefined) return [];
   const tag = isWildcard(domain) ? 'issuewild' : 'issue';
   return caa.identities.map((identity) => ({

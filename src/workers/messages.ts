@@ -1,6 +1,7 @@
 // What crosses from the supervisor to a worker and back: plain data, and nothing that a worker does not need.
 
 import { z } from 'zod';
+import type { RoundAnswer } from '../../evidence/attest-rounds.ts';
 import { LONGEST_PASSWORD_BYTES } from '../../proxy/exchange/password-hashes.ts';
 import type { FaultCode } from '../../proxy/faults.ts';
 import type { ListenerLimits } from '../../proxy/limits.ts';
@@ -51,6 +52,8 @@ export type Order =
   | { readonly type: 'charged'; readonly answers: readonly LimitAnswer[] }
   /** Undefined: nobody could compare it. */
   | { readonly type: 'compared-password'; readonly question: number; readonly right: boolean | undefined }
+  /** Undefined: there is no quote for now. */
+  | { readonly type: 'attested'; readonly question: number; readonly answer: RoundAnswer | undefined }
   | { readonly type: 'drain'; readonly timeoutMs: number };
 
 /** May it pass, and when? For how long a refusal certainly holds, and which charge was too much; or no seat was free. */
@@ -127,6 +130,12 @@ export const ComparisonSchema = z.strictObject({
   password: z.string().max(LONGEST_PASSWORD_BYTES),
 });
 
+const AttestSchema = z.strictObject({
+  question: z.int().positive(),
+  /** Over all that visitors of this worker have asked. */
+  hash: z.string().regex(/^[0-9a-f]{64}$/),
+});
+
 /**
  * What a worker may say. Strangers' bytes may have taken it over: everything is checked, and a worker that says anything
  * else is ended, see worker-link.ts.
@@ -138,6 +147,8 @@ export const FromWorkerSchema = z.union([
   z.strictObject({ comparePassword: ComparisonSchema }),
   /** May these requests pass? Answered by one `charged`. */
   z.strictObject({ limits: LimitsSchema }),
+  /** Asks for a fresh quote; answered by `attested`, and the next is asked only then. */
+  z.strictObject({ attest: AttestSchema }),
   /** What has happened and changed since the last one; at most one a second, see telemetry.ts. */
   z.strictObject({ telemetry: TelemetrySchema }),
   z.strictObject({
@@ -158,6 +169,7 @@ export const FromWorkerSchema = z.union([
 
 export type FromWorker = z.infer<typeof FromWorkerSchema>;
 export type Comparison = z.infer<typeof ComparisonSchema>;
+export type AttestQuestion = z.infer<typeof AttestSchema>;
 export type Telemetry = z.infer<typeof TelemetrySchema>;
 export type WorkerEvent = Telemetry['events'][number];
 export type Reply = Extract<FromWorker, { id: number }>;

@@ -14,9 +14,16 @@ export interface Serving {
   readonly challenges: ReadonlyMap<string, ChallengeCertificate>;
   /** Key authorizations of http-01 challenges, by token. */
   readonly httpChallenges: ReadonlyMap<string, string>;
-  readonly evidence: Bundle | undefined;
+  readonly evidence: ServedEvidence;
   /** 48 random bytes, the same in every worker, so that a session resumes in any of them. */
   readonly ticketKeys: Uint8Array;
+}
+
+export interface ServedEvidence {
+  /** Undefined: there is none yet. */
+  readonly current: Bundle | undefined;
+  /** What follows it in a moment: shown to those who were served a certificate that only this one is about. */
+  readonly next?: Bundle | undefined;
 }
 
 /** Routes and rules change together: no host is without either in between. */

@@ -1,6 +1,7 @@
 // Keeps as many workers alive as there should be, each with the newest of what is to be served.
 
 import type { ChildProcess } from 'node:child_process';
+import type { RoundAnswer } from '../../evidence/attest-rounds.ts';
 import type { ChallengeCertificate } from '../lib/certificate.ts';
 import { type Clock, monotonicMs, systemClock } from '../lib/clock.ts';
 import type { Log } from '../lib/log.ts';
@@ -25,6 +26,7 @@ export interface SupervisorOptions {
   readonly clock?: Clock;
   readonly forkedAhead?: ChildProcess;
   findChallenge?(domain: string): Promise<ChallengeCertificate | undefined>;
+  attest?(hash: Uint8Array): Promise<RoundAnswer | undefined>;
 }
 
 interface Started {
@@ -115,6 +117,7 @@ export class Supervisor {
       takeTelemetry: (from, telemetry) => this.takeTelemetry(from, telemetry),
       countLimits: (from, questions) => this.limits.answer(from.pid ?? 0, questions),
       findChallenge: async (domain) => this.options.findChallenge?.(domain),
+      attest: async (hash) => this.options.attest?.(hash),
       comparePassword: this.passwords.compare,
       onGone: (gone) => {
         this.living.delete(gone);

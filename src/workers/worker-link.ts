@@ -2,11 +2,13 @@
 
 import type { ChildProcess } from 'node:child_process';
 import type { Duplex } from 'node:stream';
+import type { RoundAnswer } from '../../evidence/attest-rounds.ts';
 import type { ChallengeCertificate } from '../lib/certificate.ts';
 import type { Log } from '../lib/log.ts';
 import { MOST_COMPARISONS, MOST_QUESTIONS, readMessages, writeOrder } from './channel.ts';
 import { MOST_UNANSWERED } from './limit-questions.ts';
 import {
+  type AttestQuestion,
   type Comparison,
   type DoneReply,
   FromWorkerSchema,
@@ -28,6 +30,8 @@ export interface WorkerLinkOptions {
   findChallenge(domain: string): Promise<ChallengeCertificate | undefined>;
   /** Undefined: nobody could compare it. */
   comparePassword(hash: string, password: string): Promise<boolean | undefined>;
+  /** A fresh quote over this hash. Undefined: there is none for now. */
+  attest(hash: Uint8Array): Promise<RoundAnswer | undefined>;
   /** Undefined: no honest worker asks that. */
   countLimits(worker: WorkerLink, questions: LimitQuestions): readonly LimitAnswer[] | undefined;
   /** Called once, when the process is gone or could not be started. */
@@ -60,6 +64,7 @@ export class WorkerLink {
   private openQuestions = 0;
   private openComparisons = 0;
   private unansweredLimits = 0;
+  private openAttests = 0;
   private telemetryAllowance = TELEMETRY_SAVED;
   private telemetryAt = performance.now();
   /** Nothing that it says counts any more. */
@@ -161,6 +166,7 @@ export class WorkerLink {
     else if ('findChallenge' in message) this.hearQuestion(message.findChallenge);
     else if ('limits' in message) void this.hearLimits(message.limits);
     else if ('comparePassword' in message) this.hearComparison(message.comparePassword);
+    else if ('attest' in message) void this.hearAttest(message.attest);
     else if ('telemetry' in message) this.hearTelemetry(message.telemetry);
     else this.hearReply(message);
   }
@@ -203,6 +209,15 @@ export class WorkerLink {
     this.unansweredLimits++;
     await this.tell({ type: 'charged', answers }).catch(() => {});
     this.unansweredLimits--;
+  }
+
+  private async hearAttest({ question, hash }: AttestQuestion): Promise<void> {
+    // As with limits: an honest worker has one open.
+    if (this.openAttests >= 2) return this.expel('it asks for quotes without end');
+    this.openAttests++;
+    const answer = await this.options.attest(Buffer.from(hash, 'hex'));
+    await this.tell({ type: 'attested', question, answer }).catch(() => {});
+    this.openAttests--;
   }
 
   private hearTelemetry(telemetry: Telemetry): void {

@@ -2,6 +2,7 @@
 
 import { Socket } from 'node:net';
 import { isDeepStrictEqual } from 'node:util';
+import { createAttester } from '../../evidence/attest.ts';
 import { createEvidenceEndpoint, type EvidenceEndpoint } from '../../evidence/endpoint.ts';
 import { createConnectionCounts } from '../../proxy/listener/counts.ts';
 import {
@@ -14,10 +15,12 @@ import { createPlainHttp, type PlainHttp } from '../../proxy/listener/plain-http
 import { keepFreedMemory } from '../../proxy/socket/insides/allocator.ts';
 import type { ChallengeCertificate } from '../lib/certificate.ts';
 import { createLog, type Log } from '../lib/log.ts';
+import { createAttestQuestions } from './attest-questions.ts';
 import { CHANNEL_FD, FIRST_SOCKET_FD, MOST_QUESTIONS, readOrders, writeMessage } from './channel.ts';
 import { createComparisons } from './comparisons.ts';
 import { layouts } from './counters.ts';
 import { collectWhenIdle } from './idle-collection.ts';
+import { createKeyRing } from './key-ring.ts';
 import { createAskingLimiter } from './limit-questions.ts';
 import type { FromWorker, Order, WorkerEvent, WorkerSettings } from './messages.ts';
 import { type Generations, nothingServed, type Serving, type Snapshot, withNewer } from './serving.ts';
@@ -36,7 +39,11 @@ collectWhenIdle();
 
 let listener: Listener | undefined;
 let plainHttp: PlainHttp | undefined;
-const evidence: EvidenceEndpoint = createEvidenceEndpoint();
+const keyRing = createKeyRing();
+const attestQuestions = createAttestQuestions((attest) => say({ attest }));
+const evidence: EvidenceEndpoint = createEvidenceEndpoint({
+  attester: createAttester({ keyOf: keyRing.keyOf, ask: attestQuestions.ask }),
+});
 let served: Generations = nothingServed;
 let challenges: Serving['challenges'] = new Map();
 let httpChallenges: Serving['httpChallenges'] = new Map();
@@ -99,6 +106,9 @@ async function obey(order: Order): Promise<Outcome> {
     case 'charged':
       limiter.answered(order.answers);
       return {};
+    case 'attested':
+      attestQuestions.answered(order.question, order.answer);
+      return {};
     case 'compared-password':
       comparisons.answered(order.question, order.right);
       return {};
@@ -123,6 +133,7 @@ function put({ kind, value }: Snapshot): void {
   switch (kind) {
     case 'certificates':
       started().setCertificates(value);
+      keyRing.set(value);
       break;
     case 'routes':
       // First, for it throws where the rules cannot be compiled: then those of before go on, and so do the routes.
@@ -142,7 +153,7 @@ function put({ kind, value }: Snapshot): void {
       started().setTicketKeys(Buffer.from(value));
       break;
     case 'evidence':
-      evidence.setBundle(value);
+      evidence.setBundle(value.current, value.next);
   }
 }
 

@@ -2,6 +2,7 @@
 
 import type { ChildProcess } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
+import type { RoundAnswer } from '../../evidence/attest-rounds.ts';
 import type { Bundle } from '../../evidence/bundle.ts';
 import type { ServedCertificate } from '../../proxy/listener/listener.ts';
 import type { RuleSet } from '../../proxy/rules/model.ts';
@@ -26,6 +27,8 @@ export interface WorkersOptions {
   readonly forkedAhead?: ChildProcess;
   /** What another instance wants a validation of this domain to be shown; asked where settings.sharedChallenges. */
   findChallenge?(domain: string): Promise<ChallengeCertificate | undefined>;
+  /** A fresh quote over a hash; undefined: there is none for now. */
+  attest?(hash: Uint8Array): Promise<RoundAnswer | undefined>;
   /** How often session ticket keys change by themselves; a renewal changes them as well. */
   readonly ticketKeyLifeMs?: number;
 }
@@ -38,7 +41,7 @@ export interface Workers {
   setRoutes(routes: readonly Route[], rules?: RuleSet): Promise<void>;
   setChallenge(domain: string, certificate: ChallengeCertificate | undefined): Promise<void>;
   setHttpChallenge(token: string, keyAuthorization: string | undefined): Promise<void>;
-  setEvidence(bundle: Bundle | undefined): Promise<void>;
+  setEvidence(current: Bundle | undefined, next?: Bundle): Promise<void>;
   /** Process ids of the living. */
   pids(): number[];
   state(): WorkersState;
@@ -74,7 +77,7 @@ export function createWorkers(options: WorkersOptions): Workers {
     routes: { list: [] },
     challenges: new Map(),
     httpChallenges: new Map(),
-    evidence: undefined,
+    evidence: { current: undefined },
     ticketKeys: randomBytes(TICKET_KEY_BYTES),
   });
   const limitSecret = randomBytes(LIMIT_SECRET_BYTES);
@@ -135,7 +138,7 @@ export function createWorkers(options: WorkersOptions): Workers {
       serve('challenges', withEntry(snapshots.serving.challenges, domain, certificate)),
     setHttpChallenge: (token, keyAuthorization) =>
       serve('httpChallenges', withEntry(snapshots.serving.httpChallenges, token, keyAuthorization)),
-    setEvidence: (bundle) => serve('evidence', bundle),
+    setEvidence: (current, next) => serve('evidence', { current, next }),
     pids: () => [...supervisor.living].flatMap(({ pid }) => (pid === undefined ? [] : [pid])),
     state: () => ({
       generations: snapshots.generations,

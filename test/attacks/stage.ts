@@ -67,7 +67,7 @@ export async function openStage(changes: Partial<WorkerSettings> = {}): Promise<
       routes: { list: routes },
       challenges: new Map(),
       httpChallenges: new Map(),
-      evidence: undefined,
+      evidence: { current: undefined },
       ticketKeys: Buffer.alloc(48, 7),
     },
     generations: nothingServed,

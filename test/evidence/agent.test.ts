@@ -1,6 +1,7 @@
 // What the guest agent says is checked, and what it refuses is an error that says so.
 
 import assert from 'node:assert/strict';
+import { createHash } from 'node:crypto';
 import { mkdir, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
@@ -275,10 +276,10 @@ test('an answer that should hold a key and is not understood is never quoted', a
 });
 
 for (const name of ['quote-report.json', 'tdx-lite-getquote.json'] as const) {
-  test(`a real agent's answer is accepted and passed on unchanged (${name})`, {
+  test(`a real agent's answer is accepted and passed on, with the digests that it leaves out (${name})`, {
     skip: withoutFixtures(name),
   }, async (t) => {
-    const real = readFixture<{ report_data: string }>(name);
+    const real = readFixture<{ quote: string; event_log: string; report_data: string }>(name);
     const double = await startSimulatedAgent({
       socketPath: join(await socketFolder(t), 'dstack.sock'),
       processor: await sharedProcessor(),
@@ -286,7 +287,21 @@ for (const name of ['quote-report.json', 'tdx-lite-getquote.json'] as const) {
     });
     t.after(() => double.close());
     const agent = createAgent({ endpoint: double.endpoint });
-    assert.deepEqual(await agent.quote(Buffer.from(real.report_data, 'hex')), real);
+    const { event_log, ...others } = await agent.quote(Buffer.from(real.report_data, 'hex'));
+    const { event_log: asGiven, ...othersAsGiven } = real;
+    assert.deepEqual(others, othersAsGiven);
+    const events = JSON.parse(event_log) as { imr: number; digest: string }[];
+    const withoutDigests = (text: string) =>
+      (JSON.parse(text) as object[]).map((event) => ({ ...event, digest: undefined }));
+    assert.deepEqual(withoutDigests(event_log), withoutDigests(asGiven));
+    // As a reader does it who takes the digests as they stand.
+    const replayed = events
+      .filter(({ imr }) => imr === 3)
+      .reduce<Buffer>(
+        (value, { digest }) => createHash('sha384').update(value).update(digest, 'hex').digest(),
+        Buffer.alloc(48),
+      );
+    assert.equal(replayed.toString('hex'), parseQuote(real.quote).rtmrs[3]);
     await rejectsWith('report-data-mismatch', /asked was 00/, agent.quote(Buffer.alloc(64)));
   });
 }

@@ -3,15 +3,16 @@
 import assert from 'node:assert/strict';
 import { createHash } from 'node:crypto';
 import { test } from 'node:test';
-import { type Bundle, buildBundle } from '../../evidence/bundle.ts';
+import { type Bundle, buildBundle, fileOf } from '../../evidence/bundle.ts';
 import {
   createEvidenceEndpoint,
   type EvidenceEndpoint,
-  type EvidenceReply,
   type EvidenceRequest,
 } from '../../evidence/endpoint.ts';
+import type { EvidenceReply } from '../../evidence/reply.ts';
 import { createRouteTable } from '../../proxy/rules/routes.ts';
 import { makeCertificate } from '../support/certificates.ts';
+import { localConnection } from '../support/local-connections.ts';
 
 const certificates = [await makeCertificate('app.example.com'), await makeCertificate('*.example.com')];
 const bundle: Bundle = await buildBundle({
@@ -24,6 +25,11 @@ const bundle: Bundle = await buildBundle({
   }),
 });
 
+/** Not asked here, see attest.test.ts. */
+const attester = { handle: () => assert.fail() };
+const { signal } = new AbortController();
+const connection = localConnection(certificates[0]!);
+
 /** Whether a request for this path would come to the endpoint. */
 function isAnswered({ path: own }: EvidenceEndpoint, path: string): boolean {
   const table = createRouteTable([], { localPaths: [{ path: own, answeredBy: 'evidence' }] });
@@ -31,21 +37,23 @@ function isAnswered({ path: own }: EvidenceEndpoint, path: string): boolean {
 }
 
 function served(of: Bundle | 'none' = bundle, prefix?: string) {
-  const endpoint = createEvidenceEndpoint(prefix === undefined ? {} : { prefix });
+  const endpoint = createEvidenceEndpoint({ attester, ...(prefix !== undefined && { prefix }) });
   if (of !== 'none') endpoint.setBundle(of);
   return async (
     path: string,
     changes: Partial<EvidenceRequest> = {},
   ): Promise<EvidenceReply & { text: string }> => {
     assert.equal(isAnswered(endpoint, path), true, `${path} is its own`);
-    const reply = await endpoint.handle({
+    const reply = (await endpoint.handle({
       method: 'GET',
       path,
       query: '',
       host: 'app.example.com',
       headers: {},
+      connection,
+      signal,
       ...changes,
-    });
+    })) as EvidenceReply;
     return { ...reply, text: Buffer.from(reply.body).toString() };
   };
 }
@@ -94,7 +102,7 @@ test('names of what every object has are not files', async () => {
 });
 
 test('paths beside the prefix belong to the app', () => {
-  const matches = (path: string) => isAnswered(createEvidenceEndpoint(), path);
+  const matches = (path: string) => isAnswered(createEvidenceEndpoint({ attester }), path);
   const beside = [
     '/evidencesXYZ',
     '/evidences.json',
@@ -112,7 +120,7 @@ test('paths beside the prefix belong to the app', () => {
 });
 
 test('until the first bundle is complete, and when it is taken back, the answer is 503', async () => {
-  const endpoint = createEvidenceEndpoint();
+  const endpoint = createEvidenceEndpoint({ attester });
   const ask = async () => {
     const request = {
       method: 'GET',
@@ -120,6 +128,8 @@ test('until the first bundle is complete, and when it is taken back, the answer 
       query: '',
       host: 'app.example.com',
       headers: {},
+      connection,
+      signal,
     };
     return endpoint.handle(request);
   };
@@ -131,6 +141,48 @@ test('until the first bundle is complete, and when it is taken back, the answer 
   assert.equal((await ask()).status, 200);
   endpoint.setBundle(undefined);
   assert.equal((await ask()).status, 503);
+});
+
+test('a statement that is not there yet is 503, and what is never there is 404', async () => {
+  const ask = served();
+  for (const name of ['attestation.json', 'history.jsonl']) {
+    const { status, headers } = await ask(`/evidences/${name}`);
+    assert.equal(status, 503, name);
+    assert.match(headers['retry-after']!, /^\d+$/);
+  }
+  assert.equal((await ask('/evidences/statement.json')).status, 404);
+  const file = fileOf('attestation.json', 'application/json', '{}\n', 'a statement');
+  const whole = served({ ...bundle, files: [...bundle.files, file] });
+  assert.equal((await whole('/evidences/attestation.json')).text, '{}\n');
+});
+
+test('names that only the generation before had are answered for a minute, to whoever has its checksums', async () => {
+  let time = 0;
+  const endpoint = createEvidenceEndpoint({ attester, now: () => time });
+  const names = [await makeCertificate('app.example.com'), await makeCertificate('gone.example.com')];
+  const build = (list: typeof names) =>
+    buildBundle({
+      account: { uri: 'https://ca.test/acct/7' },
+      certificates: list,
+      quote: async (reportData) => ({
+        quote: '00',
+        event_log: '[]',
+        report_data: Buffer.from(reportData).toString('hex'),
+      }),
+    });
+  const [before, after] = [await build(names), await build(names.slice(0, 1))];
+  const ask = async (name: string) => {
+    const path = `/evidences/${name}`;
+    // Each on a connection of its own.
+    const request = { method: 'GET', path, query: '', host: 'app.example.com', headers: {}, signal };
+    return (await endpoint.handle({ ...request, connection: localConnection(names[0]!) })).status;
+  };
+  endpoint.setBundle(before);
+  endpoint.setBundle(after);
+  assert.equal(await ask('cert-gone.example.com.pem'), 200);
+  time = 60_001;
+  assert.equal(await ask('cert-gone.example.com.pem'), 404);
+  assert.equal(await ask('cert-app.example.com.pem'), 200);
 });
 
 test('what would change something is 405 and says what is possible', async () => {
@@ -154,7 +206,7 @@ test('each file is served byte for byte, for any origin, to be asked for anew', 
   for (const [name, type] of Object.entries(types)) {
     const { status, headers, text } = await ask(`/evidences/${name}`);
     assert.equal(status, 200);
-    assert.equal(createHash('sha256').update(text).digest('hex'), fileOf(name).sha256);
+    assert.equal(createHash('sha256').update(text).digest('hex'), fileNamed(name).sha256);
     assert.equal(headers['content-type'], type);
     assert.equal(headers['cache-control'], 'no-cache');
     assert.equal(headers['access-control-allow-origin'], '*');
@@ -168,14 +220,14 @@ test('an asterisk may be escaped, and a query to get past caches is no harm', as
   const ask = served();
   const { status, text } = await ask('/evidences/cert-%2A.example.com.pem', { query: 't=1' });
   assert.equal(status, 200);
-  assert.equal(text, fileOf('cert-*.example.com.pem').text);
+  assert.equal(text, fileNamed('cert-*.example.com.pem').text);
 });
 
 test('cert.pem is the certificate of the host asked: its own, else that of the wildcard', async () => {
   const ask = served();
   const pem = async (host: string) => (await ask('/evidences/cert.pem', { host })).text;
-  assert.equal(await pem('app.example.com'), fileOf('cert-app.example.com.pem').text);
-  assert.equal(await pem('other.example.com'), fileOf('cert-*.example.com.pem').text);
+  assert.equal(await pem('app.example.com'), fileNamed('cert-app.example.com.pem').text);
+  assert.equal(await pem('other.example.com'), fileNamed('cert-*.example.com.pem').text);
 });
 
 test('who has the file already is told so, and a new bundle has new tags', async () => {
@@ -237,6 +289,6 @@ test('another prefix is served in the same way', async () => {
   assert.equal((await ask('/.well-known/evidence')).headers.location, '/.well-known/evidence/');
 });
 
-function fileOf(name: string) {
+function fileNamed(name: string) {
   return bundle.files.find((file) => file.name === name)!;
 }

@@ -6,11 +6,13 @@ import { test } from 'node:test';
 import {
   EventLogError,
   type EventLogErrorCode,
+  logFindings,
   parseEventLog,
   RUNTIME_EVENT,
   replay,
   runtimeDigest,
   systemEvent,
+  withDigests,
 } from '../../evidence/event-log.ts';
 import { parseQuote } from '../../evidence/quote.ts';
 import { readFixture, withoutFixtures } from '../support/attestation-fixtures.ts';
@@ -143,3 +145,62 @@ for (const name of ['quote-report.json', 'tdx-lite-getquote.json'] as const) {
     );
   });
 }
+
+const ofSystem = [
+  runtime('system-preparing'),
+  runtime('app-id', 'aa'),
+  runtime('compose-hash', 'bb'),
+  runtime('instance-id', 'cc'),
+  runtime('boot-mr-done'),
+  runtime('key-provider', 'dd'),
+  runtime('system-ready'),
+];
+const findingsOf = (events: RawEvent[]) => logFindings(parseEventLog(JSON.stringify(events)));
+
+test('a log in which it is doubtful what the system measured can be read, and says what is doubtful', () => {
+  assert.deepEqual(findingsOf(ofSystem), []);
+  assert.deepEqual(findingsOf(ofSystem.slice(0, -1)), [{ code: 'no-system-ready' }]);
+  assert.deepEqual(findingsOf(ofSystem.filter(({ event }) => event !== 'instance-id')), [
+    { code: 'missing', name: 'instance-id' },
+  ]);
+  assert.deepEqual(findingsOf([runtime('app-id', 'ee'), ...ofSystem, ...ofSystem]), [
+    { code: 'repeated', name: 'app-id', times: 2 },
+  ]);
+  assert.deepEqual(
+    findingsOf([]).map(({ code }) => code),
+    ['no-system-ready', 'missing', 'missing', 'missing', 'missing'],
+  );
+});
+
+test('what the app adds once the system is ready is no finding, whatever it is called', () => {
+  assert.deepEqual(findingsOf([...ofSystem, runtime('app-id', 'ee'), runtime('system-ready')]), []);
+  // Of another register, or of another type: not of the system.
+  const foreign = [
+    runtime('app-id', 'ee', { imr: 2, digest: zeros }),
+    runtime('app-id', 'ee', { event_type: 4, digest: zeros }),
+  ];
+  assert.deepEqual(findingsOf([...foreign, ...ofSystem]), []);
+});
+
+test('digests that were left out are filled in so that they replay as they stand, and all else stays', () => {
+  const log = [early(0, 'ab'.repeat(48)), ...ofSystem, runtime('mine', '00', { version: 2 })].map(
+    (event) => ({
+      ...event,
+      more: { kept: true },
+    }),
+  );
+  const filled = JSON.parse(withDigests(JSON.stringify(log))) as RawEvent[];
+  assert.deepEqual(
+    filled.map(({ digest: _, ...event }) => event),
+    log.map(({ digest: _, ...event }) => event),
+  );
+  const plain = filled
+    .filter(({ imr }) => imr === 3)
+    .reduce<Buffer>(
+      (value, { digest }) => createHash('sha384').update(value).update(Buffer.from(digest, 'hex')).digest(),
+      Buffer.alloc(48),
+    );
+  assert.equal(plain.toString('hex'), replay(parseEventLog(JSON.stringify(log)))[3]);
+  const whole = JSON.stringify(filled, undefined, 1);
+  assert.equal(withDigests(whole), whole);
+});

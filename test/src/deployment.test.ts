@@ -3,7 +3,7 @@
 import assert from 'node:assert/strict';
 import { before, test } from 'node:test';
 import fc from 'fast-check';
-import type { Bundle } from '../../evidence/bundle.ts';
+import { type Bundle, fileOf } from '../../evidence/bundle.ts';
 import { createDeployment, type DeploymentParts } from '../../src/deployment.ts';
 import { createPublisher } from '../../src/evidence-publisher.ts';
 import type { Certificate } from '../../src/lib/certificate.ts';
@@ -12,6 +12,7 @@ import { silentLog } from '../../src/lib/log.ts';
 import type { RoutingPlan } from '../../src/routes/plan.ts';
 import { recordedLog } from '../acme/support.ts';
 import { makeCertificate, weakCertificate } from '../support/certificates.ts';
+import { sampleAttestation } from '../support/statements.ts';
 
 const names = ['a.example', 'b.example', 'c.example'] as const;
 type Name = (typeof names)[number];
@@ -29,6 +30,8 @@ function planOf(...hosts: Name[]): RoutingPlan {
   const certificates = domains.map((each) => [each] as Domain[]);
   return { domains, certificates, routes, rules: undefined };
 }
+
+const statementFile = fileOf('attestation.json', 'application/json', '{}', 'a statement');
 
 const hostsOf = (plan: Pick<RoutingPlan, 'routes'>) => plan.routes.map(({ host }) => host);
 const serials = (certificates: readonly Certificate[]) => certificates.map(({ serial }) => serial);
@@ -69,6 +72,10 @@ test('in whatever order workers and agent answer, the newest plan and the newest
       let written: Bundle | undefined;
       const publisher = createPublisher({
         build: s.scheduleFunction(async (account, certificates) => bundleOf(account.uri, certificates)),
+        statements: {
+          draft: s.scheduleFunction(async () => sampleAttestation()),
+          commit: s.scheduleFunction(async () => [statementFile]),
+        },
         write: s.scheduleFunction(async (bundle) => {
           written = bundle;
         }),
@@ -127,6 +134,7 @@ test('in whatever order workers and agent answer, the newest plan and the newest
       const expected = bundleOf(account, served).builtAt;
       assert.equal(shown?.builtAt, expected);
       assert.equal(written?.builtAt, expected);
+      assert.deepEqual(written?.files, [statementFile]);
       stop.abort();
       await s.waitIdle();
       await run;
@@ -138,7 +146,7 @@ test('in whatever order workers and agent answer, the newest plan and the newest
 /** What it is about stands in its date. */
 function bundleOf(account: string, certificates: readonly Certificate[]): Bundle {
   const builtAt = `${account} ${serials(certificates)}`;
-  return { files: [], certificates: {}, reportData: '', builtAt };
+  return { files: [], certificates: {}, leaves: [], reportData: '', builtAt };
 }
 
 /** Patience without end: nobody is late here. */

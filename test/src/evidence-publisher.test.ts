@@ -2,12 +2,14 @@
 
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import type { Bundle } from '../../evidence/bundle.ts';
+import { type Bundle, fileOf } from '../../evidence/bundle.ts';
 import { createPublisher, type PublisherOptions } from '../../src/evidence-publisher.ts';
 import type { Certificate } from '../../src/lib/certificate.ts';
 import { silentLog } from '../../src/lib/log.ts';
 import { makeCertificate } from '../support/certificates.ts';
+import { sampleAttestation } from '../support/statements.ts';
 
+const statementFile = fileOf('attestation.json', 'application/json', '{}', 'a statement');
 const account = { uri: 'https://ca.example.com/acct/1' };
 
 /** What visitors see, in order: the serial that the evidence is about, or "none". */
@@ -16,6 +18,7 @@ function stage(options: Partial<PublisherOptions> = {}) {
   const written: string[] = [];
   const publisher = createPublisher({
     build: async (_account, certificates) => bundleFor(certificates),
+    statements: { draft: async () => sampleAttestation(), commit: async () => [statementFile] },
     write: async (bundle) => void written.push(bundle.builtAt),
     serve: async (bundle) => void shown.push(bundle?.builtAt ?? 'none'),
     log: silentLog,
@@ -29,6 +32,7 @@ function bundleFor(certificates: readonly Certificate[]): Bundle {
   return {
     files: [],
     certificates: {},
+    leaves: [],
     reportData: '',
     builtAt: certificates.map((one) => one.serial).join(),
   };
@@ -157,3 +161,76 @@ function pause(ms: number, signal?: AbortSignal): Promise<void> {
     });
   });
 }
+
+test('without a statement the evidence is published all the same, and both are tried again', async () => {
+  const faults = ['draft', 'commit'];
+  const files: string[][] = [];
+  const { publisher } = stage({
+    statements: {
+      draft: async () => {
+        if (faults[0] === 'draft') throw new Error(`no ${faults.shift()}`);
+        return sampleAttestation();
+      },
+      commit: async () => {
+        if (faults[0] === 'commit') throw new Error(`no ${faults.shift()}`);
+        return [statementFile];
+      },
+    },
+    serve: async (bundle) => void files.push(bundle?.files.map(({ name }) => name) ?? ['none']),
+    clock: { now: () => new Date(), sleep: (ms, signal) => pause(Math.min(ms, 20), signal) },
+    requoteMs: 10_000_000,
+  });
+  publisher.setAccount(account);
+  await publisher.deploy([await makeCertificate('app.example.com')], async () => {});
+  const stop = new AbortController();
+  const run = publisher.run(stop.signal);
+  await until(() => files.length >= 4);
+  stop.abort();
+  await run;
+  assert.deepEqual(files.slice(0, 4), [['none'], [], [], ['attestation.json']]);
+});
+
+test('a statement is kept before it is shown, and one about what is not served is not kept', async () => {
+  const [first, second] = [
+    await makeCertificate('app.example.com'),
+    await makeCertificate('app.example.com'),
+  ];
+  const events: string[] = [];
+  const { publisher } = stage({
+    statements: {
+      draft: async (_account, [certificate]) => {
+        events.push(`drafted ${certificate!.serial}`);
+        return sampleAttestation({ revision: certificate!.serial });
+      },
+      commit: async ({ statement }) => {
+        events.push(`kept ${statement.revision}`);
+        return [statementFile];
+      },
+    },
+    serve: async (bundle, next) => void events.push(`shown ${bundle?.builtAt} then ${next?.builtAt}`),
+  });
+  publisher.setAccount(account);
+  await publisher.deploy([first], async () => {});
+  const stop = new AbortController();
+  const run = publisher.run(stop.signal);
+  await publisher.complete;
+  events.length = 0;
+  await assert.rejects(
+    publisher.deploy([second], async () => {
+      throw new Error('the workers refuse it');
+    }),
+  );
+  const announced = `shown ${first.serial} then ${second.serial}`;
+  assert.deepEqual(events, [`drafted ${second.serial}`, announced, `shown ${first.serial} then undefined`]);
+  events.length = 0;
+  await publisher.deploy([second], async () => void events.push('swapped'));
+  assert.deepEqual(events, [
+    `drafted ${second.serial}`,
+    announced,
+    'swapped',
+    `kept ${second.serial}`,
+    `shown ${second.serial} then undefined`,
+  ]);
+  stop.abort();
+  await run;
+});

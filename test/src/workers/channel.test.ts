@@ -145,6 +145,16 @@ const hostile: readonly (readonly [what: string, program: string, says: RegExp])
     `for (let i = 0; i < 500; i++) pipe.write(framed('{"telemetry":{"events":[],"counters":[],"lost":0}}'))`,
     /telemetry without end/,
   ],
+  [
+    'questions for fresh quotes without end',
+    `for (let i = 1; i < 9; i++) pipe.write(framed('{"attest":{"question":' + i + ',"hash":"' + 'ab'.repeat(32) + '"}}'))`,
+    /quotes without end/,
+  ],
+  [
+    'a question for a quote over what is no hash',
+    `pipe.write(framed('{"attest":{"question":1,"hash":"' + 'ab'.repeat(33) + '"}}'))`,
+    /no message/,
+  ],
   ['an event of no known kind', telemetry({ events: [{ kind: 'rumour' }] }), /no message/],
   ['numbers below zero', counters('connections', own.version, [0, [-1]]), /no message/],
   ['numbers of a block that there is not', counters('secrets', 1, [0, [1]]), /a block that there is not/],
@@ -286,6 +296,7 @@ test('only what the schema describes is a message', () => {
           'comparePassword' in data ||
           'telemetry' in data ||
           'limits' in data ||
+          'attest' in data ||
           data.id > 0,
       );
     }),
@@ -303,7 +314,7 @@ test('messages of honest workers and supervisors arrive whole, in whatever piece
       routes: { list: [] },
       challenges: new Map([['app.example.com', { cert: 'c', key: 'k' }]]),
       httpChallenges: new Map([['token', 'text']]),
-      evidence: undefined,
+      evidence: { current: undefined },
       ticketKeys: new Uint8Array([1, 2, 3]),
     },
     generations: { ...nothingServed, routes: 3 },

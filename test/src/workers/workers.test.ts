@@ -292,7 +292,7 @@ test('a worker keeps the newer routes when older ones arrive after them', async 
     routes: { list: routes },
     challenges: new Map(),
     httpChallenges: new Map(),
-    evidence: undefined,
+    evidence: { current: undefined },
     ticketKeys: Buffer.alloc(48, 7),
   };
   try {
