@@ -32,8 +32,8 @@ export function evidencePage(facts: Facts, visit: Visit): string {
 <header>
 <p class="kicker">Evidence</p>
 <h1>Who vouches for <span class="host">${host}</span></h1>
-<p class="lead">This site runs in a confidential virtual machine. Five links lead from the maker of a processor to the
-page before you. Each vouches for the next, and none is better than what it rests on.</p>
+<p class="lead">This site says that it runs in a confidential virtual machine. Five links lead from a processor to the
+page before you: each vouches for the next, and none is better than what it rests on.</p>
 <nav aria-label="On this page"><a href="#chain">The chain</a><a href="#statement">What it states</a><a href="#files">The files</a><a href="#check" class="strong">Check it</a></nav>
 </header>
 <main>
@@ -173,21 +173,26 @@ function statementOf(statement: Statement, since: Since | undefined): Html {
   const { domains, account, certificates } = statement;
   const records = Object.values(statement.caa).flat();
   return html`<p class="note">Quoted ${moment(statement.time)}, by the clock of the machine.
-${since === undefined ? '' : html`It is the newest of ${count(since.statements, 'statement')}, the first of ${moment(since.first)}; each names the one before.`}</p>
+${since === undefined ? '' : placeOf(since)}</p>
 <dl class="facts">
 <div><dt>It serves</dt><dd>${list(domains, (domain) => html`<span class="name">${domain}</span>`)}</dd></div>
 <div><dt>It runs</dt><dd>the code with compose hash ${code(statement.composeHash)}<br>as app ${code(statement.appId)}<br>on instance ${code(statement.instanceId)}</dd></div>
 <div><dt>Certificates are ordered by</dt><dd>the account ${code(account.uri)}${
     since === undefined ? '' : html`,<br>the only one named since ${moment(since.account)}`
   }<br>whose key has the thumbprint ${code(account.thumbprint)}</dd></div>
-<div><dt>No one else may, if DNS says</dt><dd>${
+<div><dt>CAA records that keep others out</dt><dd>${
     records.length === 0
-      ? 'CAA records are not stated: what the CA accepts could not be read'
+      ? 'not stated: what the CA accepts could not be read'
       : list(Object.entries(statement.caa), caaOf)
   }</dd></div>
 </dl>
 <h3>Certificates</h3>
 <ul class="cards">${cut(certificates).map(certificateCard)}</ul>${rest(certificates, 'certificate', 'attestation.json')}`;
+}
+
+function placeOf({ statements, first }: Since): Html {
+  if (statements === 1) return html`It is the first of its history.`;
+  return html`It is the newest of ${statements} statements, the first of ${moment(first)}; each names the one before.`;
 }
 
 function caaOf([domain, records]: readonly [string, readonly string[]]): Html {
@@ -223,7 +228,7 @@ function fileCard({ name, about, sha256, bytes }: FileFact): Html {
 const checks: readonly (readonly [id: string, name: string, meaning: string])[] = [
   [
     'quote.signature',
-    'A genuine processor signed',
+    'A processor signed',
     'root, processor, quoting enclave and quote: each signed the next',
   ],
   [
@@ -265,8 +270,6 @@ without the file five checks cannot be run.</p>
 <p class="about" id="root-about">A simulated processor is signed for by a root of its own (<code>quote-root.pem</code>). Its quotes pass under that root alone, and protect nobody.</p></details>
 <p class="action"><button type="button" id="run" disabled>Check the files</button></p>
 <noscript><p class="about">The button needs JavaScript; the command beside it does not.</p></noscript>
-<p id="outcome" class="outcome" role="status">Nothing has been checked.</p>
-<ul class="checks">${checks.map(checkItem)}</ul>
 </div>
 <div class="way" id="command">
 <h3>From a terminal</h3>
@@ -276,12 +279,15 @@ fresh quote over its keys; that DNS lets no other account order certificates; th
 <p class="about" id="copied" role="status">It ends with 0 if all holds, 1 if anything does not, 3 if something could not be checked.</p>
 </div>
 </div>
+<h3 class="results">Verdicts of this browser</h3>
+<p id="outcome" class="outcome" role="status">Nothing has been checked.</p>
+<ul class="checks">${checks.map(checkItem)}</ul>
 </section>`;
 }
 
 function checkItem([id, name, meaning]: (typeof checks)[number]): Html {
   return html`
-<li data-check="${id}"><span class="mark" aria-hidden="true"></span><div><h4>${name}</h4><p class="reason">${meaning}</p></div><span class="verdict">not run</span></li>`;
+<li data-check="${id}"><span class="mark" aria-hidden="true"></span><h4>${name}</h4><p class="reason">${meaning}</p><span class="verdict">not run</span></li>`;
 }
 
 /** Its own, else that of the wildcard over it. */

@@ -140,9 +140,9 @@ function show(verdicts, isSimulated) {
 }
 
 function summaryOf(verdicts, root) {
-  const all = [...document.querySelectorAll('[data-check]')].map(({ dataset, firstElementChild }) => ({
-    ...verdicts[dataset.check],
-    title: firstElementChild.parentElement.querySelector('h4').textContent,
+  const all = [...document.querySelectorAll('[data-check]')].map((item) => ({
+    ...verdicts[item.dataset.check],
+    title: item.querySelector('h4').textContent,
   }));
   const of = (name) => all.filter((each) => each.verdict === name);
   const failed = of('fail');
