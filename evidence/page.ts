@@ -228,23 +228,23 @@ function fileCard({ name, about, sha256, bytes }: FileFact): Html {
 const checks: readonly (readonly [id: string, name: string, meaning: string])[] = [
   [
     'quote.signature',
-    'A processor signed',
+    'Signatures',
     'root, processor, quoting enclave and quote: each signed the next',
   ],
   [
     'quote.collateral',
-    'The maker’s lists are in force',
-    'patch levels and revocation lists are signed, and not out of date',
+    'Collateral',
+    'the maker’s patch levels and revocation lists are signed, and not out of date',
   ],
-  ['quote.revocation', 'Nothing is revoked', 'no key of the chain is on a revocation list'],
-  ['quote.tcb', 'The firmware is patched', 'processor, TDX module and quoting enclave are up to date'],
-  ['quote.attributes', 'Nobody can look inside', 'no debug mode, and a TDX module of the maker'],
-  ['log.replay', 'The event log adds up', 'its events give the registers that were signed'],
-  ['statement.quote', 'The statement is quoted', 'a sound quote was made over what is stated above'],
-  ['quote.binding', 'The quote is about these files', 'it carries the digest of sha256sum.txt'],
+  ['quote.revocation', 'Revocation', 'no key of the chain is on a revocation list'],
+  ['quote.tcb', 'Firmware', 'processor, TDX module and quoting enclave are up to date'],
+  ['quote.attributes', 'Isolation', 'no debug mode, and a TDX module of the maker'],
+  ['log.replay', 'Event log', 'its events give the registers that were signed'],
+  ['statement.quote', 'Statement', 'a sound quote was made over what is stated above'],
+  ['quote.binding', 'Binding', 'the quote carries the digest of sha256sum.txt'],
   [
     'bundle.sums',
-    'The files fit the list',
+    'Files',
     'the account and the certificates have the digests in sha256sum.txt',
   ],
 ];
@@ -263,7 +263,7 @@ That <em>you are connected</em> to the machine they describe takes a program tha
 <p><label for="collateral">Collateral</label>
 <input type="file" id="collateral" accept=".json,application/json" aria-describedby="collateral-about"></p>
 <p class="about" id="collateral-about">What Intel publishes about its processors, as JSON from a PCCS. Intel’s service does not answer pages;
-without the file five checks cannot be run.</p>
+without the file all checks that need it are not run.</p>
 <details><summary>The platform is simulated</summary>
 <p><label for="root">Its root, in place of Intel’s</label>
 <input type="file" id="root" accept=".pem" aria-describedby="root-about"></p>

@@ -145,20 +145,22 @@ function summaryOf(verdicts, root) {
     title: item.querySelector('h4').textContent,
   }));
   const of = (name) => all.filter((each) => each.verdict === name);
-  const failed = of('fail');
+  const failed = of('fail').map(({ title }) => title);
   const counts = [`${of('pass').length} of ${all.length} hold`];
-  if (failed.length > 0) counts.push(`${failed.length} ${failed.length === 1 ? 'fails' : 'fail'}`);
   if (of('not-run').length > 0) counts.push(`${of('not-run').length} could not be run`);
+  if (failed.length > 0) counts.push(`${failed.length} ${failed.length === 1 ? 'fails' : 'fail'}: ${failed.join(', ')}`);
   const under =
     root === undefined
       ? 'Judged under Intel’s root.'
       : `Judged under ${root.name}, a root that you chose in place of Intel’s: this platform counts as simulated.`;
-  return [`${counts.join(', ')}. ${under}`, ...failed.map(({ title, reason }) => `${title}: ${reason}.`)].join(' ');
+  return `${counts.join('; ')}. ${under}`;
 }
 
 function tell(text, state) {
   outcome.textContent = text;
   outcome.dataset.state = state;
+  // On a phone it is not where the button is.
+  outcome.scrollIntoView({ block: 'nearest' });
 }
 
 async function run() {
@@ -171,6 +173,9 @@ async function run() {
     const names = Object.values(verdicts).map((each) => each.verdict);
     tell(summaryOf(verdicts, root), worst(names, root !== undefined));
   } catch (error) {
+    // What was judged before is about other files.
+    const ids = [...document.querySelectorAll('[data-check]')].map(({ dataset }) => dataset.check);
+    show(Object.fromEntries(ids.map((id) => [id, verdict('not-run', 'nothing could be judged')])), false);
     tell(`Nothing could be judged: ${error.message}.`, 'fail');
   } finally {
     runButton.removeAttribute('aria-disabled');

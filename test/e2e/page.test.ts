@@ -194,12 +194,13 @@ describe('what is wrong fails at its place', () => {
   test('a processor that is revoked', async () => {
     const outcome = await checked(await quotedBy({ revoked: ['pck'] }));
     assert.deepEqual(faults(outcome), { 'quote.revocation': 'fail', ...alone });
-    assert.match(outcome.said, /Nothing is revoked: /);
+    assert.match(outcome.said, /fail: .*Revocation/);
   });
 
-  test('a choice that is no root, and files that do not come', async () => {
+  test('a choice that is no root', async () => {
     const wrong = await checked({ ...honest(), root: 'no certificate' });
     assert.match(wrong.said, /^Nothing could be judged: .*root/);
+    assert.deepEqual(new Set(Object.values(wrong.verdicts)), new Set(['not-run']));
   });
 });
 
