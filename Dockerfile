@@ -6,7 +6,7 @@ WORKDIR /build
 COPY package.json package-lock.json ./
 # No install scripts: the only one that matters brings a Node, and this image is one.
 RUN npm ci --ignore-scripts --no-audit --no-fund
-COPY build.ts ./
+COPY build.ts build-sbom.ts ./
 COPY src ./src
 COPY proxy ./proxy
 COPY acme ./acme
@@ -14,6 +14,8 @@ COPY dns ./dns
 COPY evidence ./evidence
 ARG GIT_REVISION
 RUN GIT_REVISION="$GIT_REVISION" node build.ts dist
+# What it is made of, beside it.
+RUN node build-sbom.ts dist
 
 FROM gcr.io/distroless/nodejs26-debian13:nonroot@sha256:2ee7b2c54a3e37dfc248af81c9f6bcdcaa50abe4af44aa47a3388431031b9283
 ARG GIT_REVISION
@@ -33,8 +35,9 @@ USER 0:0
 ENV NODE_ENV=production
 EXPOSE 443
 STOPSIGNAL SIGTERM
-# That it accepts connections; whether a certificate is there yet, its log says.
-HEALTHCHECK --interval=30s --timeout=5s --start-period=15s \
-  CMD ["/nodejs/bin/node", "-e", "require('net').connect(process.env.PORT || 443, process.env.LISTEN_ADDRESS || '127.0.0.1').on('connect', () => process.exit(0)).on('error', () => process.exit(1))"]
+# Certificates, workers, not stopping, asked over a socket of its own. The first certificate may take minutes, and until
+# then no failure counts.
+HEALTHCHECK --interval=30s --timeout=5s --start-period=300s \
+  CMD ["/nodejs/bin/node", "/app/dstack-ingress.mjs", "healthcheck"]
 ENTRYPOINT ["/nodejs/bin/node", "/app/dstack-ingress.mjs"]
 CMD ["serve"]

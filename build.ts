@@ -2,7 +2,7 @@
 
 import { execFileSync } from 'node:child_process';
 import { copyFileSync, readFileSync, writeFileSync } from 'node:fs';
-import { join } from 'node:path';
+import { join, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { brotliCompressSync, gzipSync } from 'node:zlib';
 import { build, type Metafile, type Plugin } from 'esbuild';
@@ -41,7 +41,9 @@ async function bundle(outdir: string): Promise<void> {
   });
   const lost = lostNames(metafile.inputs);
   if (lost.length > 0) throw new Error(lost.join('\n'));
-  await bundlePage(outdir);
+  const place = resolve(root, outdir);
+  copyFileSync(join(root, 'src/admin/status-page.html'), join(place, 'status-page.html'));
+  await bundlePage(place);
 }
 
 /** Beside the program, plain and compressed: evidence/page/assets.ts looks for them there. */

@@ -13,7 +13,7 @@ import { createLedgerFile, type LedgerFile } from './ledger-file.ts';
 import { holdBack, planFor } from './plan.ts';
 import type { Renewal, RenewalSettings } from './renewal.ts';
 import { type AskRenewalInfo, createRenewalWindows, type RenewalWindows } from './renewal-windows.ts';
-import { createRenewer, type Renewer } from './renewer.ts';
+import { createRenewer, type RenewalOutcome, type Renewer } from './renewer.ts';
 import { pick } from './selection.ts';
 import type { Store } from './store.ts';
 import { servesOn, urgencyOfPreparation } from './urgency.ts';
@@ -43,6 +43,8 @@ export interface ManagerOptions {
   deploy(certificates: readonly Certificate[], fresh: Certificate): Promise<void>;
   /** Told the account for the evidence: at load the one on disk, later the one that the CA confirmed. */
   onAccount?(document: AccountDocument): void;
+  /** Told how each attempt at a certificate ended. */
+  onOutcome?(outcome: RenewalOutcome): void;
   /** The longest sleep between two passes. */
   intervalMs: number;
   renewal?: RenewalSettings;
@@ -108,6 +110,7 @@ class CertificateManager implements Manager {
       windows,
       deploy: (entry, fresh) => this.#deploy(entry, fresh),
       plan: (entry) => this.#plan(entry),
+      onOutcome: (outcome) => options.onOutcome?.(outcome),
       clock,
       log,
       random,

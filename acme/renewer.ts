@@ -20,10 +20,14 @@ export interface RenewerOptions {
   /** Makes `fresh` serve in the place of the entry's certificate. */
   deploy(entry: Entry, fresh: Certificate): Promise<void>;
   plan(entry: Entry): Renewal;
+  /** Told how each attempt ended; one that a stop has cut short did not end. */
+  onOutcome?(outcome: RenewalOutcome): void;
   clock: Clock;
   log: Log;
   random: () => number;
 }
+
+export type RenewalOutcome = 'obtained' | 'failed';
 
 export interface Renewer {
   /** Never rejects: a failure is noted and logged. */
@@ -45,6 +49,7 @@ export function createRenewer(options: RenewerOptions): Renewer {
       await replace(entry, issuer, before, signal);
       const { serial, notAfter, issuer: by } = entry.certificate!;
       log.info({ domain: names[0], serial, notAfter, by, next: entry.next?.at }, 'certificate obtained');
+      options.onOutcome?.('obtained');
     } catch (err) {
       await giveUp(entry, before, err, signal);
     }
@@ -83,6 +88,7 @@ export function createRenewer(options: RenewerOptions): Renewer {
       await (before === undefined ? ledger.forget(entry.names) : ledger.note(before)).catch(() => {});
       return;
     }
+    options.onOutcome?.('failed');
     const now = clock.now();
     const held = failed(before, entry.names, err, now, random(), longestDelayMs(entry.certificate, now));
     await ledger

@@ -3,7 +3,7 @@
 import { createHash } from 'node:crypto';
 import { Client } from 'acme-client';
 import { type Clock, monotonicMs, systemClock } from '../src/lib/clock.ts';
-import { AcmeProblem, isBadNonce, isBusy, readObject, unintelligible } from './answer.ts';
+import { AcmeProblem, isBadNonce, isBusy, unintelligible } from './answer.ts';
 import {
   type AcmeResponse,
   type CaHttp,
@@ -12,7 +12,7 @@ import {
   orProblem,
   retried,
 } from './ca-http.ts';
-import { type Directory, DirectorySchema } from './directory.ts';
+import { type Directory, readDirectory } from './directory.ts';
 import { createNoncePool, isNonce, type NoncePool, noncePauseMs } from './nonces.ts';
 
 export interface ExternalAccount {
@@ -67,8 +67,7 @@ export function createTransport(options: CaHttpOptions): Transport {
     const now = monotonicMs(clock);
     if (known !== undefined && now - known.at < DAY_MS) return known.directory;
     const { data } = await respectful(directoryUrl, () => get(directoryUrl, signal));
-    const read = readObject(DirectorySchema, data, `the ACME directory at ${directoryUrl}`);
-    known = { directory: { ...read, meta: read.meta ?? {} }, at: now };
+    known = { directory: readDirectory(data, directoryUrl), at: now };
     return known.directory;
   }
 

@@ -38,12 +38,15 @@ export interface EvidenceEndpointOptions {
   readonly now?: () => number;
 }
 
+/** Where verifiers look for it. */
+export const EVIDENCE_PATH = '/evidences';
+
 const METHODS = 'GET, HEAD, OPTIONS';
 const RETRY_AFTER_SECONDS = 10;
 const NOTHING = new Uint8Array();
 
 export function createEvidenceEndpoint(options: EvidenceEndpointOptions): EvidenceEndpoint {
-  const { prefix = '/evidences', attester } = options;
+  const { prefix = EVIDENCE_PATH, attester } = options;
   const generations = createGenerations<Served>(options.now);
   return {
     path: prefix,

@@ -1,6 +1,6 @@
 // The history: every statement so far, one a line, each naming the one before; and what is wrong with one that was changed.
 
-import { canonicalJson } from './canonical-json.ts';
+import { CanonicalJsonError, canonicalJson } from './canonical-json.ts';
 import { type Statement, statementDigest, statementSchema } from './statement.ts';
 
 export interface HistoryEntry {
@@ -60,21 +60,16 @@ export function historyLine(statement: Statement): string {
 }
 
 function readLine(line: string, number: number): HistoryEntry | HistoryFault {
-  let statement: Statement;
   try {
-    statement = statementSchema.parse(JSON.parse(line));
-  } catch {
-    return { code: 'not-a-statement', line: number, message: `line ${number} is not a statement` };
+    const statement = statementSchema.parse(JSON.parse(line));
+    // Names that come twice, escapes that need not be, other white space: none of it is canonical.
+    if (historyLine(statement) === `${line}\n`) return { statement, digest: statementDigest(statement) };
+  } catch (error) {
+    // What has no canonical form, half a surrogate pair say, is a statement all the same.
+    if (!(error instanceof CanonicalJsonError))
+      return { code: 'not-a-statement', line: number, message: `line ${number} is not a statement` };
   }
-  // Names that come twice, escapes that need not be, other white space: none of it is canonical.
-  if (historyLine(statement) !== `${line}\n`) {
-    return {
-      code: 'not-canonical',
-      line: number,
-      message: `line ${number} is not canonical JSON (RFC 8785)`,
-    };
-  }
-  return { statement, digest: statementDigest(statement) };
+  return { code: 'not-canonical', line: number, message: `line ${number} is not canonical JSON (RFC 8785)` };
 }
 
 function linkFault({ previous }: Statement, expected: string | null, line: number): HistoryFault | undefined {

@@ -226,11 +226,7 @@ function fileCard({ name, about, sha256, bytes }: FileFact): Html {
 
 /** In the order of the chain. The ids are those of the verify command. */
 const checks: readonly (readonly [id: string, name: string, meaning: string])[] = [
-  [
-    'quote.signature',
-    'Signatures',
-    'root, processor, quoting enclave and quote: each signed the next',
-  ],
+  ['quote.signature', 'Signatures', 'root, processor, quoting enclave and quote: each signed the next'],
   [
     'quote.collateral',
     'Collateral',
@@ -242,11 +238,7 @@ const checks: readonly (readonly [id: string, name: string, meaning: string])[] 
   ['log.replay', 'Event log', 'its events give the registers that were signed'],
   ['statement.quote', 'Statement', 'a sound quote was made over what is stated above'],
   ['quote.binding', 'Binding', 'the quote carries the digest of sha256sum.txt'],
-  [
-    'bundle.sums',
-    'Files',
-    'the account and the certificates have the digests in sha256sum.txt',
-  ],
+  ['bundle.sums', 'Files', 'the account and the certificates have the digests in sha256sum.txt'],
 ];
 
 function check(host: string): Html {
@@ -262,8 +254,8 @@ That <em>you are connected</em> to the machine they describe takes a program tha
 <p>It fetches the files again and judges them here, under Intel’s root, which the script brings. Nobody else is asked.</p>
 <p><label for="collateral">Collateral</label>
 <input type="file" id="collateral" accept=".json,application/json" aria-describedby="collateral-about"></p>
-<p class="about" id="collateral-about">What Intel publishes about its processors, as JSON from a PCCS. Intel’s service does not answer pages;
-without the file all checks that need it are not run.</p>
+<p class="about" id="collateral-about">What Intel says of the processor, signed by Intel: <code>quote-collateral.json</code>, which the command keeps with
+<code>--save</code>. Intel’s service does not answer pages; without the file, what needs it is not run.</p>
 <details><summary>The platform is simulated</summary>
 <p><label for="root">Its root, in place of Intel’s</label>
 <input type="file" id="root" accept=".pem" aria-describedby="root-about"></p>

@@ -1,4 +1,4 @@
-// The command line: serve (the default), status, check, rollover, convert-nginx, demo, version, help.
+// The command line: serve (the default) and the other commands, each in a file of commands/.
 
 import {
   type CommandName,
@@ -15,6 +15,8 @@ export const exitCodes = {
   ok: 0,
   failed: 1,
   usage: 2,
+  /** Nothing failed, and not everything could be found out. */
+  unknown: 3,
   /** EX_CONFIG of sysexits.h. */
   configuration: 78,
 } as const;
@@ -62,6 +64,27 @@ async function run(command: CommandName, args: readonly string[]): Promise<numbe
     case 'check': {
       const { check } = await import('./commands/check.ts');
       return check(args, process.env, streams, exitCodes);
+    }
+    case 'healthcheck': {
+      const { healthcheck } = await import('./commands/healthcheck.ts');
+      return healthcheck(process.env, streams, exitCodes);
+    }
+    case 'top': {
+      const { top } = await import('./commands/top.ts');
+      return top(args, process.env, { ...streams, in: process.stdin }, exitCodes);
+    }
+    case 'verify': {
+      const { verifyCommand } = await import('./commands/verify.ts');
+      return verifyCommand(args, streams, exitCodes);
+    }
+    case 'config': {
+      const { showConfig } = await import('./commands/config.ts');
+      return showConfig({ json: args.includes('--json') }, process.env, streams, exitCodes);
+    }
+    case 'doctor': {
+      const { doctor } = await import('./commands/doctor.ts');
+      const asked = { json: args.includes('--json'), write: args.includes('--write') };
+      return doctor(asked, process.env, streams, exitCodes);
     }
     case 'rollover': {
       const { rollover } = await import('./commands/rollover.ts');

@@ -20,6 +20,8 @@ export interface DeploymentParts {
 export interface Deployment {
   /** The one that was asked for last. */
   plan(): RoutingPlan;
+  /** What is served now. */
+  certificates(): readonly Certificate[];
   /** `stored` is what lies on disk for it: it serves the names that nothing serves yet. */
   follow(plan: RoutingPlan, stored: readonly Certificate[]): Promise<void>;
   /**
@@ -75,6 +77,7 @@ export function createDeployment(first: RoutingPlan, parts: DeploymentParts): De
 
   return {
     plan: () => plan,
+    certificates: () => served,
     covered: covered.promise,
     async follow(next, stored) {
       plan = next;

@@ -45,6 +45,8 @@ export interface Publisher {
   deploy(certificates: readonly Certificate[], swap: () => Promise<void>): Promise<void>;
   /** Until aborted. */
   run(signal: AbortSignal): Promise<void>;
+  /** What visitors are shown now; undefined: there is none. */
+  shown(): Bundle | undefined;
   /** Resolves with the first complete bundle. */
   readonly complete: Promise<void>;
 }
@@ -104,6 +106,7 @@ export function createPublisher(options: PublisherOptions): Publisher {
 
   return {
     complete: completed.promise,
+    shown: show.shown,
     setAccount(document) {
       if (document.uri === account?.uri) return;
       account = document;
@@ -172,6 +175,7 @@ function createShow({ serve, log }: PublisherOptions) {
   }
 
   return {
+    shown: () => current,
     async put(bundle: Bundle | undefined): Promise<void> {
       current = bundle;
       await serve(bundle, coming);

@@ -13,6 +13,8 @@ export interface FollowingParts {
   readonly deployment: Pick<Deployment, 'follow'>;
   readonly renewing: Renewing;
   readonly stopping: AbortSignal;
+  /** Called once changed routes are served. */
+  onFollowed?(): void;
   readonly log: Log;
 }
 
@@ -22,7 +24,7 @@ const LAST_RETRY_MS = 60_000;
 /** Returns what follows a plan: it is tried until it has worked, or until there is a newer one. */
 export function createFollowing(
   first: RoutingPlan,
-  { store, deployment, renewing, stopping, log }: FollowingParts,
+  { store, deployment, renewing, stopping, onFollowed, log }: FollowingParts,
 ): (plan: RoutingPlan) => Promise<void> {
   let newest = first;
 
@@ -36,6 +38,7 @@ export function createFollowing(
       { hosts: next.routes.length + (next.rules?.sites.length ?? 0), routes: describeRoutes(next) },
       'routes replaced',
     );
+    onFollowed?.();
     if (!sameNames) await renewing.keep(next);
   });
 

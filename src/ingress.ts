@@ -11,18 +11,20 @@ import { buildBundle } from '../evidence/bundle.ts';
 import { publishBundle } from '../evidence/publish.ts';
 import { createStatements } from '../evidence/statements.ts';
 import { NO_LIMIT } from '../proxy/limits.ts';
+import { createTally } from './admin/tally.ts';
 import type { Config } from './config/config.ts';
 import { createDeployment, type Deployment } from './deployment.ts';
 import { createPublisher } from './evidence-publisher.ts';
 import { createFollowing } from './following.ts';
 import type { Issuance } from './issuance.ts';
-import { descriptorLimit } from './lib/descriptors.ts';
+import { descriptorLimit, descriptorShortage } from './lib/descriptors.ts';
 import type { Domain } from './lib/domain.ts';
 import type { Log } from './lib/log.ts';
 import { createRenewing } from './renewing.ts';
 import { watchFiles } from './routes/files-watch.ts';
 import { describeRoutes } from './routes/plan.ts';
 import { foldersOf } from './routes/rule-needs.ts';
+import { type ShowsOptions, show } from './showing.ts';
 import { version } from './version.ts';
 import type { WorkerSettings } from './workers/messages.ts';
 import { allowReading } from './workers/process.ts';
@@ -45,6 +47,8 @@ export interface IngressOptions {
   readonly drainMs?: number;
   /** See WorkersOptions. */
   readonly forkedAhead?: ChildProcess;
+  /** How it shows itself; without it, it does not. */
+  readonly shows?: ShowsOptions;
 }
 
 /** A container that is asked to stop is killed ten seconds later. */
@@ -91,11 +95,22 @@ export async function startIngress(config: Config, options: IngressOptions): Pro
     setHttpChallenge,
     log,
   });
-  const hooks = { deploy: deployment.offer, onAccount: publisher.setAccount };
+  const tally = createTally();
+  const hooks = { deploy: deployment.offer, onAccount: publisher.setAccount, onOutcome: tally.renewalEnded };
   const renewing = createRenewing(issuance, hooks, stopping.signal);
   await renewing.keep(config).catch(giveUp);
-  const follow = createFollowing(config, { store, deployment, renewing, stopping: stopping.signal, log });
-  const watch = watchFiles(config, { follow: (plan) => void follow(plan), log });
+  const following = {
+    store,
+    deployment,
+    renewing,
+    stopping: stopping.signal,
+    onFollowed: tally.followed,
+    log,
+  };
+  const follow = createFollowing(config, following);
+  const watch = watchFiles(config, { follow: (plan) => void follow(plan), onRefused: tally.refused, log });
+  const showing = options.shows && { ...options.shows, ...parts, tally, stopping: stopping.signal, log };
+  const admin = showing && (await show(config, showing));
   return {
     address,
     ready: Promise.all([deployment.covered, publisher.complete]).then(() =>
@@ -109,6 +124,7 @@ export async function startIngress(config: Config, options: IngressOptions): Pro
       await workers.drain(options.drainMs ?? DRAIN_MS);
       log.info({ ...workers.state().totals }, 'workers have ended');
       await issuance.close();
+      await admin?.close();
     },
   };
 }
@@ -215,18 +231,20 @@ function workerSettings(config: Config): WorkerSettings {
     evidence: config.evidence.serve,
     sharedChallenges: config.acme.challenge === 'tls-alpn-01',
     accessLog: config.accessLog,
+    requestIds: config.requestIds,
     logLevel: config.logLevel,
     readableLog: process.stdout.isTTY === true,
   };
 }
 
-/** Each exchange takes two. Near the limit idle connections are ended; where there are none, new ones are refused. */
+/** Near the limit idle connections are ended; where there are none, new ones are refused. */
 function sayIfTooFewDescriptors({ listen, workers }: Config, log: Log): void {
   const limit = descriptorLimit();
-  const needed = 2 * Math.ceil(listen.limits.maxConnections / workers);
-  if (limit === 0 || limit >= needed) return;
+  const { maxConnections } = listen.limits;
+  const shortage = descriptorShortage({ maxConnections, workers, limit });
+  if (shortage === undefined) return;
   log.warn(
-    { limit, needed, maxConnections: listen.limits.maxConnections },
+    { limit, ...shortage, maxConnections },
     'fewer file descriptors than MAXCONN needs: raise the limit (ulimits: nofile in compose) or lower MAXCONN',
   );
 }

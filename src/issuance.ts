@@ -46,7 +46,7 @@ export interface Issuance {
   /** Starts to keep the certificates and records of this plan, until aborted. Reads the disk first, rejects if it cannot. */
   keep(
     plan: RoutingPlan,
-    hooks: Pick<ManagerOptions, 'deploy' | 'onAccount'>,
+    hooks: Pick<ManagerOptions, 'deploy' | 'onAccount' | 'onOutcome'>,
     signal: AbortSignal,
   ): Promise<Pick<Manager, 'renewNow' | 'asked'>>;
   /** What a statement says of the account of this URL. Without `caa` if the CA does not tell how its records name it. */

@@ -2,11 +2,14 @@
 
 import type { ChildProcess } from 'node:child_process';
 import { defaultSocketPaths } from '../evidence/agent.ts';
+import { createNews } from './admin/news.ts';
+import { privateSocketPath } from './admin/private-socket.ts';
 import { type Config, ConfigError, readConfig } from './config/config.ts';
 import { describeMistake } from './config/mistake.ts';
 import { type Ingress, startIngress } from './ingress.ts';
 import { systemClock } from './lib/clock.ts';
 import { createLog, type Log } from './lib/log.ts';
+import { version } from './version.ts';
 import { hideSockets } from './workers/fence.ts';
 import { fenceOfWorkers } from './workers/process.ts';
 
@@ -34,14 +37,19 @@ export async function serve(
 ): Promise<number> {
   const config = configure(env);
   if (config === undefined) return exits.configuration;
-  const log = createLog({ level: config.logLevel });
+  const news = createNews();
+  const log = createLog({ level: config.logLevel, tap: news.take });
   for (const { variable, warning } of config.warnings)
     log.warn({ variable, warning }, 'setting needs attention');
   tellFence(config, log);
   const requests = stopRequests(log);
   let ingress: Ingress | undefined;
   try {
-    const started = startIngress(config, { log, forkedAhead });
+    const started = startIngress(config, {
+      log,
+      forkedAhead,
+      shows: { news, version: version(), privateSocket: privateSocketPath(env) },
+    });
     // A start that hangs, on a disk for example, holds up a request to stop for a moment only.
     const waited = requests.stop.then(() => systemClock.sleep(START_GRACE_MS));
     ingress = (await Promise.race([started, waited])) ?? undefined;
@@ -51,6 +59,7 @@ export async function serve(
   }
   if (ingress !== undefined) {
     const detach = onSignals(ingress, log);
+    void import('./commands/doctor-start.ts').then(({ tellFindings }) => tellFindings(config, log));
     await requests.stop;
     const overdue = systemClock.sleep(STOP_LIMIT_MS).then(() => 'overdue' as const);
     const outcome = await Promise.race([ingress.stop(), requests.stopAtOnce, overdue]);

@@ -1,9 +1,11 @@
 // What is installed is what was chosen: exact versions with their hashes, from whichever registry, and none known to be vulnerable.
 
 import assert from 'node:assert/strict';
+import { readFileSync } from 'node:fs';
 import { describe, test } from 'node:test';
 import manifest from '../package.json' with { type: 'json' };
 import lockfile from '../package-lock.json' with { type: 'json' };
+import { NODE_FLOOR_AS_OF, nodeFault, nodeFloors } from '../src/lib/node-floor.ts';
 
 interface Locked {
   readonly version?: string;
@@ -94,5 +96,40 @@ describe('the lockfile', () => {
       const exact = version.startsWith('$') ? wanted[version.slice(1) as keyof typeof wanted] : version;
       for (const [path, entry] of everywhere) assert.equal(entry.version, exact, path);
     }
+  });
+});
+
+describe('Node', () => {
+  test('is one without published holes: the one that is installed, that runs the tests, and that the image names', () => {
+    assert.equal(nodeFault(manifest.devDependencies.node), undefined);
+    assert.equal(nodeFault(process.versions.node), undefined);
+    const lines =
+      readFileSync(new URL('../Dockerfile', import.meta.url), 'utf8').match(/^FROM .*node.*$/gm) ?? [];
+    assert.equal(lines.length, 2);
+    const newest = nodeFloors.at(-1)!.major;
+    for (const line of lines) {
+      assert.match(
+        line,
+        new RegExp(`node(js)?:?${newest}\\b.*@sha256:`),
+        'the newest line of the list, by digest',
+      );
+    }
+  });
+
+  test('is told apart by its version, and lines that have ended are too old whatever the version', () => {
+    assert.match(NODE_FLOOR_AS_OF, /^20\d\d-\d\d-\d\d$/);
+    assert.deepEqual(
+      ['24.12.0', '24.18.0', '25.9.0', '22.23.2', '26.9.0'].filter(
+        (version) => nodeFault(version) === undefined,
+      ),
+      [],
+    );
+    assert.deepEqual(
+      ['24.18.1', '24.19.0', '26.10.0', '26.11.0', '27.0.0'].filter(
+        (version) => nodeFault(version) !== undefined,
+      ),
+      [],
+    );
+    assert.match(nodeFault('24.12.0')!.why, /CVE-/);
   });
 });

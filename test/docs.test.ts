@@ -8,8 +8,10 @@ import { fileURLToPath } from 'node:url';
 import { parse } from 'yaml';
 import { chooseProvider, providerKinds } from '../dns/providers/choice.ts';
 import { cureOf } from '../dns/providers/cures.ts';
+import { metrics } from '../src/admin/metrics.ts';
 import { readConfig } from '../src/config/config.ts';
 import { retiredSettings, settings, unsupportedSettings } from '../src/config/settings.ts';
+import { fileVariableOf, knownVariables, mayBeFiles } from '../src/config/variables.ts';
 
 const root = fileURLToPath(new URL('..', import.meta.url));
 const read = (path: string) => readFileSync(`${root}/${path}`, 'utf8');
@@ -29,12 +31,13 @@ const inForce = new Set([
   ),
 ]);
 const code = (text: string) => `\`${text}\``;
+const orFile = (name: string) => `Or ${code(fileVariableOf(name))}.`;
 const cell = (text: string) => text.replaceAll('|', '\\|');
 
 function settingsTable(): string {
   const rows = settings.map(({ name, aliases = [], meaning, byDefault, example, security, secret }) => [
     [name, ...aliases].map(code).join(' '),
-    [meaning, security && `**Security:** ${security}`].filter(Boolean).join(' '),
+    [meaning, secret && orFile(name), security && `**Security:** ${security}`].filter(Boolean).join(' '),
     /^[a-z0-9_./:,-]+$/.test(byDefault) || settings.some((one) => one.name === byDefault)
       ? code(byDefault)
       : byDefault,
@@ -43,7 +46,7 @@ function settingsTable(): string {
   const credentials = providerKinds.flatMap((kind) =>
     kind.variables.map(({ name, aliases = [], meaning, secret }) => [
       [name, ...aliases].map(code).join(' '),
-      `DNS provider ${code(kind.name)}: ${meaning}.${secret ? ' **Security:** Secret; who has it can change the zone. Give it that zone only.' : ''}`,
+      `DNS provider ${code(kind.name)}: ${meaning}. ${orFile(name)}${secret ? ' **Security:** Secret; who has it can change the zone. Give it that zone only.' : ''}`,
       '',
       '',
     ]),
@@ -62,6 +65,19 @@ test('the table of settings is that of the program (UPDATE_DOCS=1 writes it)', (
   else assert.equal(shown, settingsTable());
 });
 
+test('the table of metrics is that of the program (UPDATE_DOCS=1 writes it)', () => {
+  const page = read('docs/metrics.md');
+  const [, before, shown, after] =
+    /^(.*<!-- metrics:[^\n]*-->\n)(.*)(<!-- \/metrics -->.*)$/s.exec(page) ?? [];
+  assert.ok(before !== undefined && after !== undefined, 'the markers are there');
+  const rows = Object.values(metrics).map(({ name, type, labels, help }) =>
+    [code(name), type, labels.map(code).join(' '), help].map(cell).join(' | '),
+  );
+  const table = `| Metric | Type | Labels | Meaning |\n| --- | --- | --- | --- |\n${rows.map((row) => `| ${row} |`).join('\n')}\n`;
+  if (process.env.UPDATE_DOCS === '1') writeFileSync(`${root}/docs/metrics.md`, `${before}${table}${after}`);
+  else assert.equal(shown, table);
+});
+
 test('no setting is in two tables', () => {
   const names = [
     ...settings.flatMap(({ name, aliases = [] }) => [name, ...aliases]),
@@ -69,6 +85,7 @@ test('no setting is in two tables', () => {
       .flatMap(({ variables }) => variables)
       .flatMap(({ name, aliases = [] }) => [name, ...aliases]),
     ...[...retiredSettings, ...unsupportedSettings].map(({ name }) => name),
+    ...[...mayBeFiles].map(fileVariableOf),
   ];
   assert.deepEqual(
     names.filter((name, i) => names.indexOf(name) !== i),
@@ -77,10 +94,7 @@ test('no setting is in two tables', () => {
 });
 
 test('every setting that the prose names exists', () => {
-  const known = new Set([
-    ...inForce,
-    ...[...retiredSettings, ...unsupportedSettings].map(({ name }) => name),
-  ]);
+  const known = new Set([...knownVariables, ...[...mayBeFiles].map(fileVariableOf)]);
   const prose = pages
     .map(read)
     .join('\n')
@@ -142,14 +156,14 @@ test('every dependency is argued for, and none that is gone', () => {
 
 test('the exit codes in docs/operation.md are those of the program', () => {
   const codes = [
-    ...read('src/command-line.ts').matchAll(/^ {2}(?:ok|failed|usage|configuration): (\d+),$/gm),
+    ...read('src/command-line.ts').matchAll(/^ {2}(?:ok|failed|usage|unknown|configuration): (\d+),$/gm),
   ].map(([, n]) => n);
   const table = /\| Exit code \| Meaning \|\n(.*?)(?:\n\n|$)/s.exec(read('docs/operation.md'))![1]!;
   assert.deepEqual(
     [...table.matchAll(/^\| (\d+) \|/gm)].map(([, n]) => n),
     codes,
   );
-  assert.equal(codes.length, 4);
+  assert.equal(codes.length, 5);
 });
 
 test('the compose file in the README is the example', () => {

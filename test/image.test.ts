@@ -4,7 +4,7 @@ import assert from 'node:assert/strict';
 import { execFile } from 'node:child_process';
 import { cp, mkdir, mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
-import { delimiter, dirname, join } from 'node:path';
+import { join } from 'node:path';
 import { afterEach, beforeEach, describe, test } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
@@ -118,24 +118,6 @@ describe('the Dockerfile', () => {
       assert.ok(allowed.includes(source), `${source} is kept from the build by .dockerignore`);
     }
   });
-
-  test('builds, step by step, the program that its final stage starts', { timeout: 240_000 }, async () => {
-    const build = join(folder, 'build');
-    await mkdir(build);
-    for (const step of await buildSteps()) {
-      if (step.name === 'COPY') await copyInto(build, step.value);
-      else await sh(step.value, build);
-    }
-    const wanted = (await copied('build')).flatMap(({ sources }) => sources);
-    assert.deepEqual(wanted, ['/build/dist/']);
-    const app = join(folder, 'app');
-    await cp(join(build, 'dist'), app, { recursive: true });
-    await rm(build, { recursive: true });
-    const { stdout } = await run(process.execPath, [join(app, 'dstack-ingress.mjs'), '--version'], {
-      env: {},
-    });
-    assert.match(stdout, /\(the revision given\)/);
-  });
 });
 
 interface SceneOptions {
@@ -210,12 +192,6 @@ async function dockerfile(): Promise<Instruction[]> {
     });
 }
 
-async function buildSteps(): Promise<Instruction[]> {
-  const instructions = await dockerfile();
-  const end = instructions.findLastIndex(({ name }) => name === 'FROM');
-  return instructions.slice(0, end).filter(({ name }) => name === 'COPY' || name === 'RUN');
-}
-
 /** The sources of COPY instructions: those from the context, or those from another stage. */
 async function copied(stage?: string): Promise<{ sources: string[]; target: string }[]> {
   const copies = (await dockerfile()).filter(({ name }) => name === 'COPY');
@@ -238,24 +214,4 @@ async function contextEntries(): Promise<string[]> {
   assert.ok(rest.every((line) => /^![\w.-]+$/.test(line)));
   const entries = await readdir(root);
   return rest.map((line) => line.slice(1)).filter((name) => entries.includes(name));
-}
-
-async function copyInto(build: string, value: string): Promise<void> {
-  const { sources, target } = splitCopy(value);
-  for (const source of sources) {
-    const place =
-      sources.length > 1 || target.endsWith('/') ? join(build, target, source) : join(build, target);
-    await cp(join(root, source), place, { recursive: true });
-  }
-}
-
-async function sh(command: string, cwd: string): Promise<void> {
-  const env = {
-    ...process.env,
-    PATH: [dirname(process.execPath), process.env.PATH].join(delimiter),
-    GIT_REVISION: 'the revision given',
-    // What npm has fetched for this very repository need not be fetched again.
-    npm_config_prefer_offline: 'true',
-  };
-  await run('sh', ['-c', command], { cwd, env, maxBuffer: 10_000_000 });
 }

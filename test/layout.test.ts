@@ -17,13 +17,16 @@ const areas = [
   'proxy/',
   'acme/',
   'dns/',
+  'evidence/verify/',
   'evidence/',
   'test/',
   'bench/',
 ] as const;
 type Area = (typeof areas)[number];
 
-const features = ['proxy/', 'acme/', 'dns/', 'evidence/'] as const;
+/** The auditor's side and the side that is audited are two rooms of one folder. */
+const allEvidence = ['evidence/', 'evidence/verify/'] as const;
+const features = ['proxy/', 'acme/', 'dns/', ...allEvidence] as const;
 const program = ['src/', 'src/workers/worker.ts', 'src/demo/'] as const;
 
 interface ForbiddenArrow {
@@ -36,14 +39,24 @@ const forbidden: readonly ForbiddenArrow[] = [
   { from: 'src/lib/', to: [...features, ...program], reason: 'the floor cannot stand on what stands on it' },
   {
     from: 'proxy/',
-    to: ['acme/', 'dns/', 'evidence/'],
+    to: ['acme/', 'dns/', ...allEvidence],
     reason: 'what reads hostile bytes has no use for accounts, tokens or quotes',
   },
   { from: 'proxy/', to: program, reason: 'the proxy is told what to do by whoever runs it' },
   {
     from: 'evidence/',
-    to: ['proxy/', 'acme/', 'dns/'],
+    to: ['proxy/', 'acme/', 'dns/', 'evidence/verify/'],
     reason: 'an auditor of the evidence reads nothing else',
+  },
+  {
+    from: 'evidence/verify/',
+    to: ['proxy/', 'acme/'],
+    reason: 'who judges a host needs nothing of what serves it, only what DNS says',
+  },
+  {
+    from: 'evidence/verify/',
+    to: program,
+    reason: 'a library judges by what it is given, whoever calls it',
   },
   {
     from: 'evidence/',
@@ -52,7 +65,7 @@ const forbidden: readonly ForbiddenArrow[] = [
   },
   {
     from: 'dns/',
-    to: ['proxy/', 'acme/', 'evidence/'],
+    to: ['proxy/', 'acme/', ...allEvidence],
     reason: 'records are written for anyone who needs them',
   },
   { from: 'dns/', to: program, reason: 'a provider sees its own credentials and no other setting' },
@@ -61,7 +74,7 @@ const forbidden: readonly ForbiddenArrow[] = [
     to: ['proxy/'],
     reason: 'how a challenge is served is the business of the composition root',
   },
-  { from: 'acme/', to: ['evidence/'], reason: 'certificates are issued whether or not a quote can be had' },
+  { from: 'acme/', to: allEvidence, reason: 'certificates are issued whether or not a quote can be had' },
   { from: 'acme/', to: program, reason: 'the issuer works for any program' },
   {
     from: 'src/workers/worker.ts',

@@ -19,7 +19,17 @@ export const groups: readonly Group[] = [
     ],
   },
   { title: 'Trust', files: ['docs/verification.md', 'SECURITY.md'] },
-  { title: 'Operate', files: ['docs/operation.md', 'docs/performance.md', 'docs/glossary.md'] },
+  {
+    title: 'Operate',
+    files: [
+      'docs/operation.md',
+      'docs/metrics.md',
+      'docs/logs.md',
+      'docs/troubleshooting.md',
+      'docs/performance.md',
+      'docs/glossary.md',
+    ],
+  },
   {
     title: 'Contribute',
     files: ['docs/architecture.md', 'docs/dependencies.md', 'CONTRIBUTING.md', 'CHANGELOG.md'],

@@ -4,7 +4,7 @@ import { createHash } from 'node:crypto';
 import { z } from 'zod';
 import { EventLogError, parseEventLog, replay } from '../event-log.ts';
 import { parseQuote, type Quote, QuoteError } from '../quote.ts';
-import { attestationSchema, statementReportData } from '../statement.ts';
+import { attestationSchema, type Statement, statementReportData } from '../statement.ts';
 import { type Collateral, CollateralError, parseCollateral } from './collateral.ts';
 import { intelRoot, judgeQuote, parseRoot, type QuoteVerdicts } from './quote-rules.ts';
 import { fail, notRun, pass, type Verdict } from './verdict.ts';
@@ -65,7 +65,7 @@ export async function verifyStatement(files: FetchedStatement): Promise<Verdict>
   if (typeof read === 'string') return fail(read);
   const attestation = attestationSchema.safeParse(JSON.parse(files.attestation));
   if (!attestation.success) return fail('attestation.json does not have the fields of a statement');
-  const wanted = statementReportData(attestation.data.statement).toString('hex');
+  const wanted = digestOf(attestation.data.statement);
   if (read.quote.reportData !== wanted)
     return fail(`the quote is over ${read.quote.reportData}, the statement has the digest ${wanted}`);
   const verdicts = [...Object.values(await judgeUnder(files, read.hex)), judgeLog(read.quote, read.log)];
@@ -73,6 +73,15 @@ export async function verifyStatement(files: FetchedStatement): Promise<Verdict>
     verdicts.find(({ verdict }) => verdict === 'fail') ??
     verdicts.find(({ verdict }) => verdict === 'not-run');
   return worst ?? pass('a sound quote is over the digest of the statement');
+}
+
+/** Half a surrogate pair has no canonical form: a quote cannot be over it. */
+function digestOf(statement: Statement): string {
+  try {
+    return statementReportData(statement).toString('hex');
+  } catch {
+    return 'none, as it has no canonical form';
+  }
 }
 
 async function judgeUnder(given: Given, quote: string): Promise<QuoteVerdicts> {

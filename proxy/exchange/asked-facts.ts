@@ -1,9 +1,9 @@
 // What rules may know of a request before anything is decided; nothing is looked up or made until a rule asks.
 
 import { randomBytes } from 'node:crypto';
-import type { TLSSocket } from 'node:tls';
 import type { MessageHead } from '../http1/message.ts';
-import type { ClientCertificate, Facts, Fields, TlsFacts } from '../rules/compiled.ts';
+import type { Facts, Fields, TlsFacts } from '../rules/compiled.ts';
+import { clientCertificateOf } from './client-certificate.ts';
 import type { ClientConnection } from './context.ts';
 import { HeadFields, type SentField, valuesOf } from './head-fields.ts';
 import type { Http2Request } from './http2-request.ts';
@@ -35,7 +35,8 @@ export class AskedFacts implements Facts {
   readonly startedAt = Date.now();
   readonly connectionRequests: number;
   private readonly client: ClientConnection;
-  private id: string | undefined = undefined;
+  /** That of the request, where requests have one; otherwise made when a rule asks. */
+  id: string | undefined = undefined;
 
   constructor(asked: AskedOfRules, headers: AskedFields, client: ClientConnection) {
     this.method = asked.method;
@@ -94,27 +95,18 @@ function countOf(client: ClientConnection): ConnectionCount {
   return count;
 }
 
-function tlsFactsOf({ socket, serverName }: ClientConnection): TlsFacts {
+function tlsFactsOf(client: ClientConnection): TlsFacts {
+  const { socket, serverName } = client;
   return {
     protocol: socket.getProtocol() ?? '',
     // A socket that is gone has none, whatever its type says.
     cipher: (socket.getCipher() as { readonly name: string } | undefined)?.name ?? '',
     serverName,
     resumed: socket.isSessionReused(),
-    client: clientCertificateOf(socket),
-  };
-}
-
-function clientCertificateOf(socket: TLSSocket): ClientCertificate | undefined {
-  const certificate = socket.getPeerX509Certificate();
-  if (certificate === undefined) return undefined;
-  return {
-    verify: socket.authorized ? 'SUCCESS' : `FAILED:${socket.authorizationError?.message ?? ''}`,
-    subject: certificate.subject.split('\n').reverse().join(','),
-    issuer: certificate.issuer.split('\n').reverse().join(','),
-    serial: certificate.serialNumber,
-    fingerprint: certificate.fingerprint.replaceAll(':', '').toLowerCase(),
-    certificate: certificate.toString(),
+    clientAuth: client.clientAuth,
+    get client() {
+      return clientCertificateOf(client);
+    },
   };
 }
 

@@ -4,6 +4,7 @@ import type { TLSSocket } from 'node:tls';
 import type { LocalHandlers } from '../../src/lib/local-handler.ts';
 import type { Log } from '../../src/lib/log.ts';
 import type { ListenerLimits } from '../limits.ts';
+import type { ClientAuth } from '../rules/model.ts';
 import type { RouteTable } from '../rules/routes.ts';
 import type { Deadlines } from '../socket/deadlines.ts';
 import type { OpenTunnel } from '../tunnel/tunnel.ts';
@@ -31,6 +32,10 @@ export interface ClientConnection {
   readonly certificateNames: readonly string[];
   /** The SNI, lower case. */
   readonly serverName: string;
+  /** As Node names it; asked once, while the socket is open, by those who want to know. */
+  tlsVersion?: string;
+  /** What its handshake asked of the client's certificate, because a site of this name does; undefined: nothing. */
+  readonly clientAuth?: ClientAuth | undefined;
   /** Of the client; from the PROXY header if there was one. */
   readonly clientAddress: string;
   /** The port that the client connected to. */
@@ -57,6 +62,8 @@ export interface ProxyContext {
   readonly log: Log;
   /** WebSockets and spliced connections that are open: a drain tells them. */
   readonly tunnels: Set<OpenTunnel>;
+  /** Makes the id of each request; undefined: they have none, and what clients send passes. */
+  readonly requestIds?: (() => string) | undefined;
   /** Undefined: none is written. */
   readonly accessLog?: AccessLog | undefined;
   /** Told of the moments of each exchange, beside the access log. */

@@ -16,6 +16,8 @@ export interface EditedRequest {
   readonly nominated: readonly string[];
   /** The forwarded family, where rules do not set it. */
   readonly forwarded: readonly (readonly [name: string, value: string])[];
+  /** What is said of this request alone, unless rules say it themselves. */
+  readonly own: readonly (readonly [name: string, value: string])[];
   /** Whether its body goes along. */
   readonly withBody: boolean;
   /** Names with an underscore that are still there pass: gRPC's metadata has them. */
@@ -25,9 +27,10 @@ export interface EditedRequest {
 export function editedRequest(step: Forward, request: EditedRequest): Field[] {
   const fields: Field[] = request.sent.filter((field) => passes(field, step, request));
   fields.push(...step.own);
-  if (!step.forwardedFields) return fields;
+  const said = step.forwardedFields ? [...request.forwarded, ...request.own] : request.own;
+  if (said.length === 0) return fields;
   const taken = new Set(step.own.map(({ name }) => name.toLowerCase()));
-  for (const [name, value] of request.forwarded)
+  for (const [name, value] of said)
     if (!step.removed.has(name) && !taken.has(name)) fields.push({ name, value });
   return fields;
 }

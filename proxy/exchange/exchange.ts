@@ -3,16 +3,30 @@
 import { Fault, type FaultCode } from '../faults.ts';
 import type { HeaderField } from '../http2/hpack.ts';
 import type { Fields } from '../rules/compiled.ts';
-import type { FieldEdits } from '../rules/reply-headers.ts';
+import type { RetryCause } from '../rules/model.ts';
 import type { Address, ForwardMatch, RouteMatch, UpstreamSettings } from '../rules/routes.ts';
 import type { Deadline } from '../socket/deadlines.ts';
 import type { SwitchAsked } from '../tunnel/switch.ts';
+import type { Endpoint, Wish } from '../upstream/balance.ts';
 import { noteUpstreamFault } from '../upstream/faults.ts';
 import type { Loss } from '../upstream/http1-pool.ts';
+import type { ShownHeader } from './access-entry.ts';
 import type { ClientConnection, ProxyContext } from './context.ts';
+import type { ReplyEdits } from './head-fields.ts';
+import { isRequestId, isTrace, type TraceFields } from './identity.ts';
 import { KeptBody } from './kept-body.ts';
 import type { ExchangeObserver, Observed } from './observe.ts';
-import { isWorthKeeping, mayTryAgain, REPLAY_BYTES, type Tries } from './retry.ts';
+import type { ReplyContent } from './reply-content.ts';
+import {
+  causeOf,
+  isNoTry,
+  isWorthKeeping,
+  mayTryAgain,
+  REPLAY_BYTES,
+  type RuledTries,
+  type Tries,
+  wantsTry,
+} from './retry.ts';
 
 /** The way to the upstream of one exchange: a connection of HTTP/1.1, or a stream of HTTP/2. */
 export interface UpstreamSide {
@@ -30,10 +44,18 @@ export interface UpstreamSide {
   giveUp(blamed: boolean): void;
 }
 
+/**
+ * What becomes of an upstream's reply. It passes, as `edits` say; or its content goes to takesContent(); or its body is
+ * dropped, and proceed() goes on, which may count against its address.
+ */
+export type Taking = 'passes' | 'content' | 'dropped' | 'blamed';
+
 /** Whoever carries out rules for an exchange: told of what comes of its upstream before the client is. */
 export interface Guide {
-  /** The head of a final reply. True: it passes, as `edits` say. False: its body is dropped, then proceed() goes on. */
-  takesReply(status: number, fields: Fields): boolean;
+  /** The head of a final reply. */
+  takesReply(status: number, fields: Fields): Taking;
+  /** It is the guide's to pass on, or to give up. */
+  takesContent(content: ReplyContent): void;
   /** False: the client is told as without rules. True: proceed() goes on, once the upstream's side is given up. */
   takesFault(fault: Fault): boolean;
   proceed(): void;
@@ -41,10 +63,9 @@ export interface Guide {
   over(): void;
 }
 
-/** What the rules make of a reply's head. */
-export interface ReplyEdits extends FieldEdits {
-  readonly status: number;
-}
+/** In lower case, as HTTP/2 and the tables of names have it. */
+export const REQUEST_ID = 'x-request-id';
+const NO_FIELDS: readonly (readonly [string, string])[] = [];
 
 /** What each protocol of clients adds is in its own class: Http1Exchange, Http2Exchange. */
 export abstract class Exchange implements Observed, Tries {
@@ -53,6 +74,8 @@ export abstract class Exchange implements Observed, Tries {
   readonly clientAddress: string;
   protected readonly observer: ExchangeObserver | undefined;
   /** The observer reads more of it than that it is there. */
+  private readonly timed: boolean;
+  /** The observer reads texts. */
   protected readonly detailed: boolean;
 
   protocol: Observed['protocol'];
@@ -72,9 +95,22 @@ export abstract class Exchange implements Observed, Tries {
   sent = 0;
   startedAt = 0;
   replyAt = 0;
+  askedAt = 0;
+  countedAt = 0;
   upstream: Address | undefined = undefined;
+  /** Where the last attempt went. */
+  endpoint: Endpoint | undefined = undefined;
   fault: FaultCode | undefined = undefined;
   attempts = 0;
+  /** Empty: requests have none. */
+  id = '';
+  userAgent = '';
+  /** As it came and passes on; empty: none came that is sound. */
+  traceparent = '';
+  /** When the upstream that was asked last was had, in the deadlines' time; 0: none was. */
+  upstreamAt = 0;
+  /** Of the request: what the access log shows of it. */
+  shownHeaders: readonly ShownHeader[] | undefined = undefined;
 
   refusals = 0;
   repeated = false;
@@ -88,8 +124,10 @@ export abstract class Exchange implements Observed, Tries {
   edits: ReplyEdits | undefined = undefined;
   /** The method that goes to the upstream, where rules have changed it. */
   changedMethod: string | undefined = undefined;
-  /** What decides which address of the upstream is asked; undefined: how busy they are. */
-  balanceKey: string | undefined = undefined;
+  /** What rules ask of the choice among the upstream's addresses. */
+  wish: Wish | undefined = undefined;
+  /** Where they say what is tried again. */
+  tries: RuledTries | undefined = undefined;
   logged = true;
 
   /** The upstream has said something, if only an interim reply. */
@@ -116,7 +154,14 @@ export abstract class Exchange implements Observed, Tries {
     this.clientAddress = connection.clientAddress;
     this.protocol = protocol;
     this.observer = observer;
-    this.detailed = observer !== undefined && observer.countsOnly !== true;
+    this.timed = observer !== undefined && observer.reads !== 'nothing';
+    this.detailed = this.timed && observer?.reads !== 'figures';
+    // Asked while the socket is open, and once for a connection.
+    if (this.detailed) connection.tlsVersion ??= connection.socket.getProtocol() ?? '';
+  }
+
+  get tlsVersion(): string {
+    return this.connection.tlsVersion ?? '';
   }
 
   abstract readonly side: UpstreamSide | undefined;
@@ -153,9 +198,17 @@ export abstract class Exchange implements Observed, Tries {
     this.received = 0;
     this.sent = 0;
     this.replyAt = 0;
+    this.askedAt = 0;
+    this.countedAt = 0;
     this.upstream = undefined;
+    this.endpoint = undefined;
     this.fault = undefined;
     this.attempts = 0;
+    this.id = '';
+    this.userAgent = '';
+    this.traceparent = '';
+    this.upstreamAt = 0;
+    this.shownHeaders = undefined;
     this.refusals = 0;
     this.repeated = false;
     this.kept = undefined;
@@ -163,7 +216,8 @@ export abstract class Exchange implements Observed, Tries {
     this.guide = undefined;
     this.edits = undefined;
     this.changedMethod = undefined;
-    this.balanceKey = undefined;
+    this.wish = undefined;
+    this.tries = undefined;
     this.logged = true;
     this.heard = false;
     this.responded = false;
@@ -173,20 +227,63 @@ export abstract class Exchange implements Observed, Tries {
     this.endsAt = Number.POSITIVE_INFINITY;
   }
 
+  // --- Who it is ---
+
+  /** A client that is trusted may have named it. True: what it sent does not pass on as it is. */
+  protected takesId(given: string): boolean {
+    if (this.context.requestIds === undefined) return false;
+    if (this.connection.trustedClient && isRequestId(given)) this.id = given;
+    return true;
+  }
+
+  /** True: it passes on. */
+  protected takesTrace(fields: TraceFields): boolean {
+    if (!isTrace(fields)) return false;
+    this.traceparent = fields.traceparent!;
+    return true;
+  }
+
+  /** What the upstream is told of this request alone. */
+  get ownFields(): readonly (readonly [name: string, value: string])[] {
+    return this.id === '' ? NO_FIELDS : [[REQUEST_ID, this.id]];
+  }
+
+  /** The same as lines of HTTP/1.1. */
+  get ownLines(): string {
+    return this.id === '' ? '' : `X-Request-ID: ${this.id}\r\n`;
+  }
+
+  /** What a reply to its client says of it, as a line of HTTP/1.1. */
+  get replyLine(): string {
+    return this.id === '' ? '' : `X-Request-ID: ${this.id}\r\n`;
+  }
+
   // --- Its moments ---
 
   /** `method`, `host` and `target` are set as far as they are known. */
   protected headTaken(): void {
     const { observer } = this;
+    const { requestIds } = this.context;
+    if (requestIds !== undefined && this.id === '') this.id = requestIds();
     if (observer === undefined) return;
-    if (this.detailed) this.startedAt = this.context.deadlines.now();
+    if (this.timed) this.startedAt = this.context.deadlines.now();
     observer.headTaken?.(this);
   }
 
-  upstreamChosen(address: Address): void {
-    this.upstream = address;
+  upstreamChosen(endpoint: Endpoint): void {
+    this.upstreamDone();
+    this.endpoint = endpoint;
+    this.upstream = endpoint.address;
     this.attempts++;
+    if (this.timed) this.askedAt = this.context.deadlines.now();
+    if (this.detailed) this.upstreamAt = this.askedAt;
     this.observer?.upstreamChosen?.(this);
+  }
+
+  private upstreamDone(): void {
+    if (this.askedAt === 0) return;
+    this.observer?.upstreamDone?.(this);
+    this.askedAt = 0;
   }
 
   beginReply(status: number): void {
@@ -194,7 +291,8 @@ export abstract class Exchange implements Observed, Tries {
     this.status = status;
     const { observer } = this;
     if (observer === undefined) return;
-    if (this.detailed) this.replyAt = this.context.deadlines.now();
+    if (this.timed) this.replyAt = this.context.deadlines.now();
+    this.upstreamDone();
     observer.replyBegun?.(this);
   }
 
@@ -210,6 +308,7 @@ export abstract class Exchange implements Observed, Tries {
     if (this.over) return;
     this.over = true;
     this.guide?.over();
+    this.upstreamDone();
     this.observer?.over?.(this);
   }
 
@@ -263,23 +362,58 @@ export abstract class Exchange implements Observed, Tries {
     if (this.guide === undefined) this.dropKept();
   }
 
-  /** The upstream is gone. `resetCode`: of HTTP/2, if it has reset this one stream. */
-  lost(loss: Loss, fault: Fault, resetCode = 0) {
+  /** The upstream is gone. `resetCode`: of HTTP/2, if it has reset this one stream. `reused`: its connection was. */
+  lost(loss: Loss, fault: Fault, resetCode = 0, reused = false) {
     if (this.over || this.failed || this.replied) return;
-    if (
-      !this.responded &&
-      !this.heard &&
-      mayTryAgain(this, loss, this.changedMethod ?? this.method, this.bodyKept)
-    ) {
-      this.sendAgain();
-      return;
-    }
+    if (!this.responded && !this.heard && this.isSentAgainUnasked(loss, reused)) return this.sendAgain();
+    if (this.triesAfter(fault)) return;
     if (resetCode === 0 || !this.passReset(resetCode, fault)) this.fail(fault);
+  }
+
+  private isSentAgainUnasked(loss: Loss, reused: boolean): boolean {
+    const { tries } = this;
+    if (tries !== undefined && !isNoTry(loss, reused)) return false;
+    if (!mayTryAgain(this, loss, this.changedMethod ?? this.method, this.bodyKept)) return false;
+    if (this.endpoint !== undefined) tries?.tried.delete(this.endpoint);
+    return true;
+  }
+
+  /** Whether rules want it to be tried again after a reply with this status. */
+  wantsAnotherThan(status: number): boolean {
+    return this.mayTry(status, true);
+  }
+
+  private mayTry(cause: RetryCause, sent: boolean): boolean {
+    const { tries, context, settings } = this;
+    const now = context.deadlines.now();
+    if (tries === undefined || this.responded || now >= this.endsAt) return false;
+    const method = this.changedMethod ?? this.method;
+    const hasOther = context.upstreams.balance.hasOther(settings!, tries.tried);
+    return wantsTry(tries, cause, { now, method, sent, bodyKept: this.bodyKept, hasOther });
+  }
+
+  private triesAfter(fault: Fault): boolean {
+    const { tries } = this;
+    const cause = tries && causeOf(fault.code);
+    if (cause === undefined || !this.mayTry(cause, this.attempts > tries!.attempts)) return false;
+    const { host, method } = this;
+    this.context.log.debug({ host, method, err: fault }, 'upstream failed, another is tried');
+    this.side?.giveUp(fault.side === 'upstream');
+    this.tryNext();
+    return true;
+  }
+
+  /** To another server, as rules want it. */
+  tryNext(): void {
+    this.heard = false;
+    this.tries!.attempts = this.attempts;
+    this.sendAgain();
   }
 
   private sendAgain(): void {
     this.clock.at = this.endsAt;
     if (!this.requestEnded) this.pauseRequest();
+    this.upstreamDone();
     this.observer?.sentAgain?.(this);
     this.side!.begin(true);
   }
@@ -287,7 +421,7 @@ export abstract class Exchange implements Observed, Tries {
   // --- Its fault ---
 
   fail(fault: Fault) {
-    if (this.over || this.failed) return;
+    if (this.over || this.failed || this.triesAfter(fault)) return;
     if (this.guide !== undefined && !this.responded && this.guide.takesFault(fault))
       return this.failInside(this.guide, fault);
     this.failed = true;
@@ -316,9 +450,10 @@ export abstract class Exchange implements Observed, Tries {
 
   /** The client is told less. */
   private logFault(err: Fault): void {
-    const { host, method, clientAddress: client, context } = this;
-    if (err.side === 'downstream') context.log.debug({ client, host, method, err }, 'request refused');
-    else noteUpstreamFault(context, this.settings, err, { host, method });
+    const { host, method, clientAddress: client, context, id } = this;
+    const about = id === '' ? { host, method } : { id, host, method };
+    if (err.side === 'downstream') context.log.debug({ client, ...about, err }, 'request refused');
+    else noteUpstreamFault(context, this.settings, err, about);
   }
 
   // --- Its clock ---

@@ -3,10 +3,16 @@
 import { STATUS_CODES } from 'node:http';
 import { dropsFromReply } from '../http1/drops.ts';
 import { LINE, lowerName, type MessageHead } from '../http1/message.ts';
+import { isPseudo, kindOf } from '../http2/fields.ts';
 import { createField, type HeaderField } from '../http2/hpack.ts';
 import type { Field, Fields } from '../rules/compiled.ts';
-import type { ReplyEdits } from './exchange.ts';
+import type { FieldEdits } from '../rules/reply-headers.ts';
 import { finalDrops, type ReplyFraming, rewrittenLength } from './headers.ts';
+
+/** What the rules make of a reply's head. */
+export interface ReplyEdits extends FieldEdits {
+  readonly status: number;
+}
 
 /** A field that a message was sent with. */
 export interface SentField extends Field {
@@ -64,8 +70,26 @@ export function fieldsIn(list: readonly HeaderField[]): Fields {
   return { all: (wanted) => kept.filter(({ name }) => name === wanted).map(({ value }) => value) };
 }
 
+/** What of a reply of HTTP/1.1 passes to somebody who frames it anew and dates it. */
+export function contentFieldsOf(head: MessageHead): readonly SentField[] {
+  return new HeadFields(head)
+    .list()
+    .filter(({ lower }) => isContentField(lower) && !head.nominated.includes(lower));
+}
+
+/** The same of HTTP/2. */
+export function contentFieldsIn(fields: readonly HeaderField[]): readonly SentField[] {
+  return fields
+    .filter((field) => !isPseudo(kindOf(field)) && isContentField(field.name))
+    .map(({ name, value }) => ({ name, lower: name, value }));
+}
+
+function isContentField(lower: string): boolean {
+  return isOwnable(lower) && lower !== 'date';
+}
+
 /** Whether a field of the upstream's does not pass. */
-export function isEditedAway({ hidden, removed }: ReplyEdits, lower: string): boolean {
+export function isEditedAway({ hidden, removed }: FieldEdits, lower: string): boolean {
   return hidden.has(lower) || removed.includes(lower);
 }
 

@@ -1,7 +1,7 @@
 // One request of HTTP/1.1 that a handler of our own answers: its body to the handler, the reply to the client.
 
 import type { LocalHandler, LocalReply } from '../../src/lib/local-handler.ts';
-import type { FaultCode } from '../faults.ts';
+import { Fault, type FaultCode } from '../faults.ts';
 import { readBody } from '../http1/body.ts';
 import type { BodyReader } from '../http1/body-reader.ts';
 import { type MessageHead, nameAt, REFUSED, valueAt } from '../http1/message.ts';
@@ -220,8 +220,9 @@ export class Http1Answer {
 
   private cut(error: unknown): void {
     this.abandon('the reply broke off');
-    this.note(error);
-    this.exchange.cutAnswer('failed', this.framed);
+    // What a fault says has been noted where it came about.
+    if (!(error instanceof Fault)) this.note(error);
+    this.exchange.cutAnswer(error instanceof Fault ? error.code : 'failed', this.framed);
   }
 
   /** What a handler says of a client that is gone is no trouble of anybody's. */

@@ -310,10 +310,12 @@ class Http1Client implements Http1Carrier, Http1Sides, RosterMember, Holder {
       // No connection of HTTP/2 becomes another protocol's (RFC 9113 §8.6).
       exchange.upgrading = undefined;
       const side = this.inFrames();
-      side.keepHead(head, target, this.hostText, this.forwardedFields(head));
+      const own = exchange.ownFields;
+      const family = this.forwardedFields(head);
+      side.keepHead(head, target, this.hostText, own.length === 0 ? family : [...family, ...own]);
       return exchange.forward(match, side);
     }
-    const own = this.forwardedLines(head);
+    const own = this.forwardedLines(head) + exchange.ownLines;
     // RFC 9112 §3.2: what leaves is HTTP/1.1, which has a Host.
     const hosted = head.hasHost ? own : `Host: ${this.hostText}\r\n${own}`;
     exchange.headText = requestHeadText(head, target, hosted, exchange.upgrading !== undefined);

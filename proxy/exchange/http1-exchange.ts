@@ -3,14 +3,15 @@
 import type { TLSSocket } from 'node:tls';
 import { Fault, type FaultCode } from '../faults.ts';
 import { beginBody, beginRequestBody, createBodyReader } from '../http1/body-reader.ts';
-import type { MessageHead } from '../http1/message.ts';
+import { field } from '../http1/known-fields.ts';
+import { LINE, type MessageHead, valueAt } from '../http1/message.ts';
 import type { ForwardMatch, LocalMatch } from '../rules/routes.ts';
 import type { Deadline } from '../socket/deadlines.ts';
 import { resetConnection } from '../socket/reset.ts';
 import { switchAskedBy } from '../tunnel/switch.ts';
 import type { Tunnel } from '../tunnel/tunnel.ts';
 import type { ClientConnection, ProxyContext } from './context.ts';
-import { Exchange, type UpstreamSide } from './exchange.ts';
+import { Exchange, REQUEST_ID, type UpstreamSide } from './exchange.ts';
 import { Http1Answer, type Http1Answering, headersOf } from './http1-answer.ts';
 import { writeFault } from './http1-reply.ts';
 import { INTERIM_PAUSE_BYTES, MOST_INTERIM_BYTES } from './interim.ts';
@@ -117,10 +118,27 @@ export class Http1Exchange extends Exchange implements Http1Answering {
     this.http10 = head.minor === 0;
     this.contentLength = head.contentLength;
     this.headText = head.text;
+    this.readIdentity(head);
     this.nominated = head.nominated;
     this.upgrading = asksForUpgrade(head) ? switchAskedBy(head) : undefined;
     beginRequestBody(this.request, head);
     this.headTaken();
+  }
+
+  /** What is not to pass on is left out as if Connection had nominated it. */
+  private readIdentity(head: MessageHead): void {
+    const { accessLog } = this.context;
+    if (this.detailed) {
+      if (head.userAgentLine >= 0) this.userAgent = valueAt(head, head.userAgentLine);
+      if (accessLog?.shows !== undefined) this.shownHeaders = accessLog.shows(head.text);
+    }
+    if (head.requestIdLine >= 0 && this.takesId(valueAt(head, head.requestIdLine)))
+      head.nominated = [...head.nominated, REQUEST_ID];
+    if (head.traceparentLine >= 0 || head.tracestateLine >= 0) {
+      const traceparent = head.traceparents === 1 ? valueAt(head, head.traceparentLine) : undefined;
+      if (!this.takesTrace({ traceparent, tracestate: tracestateOf(head) }))
+        head.nominated = [...head.nominated, 'traceparent', 'tracestate'];
+    }
   }
 
   /** A request whose head could not be read; `head` has what was, if anything was. */
@@ -282,4 +300,14 @@ export class Http1Exchange extends Exchange implements Http1Answering {
     if (!framed) resetConnection(this.client);
     this.carrier.destroy();
   }
+}
+
+/** Several are one list (RFC 9110 §5.3). */
+function tracestateOf(head: MessageHead): string | undefined {
+  if (head.tracestateLine < 0) return undefined;
+  const values: string[] = [];
+  for (let line = 0; line <= head.tracestateLine; line++) {
+    if (head.lines[line * LINE + 4] === field.tracestate) values.push(valueAt(head, line));
+  }
+  return values.join(',');
 }

@@ -14,6 +14,8 @@ export interface Http1Question {
   readonly client: TLSSocket;
   readonly method: string;
   readonly http10: boolean;
+  /** What its client is told of it, as a line. */
+  readonly replyLine: string;
   /**
    * The reply is about to be written; `sent`: the bytes of its body. `framed`: the client can tell where it ends. True: the
    * connection carries another request.
@@ -47,7 +49,7 @@ export function writeOwnReply(
 
 /** `fields`: complete header lines, the framing among them. */
 export function ownHead(
-  { http10 }: Http1Question,
+  { http10, replyLine }: Http1Question,
   status: number,
   reason: string,
   fields: string,
@@ -55,5 +57,5 @@ export function ownHead(
 ): string {
   const connection = keepAlive ? (http10 ? 'Connection: keep-alive\r\n' : '') : 'Connection: close\r\n';
   // RFC 9110 §6.6.1: an origin server with a clock sends Date.
-  return `HTTP/1.1 ${status} ${reason}\r\nDate: ${new Date().toUTCString()}\r\n${fields}${connection}\r\n`;
+  return `HTTP/1.1 ${status} ${reason}\r\nDate: ${new Date().toUTCString()}\r\n${fields}${replyLine}${connection}\r\n`;
 }

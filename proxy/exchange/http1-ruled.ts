@@ -48,6 +48,7 @@ export class Http1Ruled implements RuledClient {
     this.exchange = exchange;
     this.sides = sides;
     this.facts = http1Facts(head, target, hostText, connection);
+    if (exchange.id !== '') this.facts.id = exchange.id;
     this.nominated = head.nominated;
     this.chunked = head.chunked;
     this.upgradeTo = head.upgradeTo;

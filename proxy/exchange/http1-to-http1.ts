@@ -109,14 +109,14 @@ export class Http1ToHttp1 extends ToHttp1 implements Http1Side {
     const { carrier, http10 } = exchange;
     this.nominated = reply.nominated;
     this.mode = AS_IT_CAME;
-    let own = '';
+    let own = exchange.replyLine;
     if (http10) {
       // RFC 9112 §6.1: HTTP/1.0 knows no chunks; the end of the connection is the end of the body.
       if (body.kind === 'chunked') this.mode = UNCHUNKED;
       if (body.kind === 'chunked' || body.kind === 'until-close') carrier.keepAlive = false;
     } else if (body.kind === 'until-close') {
       this.mode = CHUNKED;
-      own = 'Transfer-Encoding: chunked\r\n';
+      own += 'Transfer-Encoding: chunked\r\n';
     }
     const keepAlive = exchange.keepsClient();
     if (!keepAlive) own += 'Connection: close\r\n';

@@ -229,7 +229,8 @@ export class Http1ToHttp2 extends ToHttp2 implements Http1Side {
     const keepAlive = exchange.keepsClient();
     if (!keepAlive) own += 'Connection: close\r\n';
     else if (http10) own += 'Connection: keep-alive\r\n';
-    const text = `${statusLine(status)}${linesOf(fields, http10)}${own}\r\n`;
+    own += exchange.replyLine;
+    const text = `${statusLine(status)}${linesOf(fields, http10, exchange.id !== '')}${own}\r\n`;
     const ready = writeReply(client, text, NO_BYTES, 0, 0);
     if (this.mode === NONE || (this.mode === BY_LENGTH && this.left <= 0)) return this.finish();
     if (!ready) this.pauseReply();
@@ -298,12 +299,13 @@ function statusLine(status: number): string {
 }
 
 /** What passes on of a reply's fields; its length is said anew. */
-function linesOf(fields: readonly HeaderField[], http10 = false): string {
+function linesOf(fields: readonly HeaderField[], http10 = false, withoutId = false): string {
   let lines = '';
   for (const one of fields) {
     const kind = kindOf(one);
     if (isPseudo(kind) || kind === fieldKind.hopByHop || kind === fieldKind.te) continue;
     if (kind === fieldKind.contentLength || (http10 && one.name === 'trailer')) continue;
+    if (withoutId && kind === fieldKind.requestId) continue;
     lines += lineOf(one);
   }
   return lines;

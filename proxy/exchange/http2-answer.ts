@@ -134,7 +134,7 @@ export class Http2Answer implements StreamUser, Deadline {
     const { stream, request } = exchange;
     const bare = request.method === 'HEAD' || hasNoBody(status);
     exchange.beginReply(status);
-    sendOwnHead(stream, status, fields, length, bare ? 'last' : 'open');
+    sendOwnHead(exchange, stream, status, fields, length, bare ? 'last' : 'open');
     if (bare) {
       discard(source);
       this.settle();
@@ -196,9 +196,10 @@ export class Http2Answer implements StreamUser, Deadline {
 
   private cut(error: unknown): void {
     const { exchange } = this;
-    this.note(error);
+    // What a fault says has been noted where it came about.
+    if (!(error instanceof Fault)) this.note(error);
     this.abandon('the reply broke off');
-    exchange.fault = 'failed';
+    exchange.fault = error instanceof Fault ? error.code : 'failed';
     exchange.stream.reset(errorCode.internalError);
   }
 

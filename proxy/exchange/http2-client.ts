@@ -196,14 +196,14 @@ function takeRequest(
   const exchange = new Http2Exchange(context, connection, stream, observer);
   stream.user = exchange;
   stream.note = exchange;
-  exchange.begin(fields);
   const request = tooLarge ? 'headers-too-large' : readRequest(fields, ended);
+  if (typeof request === 'string') exchange.beginUnread(fields);
   if (request === 'malformed') {
     exchange.fault = 'bad-request';
     return stream.resetMalformed();
   }
   if (typeof request === 'string') return exchange.fail(new Fault(request));
-  exchange.take(request);
+  exchange.begin(request);
   const covered = coveredBy(connection.certificateNames, request.host);
   const decision = decide(request, covered, context);
   if (isRefusal(decision)) return exchange.fail(new Fault(decision));
@@ -212,7 +212,7 @@ function takeRequest(
     return new Http2Answer(exchange).begin(context.localHandlers[decision.answeredBy]!);
   }
   if (decision.upstream === undefined) return followRules(new Http2Ruled(exchange), context.rules!, decision);
-  exchange.forwarded = forwardedFor(request);
+  exchange.forwarded = exchange.forwardedWithOwn(forwardedFor(request));
   const side = speaksHttp2(decision.upstream.protocol)
     ? new Http2ToHttp2(exchange)
     : new Http2ToHttp1(exchange);

@@ -8,7 +8,7 @@ import { createField, type HeaderField } from '../http2/hpack.ts';
 import type { ForwardMatch } from '../rules/routes.ts';
 import type { Deadline } from '../socket/deadlines.ts';
 import type { ClientConnection, ProxyContext } from './context.ts';
-import { Exchange, type UpstreamSide } from './exchange.ts';
+import { Exchange, REQUEST_ID, type UpstreamSide } from './exchange.ts';
 import { faultTrailers } from './fault-reply.ts';
 import { replyFault } from './http2-reply.ts';
 import type { ForwardedFamily, Forwarding, Http2Request } from './http2-request.ts';
@@ -35,6 +35,10 @@ const UNREAD: Http2Request = {
   contentLength: -1,
   grpc: false,
   forwarded: undefined,
+  userAgent: '',
+  requestId: undefined,
+  traceparent: undefined,
+  tracestate: undefined,
   fields: [],
 };
 const NOT_FORWARDED: ForwardedFamily = { fields: [], lines: '' };
@@ -79,9 +83,12 @@ export class Http2Exchange extends Exchange implements StreamUser, Deadline, For
 
   // --- Its beginning ---
 
-  /** The head has come; these are its fields, however malformed. */
-  begin(fields: readonly HeaderField[]): void {
-    if (this.detailed) this.noteRequestLine(fields);
+  /** The head has come and cannot be read; these are its fields, however malformed. */
+  beginUnread(fields: readonly HeaderField[]): void {
+    if (this.detailed) {
+      this.noteRequestLine(fields);
+      this.noteShown(fields);
+    }
     this.headTaken();
   }
 
@@ -94,8 +101,15 @@ export class Http2Exchange extends Exchange implements StreamUser, Deadline, For
     }
   }
 
-  /** The head could be read. */
-  take(request: Http2Request): void {
+  private noteShown(fields: readonly HeaderField[]): void {
+    const shows = this.context.accessLog?.shows;
+    if (shows !== undefined) this.shownHeaders = shows(fields);
+  }
+
+  /** A request whose head was read. */
+  begin(asked: Http2Request): void {
+    if (this.detailed) this.noteShown(asked.fields);
+    const request = this.withIdentity(asked);
     this.request = request;
     this.method = request.method;
     this.host = request.host;
@@ -103,6 +117,29 @@ export class Http2Exchange extends Exchange implements StreamUser, Deadline, For
     this.contentLength = request.contentLength;
     this.requestEnded = request.endStream;
     if (request.contentLength >= 0) this.stream.expects = request.contentLength;
+    this.headTaken();
+  }
+
+  /** What is not to pass on is left out. */
+  private withIdentity(request: Http2Request): Http2Request {
+    const { requestId, traceparent, tracestate } = request;
+    if (this.detailed) this.userAgent = request.userAgent;
+    if (requestId === undefined && traceparent === undefined && tracestate === undefined) return request;
+    const gone: string[] = [];
+    if (requestId !== undefined && this.takesId(requestId)) gone.push(REQUEST_ID);
+    const traced = traceparent !== undefined || tracestate !== undefined;
+    if (traced && !this.takesTrace({ traceparent, tracestate })) gone.push('traceparent', 'tracestate');
+    if (gone.length === 0) return request;
+    return { ...request, fields: request.fields.filter(({ name }) => !gone.includes(name)) };
+  }
+
+  /** The forwarded family of its client, and what is said of this request alone. */
+  forwardedWithOwn(family: ForwardedFamily): ForwardedFamily {
+    const { ownFields } = this;
+    if (ownFields.length === 0) return family;
+    // Of this one message: it must not push out of the tables what will come again.
+    const own = ownFields.map(([name, value]) => createField(name, value, true));
+    return { fields: [...family.fields, ...own], lines: family.lines + this.ownLines };
   }
 
   forward(match: ForwardMatch, side: Http2Side): void {

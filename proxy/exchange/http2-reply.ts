@@ -3,7 +3,7 @@
 import type { Fault } from '../faults.ts';
 import type { Http2Stream } from '../http2/connection.ts';
 import { errorCode } from '../http2/frames.ts';
-import type { Exchange } from './exchange.ts';
+import { type Exchange, REQUEST_ID } from './exchange.ts';
 import { faultReply, faultTrailers } from './fault-reply.ts';
 import type { Http2Request } from './http2-request.ts';
 import { hasNoBody } from './local-body.ts';
@@ -38,6 +38,7 @@ function replyGrpcFault(stream: Http2Stream, fault: Fault, exchange: Exchange): 
   stream.addField('content-type', 'application/grpc');
   stream.addField('grpc-status', trailers['grpc-status']);
   stream.addField('grpc-message', trailers['grpc-message']);
+  if (exchange.id !== '') stream.addField(REQUEST_ID, exchange.id, true);
   stream.endHead('last');
   stream.refuseRest();
 }
@@ -54,13 +55,14 @@ export function replyWhole(
   const bare = hasNoBody(status) || request.method === 'HEAD';
   exchange.beginReply(status);
   exchange.sent = bare ? 0 : body.length;
-  sendOwnHead(stream, status, fields, body.length, bare ? 'last' : 'open');
+  sendOwnHead(exchange, stream, status, fields, body.length, bare ? 'last' : 'open');
   if (!bare) stream.sendData(body, 0, body.length, true);
   stream.refuseRest();
 }
 
 /** `length`: of the body, if it is known. */
 export function sendOwnHead(
+  { id }: Exchange,
   stream: Http2Stream,
   status: number,
   fields: readonly (readonly [name: string, value: string])[],
@@ -72,6 +74,7 @@ export function sendOwnHead(
   // RFC 9110 §6.6.1: an origin server with a clock sends Date.
   stream.addField('date', new Date().toUTCString());
   for (const [name, value] of fields) stream.addField(name.toLowerCase(), value);
+  if (id !== '') stream.addField(REQUEST_ID, id, true);
   if (length !== undefined && !hasNoBody(status)) stream.addField('content-length', String(length));
   stream.endHead(kind);
 }

@@ -24,6 +24,11 @@ export interface Http2Request {
   readonly grpc: boolean;
   /** The forwarded family as the client sent it. */
   readonly forwarded: ForwardedBefore | undefined;
+  readonly userAgent: string;
+  /** As sent; undefined: there is none. Several are one list, which no reader of one takes for sound. */
+  readonly requestId: string | undefined;
+  readonly traceparent: string | undefined;
+  readonly tracestate: string | undefined;
   /** What passes on, cookies rejoined. Left out are `host`, `content-length` and `te`, which each protocol puts its own way. */
   readonly fields: readonly HeaderField[];
 }
@@ -58,6 +63,10 @@ let cookie: string | undefined;
 let length: string | undefined;
 let expect: string | undefined;
 let grpc = false;
+let userAgent = '';
+let requestId: string | undefined;
+let traceparent: string | undefined;
+let tracestate: string | undefined;
 let forwarded: Record<string, string> | undefined;
 let underscored: HeaderField[] | undefined;
 let pseudoAllowed = true;
@@ -75,6 +84,8 @@ export function readRequest(
   forwarded = undefined;
   underscored = undefined;
   grpc = false;
+  userAgent = '';
+  requestId = traceparent = tracestate = undefined;
   pseudoAllowed = true;
   fields = [];
   for (let i = 0; i < list.length; i++) {
@@ -119,6 +130,18 @@ function readField(field: HeaderField): FaultCode | 'malformed' | undefined {
     case fieldKind.contentType:
       grpc = GRPC.test(value);
       break;
+    case fieldKind.userAgent:
+      userAgent = value;
+      break;
+    case fieldKind.requestId:
+      requestId = listed(requestId, value);
+      break;
+    case fieldKind.traceparent:
+      traceparent = listed(traceparent, value);
+      break;
+    case fieldKind.tracestate:
+      tracestate = listed(tracestate, value);
+      break;
     case fieldKind.underscored:
       underscored ??= [];
       underscored.push(field);
@@ -134,6 +157,11 @@ function readField(field: HeaderField): FaultCode | 'malformed' | undefined {
   }
   fields.push(field);
   return;
+}
+
+/** RFC 9110 §5.3. */
+function listed(before: string | undefined, value: string): string {
+  return before === undefined ? value : `${before}, ${value}`;
 }
 
 /** RFC 9113 §8.3: each once, none unknown, all before the others. */
@@ -188,6 +216,10 @@ function judge(ended: boolean): Http2Request | FaultCode | 'malformed' {
     contentLength,
     grpc,
     forwarded,
+    userAgent,
+    requestId,
+    traceparent,
+    tracestate,
     fields,
   };
 }

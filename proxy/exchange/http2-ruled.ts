@@ -5,6 +5,7 @@ import type { Field } from '../rules/compiled.ts';
 import { type ForwardMatch, speaksHttp2 } from '../rules/routes.ts';
 import type { Forward } from '../rules/step.ts';
 import { type AskedFacts, http2Facts } from './asked-facts.ts';
+import { REQUEST_ID } from './exchange.ts';
 import type { ForwardedBefore } from './headers.ts';
 import { Http2Answer } from './http2-answer.ts';
 import type { Http2Exchange } from './http2-exchange.ts';
@@ -30,6 +31,7 @@ export class Http2Ruled implements RuledClient {
     this.exchange = exchange;
     this.request = request;
     this.facts = http2Facts(request, connection);
+    if (exchange.id !== '') this.facts.id = exchange.id;
     this.askedProtocol = request.protocol;
     this.forwardedBefore = (connection.trustedClient ? request.forwarded : undefined) ?? {};
     exchange.awaitsRules = true;
@@ -90,6 +92,7 @@ export class Http2Ruled implements RuledClient {
     stream.addField(':status', '200');
     stream.addField('content-type', 'application/grpc');
     for (const [name, value] of Object.entries(trailers)) stream.addField(name, value);
+    if (exchange.id !== '') stream.addField(REQUEST_ID, exchange.id, true);
     stream.endHead('last');
     stream.refuseRest();
   }

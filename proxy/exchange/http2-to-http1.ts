@@ -115,13 +115,13 @@ export class Http2ToHttp1 extends ToHttp1 implements Http2Side {
     const { edits } = exchange;
     const status = edits?.status ?? reply.status;
     if (!body.done) {
-      sendReplyHead(stream, reply, 'open', status, '', edits);
+      sendReplyHead(stream, reply, 'open', exchange.id, status, '', edits);
       return this.passBody(bytes, start, end);
     }
     if (start < end) this.keeps = false;
     // Before it is: with the last frame the stream may close.
     exchange.replied = true;
-    sendReplyHead(stream, reply, 'last', status, '', edits);
+    sendReplyHead(stream, reply, 'last', exchange.id, status, '', edits);
     this.finish();
   }
 
@@ -183,7 +183,7 @@ export class Http2ToHttp1 extends ToHttp1 implements Http2Side {
     exchange.protocol = 'websocket';
     exchange.beginReply(200);
     // RFC 8441 §5: 200 stands for 101, and the accept key has no part in it.
-    sendReplyHead(stream, reply, 'open', 200, 'sec-websocket-accept');
+    sendReplyHead(stream, reply, 'open', exchange.id, 200, 'sec-websocket-accept');
     context.deadlines.forget(exchange);
     const settings = exchange.settings!;
     const client = tunnelClient(stream, () => tunnel.clientClosed());

@@ -3,6 +3,7 @@
 import type { Http2Stream } from '../http2/connection.ts';
 import { fieldKind, kindOf } from '../http2/fields.ts';
 import type { HeaderField } from '../http2/hpack.ts';
+import { REQUEST_ID } from './exchange.ts';
 import type { Http2Exchange, Http2Side } from './http2-exchange.ts';
 import { MOST_INTERIM_BYTES } from './interim.ts';
 import { REPLAY_BYTES } from './retry.ts';
@@ -40,7 +41,7 @@ export class Http2ToHttp2 extends ToHttp2 implements Http2Side {
     // RFC 9110 §10.1.4, and without it gRPC servers refuse the call.
     up.addField('te', 'trailers');
     if (request.contentLength >= 0) up.addField('content-length', String(request.contentLength));
-    for (const { name, value } of forwarded.fields) up.addField(name, value);
+    for (const { name, value, neverIndexed } of forwarded.fields) up.addField(name, value, neverIndexed);
     up.endHead(request.endStream ? 'last' : 'open');
     return request.endStream;
   }
@@ -75,7 +76,8 @@ export class Http2ToHttp2 extends ToHttp2 implements Http2Side {
   }
 
   protected passHead(status: number, fields: readonly HeaderField[], length: number, ended: boolean): void {
-    sendHead(this.stream, status, fields, status === 204 ? -1 : length, ended ? 'last' : 'open');
+    const { id } = this.exchange;
+    sendHead(this.stream, status, fields, status === 204 ? -1 : length, ended ? 'last' : 'open', id);
   }
 
   protected passData(bytes: Buffer, start: number, end: number, last: boolean): void {
@@ -116,6 +118,7 @@ function sendHead(
   fields: readonly HeaderField[],
   length: number,
   kind: 'interim' | 'open' | 'last',
+  id = '',
 ): void {
   stream.beginHead();
   stream.addField(':status', String(status));
@@ -123,9 +126,10 @@ function sendHead(
     const { name, value, neverIndexed } = field;
     const known = kindOf(field);
     if (known === fieldKind.status || known === fieldKind.hopByHop || known === fieldKind.te) continue;
-    if (known === fieldKind.contentLength) continue;
+    if (known === fieldKind.contentLength || (id !== '' && known === fieldKind.requestId)) continue;
     stream.addField(name, value, neverIndexed);
   }
+  if (id !== '') stream.addField(REQUEST_ID, id, true);
   if (length >= 0) stream.addField('content-length', String(length));
   stream.endHead(kind);
 }

@@ -1,14 +1,13 @@
 // The moments of an exchange, and who is told of them: the access log, and whoever else watches.
 
 import type { FaultCode } from '../faults.ts';
-import type { Address, RouteMatch } from '../rules/routes.ts';
+import type { Address, RouteMatch, UpstreamSettings } from '../rules/routes.ts';
 import type { Deadlines } from '../socket/deadlines.ts';
-import type { AccessEntry, AccessLog } from './access-log.ts';
+import type { AccessEntry } from './access-entry.ts';
+import type { AccessLog } from './access-log.ts';
 
 /** What an exchange shows of itself. It may be used for the next one of its connection: keep nothing but values. */
 export interface Observed extends AccessEntry {
-  /** How many upstreams were asked so far; more than one: it was sent again. */
-  readonly attempts: number;
   /** The route, and where it leads; undefined: neither forwarded nor answered by a handler. */
   readonly match: RouteMatch | undefined;
   /** The address that was asked last. */
@@ -17,20 +16,33 @@ export interface Observed extends AccessEntry {
   readonly logged: boolean;
   /** When its reply began, in the deadlines' time; 0: it has not. */
   readonly replyAt: number;
+  /** Since when the upstream that was asked last has been waited for, in the same time; 0: none is. */
+  readonly askedAt: number;
+  /** Where the route leads; undefined: nowhere. */
+  readonly settings: UpstreamSettings | undefined;
+  /** For whoever counts what is under way: where it has counted this one; 0 at its beginning. */
+  countedAt: number;
   /** What went wrong; `client-closed`: the client went away. */
   readonly fault: FaultCode | undefined;
 }
 
 type Told = ((exchange: Observed) => void) | undefined;
 
+export type Reads = 'nothing' | 'figures' | 'all';
+
 /** Told in this order; an exchange that fails may skip what lies between its head and its end. None may throw. */
 export interface ExchangeObserver {
-  /** It reads nothing of the exchange, so no clock is read for it. Default: it may. */
-  readonly countsOnly?: boolean;
+  /**
+   * `nothing` of an exchange: no clock is read for it. `figures`: the texts of a head that is malformed, and the status of
+   * gRPC, are not looked for. Default: all.
+   */
+  readonly reads?: Reads;
   /** The head of a request has been read, or could not be. */
   readonly headTaken?: Told;
   /** A connection or stream to an upstream has been had; once for each attempt. */
   readonly upstreamChosen?: Told;
+  /** An upstream that was asked is not waited for any more: its reply has begun, or it was given up. Once for each. */
+  readonly upstreamDone?: Told;
   /** The upstream was lost before it said anything, and the request is sent to one again. */
   readonly sentAgain?: Told;
   /** The head of the final reply is on its way, be it an upstream's or our own. */
@@ -49,7 +61,7 @@ export interface Watchers {
 /** Counts requests at `place`. Every head counts, be it read or not, and so does every stream of HTTP/2. */
 export function countRequests(counts: Float64Array, place: number): ExchangeObserver {
   return {
-    countsOnly: true,
+    reads: 'nothing',
     headTaken() {
       counts[place]!++;
     },
@@ -70,13 +82,19 @@ export function observerOf({ accessLog, observer, deadlines }: Watchers): Exchan
 /** Two observers as one. */
 export function both(one: ExchangeObserver, other: ExchangeObserver): ExchangeObserver {
   return {
-    countsOnly: one.countsOnly === true && other.countsOnly === true,
+    reads: more(one.reads, other.reads),
     headTaken: joined(one.headTaken?.bind(one), other.headTaken?.bind(other)),
     upstreamChosen: joined(one.upstreamChosen?.bind(one), other.upstreamChosen?.bind(other)),
+    upstreamDone: joined(one.upstreamDone?.bind(one), other.upstreamDone?.bind(other)),
     sentAgain: joined(one.sentAgain?.bind(one), other.sentAgain?.bind(other)),
     replyBegun: joined(one.replyBegun?.bind(one), other.replyBegun?.bind(other)),
     over: joined(one.over?.bind(one), other.over?.bind(other)),
   };
+}
+
+function more(one: Reads = 'all', other: Reads = 'all'): Reads {
+  if (one === 'nothing') return other;
+  return one === 'all' || other === 'nothing' ? one : other;
 }
 
 /** What one of them alone is told costs no more than before. */

@@ -4,13 +4,12 @@ import { Fault } from '../faults.ts';
 import { readBody } from '../http1/body.ts';
 import { type MessageHead, REFUSED } from '../http1/message.ts';
 import type { Http2Stream } from '../http2/connection.ts';
-import { isPseudo, kindOf } from '../http2/fields.ts';
 import type { HeaderField } from '../http2/hpack.ts';
 import { type ForwardMatch, speaksHttp2 } from '../rules/routes.ts';
 import type { Deadline } from '../socket/deadlines.ts';
 import type { ClientConnection, ProxyContext } from './context.ts';
 import { Exchange, type UpstreamSide } from './exchange.ts';
-import { HeadFields, isOwnable } from './head-fields.ts';
+import { contentFieldsIn, contentFieldsOf } from './head-fields.ts';
 import type { Answer, Asking } from './rule-steps.ts';
 import { ToHttp1 } from './to-http1.ts';
 import { ToHttp2 } from './to-http2.ts';
@@ -153,12 +152,7 @@ class QuestionToHttp1 extends ToHttp1 {
   }
 
   protected passHead(reply: MessageHead, bytes: Buffer, start: number, end: number): void {
-    const list = new HeadFields(reply).list();
-    this.exchange.takeHead(
-      list
-        .filter(({ lower }) => isOwnable(lower) && !reply.nominated.includes(lower))
-        .map(({ name, value }) => [name, value] as const),
-    );
+    this.exchange.takeHead(contentFieldsOf(reply).map(({ name, value }) => [name, value] as const));
     this.passBody(bytes, start, end);
   }
 
@@ -227,11 +221,7 @@ class QuestionToHttp2 extends ToHttp2 {
   }
 
   protected passHead(_: number, fields: readonly HeaderField[], __: number, ended: boolean): void {
-    this.exchange.takeHead(
-      fields
-        .filter((field) => !isPseudo(kindOf(field)) && isOwnable(field.name))
-        .map(({ name, value }) => [name, value] as const),
-    );
+    this.exchange.takeHead(contentFieldsIn(fields).map(({ name, value }) => [name, value] as const));
     if (ended) this.exchange.whole();
   }
 

@@ -1,5 +1,8 @@
 // What may be sent to an upstream again, how often, and with how much of its body (RFC 9110 §9.2.2, RFC 9113 §8.7).
 
+import type { FaultCode } from '../faults.ts';
+import type { Retry, RetryCause } from '../rules/model.ts';
+import type { Endpoint } from '../upstream/balance.ts';
 import type { Loss } from '../upstream/http1-pool.ts';
 import { isIdempotent } from './methods.ts';
 
@@ -44,4 +47,77 @@ export function mayTryAgain(tries: Tries, loss: Loss, method: string, bodyKept: 
     default:
       return false;
   }
+}
+
+/** The tries of a request whose rules say what is tried again. */
+export interface RuledTries {
+  readonly rule: Retry;
+  /** Where it has been. */
+  readonly tried: Set<Endpoint>;
+  readonly since: number;
+  count: number;
+  /** Attempts that had left when the last try began: with another one since then it may have been sent. */
+  attempts: number;
+}
+
+export function beginTries(rule: Retry, now: number): RuledTries {
+  return { rule, tried: new Set(), since: now, count: 1, attempts: 0 };
+}
+
+export interface TryAsked {
+  readonly now: number;
+  readonly method: string;
+  /** The upstream may have begun with it. */
+  readonly sent: boolean;
+  readonly bodyKept: boolean;
+  /** There is a server that was not tried. */
+  readonly hasOther: boolean;
+}
+
+/** Whether rules want another try, which is then noted. */
+export function wantsTry(tries: RuledTries, cause: RetryCause, asked: TryAsked): boolean {
+  const { rule, tried } = tries;
+  const { tries: most = 0, timeoutMs = 0, nonIdempotent, sameServers } = rule;
+  if (!rule.on.includes(cause) || !asked.bodyKept) return false;
+  // RFC 9110 §9.2.2: unless whoever wrote the rule knows better.
+  if (asked.sent && nonIdempotent !== true && !isIdempotent(asked.method)) return false;
+  if (most > 0 && tries.count >= most) return false;
+  if (timeoutMs > 0 && asked.now - tries.since >= timeoutMs) return false;
+  if (!asked.hasOther) {
+    if (sameServers !== true) return false;
+    tried.clear();
+  }
+  tries.count++;
+  return true;
+}
+
+/** In the words of rules. Undefined: another try would come to the same. */
+export function causeOf(code: FaultCode): RetryCause | undefined {
+  switch (code) {
+    case 'upstream-refused':
+    case 'upstream-unresolved':
+    case 'upstream-untrusted':
+    case 'upstream-closed':
+      return 'error';
+    case 'connect-timeout':
+    case 'upstream-timeout':
+      return 'timeout';
+    case 'upstream-malformed':
+      return 'invalid-reply';
+    default:
+      return undefined;
+  }
+}
+
+/** Whether a reply with this status, which rules try again after, is counted against its server. */
+export function isFailure(status: number): boolean {
+  return status === 429 || status >= 500;
+}
+
+/**
+ * A kept connection that ended just as it was used, or a request that the upstream says it has not begun with: that is no
+ * try of any rule, and the same server is asked again.
+ */
+export function isNoTry(loss: Loss, reused: boolean): boolean {
+  return loss === 'unbegun' || (loss === 'unheard' && reused);
 }

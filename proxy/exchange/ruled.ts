@@ -1,22 +1,33 @@
 // A request whose way the rules decide: their steps carried out, whatever its client speaks.
 
-import { isIPv4 } from 'node:net';
 import { Fault, type FaultCode } from '../faults.ts';
 import { NO_LIMIT } from '../limits.ts';
-import type { Fields } from '../rules/compiled.ts';
+import type { Fields, Pool } from '../rules/compiled.ts';
 import type { ForwardMatch, RouteMatch } from '../rules/routes.ts';
 import { beginRun, type RuleRun } from '../rules/run.ts';
 import type { Ask, Forward, Own, Pass, SendFile, Step } from '../rules/step.ts';
 import { refusalOf } from './decide.ts';
 import { editedRequest } from './edited-request.ts';
-import type { Exchange, Guide } from './exchange.ts';
-import { isOwnable } from './head-fields.ts';
+import type { Exchange, Guide, Taking } from './exchange.ts';
+import { isEditedAway, isOwnable } from './head-fields.ts';
 import { forwardedFields } from './headers.ts';
 import { ask } from './question.ts';
+import {
+  type Coding,
+  codingOf,
+  recodeContent,
+  recodedFields,
+  recodeStream,
+  recodeWhole,
+  variedFields,
+} from './recode.ts';
+import type { ReplyContent } from './reply-content.ts';
+import { beginTries, isFailure } from './retry.ts';
 import { type Answer, type Asking, type LastStep, RuleSteps } from './rule-steps.ts';
 import type { OwnFields, RuledClient } from './ruled-client.ts';
 import type { RulesInUse } from './rules-in-use.ts';
-import { sendFile } from './send-file.ts';
+import { type FileReply, sendFile } from './send-file.ts';
+import { stickyCookie, wishOf } from './wish.ts';
 
 /** The rules take over. */
 export function followRules(client: RuledClient, service: RulesInUse, match: RouteMatch) {
@@ -40,6 +51,11 @@ class Ruled extends RuleSteps implements Guide {
   private asked = false;
   private fault: FaultCode | undefined = undefined;
   private next: Step | undefined = undefined;
+  private recoding: { readonly step: Pass; readonly coding: Coding } | undefined = undefined;
+  private content: ReplyContent | undefined = undefined;
+  private pool: Pool | undefined = undefined;
+  /** Another server is asked in the place of the one that has replied. */
+  private isRepeating = false;
 
   constructor(client: RuledClient, service: RulesInUse, match: RouteMatch, run: RuleRun) {
     super(run, service);
@@ -81,7 +97,10 @@ class Ruled extends RuleSteps implements Guide {
     }
     if (!step.passBody) client.ignoreBody();
     if (step.upgrade === false) exchange.upgrading = undefined;
-    exchange.balanceKey = balanceKeyOf(step, this.run.client);
+    exchange.tries =
+      step.retry === undefined ? undefined : beginTries(step.retry, exchange.context.deadlines.now());
+    exchange.wish = wishOf(step, this.run.client, client.facts.headers, exchange.tries);
+    this.pool = step.pool;
     this.asked = true;
     this.forwarding = true;
     this.fault = undefined;
@@ -91,17 +110,66 @@ class Ruled extends RuleSteps implements Guide {
     client.forward(step, match, fieldsFor(client, this.run, step, step.passBody));
   }
 
-  takesReply(status: number, fields: Fields): boolean {
-    if (!this.forwarding) return true;
+  takesReply(status: number, fields: Fields): Taking {
+    const { exchange } = this;
+    if (!this.forwarding) return 'passes';
+    if (exchange.wantsAnotherThan(status)) {
+      this.isRepeating = true;
+      return isFailure(status) ? 'blamed' : 'dropped';
+    }
     this.forwarding = false;
     const step = this.decide(() => this.run.replied({ status, fields }));
     if (step?.do === 'pass' && step.of === 'reply' && keepsBody(status, step.status)) {
-      this.exchange.logged = step.logged;
-      this.exchange.edits = { ...step.edits, own: withVary(step), status: step.status };
-      return true;
+      exchange.logged = step.logged;
+      const edits = { ...step.edits, own: this.ownOf(step, fields) };
+      // What of the request is still to come would have no way to the upstream any more.
+      const coding = exchange.requestEnded ? codingOf(step.compression) : undefined;
+      if (coding !== undefined) {
+        this.recoding = { step: { ...step, edits }, coding };
+        return 'content';
+      }
+      exchange.edits = { ...edits, status: step.status };
+      return 'passes';
     }
     this.next = step;
-    return false;
+    return 'dropped';
+  }
+
+  takesContent(content: ReplyContent): void {
+    const { step, coding } = this.recoding!;
+    this.content = content;
+    // What has arrived with its head is given at once.
+    setImmediate(() => {
+      if (this.isOver) return content.giveUp();
+      const kept = content.fields.filter(({ lower }) => !isEditedAway(step.edits, lower));
+      const fields = [...kept.map(({ name, value }) => [name, value] as const), ...pairsOf(step.edits.own)];
+      const recoded = recodedFields(fields, coding.encoding);
+      if (content.ended) this.replyRecoded(step.status, recoded, content.bytes(), coding);
+      else this.client.stream(step.status, recoded, recodeContent(content, coding), undefined);
+    });
+  }
+
+  private replyRecoded(status: number, fields: OwnFields, bytes: Buffer, coding: Coding): void {
+    recodeWhole(bytes, coding).then(
+      (body) => {
+        if (!this.isOver) this.client.reply({ status, fields, body, fault: this.fault });
+      },
+      (error) => {
+        if (!this.isOver) this.broken(error);
+      },
+    );
+  }
+
+  override over(): void {
+    super.over();
+    this.content?.giveUp();
+  }
+
+  private ownOf(step: Pass, fields: Fields): Pass['edits']['own'] {
+    const passing = step.edits.removed.includes('vary') ? [] : fields.all('vary');
+    const own = withVary(step, passing);
+    const sticky = stickyCookie(this.pool!, this.exchange.endpoint, this.client.facts.headers);
+    return sticky === undefined ? own : [...own, sticky];
   }
 
   takesFault(fault: Fault): boolean {
@@ -123,9 +191,11 @@ class Ruled extends RuleSteps implements Guide {
   }
 
   proceed() {
-    const { next } = this;
+    const { next, isRepeating } = this;
     this.next = undefined;
-    if (next !== undefined && !this.isOver) this.carryOut(next);
+    this.isRepeating = false;
+    if (isRepeating) this.exchange.tryNext();
+    else if (next !== undefined && !this.isOver) this.carryOut(next);
   }
 
   // --- To the client ---
@@ -146,13 +216,13 @@ class Ruled extends RuleSteps implements Guide {
     }
   }
 
-  private replyOwn({ status, fields, body }: Own): void {
-    this.client.reply({
-      status,
-      fields: pairsOf(fields),
-      body: body === undefined ? undefined : Buffer.from(body, 'latin1'),
-      fault: this.fault,
-    });
+  private replyOwn({ status, fields: own, body, compression }: Own): void {
+    const fields = variedFields(pairsOf(own), compression);
+    const coding = codingOf(compression);
+    const bytes = body === undefined ? undefined : Buffer.from(body, 'latin1');
+    if (bytes !== undefined && coding !== undefined)
+      this.replyRecoded(status, recodedFields(fields, coding.encoding), bytes, coding);
+    else this.client.reply({ status, fields, body: bytes, fault: this.fault });
   }
 
   /** The reply of the service that was asked. */
@@ -180,15 +250,33 @@ class Ruled extends RuleSteps implements Guide {
       (file) => {
         if (this.isOver) return file?.body?.destroy();
         if (file === undefined) return this.resume(() => this.run.failed(404));
-        if (file.body === undefined)
-          this.client.reply({ ...file, body: file.bytes ?? Buffer.alloc(0), fault: undefined });
-        else this.client.stream(file.status, file.fields, file.body, file.length);
+        this.passFile(file, step);
       },
       (error) => {
         if (!this.isOver) this.broken(error);
       },
     );
   }
+
+  private passFile(file: FileReply, step: SendFile) {
+    const { status, body, bytes, length } = file;
+    const fields = variedFields(file.fields, step.compression);
+    const coding = fileCoding(file, step);
+    if (coding !== undefined) {
+      const recoded = recodedFields(fields, coding.encoding);
+      if (body === undefined) return this.replyRecoded(status, recoded, bytes!, coding);
+      return this.client.stream(status, recoded, recodeStream(body, coding), undefined);
+    }
+    if (body !== undefined) return this.client.stream(status, fields, body, length);
+    this.client.reply({ status, fields, body: bytes ?? Buffer.alloc(0), fault: undefined });
+  }
+}
+
+/** Whether a file, or a list of them, is sent in another form. A part of a file is not. */
+function fileCoding({ status, length, bytes }: FileReply, step: SendFile): Coding | undefined {
+  const size = length ?? bytes?.length ?? 0;
+  if (status !== step.status || size < (step.compression?.minBytes ?? 0) || size === 0) return undefined;
+  return codingOf(step.compression);
 }
 
 /** A sub-request on its way through the rules. */
@@ -279,16 +367,10 @@ function fieldsFor(client: RuledClient, run: RuleRun | undefined, step: Forward,
     sent: facts.headers.list(),
     nominated,
     forwarded: step.forwardedFields ? forwardedFields(known, facts.host, client.forwardedBefore) : [],
+    own: exchange.ownFields,
     withBody,
     ...(passUnderscores === undefined ? {} : { passUnderscores }),
   });
-}
-
-function balanceKeyOf({ pool, hashKey }: Forward, client: string): string | undefined {
-  if (hashKey !== '') return hashKey;
-  if (pool.balance?.by !== 'address') return undefined;
-  // As nginx's ip_hash: neighbours of one network go to the same server.
-  return isIPv4(client) ? client.slice(0, client.lastIndexOf('.')) : client;
 }
 
 function forwardMatch(match: RouteMatch | undefined, { pool, maxBodyBytes }: Forward): ForwardMatch {
@@ -317,6 +399,8 @@ function hasBody(status: number): boolean {
   return status >= 200 && status !== 204 && status !== 205 && status !== 304;
 }
 
-function withVary({ edits, compression }: Pass): Pass['edits']['own'] {
-  return compression?.vary === true ? [...edits.own, { name: 'Vary', value: 'Accept-Encoding' }] : edits.own;
+function withVary({ edits, compression }: Pass, passing: readonly string[]): Pass['edits']['own'] {
+  const before = [...passing.map((value) => ['Vary', value] as const), ...pairsOf(edits.own)];
+  const isNew = variedFields(before, compression).length > before.length;
+  return isNew ? [...edits.own, { name: 'Vary', value: 'Accept-Encoding' }] : edits.own;
 }

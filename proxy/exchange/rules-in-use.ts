@@ -3,55 +3,15 @@
 import { isDeepStrictEqual } from 'node:util';
 import { compile } from '../rules/compile.ts';
 import type { CompiledRules } from '../rules/compiled.ts';
-import {
-  type Charge,
-  createBuckets,
-  createRefusals,
-  createSeats,
-  type Seat,
-  type Verdict,
-} from '../rules/limits.ts';
-import type { RuleSet } from '../rules/model.ts';
+import { createLocalLimiter, type Limiter } from '../rules/limits.ts';
+import type { ClientAuth, RuleSet } from '../rules/model.ts';
 import { type Compare, createPasswords, type Passwords } from './passwords.ts';
-
-export type Charged = { readonly waitMs: number } | 'requests' | 'seats';
-
-export interface Limiter {
-  /** `done` may be called at once. Seats are taken only where both let it pass. */
-  charge(charges: readonly Charge[], seats: readonly Seat[], done: (result: Charged) => void): void;
-  leave(seats: readonly Seat[]): void;
-}
 
 export interface RulesInUse {
   /** The newest. A request keeps those that it began with. */
   rules(): CompiledRules | undefined;
   readonly limiter: Limiter;
   readonly passwords: Passwords;
-}
-
-const HERE = 0;
-
-/** Counts in this process alone. */
-export function createLocalLimiter(
-  zones: CompiledRules['requestZones'],
-  now: () => number = () => performance.now(),
-): Limiter {
-  const buckets = createBuckets(zones);
-  const refusals = createRefusals();
-  const seats = createSeats();
-  return {
-    charge(charges, wanted, done) {
-      const time = now();
-      if (refusals.has(charges, time)) return done('requests');
-      const verdict: Verdict = buckets.charge(charges, time);
-      if (!verdict.passes) {
-        refusals.remember(charges, verdict, time);
-        return done('requests');
-      }
-      done(seats.take(wanted, HERE) ? { waitMs: verdict.waitMs } : 'seats');
-    },
-    leave: (held) => seats.leave(held, HERE),
-  };
 }
 
 export interface Rules {
@@ -62,6 +22,10 @@ export interface Rules {
   siteFor(host: string): string | undefined;
   /** The label of the site that takes what no name fits. */
   defaultSite(): string | undefined;
+  /** What the site that takes this host asks of its clients' certificates. */
+  clientAuthFor(host: string): ClientAuth | undefined;
+  /** Whether any site asks for them. */
+  asksClients(): boolean;
 }
 
 /** `limiter` and `compare`: who counts and compares passwords for all processes; default: this one for itself. */
@@ -86,5 +50,7 @@ export function createRules(limiter?: Limiter, compare?: Compare): Rules {
     },
     siteFor: (host) => compiled?.findNamed(host)?.label,
     defaultSite: () => compiled?.byDefault?.label,
+    clientAuthFor: (host) => compiled?.find(host)?.clientAuth,
+    asksClients: () => compiled?.sites.some(({ clientAuth }) => clientAuth !== undefined) === true,
   };
 }

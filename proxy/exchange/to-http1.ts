@@ -15,9 +15,10 @@ import type {
   UpstreamLink,
   UpstreamUser,
 } from '../upstream/http1-pool.ts';
-import type { Exchange, UpstreamSide } from './exchange.ts';
-import { HeadFields } from './head-fields.ts';
+import { type Exchange, type Guide, REQUEST_ID, type UpstreamSide } from './exchange.ts';
+import { contentFieldsOf, HeadFields } from './head-fields.ts';
 import { UNTAKEN } from './interim.ts';
+import { Http1Content } from './reply-content.ts';
 
 const FRESH: AcquireOptions = { fresh: true };
 
@@ -63,19 +64,19 @@ export abstract class ToHttp1 implements UpstreamSide, UpstreamUser {
   }
 
   begin(again: boolean): void {
-    const { settings, upgrading, context, balanceKey: key } = this.exchange;
+    const { settings, upgrading, context, wish } = this.exchange;
     this.paused = false;
     this.keeps = false;
     this.partialHead = undefined;
     const fresh = again || upgrading !== undefined;
-    const how = key !== undefined ? { fresh, key } : fresh ? FRESH : undefined;
+    const how = wish !== undefined ? { fresh, wish } : fresh ? FRESH : undefined;
     this.acquisition = context.upstreams.acquire(settings!, this, how);
   }
 
   upstreamReady(link: UpstreamLink): void {
     this.link = link;
     this.acquisition = undefined;
-    this.exchange.upstreamChosen(link.address);
+    this.exchange.upstreamChosen(link.endpoint);
     // With those of other clients: an upstream that is asleep is woken once for all of them.
     gather(link.socket);
     this.sendRequest(link);
@@ -159,21 +160,39 @@ export abstract class ToHttp1 implements UpstreamSide, UpstreamUser {
       !head.close &&
       (head.minor === 1 || head.keepAlive) &&
       exchange.upgrading === undefined;
+    // The client gets the one by which the log knows it.
+    if (exchange.id !== '' && head.requestIdLine >= 0) head.nominated = [...head.nominated, REQUEST_ID];
     const { guide } = exchange;
-    if (guide !== undefined && !guide.takesReply(head.status, new HeadFields(head))) {
-      this.dropReply();
-      return guide.proceed();
+    if (guide !== undefined) {
+      const taking = guide.takesReply(head.status, new HeadFields(head));
+      if (taking === 'content') return this.handContent(guide, bytes, pos, end);
+      if (taking !== 'passes') {
+        this.dropReply(taking === 'blamed');
+        return guide.proceed();
+      }
     }
     exchange.dropKept();
     exchange.beginReply(exchange.edits?.status ?? head.status);
     this.passHead(head, bytes, pos, end);
   }
 
+  private handContent(guide: Guide, bytes: Buffer, pos: number, end: number): void {
+    const { link, exchange } = this;
+    this.link = undefined;
+    // The reader is this connection's own, and another exchange may begin on it.
+    const body = createBodyReader();
+    beginReplyBody(body, head, exchange.method);
+    const content = new Http1Content(exchange, contentFieldsOf(head), link!, body, this.keeps);
+    content.take(bytes, pos, end);
+    guide.takesContent(content);
+  }
+
   /** The client is told something else. */
-  private dropReply(): void {
+  private dropReply(blamed: boolean): void {
     const { link } = this;
     this.link = undefined;
-    if (this.body.done && this.keeps && this.exchange.requestEnded) link?.release();
+    if (blamed) link?.fail();
+    else if (this.body.done && this.keeps && this.exchange.requestEnded) link?.release();
     else link?.destroy();
   }
 
@@ -215,9 +234,10 @@ export abstract class ToHttp1 implements UpstreamSide, UpstreamUser {
   }
 
   upstreamClosed(cause: Error | undefined, loss: Loss): void {
+    const { exchange, link } = this;
     this.link = undefined;
-    const { exchange } = this;
     const when = exchange.responded ? 'in the middle of its reply' : 'without a reply';
-    exchange.lost(loss, cause instanceof Fault ? cause : new Fault('upstream-closed', when, { cause }));
+    const fault = cause instanceof Fault ? cause : new Fault('upstream-closed', when, { cause });
+    exchange.lost(loss, fault, 0, link?.reused);
   }
 }

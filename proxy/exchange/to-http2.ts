@@ -5,10 +5,12 @@ import type { Http2Stream, StreamUser } from '../http2/connection.ts';
 import { errorCode } from '../http2/frames.ts';
 import type { HeaderField } from '../http2/hpack.ts';
 import type { Deadline } from '../socket/deadlines.ts';
+import type { Wish } from '../upstream/balance.ts';
 import type { Company, UpstreamSession } from '../upstream/http2-pool.ts';
-import type { Exchange, UpstreamSide } from './exchange.ts';
-import { editedFields, fieldsIn } from './head-fields.ts';
+import type { Exchange, Guide, UpstreamSide } from './exchange.ts';
+import { contentFieldsIn, editedFields, fieldsIn } from './head-fields.ts';
 import { UNTAKEN } from './interim.ts';
+import { Http2Content } from './reply-content.ts';
 import { hasNoBody, lossOf, replyLengthOf } from './translation.ts';
 
 /** For an upstream that has sent a whole reply to say that it was all. */
@@ -55,8 +57,8 @@ export abstract class ToHttp2 implements UpstreamSide, Company {
     return this.up !== undefined;
   }
 
-  get balanceKey(): string | undefined {
-    return this.exchange.balanceKey;
+  get wish(): Wish | undefined {
+    return this.exchange.wish;
   }
 
   begin(_again: boolean): void {
@@ -84,7 +86,7 @@ export abstract class ToHttp2 implements UpstreamSide, Company {
     attempt.stream = up;
     this.attempt = attempt;
     this.up = up;
-    exchange.upstreamChosen(session.address);
+    exchange.upstreamChosen(session.endpoint);
     const whole = this.sendHead(up, session.scheme);
     exchange.alive();
     if (whole) return;
@@ -147,9 +149,13 @@ export abstract class ToHttp2 implements UpstreamSide, Company {
     if (!bodiless) up.expects = length;
     exchange.hear();
     const { guide } = exchange;
-    if (guide !== undefined && !guide.takesReply(status, fieldsIn(fields))) {
-      this.giveUp(false);
-      return guide.proceed();
+    if (guide !== undefined) {
+      const taking = guide.takesReply(status, fieldsIn(fields));
+      if (taking === 'content') return this.handContent(guide, up, fields, ended);
+      if (taking !== 'passes') {
+        this.giveUp(taking === 'blamed');
+        return guide.proceed();
+      }
     }
     exchange.dropKept();
     exchange.replied = ended;
@@ -159,6 +165,18 @@ export abstract class ToHttp2 implements UpstreamSide, Company {
     exchange.alive();
     if (edits === undefined) this.passHead(status, fields, length, ended);
     else this.passHead(edits.status, editedFields(fields, edits), length, ended);
+  }
+
+  private handContent(guide: Guide, up: Http2Stream, fields: readonly HeaderField[], ended: boolean): void {
+    const attempt = this.attempt!;
+    this.up = undefined;
+    this.attempt = undefined;
+    const content = new Http2Content(this.exchange, contentFieldsIn(fields), up, (blamed) =>
+      attempt.giveUp(blamed),
+    );
+    attempt.content = content;
+    if (ended) content.streamEnded();
+    guide.takesContent(content);
   }
 
   data(bytes: Buffer, start: number, end: number, last: boolean): void {
@@ -200,6 +218,8 @@ class Attempt implements StreamUser, Deadline {
   at = Number.POSITIVE_INFINITY;
   place = -1;
   stream: Http2Stream | undefined = undefined;
+  /** Where its reply goes, if not to its side. */
+  content: Http2Content | undefined = undefined;
   private readonly side: ToHttp2;
   private readonly session: UpstreamSession;
   private readonly headBytes: number;
@@ -248,15 +268,18 @@ class Attempt implements StreamUser, Deadline {
   }
 
   streamData(bytes: Buffer, start: number, end: number, last: boolean): void {
-    if (this.side.counts(this)) this.side.data(bytes, start, end, last);
+    if (this.content !== undefined) this.content.data(bytes, start, end, last);
+    else if (this.side.counts(this)) this.side.data(bytes, start, end, last);
   }
 
   streamTrailers(fields: readonly HeaderField[]): void {
-    if (this.side.counts(this)) this.side.trailers(fields);
+    if (this.content !== undefined) this.content.streamEnded();
+    else if (this.side.counts(this)) this.side.trailers(fields);
   }
 
   streamEnded(): void {
-    if (this.side.counts(this)) this.side.ended();
+    if (this.content !== undefined) this.content.streamEnded();
+    else if (this.side.counts(this)) this.side.ended();
   }
 
   streamDrained(): void {
@@ -266,6 +289,7 @@ class Attempt implements StreamUser, Deadline {
   streamClosed(up: Http2Stream): void {
     this.deadlines.forget(this);
     this.session.release(this.heard, this.blamed, this.headBytes);
+    this.content?.streamClosed(reasonOf(up));
     if (this.side.counts(this)) this.side.closed(up);
   }
 }

@@ -8,8 +8,8 @@ import type { Http2Stream } from '../http2/connection.ts';
 import { fieldKind, kindOf, lineOf } from '../http2/fields.ts';
 import { createField, type HeaderField } from '../http2/hpack.ts';
 import type { Loss } from '../upstream/http1-pool.ts';
-import type { ReplyEdits } from './exchange.ts';
-import { isEditedAway, ownFields } from './head-fields.ts';
+import { REQUEST_ID } from './exchange.ts';
+import { isEditedAway, ownFields, type ReplyEdits } from './head-fields.ts';
 import type { Forwarding } from './http2-request.ts';
 
 /** How the body of the HTTP/1.1 request is framed; never left to the method (RFC 9112 §6.3). */
@@ -61,12 +61,13 @@ const statusTexts = Array.from({ length: 1000 }, (_, status) => String(status));
 
 /**
  * Sends a reply's fields, its status first; what concerns the upstream's connection is left out (RFC 9113 §8.2.2), and
- * so is `without`, a name in lower case.
+ * so is `without`, a name in lower case. `id`: of the request; empty: nothing is said of it.
  */
 export function sendReplyHead(
   stream: Http2Stream,
   head: MessageHead,
   kind: 'interim' | 'open' | 'last',
+  id = '',
   status = head.status,
   without = '',
   edits?: ReplyEdits,
@@ -86,6 +87,8 @@ export function sendReplyHead(
     stream.addField(name, valueAt(head, line));
   }
   if (edits !== undefined) for (const [name, value] of ownFields(edits)) stream.addField(name, value);
+  // Of this one message: it must not push out of the tables what will come again.
+  if (id !== '') stream.addField(REQUEST_ID, id, true);
   if (lengthRewritten && status >= 200 && status !== 204 && status !== 205) {
     stream.addField('content-length', String(head.contentLength));
   }

@@ -5,7 +5,7 @@ import type { MessageHead } from '../http1/message.ts';
 import { isWebsocket } from '../tunnel/switch.ts';
 import { createTunnel, socketClient, type Tunnel, type TunnelOptions } from '../tunnel/tunnel.ts';
 import type { UpstreamLink } from '../upstream/http1-pool.ts';
-import type { AccessEntry } from './access-log.ts';
+import type { AccessEntry } from './access-entry.ts';
 import { interimHeadText } from './headers.ts';
 
 /**
@@ -33,7 +33,9 @@ export function beginTunnel(
     access.status = head.status;
     if (websocket) access.protocol = 'websocket';
   }
-  client.write(interimHeadText(head, `Connection: Upgrade\r\nUpgrade: ${head.upgradeTo}\r\n`), 'latin1');
+  const named = access === undefined || access.id === '' ? '' : `X-Request-ID: ${access.id}\r\n`;
+  const own = `Connection: Upgrade\r\nUpgrade: ${head.upgradeTo}\r\n${named}`;
+  client.write(interimHeadText(head, own), 'latin1');
   const tunnel = createTunnel({ ...options, client: socketClient(client), websocket }, link);
   link.handTo(tunnel);
   return tunnel;

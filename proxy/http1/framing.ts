@@ -16,6 +16,19 @@ export function readSharedField(head: MessageHead, id: number, line: number): bo
       head.upgradeTo =
         head.upgradeTo === '' ? valueAt(head, line) : `${head.upgradeTo}, ${valueAt(head, line)}`;
       return true;
+    case field.userAgent:
+      head.userAgentLine = line;
+      return true;
+    case field.xRequestId:
+      head.requestIdLine = line;
+      return true;
+    case field.traceparent:
+      head.traceparentLine = line;
+      head.traceparents++;
+      return true;
+    case field.tracestate:
+      head.tracestateLine = line;
+      return true;
     default:
       return true;
   }

@@ -28,8 +28,12 @@ export const field = {
   proxyAuthenticationInfo: 21,
   authorization: 22,
   cookie: 23,
+  userAgent: 24,
+  xRequestId: 25,
+  traceparent: 26,
+  tracestate: 27,
 } as const;
-export const FIELD_KINDS = 24;
+export const FIELD_KINDS = 28;
 
 const fieldNames: readonly (readonly [string, number])[] = [
   ['host', field.host],
@@ -54,6 +58,10 @@ const fieldNames: readonly (readonly [string, number])[] = [
   ['proxy-authentication-info', field.proxyAuthenticationInfo],
   ['authorization', field.authorization],
   ['cookie', field.cookie],
+  ['user-agent', field.userAgent],
+  ['x-request-id', field.xRequestId],
+  ['traceparent', field.traceparent],
+  ['tracestate', field.tracestate],
 ];
 
 const idByName = new Map(fieldNames);
@@ -83,7 +91,7 @@ function mix(hash: number, byte: number): number {
 }
 
 function slotOf(hash: number): number {
-  return (hash ^ (hash >>> 15)) & (SLOTS - 1);
+  return (hash ^ (hash >>> 17)) & (SLOTS - 1);
 }
 
 export function knownId(hash: number, bytes: Buffer, start: number, end: number): number {

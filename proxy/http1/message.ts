@@ -50,6 +50,13 @@ export interface MessageHead {
   /** The value of Upgrade; empty if there is none. */
   upgradeTo: string;
   expectsContinue: boolean;
+  /** The line of each; -1: there is none. Of X-Request-ID and Tracestate the last. */
+  userAgentLine: number;
+  requestIdLine: number;
+  traceparentLine: number;
+  tracestateLine: number;
+  /** How many there are: more than one is malformed. */
+  traceparents: number;
   /** Why the last parse refused. */
   refusal: Refusal;
 }
@@ -78,6 +85,11 @@ export function createMessageHead(): MessageHead {
     nominated: NOTHING,
     upgradeTo: '',
     expectsContinue: false,
+    userAgentLine: -1,
+    requestIdLine: -1,
+    traceparentLine: -1,
+    tracestateLine: -1,
+    traceparents: 0,
     refusal: NOT_REFUSED,
   };
 }
@@ -118,6 +130,11 @@ export function reset(head: MessageHead): void {
   head.nominated = NOTHING;
   head.upgradeTo = '';
   head.expectsContinue = false;
+  head.userAgentLine = -1;
+  head.requestIdLine = -1;
+  head.traceparentLine = -1;
+  head.tracestateLine = -1;
+  head.traceparents = 0;
 }
 
 export function refuse(head: MessageHead, code: FaultCode, reason: string): typeof REFUSED {

@@ -40,6 +40,11 @@ export const fieldKind = {
   forwarded: 17,
   /** Meant for one hop, though HTTP/2 does not forbid it. */
   hopByHop: 18,
+  /** Passed on as they are, unless they are kept or made here. */
+  userAgent: 19,
+  requestId: 20,
+  traceparent: 21,
+  tracestate: 22,
 } as const;
 
 const known = new Map<string, number>([
@@ -55,6 +60,10 @@ const known = new Map<string, number>([
   ['expect', fieldKind.expect],
   ['te', fieldKind.te],
   ['content-type', fieldKind.contentType],
+  ['user-agent', fieldKind.userAgent],
+  ['x-request-id', fieldKind.requestId],
+  ['traceparent', fieldKind.traceparent],
+  ['tracestate', fieldKind.tracestate],
   ['connection', fieldKind.malformed],
   ['keep-alive', fieldKind.malformed],
   ['proxy-connection', fieldKind.malformed],

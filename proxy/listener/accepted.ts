@@ -3,6 +3,7 @@
 import type { Socket } from 'node:net';
 import type { TLSSocket } from 'node:tls';
 import { type ClientConnection, FIRST_WORDS_MS, type Holder } from '../exchange/context.ts';
+import type { ClientAuth } from '../rules/model.ts';
 import { rawSocketUnder } from '../socket/insides/raw-sockets.ts';
 import type { Occupant } from './capacity.ts';
 
@@ -56,6 +57,7 @@ export class Secured implements ClientConnection {
   readonly socket: TLSSocket;
   readonly certificateNames: readonly string[];
   readonly serverName: string;
+  readonly clientAuth: ClientAuth | undefined;
   holder: Holder | undefined = undefined;
   private readonly origin: () => Origin;
 
@@ -63,11 +65,13 @@ export class Secured implements ClientConnection {
     socket: TLSSocket,
     certificateNames: readonly string[],
     serverName: string,
+    clientAuth: ClientAuth | undefined,
     origin: () => Origin,
   ) {
     this.socket = socket;
     this.certificateNames = certificateNames;
     this.serverName = serverName;
+    this.clientAuth = clientAuth;
     this.origin = origin;
   }
 

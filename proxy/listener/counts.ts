@@ -12,6 +12,13 @@ export const connectionCounts = [
   'received',
   'sent',
   'requests',
+  /** Of the handshakes that were completed: by version, and whether a session was resumed. */
+  'tls12',
+  'tls12Resumed',
+  'tls13',
+  'tls13Resumed',
+  /** Of those that failed: the client took too long. */
+  'handshakeTimeouts',
 ] as const;
 
 export const ACCEPTED = 0;
@@ -22,6 +29,11 @@ export const FAILED_HANDSHAKES = 4;
 export const RECEIVED = 5;
 export const SENT = 6;
 export const REQUESTS = 7;
+export const TLS_1_2 = 8;
+/** One place behind that of the version. */
+export const RESUMED = 1;
+export const TLS_1_3 = 10;
+export const HANDSHAKE_TIMEOUTS = 12;
 
 export function createConnectionCounts(): Float64Array {
   return new Float64Array(connectionCounts.length);

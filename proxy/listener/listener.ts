@@ -1,6 +1,6 @@
 // Accepts connections: PROXY header, TLS handshake, then the protocol that was agreed on; limits, and an orderly end.
 
-import { randomBytes } from 'node:crypto';
+import { constants, randomBytes } from 'node:crypto';
 import { createServer, type Server, type Socket } from 'node:net';
 import { createServer as createTlsServer, type TLSSocket, type Server as TlsServer } from 'node:tls';
 import type { LocalHandlers } from '../../src/lib/local-handler.ts';
@@ -11,10 +11,11 @@ import { createHttp1Acceptor, type Http1Acceptor } from '../exchange/http1-clien
 import { createHttp2Acceptor, type Http2Acceptor } from '../exchange/http2-client.ts';
 import { both, countRequests, type ExchangeObserver } from '../exchange/observe.ts';
 import type { Compare } from '../exchange/passwords.ts';
-import { createRules, type Limiter, type Rules } from '../exchange/rules-in-use.ts';
+import { createRules, type Rules } from '../exchange/rules-in-use.ts';
 import { serverNameOf } from '../http1/authority.ts';
 import { fieldLimitsOf } from '../http2/fields.ts';
 import { type ListenerLimits, limitsWith, NO_LIMIT } from '../limits.ts';
+import type { Limiter } from '../rules/limits.ts';
 import type { RuleSet } from '../rules/model.ts';
 import {
   createRouteTable,
@@ -25,10 +26,11 @@ import {
 } from '../rules/routes.ts';
 import { createDeadlines } from '../socket/deadlines.ts';
 import { forbidRenegotiation } from '../socket/errors.ts';
+import { askingOptions } from '../socket/insides/client-certificates.ts';
 import { descriptorsInUse } from '../socket/insides/descriptors.ts';
 import { rememberRawSocket } from '../socket/insides/raw-sockets.ts';
 import { createRoster } from '../socket/roster.ts';
-import { createUpstreams, type Upstreams } from '../upstream/http1-pool.ts';
+import { createUpstreams, type UpstreamNow, type Upstreams } from '../upstream/http1-pool.ts';
 import { createHttp2Upstreams, type Http2Upstreams } from '../upstream/http2-pool.ts';
 import type { UpstreamChange } from '../upstream/troubles.ts';
 import { Accepted, acceptedUnder, type Origin, Secured } from './accepted.ts';
@@ -38,12 +40,16 @@ import {
   ACCEPTED,
   createConnectionCounts,
   FAILED_HANDSHAKES,
+  HANDSHAKE_TIMEOUTS,
   HANDSHAKES,
   OPEN,
   RECEIVED,
   REFUSED,
   REQUESTS,
+  RESUMED,
   SENT,
+  TLS_1_2,
+  TLS_1_3,
 } from './counts.ts';
 import { createFailedHandshakes, type FailedHandshakes } from './failed-handshakes.ts';
 import { awaitProxyHeader } from './proxy-protocol.ts';
@@ -57,7 +63,9 @@ import {
 } from './secure-contexts.ts';
 import { acceptUnnamed, type HttpAcceptors } from './unnamed.ts';
 
-export { type AccessLog, createAccessLog } from '../exchange/access-log.ts';
+export { createAccessLog } from '../exchange/access-log.ts';
+export { createRequestIds } from '../exchange/identity.ts';
+export type { UpstreamNow } from '../upstream/http1-pool.ts';
 export { logChange, type UpstreamChange } from '../upstream/troubles.ts';
 export type { ServedCertificate } from './secure-contexts.ts';
 
@@ -107,6 +115,8 @@ export interface ListenerOptions {
   readonly counts?: Float64Array;
   /** Flushed when a drain has ended. A process that ends otherwise has to flush it. Default: none. */
   readonly accessLog?: AccessLog | undefined;
+  /** Makes the id of each request. Default: requests have none. */
+  readonly requestIds?: (() => string) | undefined;
   /** Told of the moments of each exchange. Default: nobody is. */
   readonly observer?: ExchangeObserver | undefined;
 }
@@ -125,6 +135,8 @@ export interface Listener {
   setRoutes(routes: readonly Route[], rules?: RuleSet): void;
   /** Whether a site of the rules serves a host. */
   hasSite(host: string): boolean;
+  /** Every address that routes and rules lead to, and whether it is known to fail. */
+  upstreamsNow(): readonly UpstreamNow[];
   /** 48 bytes. Sessions under the keys before are forgotten. */
   setTicketKeys(keys: Buffer): void;
   /** No new connections; open ones end when what they are doing is done, and at the latest after `timeoutMs`. */
@@ -166,7 +178,10 @@ class TlsListener implements Listener {
   private readonly open = createRoster<Accepted>();
   private readonly capacity: Capacity<Accepted>;
   private readonly lastDescriptor: number;
-  private readonly tlsServer: TlsServer;
+  private tlsServer: TlsServer;
+  /** Whether it may ask clients for certificates. */
+  private asksClients = false;
+  private ticketKeys: Buffer | undefined;
   private readonly server: Server;
   private readonly rules: Rules;
   private routes: RouteTable;
@@ -183,6 +198,7 @@ class TlsListener implements Listener {
     this.isProxy = createAddressRanges(options.trustedProxies ?? []);
     this.isForwarder = createAddressRanges(options.trustedForwarders ?? []);
     this.boundPort = options.port;
+    this.ticketKeys = options.ticketKeys;
     this.lastDescriptor = lastDescriptorOf(limits.maxDescriptors);
     this.rules = createRules(options.limiter, options.comparePassword);
     this.routes = this.routeTable([]);
@@ -191,6 +207,10 @@ class TlsListener implements Listener {
       alpn,
       // Spliced connections may speak any protocol that client and upstream agree on.
       takesAnyProtocol: (serverName) => this.isSpliced(serverName),
+      clientAuthFor: (serverName) =>
+        this.routes.forward(serverName, '/')?.upstream === undefined
+          ? this.rules.clientAuthFor(serverName)
+          : undefined,
     });
     this.handshakes = createFailedHandshakes({
       isServed: (serverName) => this.contexts.namesFor(serverName) !== undefined,
@@ -220,6 +240,7 @@ class TlsListener implements Listener {
       log,
       tunnels: new Set(),
       accessLog: options.accessLog,
+      requestIds: options.requestIds,
       observer: this.observerWith(options.observer),
     };
     this.http1 = createHttp1Acceptor(this.context);
@@ -233,7 +254,7 @@ class TlsListener implements Listener {
   setCertificates(list: readonly ServedCertificate[]): void {
     this.contexts.setCertificates(list);
     // A resumed session never shows its certificate, so no session may outlive the certificates of its time.
-    if (this.options.ticketKeys === undefined) this.tlsServer.setTicketKeys(randomBytes(48));
+    if (this.options.ticketKeys === undefined) this.setTicketKeys(randomBytes(48));
   }
 
   setChallenge(domain: string, certificate: { cert: string; key: string } | undefined): void {
@@ -243,6 +264,12 @@ class TlsListener implements Listener {
   setRoutes(list: readonly Route[], set?: RuleSet): void {
     this.rules.set(set);
     this.routes = this.routeTable(list);
+    const asks = this.rules.asksClients();
+    if (asks !== this.asksClients) {
+      // Handshakes that are under way end as they began.
+      this.asksClients = asks;
+      this.tlsServer = this.createTls();
+    }
     this.upstreams.serve([
       ...list.flatMap(({ paths }) => paths.map(({ upstream }) => upstream)),
       ...(this.rules.inUse.rules()?.pools ?? []),
@@ -253,7 +280,12 @@ class TlsListener implements Listener {
     return (this.rules.siteFor(host) ?? this.rules.defaultSite()) !== undefined;
   }
 
+  upstreamsNow(): readonly UpstreamNow[] {
+    return this.upstreams.now();
+  }
+
   setTicketKeys(keys: Buffer): void {
+    this.ticketKeys = keys;
     this.tlsServer.setTicketKeys(keys);
   }
 
@@ -343,11 +375,14 @@ class TlsListener implements Listener {
     const created = createTlsServer({
       ...this.contexts.serverOptions,
       handshakeTimeout: this.limits.handshakeTimeoutMs,
-      ...(this.options.ticketKeys === undefined ? {} : { ticketKeys: this.options.ticketKeys }),
+      ...(this.ticketKeys === undefined ? {} : { ticketKeys: this.ticketKeys }),
+      // In a resumed session nothing is shown, and nobody is asked: whoever is asked at all handshakes anew.
+      ...(this.asksClients ? { ...askingOptions, secureOptions: constants.SSL_OP_NO_TICKET } : {}),
     });
     created.on('secureConnection', (socket) => this.secured(socket));
-    created.on('tlsClientError', (error, socket) => {
+    created.on('tlsClientError', (error: NodeJS.ErrnoException, socket) => {
       this.counts[FAILED_HANDSHAKES]!++;
+      if (error.code === 'ERR_TLS_HANDSHAKE_TIMEOUT') this.counts[HANDSHAKE_TIMEOUTS]!++;
       this.handshakes.failed(error, socket);
     });
     return created;
@@ -418,7 +453,7 @@ class TlsListener implements Listener {
   }
 
   private secured(socket: TLSSocket) {
-    this.counts[HANDSHAKES]!++;
+    this.countHandshake(socket);
     forbidRenegotiation(socket);
     // RFC 6066 §3: a name without a final dot; many send the one that was typed.
     const serverName = serverNameOf((socket.servername || '').toString());
@@ -440,8 +475,16 @@ class TlsListener implements Listener {
       socket.destroy();
       return;
     }
-    accepted.secured = new Secured(socket, certificateNames, serverName, () => this.originOf(accepted));
+    const clientAuth = this.contexts.clientAuthOf(socket);
+    const origin = () => this.originOf(accepted);
+    accepted.secured = new Secured(socket, certificateNames, serverName, clientAuth, origin);
     this.dispatch(accepted.secured);
+  }
+
+  private countHandshake(socket: TLSSocket): void {
+    const version = socket.getProtocol() === 'TLSv1.2' ? TLS_1_2 : TLS_1_3;
+    this.counts[HANDSHAKES]!++;
+    this.counts[version + (socket.isSessionReused() ? RESUMED : 0)]!++;
   }
 
   private originOf(accepted: Accepted): Origin {

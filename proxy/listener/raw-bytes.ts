@@ -1,7 +1,7 @@
 // Connections whose bytes pass unread to a `tcp://` upstream or a bare `host:port`: their tunnel, their line in the access log, and when they count as idle.
 
 import type { TLSSocket } from 'node:tls';
-import { type AccessEntry, createAccessEntry } from '../exchange/access-log.ts';
+import { type AccessEntry, createAccessEntry } from '../exchange/access-entry.ts';
 import {
   type ClientConnection,
   FIRST_WORDS_MS,
@@ -50,11 +50,11 @@ export function createTunnelHolder(
 /** Of a connection that is, or may become, a tunnel. */
 export function beginAccess(
   context: ProxyContext,
-  { clientAddress, serverName }: ClientConnection,
+  { clientAddress, serverName, socket }: ClientConnection,
 ): AccessEntry | undefined {
   const { accessLog, deadlines } = context;
   if (accessLog === undefined) return undefined;
-  const access = createAccessEntry('tcp', clientAddress, deadlines.now());
+  const access = createAccessEntry('tcp', clientAddress, deadlines.now(), socket.getProtocol() ?? '');
   access.host = serverName;
   return access;
 }

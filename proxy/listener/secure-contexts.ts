@@ -1,10 +1,18 @@
 // Which certificate a handshake gets: by its SNI, exact then wildcard; swapped whole while connections live.
 
 import { X509Certificate } from 'node:crypto';
-import { createSecureContext, type SecureContext, type TLSSocket, type TlsOptions } from 'node:tls';
-import type { ChallengeCertificate } from '../../src/lib/certificate.ts';
+import {
+  createSecureContext,
+  type SecureContext,
+  type SecureContextOptions,
+  type TLSSocket,
+  type TlsOptions,
+} from 'node:tls';
+import { type ChallengeCertificate, splitChain } from '../../src/lib/certificate.ts';
 import { serverNameOf } from '../http1/authority.ts';
+import type { ClientAuth } from '../rules/model.ts';
 import { coveredBy } from '../rules/routes.ts';
+import { askForCertificate } from '../socket/insides/client-certificates.ts';
 
 export interface ServedCertificate {
   /** Lower case, as in the certificate. */
@@ -29,6 +37,8 @@ export interface SecureContexts {
   setChallenge(domain: string, certificate: ChallengeCertificate | undefined): void;
   /** The names of the certificate that this SNI is served; undefined: none. */
   namesFor(serverName: string): readonly string[] | undefined;
+  /** What the handshake of this socket asked of the client's certificate; undefined: nothing. */
+  clientAuthOf(socket: TLSSocket): ClientAuth | undefined;
   /** For tls.createServer(): callbacks and the pinned protocol settings. */
   readonly serverOptions: TlsOptions;
 }
@@ -57,14 +67,21 @@ const GROUPS = 'X25519MLKEM768:X25519:P-256:P-384';
 
 interface Entry {
   readonly names: readonly string[];
+  readonly certificate: ServedCertificate;
   readonly context: SecureContext;
+  /** Made when such a handshake comes. */
+  readonly asking: WeakMap<ClientAuth, SecureContext>;
 }
 
 /** A handshake that began with `acme-tls/1`, and the certificate for it. */
 type Handshake = TLSSocket & {
+  [askedFor]?: ClientAuth;
   [challengeOf]?: SecureContext | typeof elsewhere;
   setKeyCert(context: SecureContext): void;
 };
+type Answered = (error: Error | null, context?: SecureContext) => void;
+
+const askedFor = Symbol('what the client is asked to show');
 const challengeOf = Symbol('challenge');
 const elsewhere = Symbol('perhaps another instance has the challenge');
 
@@ -73,6 +90,8 @@ export interface SecureContextsOptions {
   readonly alpn: readonly string[];
   /** Whether this name's clients may choose a protocol that is not in `alpn`; otherwise the handshake fails. */
   readonly takesAnyProtocol: (serverName: string) => boolean;
+  /** What clients of this name are to show. */
+  readonly clientAuthFor?: (serverName: string) => ClientAuth | undefined;
   /**
    * Asked when a validation begins for a name without a challenge of our own: another instance may have placed the
    * order. TLS 1.3 only, where the certificate is chosen after the protocol.
@@ -92,8 +111,9 @@ export function createSecureContexts(options: SecureContextsOptions): SecureCont
     setCertificates(list) {
       const next = new Map<string, Entry>();
       for (const certificate of list) {
-        const entry = { names: certificate.names, context: load(certificate) };
-        for (const name of certificate.names) if (!next.has(name)) next.set(name, entry);
+        const { names } = certificate;
+        const entry = { names, certificate, context: load(certificate), asking: new WeakMap() };
+        for (const name of names) if (!next.has(name)) next.set(name, entry);
       }
       byName = next;
     },
@@ -102,6 +122,7 @@ export function createSecureContexts(options: SecureContextsOptions): SecureCont
       else challenges.set(domain, load({ names: [domain], chain: certificate.cert, key: certificate.key }));
     },
     namesFor: (serverName) => find(serverNameOf(serverName))?.names,
+    clientAuthOf: (socket) => (socket as Handshake)[askedFor],
     serverOptions: {
       minVersion: 'TLSv1.2',
       ciphers: CIPHERS,
@@ -135,24 +156,64 @@ export function createSecureContexts(options: SecureContextsOptions): SecureCont
     return HTTP1.find((protocol) => protocols.includes(protocol));
   }
 
-  function SNICallback(
-    this: Handshake,
-    serverName: string,
-    done: (error: Error | null, context?: SecureContext) => void,
-  ): void {
+  function SNICallback(this: Handshake, serverName: string, done: Answered) {
     const name = serverNameOf(serverName);
     const challenge = this[challengeOf];
     // Without a context OpenSSL has no certificate, and ends the handshake with an alert.
-    if (challenge === elsewhere) askElsewhere(name, done);
-    else done(null, challenge ?? find(name)?.context ?? challenges.get(name));
+    if (challenge === elsewhere) return askElsewhere(name, done);
+    if (challenge !== undefined) return done(null, challenge);
+    const entry = find(name);
+    const clientAuth = entry && options.clientAuthFor?.(name);
+    if (clientAuth === undefined) done(null, entry?.context ?? challenges.get(name));
+    else answerAsking(this, entry!, clientAuth, done);
   }
 
-  function askElsewhere(name: string, done: (error: Error | null, context?: SecureContext) => void): void {
+  function askElsewhere(name: string, done: Answered): void {
     findChallenge!(name).then(
       (found) => done(null, found && load({ names: [name], chain: found.cert, key: found.key })),
       (error: Error) => done(error),
     );
   }
+}
+
+/** An SNICallback must not throw. */
+function answerAsking(socket: Handshake, entry: Entry, clientAuth: ClientAuth, done: Answered) {
+  let context: SecureContext;
+  try {
+    context = askingContext(entry, clientAuth);
+  } catch (error) {
+    return done(error as Error);
+  }
+  askForCertificate(socket);
+  socket[askedFor] = clientAuth;
+  done(null, context);
+}
+
+/** The authorities are said to the client, which chooses a certificate by them, and judge what it shows. */
+function askingContext({ certificate, asking }: Entry, clientAuth: ClientAuth): SecureContext {
+  let context = asking.get(clientAuth);
+  if (context === undefined) {
+    const { authorities, crl } = clientAuth;
+    const ca = splitChain(authorities);
+    context = createSecureContext({
+      ...contextOptions(certificate),
+      ca,
+      ...(crl === undefined ? {} : { crl }),
+    });
+    asking.set(clientAuth, context);
+  }
+  return context;
+}
+
+function contextOptions({ chain, key }: ServedCertificate): SecureContextOptions {
+  return {
+    cert: chain,
+    key,
+    minVersion: 'TLSv1.2',
+    ciphers: CIPHERS,
+    honorCipherOrder: true,
+    ecdhCurve: GROUPS,
+  };
 }
 
 function load(certificate: ServedCertificate): SecureContext {
@@ -168,14 +229,7 @@ function load(certificate: ServedCertificate): SecureContext {
     const missing = certificate.names.find((name) => !coveredBy(covered, name) && !covered.includes(name));
     if (missing !== undefined) return refuse(`it does not name ${missing}`);
     // This also checks that the key belongs to the certificate.
-    return createSecureContext({
-      cert: certificate.chain,
-      key: certificate.key,
-      minVersion: 'TLSv1.2',
-      ciphers: CIPHERS,
-      honorCipherOrder: true,
-      ecdhCurve: GROUPS,
-    });
+    return createSecureContext(contextOptions(certificate));
   } catch (error) {
     if (error instanceof ServedCertificateError) throw error;
     // OpenSSL's messages say what is wrong, and never contain the key.

@@ -1,6 +1,6 @@
 // Clients that named no protocol in their handshake: their first bytes decide between HTTP/1, HTTP/2 and raw bytes.
 
-import type { AccessEntry } from '../exchange/access-log.ts';
+import type { AccessEntry } from '../exchange/access-entry.ts';
 import {
   type ClientConnection,
   FIRST_WORDS_MS,
@@ -278,7 +278,7 @@ class Unnamed implements UpstreamUser, Deadline, Holder {
     joinClient(socket, tunnel, (bytes) => this.passOn(bytes));
     socket.once('close', () => this.attempt?.abandon());
     if (link !== undefined) {
-      if (access !== undefined) access.upstream = link.address;
+      if (access !== undefined) access.upstream = link.endpoint.address;
       link.handTo(tunnel);
       if (greeting.length > 0) tunnel.upstreamData(greeting, greeting.length);
     } else if (this.attempt === undefined) this.connect(tunnel);

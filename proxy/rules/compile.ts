@@ -73,7 +73,6 @@ export function* compileInSteps(rules: RuleSet): Generator<void, CompiledRules> 
       perThousandSeconds,
       maxKeys,
     })),
-    connectionZones: (rules.connectionZones ?? []).map(({ name }) => ({ name })),
   };
 }
 

@@ -57,10 +57,14 @@ export interface TlsFacts {
   /** SNI. */
   readonly serverName: string;
   readonly resumed: boolean;
+  /** What the handshake asked of the client's certificate; undefined: nothing. */
+  readonly clientAuth: ClientAuth | undefined;
   readonly client: ClientCertificate | undefined;
 }
 
 export interface ClientCertificate {
+  /** OpenSSL's name of what is wrong with it; undefined: nothing. */
+  readonly fault: string | undefined;
   /** SUCCESS, or FAILED: and why. */
   readonly verify: string;
   readonly subject: string;
@@ -70,6 +74,9 @@ export interface ClientCertificate {
   readonly fingerprint: string;
   /** PEM. */
   readonly certificate: string;
+  /** As in `Dec  1 12:00:00 2026 GMT`. */
+  readonly validFrom: string;
+  readonly validTo: string;
 }
 
 /** An upstream's reply, or that of a sub-request. */
@@ -151,7 +158,6 @@ export interface CompiledRules {
     readonly perThousandSeconds: number;
     readonly maxKeys: number;
   }[];
-  readonly connectionZones: readonly { readonly name: string }[];
 }
 
 export interface CompiledSite {
@@ -274,7 +280,7 @@ export interface CompiledLimit {
 }
 
 export interface CompiledConnectionLimit {
-  readonly zone: number;
+  readonly zone: string;
   readonly key: Value;
   readonly max: number;
 }

@@ -80,9 +80,7 @@ function limitsText(rules: CompiledRules, { charges, seats }: Step & { do: 'char
   const requests = charges.map(
     ({ zone, key, burst }) => `zone ${rules.requestZones[zone]!.name} counts ${key}, burst ${burst}`,
   );
-  const running = seats.map(
-    ({ zone, key, max }) => `zone ${rules.connectionZones[zone]!.name} counts ${key}, at most ${max} at once`,
-  );
+  const running = seats.map(({ zone, key, max }) => `zone ${zone} counts ${key}, at most ${max} at once`);
   return [...requests, ...running].join('; ');
 }
 

@@ -97,7 +97,8 @@ export function createRefusals(mostKeys = 4_096): Refusals {
 }
 
 export interface Seat {
-  readonly zone: number;
+  /** Its name: what is held outlasts rules that are read again with their zones in another order. */
+  readonly zone: string;
   readonly key: string;
   readonly max: number;
 }
@@ -114,7 +115,7 @@ export interface Seats {
 export function createSeats(): Seats {
   const counts = new Map<string, number>();
   const held = new Map<number, Map<string, number>>();
-  const nameOf = ({ zone, key }: Pick<Seat, 'zone' | 'key'>) => `${zone} ${key}`;
+  const nameOf = ({ zone, key }: Pick<Seat, 'zone' | 'key'>) => `${zone}\0${key}`;
   const add = (map: Map<string, number>, name: string, by: number) => {
     const count = (map.get(name) ?? 0) + by;
     if (count > 0) map.set(name, count);
@@ -144,5 +145,38 @@ export function createSeats(): Seats {
       for (const [name, count] of held.get(holder) ?? []) add(counts, name, -count);
       held.delete(holder);
     },
+  };
+}
+
+export type Charged = { readonly waitMs: number } | 'requests' | 'seats';
+
+export interface Limiter {
+  /** `done` may be called at once. Seats are taken only where both let it pass. */
+  charge(charges: readonly Charge[], seats: readonly Seat[], done: (result: Charged) => void): void;
+  leave(seats: readonly Seat[]): void;
+}
+
+const HERE = 0;
+
+/** Counts in this process alone. */
+export function createLocalLimiter(
+  zones: Parameters<typeof createBuckets>[0],
+  now: () => number = () => performance.now(),
+): Limiter {
+  const buckets = createBuckets(zones);
+  const refusals = createRefusals();
+  const seats = createSeats();
+  return {
+    charge(charges, wanted, done) {
+      const time = now();
+      if (refusals.has(charges, time)) return done('requests');
+      const verdict: Verdict = buckets.charge(charges, time);
+      if (!verdict.passes) {
+        refusals.remember(charges, verdict, time);
+        return done('requests');
+      }
+      done(seats.take(wanted, HERE) ? { waitMs: verdict.waitMs } : 'seats');
+    },
+    leave: (held) => seats.leave(held, HERE),
   };
 }

@@ -1,6 +1,9 @@
 // What the readers of the environment, of routes files and of nginx files produce: rules as plain data, which cross to the workers.
 
 import type { HealthSettings, UpstreamProtocol } from './routes.ts';
+import type { ClientAuth, Retry, UpstreamServer, UpstreamTls } from './servers.ts';
+
+export type { ClientAuth, Retry, RetryCause, UpstreamServer, UpstreamTls } from './servers.ts';
 
 /** `file:line:column` of what a rule was written as. Without one, the rule is a default of ours. */
 export type Origin = string;
@@ -69,15 +72,6 @@ export type SiteName =
   | { readonly kind: 'any-ending'; readonly name: string }
   /** Tested against the lower-case host. Its captures are variables everywhere in the site. */
   | { readonly kind: 'pattern'; readonly pattern: Pattern };
-
-/** What is asked of a client's certificate. The result is in `$ssl_client_verify` and kin. */
-export interface ClientAuth {
-  /** `require`: 403 (nginx 400) without a good one. `optional`: the rules see the result. */
-  readonly mode: 'require' | 'optional';
-  /** PEM. */
-  readonly authorities: string;
-  readonly depth?: number;
-}
 
 export interface Location {
   readonly origin?: Origin;
@@ -428,30 +422,6 @@ export interface ForwardPolicy {
   readonly accelRedirect?: boolean;
 }
 
-export interface Retry {
-  readonly on: readonly RetryCause[];
-  /** Also what is not idempotent, once it may have been sent. */
-  readonly nonIdempotent?: boolean;
-  /** The first included; 0: as many as there are servers. */
-  readonly tries?: number;
-  readonly timeoutMs?: number;
-}
-
-/** A number is a status. */
-export type RetryCause = 'error' | 'timeout' | 'invalid-reply' | number;
-
-export interface UpstreamTls {
-  readonly verify: boolean;
-  /** PEM; undefined: those of the system. */
-  readonly authorities?: string;
-  /** Undefined: the host as written. */
-  readonly name?: string;
-  readonly sendName?: boolean;
-  /** PEM. */
-  readonly certificate?: string;
-  readonly key?: string;
-}
-
 export type RedirectRule =
   | { readonly kind: 'default' }
   | { readonly kind: 'rule'; readonly from: TextMatch; readonly to: Template };
@@ -507,11 +477,22 @@ export interface Compress {
   readonly level?: number;
   /** Vary where it could have been compressed. */
   readonly vary: boolean;
-  /** Of nginx's gzip_proxied: whether requests with Via are compressed. */
-  readonly viaProxies?: boolean;
+  /** Whether requests with Via are compressed, or which of nginx's gzip_proxied are. Default: true. */
+  readonly viaProxies?: boolean | readonly ViaProxies[];
+  /** Whether clients of HTTP/1.0 are. Default: false. */
+  readonly http10?: boolean;
   /** Statuses; undefined: all that have a body. */
   readonly statuses?: readonly number[];
 }
+
+export type ViaProxies =
+  | 'expired'
+  | 'no-cache'
+  | 'no-store'
+  | 'private'
+  | 'no_last_modified'
+  | 'no_etag'
+  | 'auth';
 
 export interface Cors {
   /** `*`, or origins as browsers send them. */
@@ -564,22 +545,6 @@ export interface UpstreamGroup {
   readonly servers: readonly UpstreamServer[];
   readonly balance?: Balancing;
   readonly health?: HealthSettings;
-}
-
-export interface UpstreamServer {
-  readonly host: string;
-  /** Undefined: the protocol's own. */
-  readonly port?: number;
-  /** Default: 1. */
-  readonly weight?: number;
-  readonly backup?: boolean;
-  readonly down?: boolean;
-  /** Default: 1; 0: never ejected. */
-  readonly maxFails?: number;
-  /** Default: 10 s. */
-  readonly failTimeoutMs?: number;
-  /** 0: no limit. */
-  readonly maxConnections?: number;
 }
 
 export type Balancing =

@@ -2,7 +2,7 @@
 
 import type { CompiledBalancing, Pool, PoolOfUrl, PoolVariant } from './compiled.ts';
 import type { Balancing, Origin, UpstreamGroup } from './model.ts';
-import type { UpstreamProtocol } from './routes.ts';
+import type { Choice, UpstreamProtocol } from './routes.ts';
 import { RuleSetError } from './scope.ts';
 import { compileTemplate, type Resolve } from './template.ts';
 
@@ -85,6 +85,7 @@ function createPool(
     addresses: servers.map(({ host, port }) => ({ host, port: port ?? defaultPorts[protocol] })),
     servers,
     balance,
+    choice: choiceOf(balance),
     tls,
     connectTimeoutMs,
     readTimeoutMs,
@@ -107,6 +108,24 @@ function compileBalancing(balance: Balancing | undefined, resolve: Resolve): Com
   return balance;
 }
 
+/** Undefined: by turns where shares differ, else the least busy. */
+function choiceOf(balance: CompiledBalancing | undefined): Choice | undefined {
+  switch (balance?.by) {
+    case 'turns':
+      return 'turns';
+    case 'chance':
+      return balance.two ? 'best-of-two' : 'random';
+    case 'hash':
+    case 'address':
+      return 'key';
+    case 'cookie':
+    case 'least-connections':
+      return 'least';
+    default:
+      return undefined;
+  }
+}
+
 interface UrlParts {
   readonly protocol: UpstreamProtocol;
   readonly authority: string;
@@ -127,8 +146,7 @@ function groupOf(authority: string): UpstreamGroup | undefined {
   const port = found[3] === undefined ? undefined : Number(found[3]);
   if (port !== undefined && (port === 0 || port > 65_535)) return undefined;
   const host = (found[1] ?? found[2])!;
-  // A single server is never ejected.
-  return { name: authority, servers: [{ host, ...(port === undefined ? {} : { port }), maxFails: 0 }] };
+  return { name: authority, servers: [{ host, ...(port === undefined ? {} : { port }) }] };
 }
 
 function withoutDefaultPort(authority: string, protocol: UpstreamProtocol): string {

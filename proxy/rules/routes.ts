@@ -46,6 +46,8 @@ export interface UpstreamSettings {
   readonly health?: HealthSettings;
   /** In the order of `addresses`: how much each of them gets. */
   readonly servers?: readonly ServerShare[];
+  /** Undefined: by turns where shares differ, else the one with the fewest requests. */
+  readonly choice?: Choice | undefined;
   /** Undefined: trusted as the system trusts, by the name of the address. */
   readonly tls?: TlsToUpstream | undefined;
 }
@@ -57,7 +59,14 @@ export interface ServerShare {
   readonly backup?: boolean;
   /** Exchanges, tunnels and streams of this process at once; 0: no limit. */
   readonly maxConnections?: number;
+  /** So many failures within `failTimeoutMs` leave it out for as long; 0: never. Undefined: as on any route. */
+  readonly maxFails?: number;
+  /** Default: 10 s. */
+  readonly failTimeoutMs?: number;
 }
+
+/** `least`: the fewest requests for its weight. `best-of-two`: of two drawn by chance. `key`: what has the same one. */
+export type Choice = 'turns' | 'least' | 'random' | 'best-of-two' | 'key';
 
 /** How TLS is spoken to an upstream, and whom it must prove to be. */
 export interface TlsToUpstream {

@@ -1,5 +1,6 @@
 // One request on its way through the rules: phases in nginx's order, stopping at each step that somebody else carries out.
 
+import { isDeepStrictEqual } from 'node:util';
 import { gate } from './access.ts';
 import type {
   CompiledErrorPage,
@@ -49,6 +50,14 @@ export function beginRun(rules: CompiledRules, facts: Facts, watcher?: Watcher):
 
 /** So many rewrites, internal redirects and error pages, then it is a circle. */
 const MOST_CHANGES = 10;
+/** With these faults a certificate may still be the rules' own to judge (optional_no_ca). */
+const UNKNOWN_SIGNERS: ReadonlySet<string> = new Set([
+  'CERT_UNTRUSTED',
+  'DEPTH_ZERO_SELF_SIGNED_CERT',
+  'SELF_SIGNED_CERT_IN_CHAIN',
+  'UNABLE_TO_GET_ISSUER_CERT_LOCALLY',
+  'UNABLE_TO_VERIFY_LEAF_SIGNATURE',
+]);
 const NONE: readonly Field[] = [];
 const NO_CAPTURES: Captures = [];
 
@@ -194,11 +203,15 @@ export class RuleRun implements Control, Resumable {
   }
 
   #certificateFault(): Step | undefined {
-    if (this.site.clientAuth?.mode !== 'require') return undefined;
-    const verify = this.facts.tls?.client?.verify;
-    if (verify === 'SUCCESS') return undefined;
+    const { clientAuth } = this.site;
+    if (clientAuth === undefined) return undefined;
+    // RFC 9110 §15.5.20: what was shown under another name was not judged by this site's rules.
+    if (!isDeepStrictEqual(this.facts.tls?.clientAuth, clientAuth)) return this.fail(421);
+    const client = this.facts.tls?.client;
     // nginx's own statuses, which error pages can name; clients are told 400.
-    return this.fail(verify === undefined ? 496 : 495);
+    if (client === undefined) return clientAuth.mode === 'require' ? this.fail(496) : undefined;
+    if (client.fault === undefined) return undefined;
+    return clientAuth.mode === 'unverified' && UNKNOWN_SIGNERS.has(client.fault) ? undefined : this.fail(495);
   }
 
   #siteProgram(): Step {

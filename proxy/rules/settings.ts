@@ -62,8 +62,7 @@ export function compileSettings(policy: Policy, tools: Tools): Settings {
     }),
     requestLimitStatus: policy.requestLimitStatus ?? 503,
     connectionLimits: (policy.connectionLimits ?? []).map(({ zone, max }) => {
-      const { index, key } = tools.zoneOf('connection', zone, undefined);
-      return { zone: index, key, max };
+      return { zone, key: tools.zoneOf('connection', zone, undefined).key, max };
     }),
     connectionLimitStatus: policy.connectionLimitStatus ?? 503,
     access: compileAccess(policy, tools),

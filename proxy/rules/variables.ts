@@ -178,6 +178,11 @@ const builtIns: Readonly<Record<string, Value>> = {
   ssl_client_i_dn: ofCertificate((certificate) => certificate.issuer),
   ssl_client_serial: ofCertificate((certificate) => certificate.serial),
   ssl_client_fingerprint: ofCertificate((certificate) => certificate.fingerprint),
+  ssl_client_v_start: ofCertificate((certificate) => certificate.validFrom),
+  ssl_client_v_end: ofCertificate((certificate) => certificate.validTo),
+  ssl_client_v_remain: ofCertificate(({ validTo }) =>
+    String(Math.max(0, Math.floor((Date.parse(validTo) - Date.now()) / 86_400_000))),
+  ),
   ssl_client_raw_cert: ofCertificate((certificate) => certificate.certificate),
   ssl_client_cert: ofCertificate((certificate) => certificate.certificate.trim().replaceAll('\n', '\n\t')),
   ssl_client_escaped_cert: ofCertificate(({ certificate }) =>

@@ -210,7 +210,7 @@ class Joined implements Tunnel, OpenTunnel, Deadline {
   upstreamReady(link: UpstreamLink): void {
     this.touch();
     this.link = link;
-    if (this.access !== undefined) this.access.upstream = link.address;
+    if (this.access !== undefined) this.access.upstream = link.endpoint.address;
     for (const bytes of this.early) link.socket.write(bytes);
     this.early = [];
     if (this.clientHasEnded) link.socket.end();

@@ -1,10 +1,10 @@
 // Which address of an upstream the next connection or stream goes to: the least loaded one that is healthy and not ejected.
 
-import { createHash } from 'node:crypto';
 import { isIP } from 'node:net';
 import { Fault } from '../faults.ts';
 import type {
   Address,
+  Choice,
   HealthSettings,
   ServerShare,
   TlsToUpstream,
@@ -12,6 +12,17 @@ import type {
   UpstreamSettings,
 } from '../rules/routes.ts';
 import type { Deadlines } from '../socket/deadlines.ts';
+import { choose, type Open, type Place, placeOf } from './choice.ts';
+import {
+  createStanding,
+  type Leaving,
+  leavingOf,
+  noteFailure,
+  noteWell,
+  reinstate,
+  type Standing,
+  tryOnce,
+} from './ejection.ts';
 import type { Names } from './names.ts';
 import { type Trouble, type Troubles, upstreamName } from './troubles.ts';
 
@@ -31,6 +42,19 @@ export interface Endpoint {
   readonly retired: boolean;
 }
 
+/** What one request asks of the choice, because rules say so. */
+export interface Wish {
+  /** What has the same one is given the same address, as long as that can be asked. */
+  readonly key?: string | undefined;
+  /** Asked before all others, if it can be. */
+  readonly prefers?: ((endpoint: Endpoint) => boolean) | undefined;
+  /**
+   * Where it has been: it goes elsewhere, and an address that cannot be connected to is no reason to try another. What is
+   * tried again is then for its rules to say.
+   */
+  readonly tried?: Set<Endpoint> | undefined;
+}
+
 /** `unreachable`: it could not be connected to. `failed`: it could, but then it broke the connection or did not answer. */
 export type Outcome = 'well' | 'failed' | 'unreachable';
 
@@ -42,12 +66,15 @@ export interface Balance {
   /** Calls `done` once an address is known, once none can be had, or after the connect timeout. */
   resolve(settings: UpstreamSettings, done: () => void): void;
   /**
-   * The address with the fewest exchanges. If all are ejected, the one that comes back first: it may work, a refusal cannot.
-   * `key`: what has the same one is given the same address, as long as that can be asked.
+   * The address that is next. If all are ejected, the one that comes back first: it may work, a refusal cannot.
    * Undefined: there is none, or all are unhealthy, or tried; noneFault() tells which.
    */
-  pick(settings: UpstreamSettings, tried?: ReadonlySet<Endpoint>, key?: string): Endpoint | undefined;
+  pick(settings: UpstreamSettings, tried?: ReadonlySet<Endpoint>, wish?: Wish): Endpoint | undefined;
+  /** Whether one that was not tried, and is not left out, could be asked now. */
+  hasOther(settings: UpstreamSettings, tried: ReadonlySet<Endpoint>): boolean;
   noneFault(settings: UpstreamSettings): Fault;
+  /** Whether the address at this place of the settings can be asked, or is not known to fail yet. */
+  isWell(settings: UpstreamSettings, index: number): boolean;
   /** A client's request has failed because of the upstream. */
   failed(settings: UpstreamSettings, fault: Fault): void;
   /** It could be connected to. */
@@ -73,9 +100,6 @@ export interface BalanceOptions {
   ) => () => void;
 }
 
-const FAILURES_TO_EJECT = 3;
-const FIRST_EJECTION_MS = 1_000;
-const LONGEST_EJECTION_MS = 60_000;
 /** Addresses are used this much past their time while the name is looked up, so that no request waits for the DNS. */
 const STALE_MS = 10_000;
 /** How long addresses are kept while the DNS does not answer. */
@@ -83,13 +107,10 @@ const KEEP_MS = 300_000;
 /** Between one failure to resolve and the next attempt. */
 const RETRY_MS = 1_000;
 
-interface Watched extends Endpoint {
+interface Watched extends Endpoint, Standing {
   readonly member: Member;
   healthy: boolean;
   retired: boolean;
-  failures: number;
-  ejections: number;
-  ejectedUntil: number;
   stopCheck: (() => void) | undefined;
 }
 
@@ -100,6 +121,8 @@ interface Member {
   readonly protocol: UpstreamProtocol;
   readonly health: HealthSettings | undefined;
   readonly tls: TlsToUpstream | undefined;
+  /** When failures of requests leave it out. */
+  readonly leaving: Leaving | undefined;
   endpoints: readonly Watched[];
   checked: boolean;
   /** When the name is to be asked again, and until when what is known may be used meanwhile. */
@@ -119,20 +142,11 @@ interface Group {
   endpoints: readonly Watched[];
   version: number;
   turn: number;
-  /** Undefined: all are equal. */
+  /** Undefined: all are equal, and the least loaded is next. */
+  readonly choice: Choice | undefined;
   readonly shares: readonly ServerShare[] | undefined;
-  /** By endpoint, where they are not equal. */
-  places: Map<Endpoint, Place>;
-}
-
-/** What an endpoint is to one group; another group may give it another share. */
-interface Place {
-  readonly weight: number;
-  readonly backup: boolean;
-  /** Infinity: no limit. */
-  readonly most: number;
-  /** How much it is owed. */
-  owed: number;
+  /** In the order of `endpoints`, where there is something to choose by. */
+  places: readonly (Place & { readonly endpoint: Watched })[];
 }
 
 export function createBalance(options: BalanceOptions): Balance {
@@ -171,6 +185,13 @@ class LeastLoaded implements Balance {
     return group.members.find(({ fault }) => fault !== undefined)?.fault ?? new Fault('upstream-unavailable');
   }
 
+  isWell(settings: UpstreamSettings, index: number): boolean {
+    const now = this.deadlines.now();
+    const { endpoints, fault } = this.groupOf(settings).members[index]!;
+    if (endpoints.length === 0) return fault === undefined;
+    return endpoints.some(({ healthy, ejectedUntil }) => healthy && ejectedUntil <= now);
+  }
+
   failed(settings: UpstreamSettings, fault: Fault): void {
     const trouble = this.options.troubles.failed(upstreamName(settings), fault, true);
     for (const member of this.groupOf(settings).members) {
@@ -194,11 +215,12 @@ class LeastLoaded implements Balance {
   private groupOf(settings: UpstreamSettings): Group {
     let group = this.groups.get(settings);
     if (group === undefined) {
-      const { protocol, addresses, health, servers, tls } = settings;
+      const { addresses, servers, choice } = settings;
       group = {
-        members: addresses.map((address) => this.memberOf(address, protocol, health, tls)),
-        shares: servers?.some(isUnequal) === true ? servers : undefined,
-        places: new Map(),
+        members: addresses.map((address, i) => this.memberOf(address, settings, servers?.[i])),
+        choice: choice ?? (servers?.some(isUnequal) === true ? 'turns' : undefined),
+        shares: servers,
+        places: [],
         endpoints: [],
         version: -1,
         turn: Math.floor(Math.random() * 1_000),
@@ -208,18 +230,19 @@ class LeastLoaded implements Balance {
     if (group.version !== this.version) {
       group.version = this.version;
       group.endpoints = group.members.flatMap(({ endpoints }) => endpoints);
-      if (group.shares !== undefined) group.places = placesOf(group, group.shares);
+      if (group.choice !== undefined) group.places = placesOf(group);
     }
     return group;
   }
 
   private memberOf(
     address: Address,
-    protocol: UpstreamProtocol,
-    health: HealthSettings | undefined,
-    tls: TlsToUpstream | undefined,
+    { protocol, health, tls }: UpstreamSettings,
+    share: ServerShare | undefined,
   ): Member {
-    const key = JSON.stringify([protocol, address.host, address.port, health ?? null, tls ?? null]);
+    const leaving = leavingOf(share);
+    const kept = [health ?? null, tls ?? null, leaving ?? null];
+    const key = JSON.stringify([protocol, address.host, address.port, ...kept]);
     const known = this.members.get(key);
     if (known !== undefined) return known;
     const fixed = isIP(address.host) !== 0;
@@ -229,6 +252,7 @@ class LeastLoaded implements Balance {
       protocol,
       health,
       tls,
+      leaving,
       endpoints: [],
       checked: false,
       refreshAt: fixed ? Number.POSITIVE_INFINITY : 0,
@@ -245,15 +269,11 @@ class LeastLoaded implements Balance {
     return member;
   }
 
-  pick(settings: UpstreamSettings, tried?: ReadonlySet<Endpoint>, key?: string): Endpoint | undefined {
+  pick(settings: UpstreamSettings, tried?: ReadonlySet<Endpoint>, wish?: Wish): Endpoint | undefined {
     const group = this.groupOf(settings);
     const now = this.deadlines.now();
     for (const member of group.members) if (member.refreshAt <= now) void this.refresh(member);
-    if (key !== undefined) {
-      const own = pickByKey(group, now, key);
-      if (own !== undefined) return own;
-    }
-    if (group.shares !== undefined) return pickByShare(group, now, tried);
+    if (group.choice !== undefined) return pickByRule(group, group.choice, now, tried, wish);
     const { endpoints } = group;
     const count = endpoints.length;
     // Endpoints with equal load take turns.
@@ -265,6 +285,15 @@ class LeastLoaded implements Balance {
       if (best === undefined || isBetter(endpoint, best, now)) best = endpoint;
     }
     return best;
+  }
+
+  hasOther(settings: UpstreamSettings, tried: ReadonlySet<Endpoint>): boolean {
+    const group = this.groupOf(settings);
+    const now = this.deadlines.now();
+    return group.endpoints.some((endpoint, i) => {
+      if (!endpoint.healthy || endpoint.ejectedUntil > now || tried.has(endpoint)) return false;
+      return endpoint.active < (group.places[i]?.most ?? Number.POSITIVE_INFINITY);
+    });
   }
 
   resolve(settings: UpstreamSettings, done: () => void): void {
@@ -354,21 +383,14 @@ class LeastLoaded implements Balance {
 
   report(endpoint: Endpoint, outcome: Outcome): void {
     const watched = endpoint as Watched;
+    const { member } = watched;
     if (outcome === 'well') {
-      if (watched.failures > 0) reinstate(watched);
-      if (watched.member.troubles !== undefined) recover(watched.member);
+      if (watched.failures > 0) noteWell(watched, member.leaving, this.deadlines.now());
+      if (member.troubles !== undefined) recover(member);
       return;
     }
-    if (outcome === 'unreachable') this.askAnew(watched.member);
-    watched.failures = outcome === 'unreachable' ? FAILURES_TO_EJECT : watched.failures + 1;
-    if (watched.failures < FAILURES_TO_EJECT) return;
-    const now = this.deadlines.now();
-    // Requests that were under way at the same time fail together, and count as one ejection.
-    if (watched.ejectedUntil > now) return;
-    watched.ejectedUntil = now + Math.min(FIRST_EJECTION_MS * 2 ** watched.ejections, LONGEST_EJECTION_MS);
-    watched.ejections++;
-    // After its return one more failure ejects it again, for longer.
-    watched.failures = FAILURES_TO_EJECT - 1;
+    if (outcome === 'unreachable') this.askAnew(member);
+    noteFailure(watched, member.leaving, outcome === 'unreachable', this.deadlines.now());
   }
 
   /** Unless the name was looked up a moment ago: the answer would be the same. */
@@ -412,12 +434,6 @@ function recover(member: Member) {
   member.troubles = undefined;
 }
 
-function reinstate(endpoint: Watched) {
-  endpoint.failures = 0;
-  endpoint.ejections = 0;
-  endpoint.ejectedUntil = 0;
-}
-
 function createEndpoint(member: Member, ip: string): Watched {
   return {
     member,
@@ -428,78 +444,51 @@ function createEndpoint(member: Member, ip: string): Watched {
     active: 0,
     healthy: true,
     retired: false,
-    failures: 0,
-    ejections: 0,
-    ejectedUntil: 0,
+    ...createStanding(),
     stopCheck: undefined,
   };
 }
 
-function isUnequal({ weight = 1, backup = false, maxConnections = 0 }: ServerShare): boolean {
-  return weight !== 1 || backup || maxConnections > 0;
+function isUnequal({ weight = 1, backup = false, maxConnections = 0, maxFails }: ServerShare): boolean {
+  return weight !== 1 || backup || maxConnections > 0 || maxFails !== undefined;
 }
 
-function placesOf({ members, places }: Group, shares: readonly ServerShare[]): Map<Endpoint, Place> {
-  return new Map(
-    members.flatMap(({ endpoints }, index) => {
-      const { weight = 1, backup = false, maxConnections = 0 } = shares[index] ?? {};
-      // Of a name with several addresses each has its part.
-      const part = weight / Math.max(1, endpoints.length);
-      const most = maxConnections > 0 ? maxConnections : Number.POSITIVE_INFINITY;
-      return endpoints.map(
-        (endpoint) =>
-          [endpoint, { weight: part, backup, most, owed: places.get(endpoint)?.owed ?? 0 }] as const,
-      );
-    }),
+/** Of a name with several addresses each has its part of the name's weight. What they are owed stays. */
+function placesOf({ members, places, shares }: Group): Group['places'] {
+  const owed = new Map(places.map((place) => [place.endpoint, place.owed]));
+  return members.flatMap(({ endpoints, address }, i) =>
+    endpoints.map((endpoint) => ({
+      ...placeOf(shares?.[i] ?? {}, endpoints.length, `${endpoint.ip} ${address.port}`),
+      endpoint,
+      owed: owed.get(endpoint) ?? 0,
+    })),
   );
 }
 
-/**
- * By weights, in turns that are spread evenly: each is owed its weight with every turn, and who is owed most has its turn
- * and owes the sum. Those that stand by come only where no other can be asked.
- */
-function pickByShare(
-  { endpoints, places }: Group,
+function pickByRule(
+  { places }: Group,
+  choice: Choice,
   now: number,
   tried: ReadonlySet<Endpoint> | undefined,
+  wish: Wish | undefined,
 ): Watched | undefined {
-  const open = endpoints.filter((endpoint) => endpoint.healthy && tried?.has(endpoint) !== true);
-  const free = open.filter((endpoint) => endpoint.active < places.get(endpoint)!.most);
-  const well = free.filter(({ ejectedUntil }) => ejectedUntil <= now);
-  const isFirst = (endpoint: Watched) => !places.get(endpoint)!.backup;
-  const first = well.filter(isFirst);
-  const candidates = first.length > 0 ? first : well;
-  // All are ejected: a guess beats a refusal.
-  if (candidates.length === 0) return free.sort((a, b) => a.ejectedUntil - b.ejectedUntil)[0];
-  let sum = 0;
-  let best = candidates[0]!;
-  for (const endpoint of candidates) {
-    const place = places.get(endpoint)!;
-    place.owed += place.weight;
-    sum += place.weight;
-    if (place.owed > places.get(best)!.owed) best = endpoint;
-  }
-  places.get(best)!.owed -= sum;
-  return best;
+  const open = (place: Group['places'][number]): Open => {
+    const { endpoint } = place;
+    if (!endpoint.healthy || tried?.has(endpoint) === true || endpoint.active >= place.most) return 'no';
+    return endpoint.ejectedUntil > now ? 'left-out' : 'yes';
+  };
+  const prefers = wish?.prefers;
+  const own = prefers && places.find((place) => prefers(place.endpoint) && open(place) === 'yes');
+  const chosen = own ?? choose(choice, places, open, wish?.key) ?? soonestBack(places, open);
+  if (chosen === undefined) return undefined;
+  tryOnce(chosen.endpoint, chosen.endpoint.member.leaving, now);
+  return chosen.endpoint;
 }
 
-/**
- * The same one for the same key, as long as it can be asked: each gets a number by key and address, and the highest has
- * it (rendezvous hashing), so that one which comes or goes moves its own keys alone. Undefined: none can be asked.
- */
-function pickByKey({ endpoints, places }: Group, now: number, key: string): Watched | undefined {
-  let best: Watched | undefined;
-  let highest = Number.NEGATIVE_INFINITY;
-  for (const endpoint of endpoints) {
-    const { weight = 1, backup = false, most = Number.POSITIVE_INFINITY } = places.get(endpoint) ?? {};
-    if (backup || !endpoint.healthy || endpoint.ejectedUntil > now || endpoint.active >= most) continue;
-    const digest = createHash('md5').update(`${endpoint.ip} ${endpoint.address.port} ${key}`).digest();
-    const share = -weight / Math.log((digest.readUInt32BE(0) + 0.5) / 2 ** 32);
-    if (share <= highest) continue;
-    highest = share;
-    best = endpoint;
-  }
-  return best;
+/** All are left out: a guess beats a refusal. */
+function soonestBack(places: Group['places'], open: (place: Group['places'][number]) => Open) {
+  const out = places.filter((place) => open(place) === 'left-out');
+  return out.sort((a, b) => a.endpoint.ejectedUntil - b.endpoint.ejectedUntil)[0];
 }
 
 function isBetter(one: Watched, other: Watched, now: number): boolean {

@@ -14,7 +14,7 @@ export function foreignBytes(
   switch (spoken) {
     case 'tls':
       if (secure) return undefined;
-      return `it speaks TLS: write ${speaksHttp2(protocol) ? 'grpcs://' : 'https://'}`;
+      return tlsBehindPlain(protocol);
     case 'http2':
       if (speaksHttp2(protocol)) return undefined;
       return `it speaks HTTP/2: write ${secure ? 'grpcs://' : 'h2c://, or grpc:// for gRPC'}`;
@@ -24,6 +24,10 @@ export function foreignBytes(
     default:
       return undefined;
   }
+}
+
+export function tlsBehindPlain(protocol: UpstreamProtocol): string {
+  return `it speaks TLS: write ${speaksHttp2(protocol) ? 'grpcs://' : 'https://'}`;
 }
 
 /** For a TLS handshake that failed because the upstream does not speak TLS. */

@@ -1,15 +1,15 @@
 // One question of the gRPC health checking protocol (grpc.health.v1), asked with grpc-js.
 
-import { isIP, isIPv6 } from 'node:net';
-import type { SecureContext } from 'node:tls';
-import { type ChannelOptions, Client, credentials } from '@grpc/grpc-js';
+import { isIPv6 } from 'node:net';
+import { type ChannelCredentials, type ChannelOptions, Client, credentials } from '@grpc/grpc-js';
 import type { Endpoint } from './balance.ts';
+import type { TrustOptions } from './trust.ts';
 
 export interface GrpcQuestion {
   readonly signal: AbortSignal;
   readonly timeoutMs: number;
   /** Undefined: without TLS. */
-  readonly secureContext: SecureContext | undefined;
+  readonly trust: TrustOptions | undefined;
 }
 
 const CHECK = '/grpc.health.v1.Health/Check';
@@ -22,7 +22,7 @@ const STATUSES = ['UNKNOWN', 'SERVING', 'NOT_SERVING', 'SERVICE_UNKNOWN'];
 export async function askGrpc(
   { ip, address, protocol }: Endpoint,
   service: string,
-  { signal, timeoutMs, secureContext }: GrpcQuestion,
+  { signal, timeoutMs, trust }: GrpcQuestion,
 ): Promise<void> {
   const target = isIPv6(ip) ? `ipv6:[${ip}]:${address.port}` : `ipv4:${ip}:${address.port}`;
   const authority = `${isIPv6(address.host) ? `[${address.host}]` : address.host}:${address.port}`;
@@ -31,15 +31,11 @@ export async function askGrpc(
     'grpc.enable_http_proxy': 0,
     'grpc.service_config_disable_resolution': 1,
     'grpc.default_authority': authority,
-    ...(secureContext !== undefined && isIP(address.host) === 0
-      ? { 'grpc.ssl_target_name_override': address.host }
-      : {}),
+    ...(trust === undefined || trust.servername === ''
+      ? {}
+      : { 'grpc.ssl_target_name_override': trust.servername }),
   };
-  const trust =
-    secureContext === undefined
-      ? credentials.createInsecure()
-      : credentials.createFromSecureContext(secureContext);
-  const client = new Client(target, trust, options);
+  const client = new Client(target, credentialsOf(trust), options);
   const { promise, resolve, reject } = Promise.withResolvers<void>();
   const call = client.makeUnaryRequest(
     CHECK,
@@ -61,6 +57,15 @@ export async function askGrpc(
     signal.removeEventListener('abort', abort);
     client.close();
   }
+}
+
+function credentialsOf(trust: TrustOptions | undefined): ChannelCredentials {
+  if (trust === undefined) return credentials.createInsecure();
+  const { secureContext, rejectUnauthorized, checkServerIdentity } = trust;
+  return credentials.createFromSecureContext(secureContext, {
+    ...(rejectUnauthorized === undefined ? {} : { rejectUnauthorized }),
+    ...(checkServerIdentity === undefined ? {} : { checkServerIdentity }),
+  });
 }
 
 /** HealthCheckRequest: field 1 is the service's name. */

@@ -2,11 +2,12 @@
 
 import { type ClientRequest, request as requestHttp } from 'node:http';
 import { connect as connectHttp2 } from 'node:http2';
-import { connect as connectTcp, isIP, isIPv6 } from 'node:net';
+import { connect as connectTcp, isIPv6 } from 'node:net';
 import { connect as connectTls, type SecureContext } from 'node:tls';
 import type { Log } from '../../src/lib/log.ts';
 import { type HealthProbe, type HealthSettings, speaksTls } from '../rules/routes.ts';
 import type { Endpoint } from './balance.ts';
+import { trustFor } from './trust.ts';
 
 export interface HealthChecks {
   /**
@@ -129,8 +130,9 @@ async function ask(probe: HealthProbe, endpoint: Endpoint, asking: Asking): Prom
     case 'grpc': {
       // It is large and few upstreams need it: a worker that needs no gRPC check never loads it.
       const { askGrpc } = await import('./health-grpc.ts');
-      const trust = speaksTls(endpoint.protocol) ? secureContext() : undefined;
-      return askGrpc(endpoint, probe.service, { signal, timeoutMs, secureContext: trust });
+      const { protocol, address, tls } = endpoint;
+      const trust = speaksTls(protocol) ? trustFor(address.host, tls, secureContext) : undefined;
+      return askGrpc(endpoint, probe.service, { signal, timeoutMs, trust });
     }
   }
 }
@@ -155,9 +157,8 @@ function askHttp(
       ? connectTls({
           host: ip,
           port: address.port,
-          secureContext: secureContext(),
+          ...trustFor(address.host, endpoint.tls, secureContext),
           ALPNProtocols: ['http/1.1'],
-          servername: isIP(address.host) === 0 ? address.host : '',
         })
       : connectTcp({ host: ip, port: address.port });
   const sent: ClientRequest = requestHttp({

@@ -5,11 +5,11 @@ import { type Log, silentLog } from '../../src/lib/log.ts';
 import type { Fault } from '../faults.ts';
 import type { UpstreamSettings } from '../rules/routes.ts';
 import type { Deadline, Deadlines } from '../socket/deadlines.ts';
-import { type Balance, createBalance, type Endpoint } from './balance.ts';
+import { type Balance, createBalance, type Endpoint, type Wish } from './balance.ts';
 import { createHealthChecks } from './health.ts';
 import { type Link, type LinkHome, open, type Pool, type UpstreamUser } from './link.ts';
 import { createNames, type Names } from './names.ts';
-import { createTroubles, logChange, type UpstreamChange } from './troubles.ts';
+import { addressName, createTroubles, logChange, type Troubles, type UpstreamChange } from './troubles.ts';
 import { createTrustOfUpstreams } from './trust.ts';
 import { createUpstreamWatch, type UpstreamWatch } from './watch.ts';
 
@@ -23,8 +23,14 @@ export interface Acquisition {
 export interface AcquireOptions {
   /** Do not take an idle connection: for a retry, and for tunnels. */
   readonly fresh?: boolean;
-  /** What has the same one goes to the same address, as long as that can be asked. */
-  readonly key?: string | undefined;
+  readonly wish?: Wish | undefined;
+}
+
+/** How an address stands, by what this process has seen. */
+export interface UpstreamNow {
+  /** As a route names it. */
+  readonly name: string;
+  readonly fails: boolean;
 }
 
 export interface Upstreams {
@@ -34,6 +40,8 @@ export interface Upstreams {
   readonly balance: Omit<Balance, 'close' | 'serve'>;
   /** These are the upstreams of all routes: health checks begin and end, and connections to others are let go. */
   serve(list: readonly UpstreamSettings[]): void;
+  /** Each address of what is served, once. */
+  now(): readonly UpstreamNow[];
   /** Trust for TLS to upstreams: Node's and the system's roots, and the CA given. */
   secureContext(): tls.SecureContext;
   /** Ends idle connections now: their descriptors are needed. Returns how many. */
@@ -79,6 +87,8 @@ class Pools implements Upstreams, LinkHome {
   private readonly onExhausted: (() => void) | undefined;
   private readonly pools = new Map<Endpoint, Pool>();
   private readonly watch: UpstreamWatch;
+  private readonly troubles: Troubles;
+  private served: readonly UpstreamSettings[] = [];
   private readonly reaper: Deadline = { at: Number.POSITIVE_INFINITY, expired: () => this.reap() };
   private closed = false;
 
@@ -91,6 +101,7 @@ class Pools implements Upstreams, LinkHome {
     this.secureContext = secureContext;
     const checks = createHealthChecks({ secureContext, log });
     const troubles = createTroubles(onChange ?? ((change) => logChange(log, change)), options.quietMs);
+    this.troubles = troubles;
     this.balance = createBalance({ deadlines, names, check: checks.begin, troubles });
     this.balance.onRetired((endpoint) => this.closePool(endpoint));
     this.watch = createUpstreamWatch({ troubles, names, secureContext, looks: onChange !== undefined });
@@ -99,7 +110,8 @@ class Pools implements Upstreams, LinkHome {
   acquire(settings: UpstreamSettings, user: UpstreamUser, how?: AcquireOptions): Acquisition {
     const { balance } = this;
     if (!balance.isResolved(settings)) return this.acquireResolved(settings, user, how);
-    const endpoint = balance.pick(settings, undefined, how?.key);
+    const wish = how?.wish;
+    const endpoint = balance.pick(settings, wish?.tried, wish);
     if (endpoint === undefined) {
       user.upstreamFailed(balance.noneFault(settings));
       return NOTHING_TO_ABANDON;
@@ -107,18 +119,32 @@ class Pools implements Upstreams, LinkHome {
     if (how?.fresh !== true) {
       const link = this.takeIdle(endpoint);
       if (link !== undefined) {
+        wish?.tried?.add(endpoint);
         link.user = user;
         endpoint.active++;
         user.upstreamReady(link);
         return NOTHING_TO_ABANDON;
       }
     }
-    return new Connecting(this, settings, user, endpoint);
+    return new Connecting(this, settings, user, endpoint, wish);
   }
 
   serve(list: readonly UpstreamSettings[]): void {
+    this.served = list;
     this.balance.serve(list);
     this.watch.serve(list);
+  }
+
+  now(): readonly UpstreamNow[] {
+    const found = new Map<string, boolean>();
+    for (const settings of this.served) {
+      settings.addresses.forEach((address, index) => {
+        const name = addressName(settings.protocol, address);
+        const fails = this.troubles.of(name) !== undefined || !this.balance.isWell(settings, index);
+        found.set(name, fails || found.get(name) === true);
+      });
+    }
+    return [...found].map(([name, fails]) => ({ name, fails }));
   }
 
   closeIdle(): number {
@@ -227,17 +253,26 @@ class Connecting implements Acquisition {
   private readonly pools: Pools;
   private readonly settings: UpstreamSettings;
   private readonly user: UpstreamUser;
-  private readonly tried = new Set<Endpoint>();
+  private readonly wish: Wish | undefined;
+  private readonly tried: Set<Endpoint>;
   private readonly lastStart: number;
   private abandoned = false;
   private askedAnew = false;
   private relieved = false;
   private link: Link | undefined = undefined;
 
-  constructor(pools: Pools, settings: UpstreamSettings, user: UpstreamUser, first: Endpoint) {
+  constructor(
+    pools: Pools,
+    settings: UpstreamSettings,
+    user: UpstreamUser,
+    first: Endpoint,
+    wish: Wish | undefined,
+  ) {
     this.pools = pools;
     this.settings = settings;
     this.user = user;
+    this.wish = wish;
+    this.tried = wish?.tried ?? new Set();
     this.lastStart = pools.deadlines.now() + 2 * settings.connectTimeoutMs;
     this.attempt(first);
   }
@@ -269,11 +304,14 @@ class Connecting implements Acquisition {
     this.tryNext(fault);
   }
 
-  private tryNext(fault: Fault): void {
-    const { settings } = this;
+  private tryNext(fault: Fault) {
+    const { settings, wish, tried } = this;
     const { balance, deadlines } = this.pools;
     const inTime = deadlines.now() < this.lastStart;
-    const next = inTime ? balance.pick(settings, this.tried) : undefined;
+    // Where rules say what is tried again, only addresses that have just become known are tried unasked.
+    const ruled = wish?.tried !== undefined && !this.askedAnew;
+    if (ruled && balance.hasOther(settings, tried)) return this.user.upstreamFailed(fault);
+    const next = inTime && !ruled ? balance.pick(settings, tried, wish) : undefined;
     if (next !== undefined) this.attempt(next);
     else if (this.askedAnew || !inTime || !balance.isAsking(settings)) this.user.upstreamFailed(fault);
     else {

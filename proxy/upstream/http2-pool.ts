@@ -4,7 +4,7 @@ import type { Fault } from '../faults.ts';
 import type { BlockLimits } from '../http2/hpack.ts';
 import { speaksTls, type UpstreamSettings } from '../rules/routes.ts';
 import type { Deadlines } from '../socket/deadlines.ts';
-import type { Endpoint } from './balance.ts';
+import type { Endpoint, Wish } from './balance.ts';
 import { createHeadMemory } from './head-memory.ts';
 import type { Upstreams } from './http1-pool.ts';
 import {
@@ -24,8 +24,7 @@ export interface Company {
   readonly headBytes: number;
   /** Whether its client resets many streams: see Http2Stream.restless. */
   readonly restless: boolean;
-  /** See AcquireOptions. */
-  readonly balanceKey?: string | undefined;
+  readonly wish?: Wish | undefined;
 }
 
 export interface Http2Upstreams {
@@ -103,15 +102,18 @@ class Http2Pools implements Http2Upstreams {
       });
       return;
     }
-    const endpoint = balance.pick(upstream, undefined, company.balanceKey);
+    const { wish } = company;
+    const endpoint = balance.pick(upstream, wish?.tried, wish);
     if (endpoint === undefined) {
       failed(balance.noneFault(upstream));
       return;
     }
     const apart = company.restless || company.headBytes > LARGE_HEAD;
     const session = sessionWithRoom(this.poolOf(endpoint), apart);
-    if (session !== undefined) taken(session);
-    else this.connectInTurn(upstream, endpoint, taken, failed, apart);
+    if (session !== undefined) {
+      wish?.tried?.add(endpoint);
+      taken(session);
+    } else this.connectInTurn(upstream, endpoint, { taken, failed }, apart, wish);
   }
 
   drain(): void {
@@ -148,13 +150,13 @@ class Http2Pools implements Http2Upstreams {
   private connectInTurn(
     upstream: UpstreamSettings,
     first: Endpoint,
-    taken: Waiter['taken'],
-    failed: Waiter['failed'],
+    { taken, failed }: Waiter,
     apart: boolean,
+    wish: Wish | undefined,
   ): void {
     const { balance } = this;
     const { deadlines } = this.settings;
-    const tried = new Set<Endpoint>();
+    const tried = wish?.tried ?? new Set<Endpoint>();
     const lastStart = deadlines.now() + 2 * upstream.connectTimeoutMs;
     let askedAnew = false;
     const tryOne = (endpoint: Endpoint) => {
@@ -166,7 +168,10 @@ class Http2Pools implements Http2Upstreams {
     };
     const tryNext = (fault: Fault) => {
       const inTime = deadlines.now() < lastStart;
-      const next = inTime ? balance.pick(upstream, tried) : undefined;
+      // As for connections of HTTP/1.1.
+      const ruled = wish?.tried !== undefined && !askedAnew;
+      if (ruled && balance.hasOther(upstream, tried)) return failed(fault);
+      const next = inTime && !ruled ? balance.pick(upstream, tried, wish) : undefined;
       if (next !== undefined) tryOne(next);
       else if (askedAnew || !inTime || !balance.isAsking(upstream)) failed(fault);
       else {

@@ -12,7 +12,6 @@ import {
 import { replyFieldLimitsOf } from '../http2/fields.ts';
 import { errorCode } from '../http2/frames.ts';
 import type { BlockLimits } from '../http2/hpack.ts';
-import type { Address } from '../rules/routes.ts';
 import type { Deadline, Deadlines } from '../socket/deadlines.ts';
 import { destroyOnError } from '../socket/errors.ts';
 import { hearLastWords } from '../socket/insides/last-words.ts';
@@ -25,7 +24,7 @@ import { trustFor } from './trust.ts';
 
 export interface UpstreamSession {
   readonly scheme: 'http' | 'https';
-  readonly address: Address;
+  readonly endpoint: Endpoint;
   /** Whether its connection is gone, and all its streams with it. */
   readonly lost: boolean;
   /** Whether the upstream takes a head of this size, by what it has announced and by what it has done. */
@@ -90,7 +89,7 @@ const arrivals = Buffer.allocUnsafeSlow(65_536);
 export class Session implements UpstreamSession {
   readonly socket: Socket;
   readonly scheme: 'http' | 'https';
-  readonly address: Address;
+  readonly endpoint: Endpoint;
   /** Of requests that have been known to end sessions. */
   readonly apart: boolean;
   readonly connectTimeoutMs: number;
@@ -120,7 +119,7 @@ export class Session implements UpstreamSession {
     this.connectTimeoutMs = connectTimeoutMs;
     this.apart = apart;
     this.scheme = pool.tls ? 'https' : 'http';
-    this.address = pool.endpoint.address;
+    this.endpoint = pool.endpoint;
     this.heardAt = deadlines.now();
     this.clock = { at: deadlines.now() + connectTimeoutMs, expired: () => this.onClock() };
     this.pong = { at: NEVER, expired: () => this.fail(new Error('the upstream does not answer PING')) };

@@ -3,7 +3,7 @@
 import { connect as connectTcp, type Socket, type TcpNetConnectOpts } from 'node:net';
 import * as tls from 'node:tls';
 import { Fault } from '../faults.ts';
-import { type Address, speaksTls, type UpstreamSettings } from '../rules/routes.ts';
+import { speaksTls, type UpstreamSettings } from '../rules/routes.ts';
 import type { Deadline, Deadlines } from '../socket/deadlines.ts';
 import { destroyOnError } from '../socket/errors.ts';
 import { endedByReset, hearLastWords, type LastWords } from '../socket/insides/last-words.ts';
@@ -47,8 +47,7 @@ export interface UpstreamLink {
   readonly socket: Socket;
   /** Whether it has carried an exchange before. Then it may have ended only because its keep-alive ran out. */
   readonly reused: boolean;
-  /** For the log. */
-  readonly address: Address;
+  readonly endpoint: Endpoint;
   /** From now on the calls go to `user`: the connection has become a tunnel. */
   handTo(user: UpstreamUser): void;
   /** The exchange is complete on both sides and the upstream keeps the connection: back to the pool. */
@@ -199,8 +198,8 @@ export class Link implements UpstreamLink {
     pool.endpoint.active++;
   }
 
-  get address(): Address {
-    return this.pool.endpoint.address;
+  get endpoint(): Endpoint {
+    return this.pool.endpoint;
   }
 
   handTo(next: UpstreamUser): void {

@@ -3,10 +3,11 @@
 import { connect as connectTcp, isIP, type Socket } from 'node:net';
 import { connect as connectTls, type SecureContext } from 'node:tls';
 import { Fault } from '../faults.ts';
-import { type Address, speaksHttp2, speaksTls, type UpstreamProtocol } from '../rules/routes.ts';
+import { type Address, speaksHttp2, speaksTls, type UpstreamSettings } from '../rules/routes.ts';
 import { destroyOnError } from '../socket/errors.ts';
 import { asFault } from './faults.ts';
 import type { Names } from './names.ts';
+import { trustFor } from './trust.ts';
 
 export interface ProbeOptions {
   readonly names: Names;
@@ -14,9 +15,12 @@ export interface ProbeOptions {
   readonly timeoutMs: number;
 }
 
+/** What is spoken to it, and how TLS is. */
+export type ProbedUpstream = Pick<UpstreamSettings, 'protocol' | 'tls'>;
+
 /** Tries each address of the name in turn. Undefined: it can be reached; otherwise why the last one cannot. */
 export async function probeUpstream(
-  protocol: UpstreamProtocol,
+  upstream: ProbedUpstream,
   address: Address,
   options: ProbeOptions,
 ): Promise<Fault | undefined> {
@@ -30,14 +34,14 @@ export async function probeUpstream(
   }
   let fault: Fault | undefined;
   for (const ip of ips) {
-    fault = await reach(protocol, address, ip, options);
+    fault = await reach(upstream, address, ip, options);
     if (fault === undefined) return undefined;
   }
   return fault;
 }
 
 function reach(
-  protocol: UpstreamProtocol,
+  { protocol, tls }: ProbedUpstream,
   address: Address,
   ip: string,
   { secureContext, timeoutMs }: ProbeOptions,
@@ -50,9 +54,8 @@ function reach(
       ? connectTls({
           host: ip,
           port: address.port,
-          secureContext: secureContext(),
+          ...trustFor(address.host, tls, secureContext),
           ALPNProtocols: [speaksHttp2(protocol) ? 'h2' : 'http/1.1'],
-          servername: isIP(address.host) === 0 ? address.host : '',
         })
       : connectTcp({ host: ip, port: address.port });
     const timer = setTimeout(

@@ -20,10 +20,12 @@ export function createTrustOfUpstreams(upstreamCa: string | undefined): () => tl
   };
 }
 
-type TrustOptions = Pick<
-  tls.ConnectionOptions,
-  'secureContext' | 'rejectUnauthorized' | 'servername' | 'checkServerIdentity'
->;
+export interface TrustOptions
+  extends Pick<tls.ConnectionOptions, 'rejectUnauthorized' | 'checkServerIdentity'> {
+  readonly secureContext: tls.SecureContext;
+  /** Empty: none is sent. */
+  readonly servername: string;
+}
 
 /** What it takes to speak TLS to a host as its settings want it; `usual`: where they say nothing. */
 export function trustFor(

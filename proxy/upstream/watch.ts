@@ -1,9 +1,11 @@
 // Tries every upstream once when it is new, and again while it is known to fail, so that faults are found without a client's request.
 
 import type { SecureContext } from 'node:tls';
-import type { Address, Route, UpstreamProtocol, UpstreamSettings } from '../rules/routes.ts';
+import { isDeepStrictEqual } from 'node:util';
+import type { Address, Route, TlsToUpstream, UpstreamProtocol, UpstreamSettings } from '../rules/routes.ts';
 import { createNames, type Names } from './names.ts';
 import { probeUpstream } from './probe.ts';
+import { recogniseUpstream } from './recognise.ts';
 import { addressName, type Troubles, upstreamName } from './troubles.ts';
 import { createTrustOfUpstreams } from './trust.ts';
 
@@ -31,6 +33,8 @@ const LONGEST_LOOK_MS = 5_000;
 
 interface Watched {
   readonly protocol: UpstreamProtocol;
+  /** One way of TLS, where it is spoken to in several. */
+  readonly tls: TlsToUpstream | undefined;
   readonly address: Address;
   readonly timeoutMs: number;
   /** Its own trouble, and those of the upstreams that it is one address of. */
@@ -54,7 +58,7 @@ export function createUpstreamWatch(options: UpstreamWatchOptions): UpstreamWatc
       for (const address of settings.addresses) {
         const name = addressName(settings.protocol, address);
         names.add(name);
-        const known = next.get(name) ?? watched.get(name);
+        const known = next.get(name) ?? sameWay(watched.get(name), settings);
         const entry = known ?? begin(settings, address);
         entry.names.add(name).add(upstreamName(settings));
         next.set(name, entry);
@@ -66,16 +70,8 @@ export function createUpstreamWatch(options: UpstreamWatchOptions): UpstreamWatc
     watched = next;
   }
 
-  function begin({ protocol, connectTimeoutMs }: UpstreamSettings, address: Address): Watched {
-    const entry: Watched = {
-      protocol,
-      address,
-      timeoutMs: connectTimeoutMs,
-      names: new Set(),
-      timer: undefined,
-      againMs: AGAIN_MS,
-      looked: false,
-    };
+  function begin(settings: UpstreamSettings, address: Address): Watched {
+    const entry = createEntry(settings, address);
     if (looks) later(entry, FIRST_LOOK_MS);
     return entry;
   }
@@ -106,7 +102,7 @@ export function createUpstreamWatch(options: UpstreamWatchOptions): UpstreamWatc
     if (entry.looked && !isTrouble) return later(entry, AGAIN_MS);
     entry.looked = true;
     const { names, secureContext } = options;
-    const fault = await probeUpstream(protocol, address, { names, secureContext, timeoutMs });
+    const fault = await probeUpstream(entry, address, { names, secureContext, timeoutMs });
     if (watched.get(name) !== entry) return;
     if (fault !== undefined) troubles.failed(name, fault, false);
     else for (const each of entry.names) troubles.of(each)?.connected();
@@ -121,6 +117,24 @@ export function createUpstreamWatch(options: UpstreamWatchOptions): UpstreamWatc
       watched = new Map();
     },
   };
+}
+
+function createEntry({ protocol, tls, connectTimeoutMs }: UpstreamSettings, address: Address): Watched {
+  return {
+    protocol,
+    tls,
+    address,
+    timeoutMs: connectTimeoutMs,
+    names: new Set(),
+    timer: undefined,
+    againMs: AGAIN_MS,
+    looked: false,
+  };
+}
+
+/** What was found by another way of TLS says nothing. */
+function sameWay(entry: Watched | undefined, { tls }: UpstreamSettings): Watched | undefined {
+  return isDeepStrictEqual(entry?.tls, tls) ? entry : undefined;
 }
 
 /** Every address that routes lead to, once. */
@@ -139,10 +153,14 @@ export function upstreamAddresses(
   return [...known.values()];
 }
 
-/** Tries each once, for a command that ends. Returns those that cannot be reached, and why. */
+/**
+ * Tries each once, for a command that ends. Returns those that cannot be reached, and why. `converses`: also those that
+ * speak something else than is said of them.
+ */
 export async function lookAtUpstreams(
   routes: readonly Route[],
   upstreamCa: string | undefined,
+  converses = false,
 ): Promise<Map<string, string>> {
   const names = createNames();
   const secureContext = createTrustOfUpstreams(upstreamCa);
@@ -152,7 +170,10 @@ export async function lookAtUpstreams(
     for (let next = left.pop(); next !== undefined; next = left.pop()) {
       const { name, settings, address } = next;
       const timeoutMs = Math.min(settings.connectTimeoutMs, LONGEST_LOOK_MS);
-      const fault = await probeUpstream(settings.protocol, address, { names, secureContext, timeoutMs });
+      const unreachable = await probeUpstream(settings, address, { names, secureContext, timeoutMs });
+      const fault =
+        unreachable ??
+        (converses ? await recogniseUpstream(settings.protocol, address, timeoutMs) : undefined);
       if (fault !== undefined) why.set(name, fault.message);
     }
   };

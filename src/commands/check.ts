@@ -3,7 +3,6 @@
 import { readdirSync, statSync } from 'node:fs';
 import type { RuleSet } from '../../proxy/rules/model.ts';
 import type { Route } from '../../proxy/rules/routes.ts';
-import { knownVariables } from '../config/config.ts';
 import { readEnvironment } from '../config/environment.ts';
 import { knowsClients, readTrust } from '../config/listen.ts';
 import { describePlace, type Mistake, unreadable } from '../config/mistake.ts';
@@ -91,17 +90,20 @@ function readFolder(path: string): Routing {
 const TIMEOUTS = { connectTimeoutMs: 10_000, readTimeoutMs: 86_400_000, sendTimeoutMs: 86_400_000 };
 
 function readFile(path: string, env: Env): Routing {
-  const options = { timeouts: TIMEOUTS, clientAddresses: knowsClientsOf(env) };
+  const options = { timeouts: TIMEOUTS, clientAddresses: knowsClientsOf(env), admin: ANY_ADMIN };
   const { routes, rules, mistakes } = readRoutesFile(readGuardedFileSync(path), path, options);
   return { routes, rules, mistakes, notes: [] };
 }
 
 /** On a machine that is no deployment nothing is known of what will be in front, and so nothing is refused for it. */
 function knowsClientsOf(env: Env): boolean {
-  const environment = readEnvironment(env, knownVariables());
+  const environment = readEnvironment(env);
   if (!DEPLOYED.some((name) => environment.has(name))) return true;
   return knowsClients(readTrust(environment));
 }
+
+/** What ADMIN_ADDRESS will be is the deployment's to say. */
+const ANY_ADMIN = { host: '127.0.0.1', port: 9180, token: undefined };
 
 const DEPLOYED = ['DOMAIN', 'DOMAINS', 'GATEWAY_DOMAIN'];
 

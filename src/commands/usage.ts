@@ -30,6 +30,17 @@ export const commands = {
     flags: { '--json': 'as JSON', '--offline': 'from the state folder alone, without asking the DNS' },
     notes: ['Changes nothing. Ends with 1 if a domain has no certificate in force.'],
   },
+  top: {
+    summary: 'watch the ingress beside it: traffic by host, certificates, upstreams, workers',
+    flags: { '--address': 'another one, by its ADMIN_ADDRESS; ADMIN_TOKEN of the environment is its token' },
+    values: { '--address': '127.0.0.1:9180|unix:/path' },
+    notes: ['q ends it. Where the output is no terminal it prints one picture and ends.'],
+  },
+  healthcheck: {
+    summary: 'ask the ingress beside it whether it is ready: certificates, workers, not stopping',
+    flags: {},
+    notes: ['Finds it by PORT and LISTEN_ADDRESS, as the ingress has them. Ends with 1 if it is not ready.'],
+  },
   check: {
     summary: 'explain the mistakes of a routes file, or of a folder of nginx files',
     flags: { '--explain': 'print what a request would meet, step by step: site, location, rules, upstream' },
@@ -38,6 +49,69 @@ export const commands = {
     notes: [
       'Without FILE or DIR it reads what ROUTES_FILE names, or else NGINX_CONF_DIR. Contacts nothing, changes nothing.',
       'Ends with 78 if there are mistakes, which are on stderr, and with 1 if no route takes the request to explain.',
+    ],
+  },
+  verify: {
+    summary: 'check as a stranger that a host is what it says: connection, evidence, quotes, DNS, logs',
+    flags: {
+      '--json': 'as JSON',
+      '-v': 'with the values that were compared',
+      '--strict': 'what could not be run counts as failed',
+      '--policy': 'what is expected, as a file: docs/verification.md shows one',
+      '--app-id': 'the app id that is expected',
+      '--compose': 'the compose file that is expected (app-compose.json), or its SHA-256',
+      '--root': 'PEM of the root that quotes must lead to, in the place of that of Intel',
+      '--collateral': 'what the vendor says of the processor, instead of asking for it',
+      '--pccs': 'where to ask for that; may be repeated',
+      '--ca': 'PEM of the roots that the connection must lead to, in the place of the public ones',
+      '--resolver': 'DNS over HTTPS, in the place of the usual two; may be repeated',
+      '--ct': 'an index of the certificate logs (crtsh+URL: one like crt.sh); may be repeated',
+      '--time': 'the time that every date is judged by',
+      '--save': 'keep all that was seen in a new folder',
+      '--offline': 'judge what --save has kept, and ask nobody',
+      '--watch': 'go on, and print a line for each verdict that changes',
+      '--every': 'with --watch: how long to wait in between; 60 unless given',
+      '--webhook': 'with --watch: where to post what has changed, as JSON',
+    },
+    values: {
+      '--policy': 'FILE',
+      '--app-id': 'HEX',
+      '--compose': 'FILE|HASH',
+      '--root': 'FILE',
+      '--collateral': 'FILE',
+      '--pccs': 'URL',
+      '--ca': 'FILE',
+      '--resolver': 'URL',
+      '--ct': 'URL',
+      '--time': 'ISO',
+      '--save': 'DIR',
+      '--offline': 'DIR',
+      '--every': 'MINUTES',
+      '--webhook': 'URL',
+    },
+    mayTake: 'https://HOST',
+    notes: [
+      'Ends with 0 if every check passed, 1 if one failed, 3 if none failed and not all could be run, 2 for wrong arguments.',
+      'Nothing that the host says is believed without a proof. docs/verification.md says what each check proves.',
+    ],
+  },
+  config: {
+    summary: 'print every setting in force and where it came from: default, environment or file',
+    flags: { '--json': 'as JSON' },
+    notes: [
+      'Secrets are never shown. Contacts nothing, changes nothing.',
+      'Ends with 78 if there are mistakes, which are on stderr.',
+    ],
+  },
+  doctor: {
+    summary: 'look at all that the ingress needs, from the clock to the upstreams, and say what to do',
+    flags: {
+      '--json': 'as JSON',
+      '--write': "try the DNS provider's permission to write: one TXT record a domain is made and removed",
+    },
+    notes: [
+      'Without --write it changes nothing. The ingress may be running or not.',
+      'Ends with 1 if something is wrong; what is only to be looked at leaves it 0.',
     ],
   },
   rollover: {
@@ -69,11 +143,16 @@ export function isCommand(name: string): name is CommandName {
   return Object.hasOwn(commands, name);
 }
 
+/** Of flags in the list of all commands. */
+const MOST_LISTED = 6;
+
 export function describeCommands(): string {
   const lines = Object.entries(commands as Record<string, CommandUsage>).flatMap(
     ([name, { summary, flags }]) => [
       row(2, name, 14, summary),
-      ...Object.entries(flags).map(([flag, meaning]) => row(18, flag, 11, meaning)),
+      ...(Object.keys(flags).length > MOST_LISTED
+        ? [row(18, '', 11, `its flags: dstack-ingress help ${name}`)]
+        : Object.entries(flags).map(([flag, meaning]) => row(18, flag, 11, meaning))),
     ],
   );
   const rest = Object.entries(INFORMATION).map(([name, summary]) => row(2, name, 14, summary));
@@ -88,7 +167,8 @@ export function describeCommand(name: CommandName): string {
   const named = Object.keys(flags).map((flag) => [flag, values[flag]].filter(Boolean).join(' '));
   const optional = [...(mayTake === undefined ? [] : [mayTake]), ...named].map((one) => `[${one}]`);
   const takes = [...(needed === undefined ? [] : [needed]), ...optional].map((one) => ` ${one}`).join('');
-  const lines = Object.entries(flags).map(([flag, meaning]) => row(2, flag, 11, meaning));
+  const width = Math.max(...Object.keys(flags).map((flag) => flag.length + 1), 11);
+  const lines = Object.entries(flags).map(([flag, meaning]) => row(2, flag, width, meaning));
   const parts = [`${summary}\n`, lines.join(''), notes.map((note) => `${note}\n`).join('')];
   return [`usage: dstack-ingress ${name}${takes}\n`, ...parts].filter((part) => part !== '').join('\n');
 }

@@ -3,7 +3,7 @@
 import { readdirSync } from 'node:fs';
 import { availableParallelism } from 'node:os';
 import { resolve } from 'node:path';
-import { providerKinds } from '../../dns/providers/choice.ts';
+import type { AccessLogOptions } from '../../proxy/exchange/access-entry.ts';
 import { nodeInsides, parseInsidesOff } from '../../proxy/socket/insides/switch.ts';
 import { isWildcard } from '../lib/domain.ts';
 import { readGuardedFileSync } from '../lib/guarded-file.ts';
@@ -11,9 +11,17 @@ import type { LogLevel } from '../lib/log.ts';
 import type { NginxRules } from '../routes/nginx/read.ts';
 import { type FixedRouting, type RoutingPlan, readFixedRouting } from '../routes/plan.ts';
 import type { RoutesFileOptions } from '../routes/yaml/file.ts';
+import { readAccessLog } from './access-log.ts';
 import { type AcmeSettings, readAcme } from './acme.ts';
+import { type AdminSettings, readAdmin, upstreamOfAdmin } from './admin.ts';
 import { type DnsSettings, readDns } from './dns.ts';
-import { type ConfigWarning, type Env, type Environment, readEnvironment } from './environment.ts';
+import {
+  type ConfigWarning,
+  type Env,
+  type Environment,
+  type Given,
+  readEnvironment,
+} from './environment.ts';
 import { type ListFolder, parsePath, type ReadFile, readRoots } from './files.ts';
 import { knowsClients, type ListenSettings, parseAlpn, readListen, readTrust } from './listen.ts';
 import { describeMistake, type Mistake } from './mistake.ts';
@@ -27,14 +35,18 @@ import {
   readRoutesFile,
   readTimeouts,
 } from './routing.ts';
-import { retiredSettings, settings, unsupportedSettings } from './settings.ts';
+import { retiredSettings, unsupportedSettings } from './settings.ts';
+import { type ShownSetting, shownSettings } from './shown.ts';
 import { parseChoice, parseCount, parseSwitch, quote, ValueError } from './values.ts';
 
 /** Well-formed as a whole. */
 export interface Config extends RoutingPlan {
   readonly listen: ListenSettings;
   readonly workers: number;
-  readonly accessLog: boolean;
+  /** Undefined: none is written. */
+  readonly accessLog: AccessLogOptions | undefined;
+  /** Whether each request gets an id, or keeps that of a trusted peer. */
+  readonly requestIds: boolean;
   readonly routesFile: RoutesFile | undefined;
   /** How it is to be read again, and what it said. */
   readonly routesFileOptions: RoutesFileOptions;
@@ -53,8 +65,13 @@ export interface Config extends RoutingPlan {
     readonly dir: string;
     readonly agentEndpoint: string | undefined;
   };
+  readonly admin: AdminSettings;
+  /** What was set, as it may be shown. */
+  readonly shown: readonly ShownSetting[];
   readonly logLevel: LogLevel;
   readonly warnings: readonly ConfigWarning[];
+  /** Newest name -> how it was given; what is missing is as by default. */
+  readonly given: ReadonlyMap<string, Given>;
 }
 
 /** Every mistake found, and the warnings beside them: a misspelt name may explain a missing setting. */
@@ -83,25 +100,32 @@ export function readConfig(
   readFile: ReadFile = readGuardedFileSync,
   listFolder: ListFolder = (path) => readdirSync(path),
 ): Config {
-  const environment = readEnvironment(env, knownVariables());
+  const environment = readEnvironment(env, readFile);
   refuseUnsupported(environment);
   const alpn = environment.read('ALPN', parseAlpn) ?? ['h2', 'http/1.1'];
   const timeouts = readTimeouts(environment);
   const fixedRouting = readFixedRouting(environment, timeouts, alpn.join() === 'h2');
   const routesFile = environment.read('ROUTES_FILE', (path) => readRoutesFile(path, readFile));
   const trust = readTrust(environment);
-  const routesFileOptions = { timeouts, clientAddresses: knowsClients(trust) };
+  const admin = readAdmin(environment);
+  const routesFileOptions = {
+    timeouts,
+    clientAddresses: knowsClients(trust),
+    admin: upstreamOfAdmin(admin),
+  };
   const folder = readNginxFolder(environment, readFile, listFolder);
   const nginx = folder && { ...folder, first: folder.read() };
   const file = routesFile && parseFile(routesFile, { ...routesFileOptions, readFile });
   const plan = readPlan(environment, fixedRouting, file, nginx?.first);
   const listen = readListen(environment, alpn, trust);
   const acme = readAcme(environment, readFile);
+  const accessLog = readAccessLog(environment);
   const config: Config = {
     ...plan,
     listen,
     workers: environment.read('WORKERS', (text) => parseCount(text, 1, 1024)) ?? availableParallelism(),
-    accessLog: environment.read('ACCESS_LOG', parseSwitch) ?? false,
+    accessLog,
+    requestIds: environment.read('REQUEST_ID', parseSwitch) ?? accessLog !== undefined,
     routesFile,
     routesFileOptions,
     file,
@@ -116,8 +140,11 @@ export function readConfig(
       dir: resolve(environment.read('EVIDENCE_DIR', parsePath) ?? '/evidences'),
       agentEndpoint: environment.read('DSTACK_SIMULATOR_ENDPOINT', parseAgentEndpoint),
     },
+    admin,
+    shown: shownSettings(environment.values),
     logLevel: environment.read('LOG_LEVEL', (text) => parseChoice(text, LOG_LEVELS)) ?? 'info',
     warnings: environment.warnings,
+    given: environment.given(),
   };
   environment.read('DSTACK_INGRESS_NODE_INSIDES', checkInsides);
   refuseWildcards(environment, config);
@@ -137,15 +164,6 @@ function checkInsides(text: string): void {
 }
 
 const LOG_LEVELS = ['trace', 'debug', 'info', 'warn', 'error', 'silent'] as const;
-
-export function knownVariables(): Set<string> {
-  const ours = settings.flatMap(({ name, aliases = [] }) => [name, ...aliases]);
-  const credentials = providerKinds
-    .flatMap(({ variables }) => variables)
-    .flatMap(({ name, aliases = [] }) => [name, ...aliases]);
-  const gone = [...retiredSettings, ...unsupportedSettings].map(({ name }) => name);
-  return new Set([...ours, ...credentials, ...gone]);
-}
 
 function refuseUnsupported(environment: Environment): void {
   for (const { name, why } of unsupportedSettings) {

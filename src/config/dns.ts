@@ -17,6 +17,7 @@ import {
   splitWords,
   ValueError,
 } from './values.ts';
+import { namesOf, variables } from './variables.ts';
 
 export interface DnsSettings {
   readonly recordsMode: RecordsMode;
@@ -170,6 +171,12 @@ function parseWebhookToken(text: string): string {
   throw new ValueError('has a line break or another control character inside', 'wants one line of text');
 }
 
+/** A variable that is wrong under an older name is not missing. */
+function allNamesOf(variable: string): readonly string[] {
+  const known = variables.find(({ name }) => name === variable);
+  return known === undefined ? [variable] : namesOf(known);
+}
+
 interface ProviderNeeds {
   readonly challenge: AcmeSettings['challenge'];
   /** Whether records other than challenges are written through it. */
@@ -191,7 +198,7 @@ function readProvider(environment: Environment, needs: ProviderNeeds): DnsSettin
   }
   if (choice === undefined) {
     const required = providerKinds.flatMap((kind) => kind.variables.filter((one) => one.required));
-    if (environment.isWrong('DNS_PROVIDER', ...required.map(({ name }) => name))) return undefined;
+    if (environment.isWrong('DNS_PROVIDER', ...required.flatMap(namesOf))) return undefined;
     const names = providerKinds.map(({ name }) => name).join(', ');
     const who = environment.has('DNS_SETUP_MODE') ? 'DNS_SETUP_MODE=auto' : 'DELEGATION_ZONE';
     environment.refuse(
@@ -203,7 +210,7 @@ function readProvider(environment: Environment, needs: ProviderNeeds): DnsSettin
   }
   if ('problems' in choice) {
     for (const { variable, subject, cure } of choice.problems) {
-      if (!environment.isWrong(variable)) environment.refuse(variable, subject, cure);
+      if (!environment.isWrong(...allNamesOf(variable))) environment.refuse(variable, subject, cure);
     }
     return undefined;
   }

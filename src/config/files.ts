@@ -1,6 +1,7 @@
 // Files that settings name: read once, at the start, and refused with what to do about it.
 
 import { X509Certificate } from 'node:crypto';
+import { createSecureContext } from 'node:tls';
 import { splitChain } from '../lib/certificate.ts';
 import { unreadable } from './mistake.ts';
 import { quote, ValueError } from './values.ts';
@@ -23,6 +24,16 @@ export function readRoots(path: string, readFile: ReadFile): string {
   const blocks = splitChain(pem);
   if (blocks.length > 0 && blocks.every(isCertificate)) return pem;
   throw new ValueError(`${quote(path)} does not hold certificates`, 'wants a PEM file of roots');
+}
+
+/** PEM of RFC 7468 §6, one list or several. */
+export function isRevocationList(text: string): boolean {
+  try {
+    createSecureContext({ crl: text });
+    return text.includes('-----BEGIN X509 CRL-----');
+  } catch {
+    return false;
+  }
 }
 
 function isCertificate(pem: string): boolean {

@@ -14,7 +14,6 @@ import {
   planRouting,
   type RoutingPlan,
 } from '../routes/plan.ts';
-import { unservedOf } from '../routes/rule-needs.ts';
 import { hostsOf } from '../routes/sites.ts';
 import {
   readRoutesFile as parse,
@@ -59,7 +58,6 @@ export function planFromFiles(
     ...(conflict === undefined ? [] : [conflict]),
     ...problems.map(({ subject, cure }) => ({ place: { file: path }, subject, cure })),
     ...compileFaults(plan.rules),
-    ...unservedOf(plan.rules).mistakes,
   ];
   if (mistakes.length > 0) throw new RoutesFileError(path, mistakes);
   return plan;
@@ -149,11 +147,7 @@ export function readPlan(
   }
   if (conflict !== undefined) environment.refuse(conflict.place, conflict.subject, conflict.cure);
   for (const { subject, cure } of problems) environment.refuse(routingVariable(environment), subject, cure);
-  const { mistakes, warnings } = unservedOf(plan.rules);
-  for (const { place, subject, cure } of [...compileFaults(plan.rules), ...mistakes])
-    environment.refuse(place, subject, cure);
-  const source = file?.rules === undefined ? 'NGINX_CONF_DIR' : 'ROUTES_FILE';
-  for (const warning of warnings) environment.warn(source, warning);
+  for (const { place, subject, cure } of compileFaults(plan.rules)) environment.refuse(place, subject, cure);
   if (nginx !== undefined) warnOf(environment, nginx, plan);
   return plan;
 }

@@ -82,6 +82,13 @@ export function parseCount(text: string, least: number, most: number): number {
   );
 }
 
+/** From 0 to 1, as in `0.01`. */
+export function parseFraction(text: string): number {
+  const fraction = /^(?:0|1|[01]?\.\d{1,9})$/.test(text) ? Number(text) : Number.NaN;
+  if (fraction >= 0 && fraction <= 1) return fraction;
+  throw new ValueError(`${quote(text)} is not a part of one`, 'wants a number from 0 to 1, as in 0.01');
+}
+
 export function parsePort(text: string): number {
   return parseCount(text, 1, 65_535);
 }

@@ -14,10 +14,28 @@ export interface Scene {
   readonly downloads: string;
   /** How the demo's own clients are started, as shell words. */
   readonly program: string;
+  /** How the verify command is started. */
+  readonly verify: string;
+  /** What a verifier trusts in the place of Intel's root, and what it would fetch from Intel. */
+  readonly quoteRoot: string;
+  readonly quoteCollateral: string;
+  readonly appId: string;
+  readonly composeHash: string;
 }
 
 export function suggestions(scene: Scene): Suggestion[] {
-  return [...traffic(scene), ...evidence(scene)];
+  return [...traffic(scene), ...evidence(scene), verification(scene)];
+}
+
+/** Nobody is asked but the demo itself: DNS and the certificate logs know nothing of localhost. */
+function verification(scene: Scene): Suggestion {
+  const { verify, port, caFile, quoteRoot, quoteCollateral, appId, composeHash } = scene;
+  const files = `--ca ${shellWord(caFile)} --root ${shellWord(quoteRoot)} --collateral ${shellWord(quoteCollateral)}`;
+  return {
+    shows:
+      'All of it as a stranger checks it, under the simulated root (it ends with 3: no DNS and no public log knows of localhost)',
+    command: `${verify} https://localhost:${port} ${files} --app-id ${appId} --compose ${composeHash}`,
+  };
 }
 
 function traffic({ port, caFile, program }: Scene): Suggestion[] {

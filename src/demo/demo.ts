@@ -44,6 +44,8 @@ export class DemoError extends Error {
 
 const DEFAULT_PORT = 8443;
 const SAME_SIGNAL_MS = 1_000;
+const QUOTE_ROOT = 'quote-root.pem';
+const QUOTE_COLLATERAL = 'quote-collateral.json';
 /** As long as the simulated certificates: a demo may run for longer than the vendor's month. */
 const COLLATERAL_DAYS = 365;
 
@@ -89,7 +91,44 @@ export async function runDemo({ port, out, err, signal }: DemoOptions): Promise<
   await writeFile(routesFile, routesTo(upstream));
   await mkdir(join(folder, 'state'), { mode: 0o700 });
   // From here on it is the program as it runs in production: the demo only says where things are.
-  const config = readConfig({
+  const config = readConfig(settingsOf({ folder, routesFile, port, authority, socketPath }));
+  const ingress = await startIngress(config, { log: createLog({ stream: err, readable: true }) });
+  parts.defer(() => ingress.stop());
+
+  const stopped = aborted(signal);
+  if ((await Promise.race([ingress.ready.then(() => 'ready'), stopped])) !== 'ready') return;
+  const scene = {
+    port,
+    caFile: authority.caFile,
+    downloads: join(folder, 'downloads'),
+    program: ownCommand('demo'),
+    verify: ownCommand('verify'),
+    quoteRoot: join(folder, QUOTE_ROOT),
+    quoteCollateral: join(folder, QUOTE_COLLATERAL),
+    appId: agent.appId,
+    composeHash: agent.composeHash,
+  };
+  out.write(invitation(scene));
+  await stopped;
+  out.write('\nStopping.\n');
+}
+
+/** What a verifier of the demo's quotes trusts in the place of Intel's root, and what it would fetch from Intel. */
+async function publishProcessor(folder: string, { rootPem, collateral }: SimulatedProcessor): Promise<void> {
+  await writeFile(join(folder, QUOTE_ROOT), rootPem);
+  await writeFile(join(folder, QUOTE_COLLATERAL), `${JSON.stringify(collateral, undefined, 2)}\n`);
+}
+
+/** All that is configured. */
+export function settingsOf(scene: {
+  readonly folder: string;
+  readonly routesFile: string;
+  readonly port: number;
+  readonly authority: { readonly directoryUrl: string; readonly caFile: string };
+  readonly socketPath: string;
+}): Record<string, string> {
+  const { folder, routesFile, port, authority, socketPath } = scene;
+  return {
     DOMAIN: 'localhost',
     ROUTES_FILE: routesFile,
     NGINX_CONF_DIR: 'none',
@@ -104,30 +143,10 @@ export async function runDemo({ port, out, err, signal }: DemoOptions): Promise<
     STATE_DIR: join(folder, 'state'),
     EVIDENCE_DIR: join(folder, 'evidences'),
     DSTACK_SIMULATOR_ENDPOINT: socketPath,
-  });
-  const ingress = await startIngress(config, { log: createLog({ stream: err, readable: true }) });
-  parts.defer(() => ingress.stop());
-
-  const stopped = aborted(signal);
-  if ((await Promise.race([ingress.ready.then(() => 'ready'), stopped])) !== 'ready') return;
-  const scene = {
-    port,
-    caFile: authority.caFile,
-    downloads: join(folder, 'downloads'),
-    program: ownCommand(),
   };
-  out.write(invitation(scene));
-  await stopped;
-  out.write('\nStopping.\n');
 }
 
-/** What a verifier of the demo's quotes trusts in the place of Intel's root, and what it would fetch from Intel. */
-async function publishProcessor(folder: string, { rootPem, collateral }: SimulatedProcessor): Promise<void> {
-  await writeFile(join(folder, 'quote-root.pem'), rootPem);
-  await writeFile(join(folder, 'quote-collateral.json'), `${JSON.stringify(collateral, undefined, 2)}\n`);
-}
-
-function routesTo(upstream: { httpPort: number; grpcPort: number }): string {
+export function routesTo(upstream: { httpPort: number; grpcPort: number }): string {
   return `routes:
   - host: localhost
     paths:
@@ -157,10 +176,10 @@ function invitation(scene: Scene): string {
   ].join('\n');
 }
 
-/** As this process was started: through npm, or the program itself. */
-function ownCommand(): string {
-  if (process.env.npm_lifecycle_event === 'demo') return 'npm run --silent demo --';
-  return [process.execPath, ...process.argv.slice(1, 3)].map(shellWord).join(' ');
+/** A command of the program that this process is, started as this process was: through npm, or the program itself. */
+function ownCommand(command: 'demo' | 'verify'): string {
+  if (process.env.npm_lifecycle_event === 'demo') return `npm run --silent ${command} --`;
+  return [process.execPath, process.argv[1]!, command].map(shellWord).join(' ');
 }
 
 /** Checked before anything is started. Rejects with DemoError. */

@@ -1,4 +1,4 @@
-// How many file descriptors a process of ours may have.
+// How many file descriptors a process of ours may have, and how many it needs.
 
 import { readFileSync } from 'node:fs';
 
@@ -13,4 +13,14 @@ export function descriptorLimit(read: () => string = readLimits): number {
 
 function readLimits(): string {
   return readFileSync('/proc/self/limits', 'utf8');
+}
+
+/** Each exchange takes two. Undefined: there are enough, or the limit is not known. */
+export function descriptorShortage(asked: {
+  readonly maxConnections: number;
+  readonly workers: number;
+  readonly limit: number;
+}): { readonly needed: number } | undefined {
+  const needed = 2 * Math.ceil(asked.maxConnections / asked.workers);
+  return asked.limit === 0 || asked.limit >= needed ? undefined : { needed };
 }

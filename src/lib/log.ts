@@ -13,11 +13,14 @@ export interface LogOptions {
   /** Readable text for people instead of JSON lines; default: when `stream` is a terminal. */
   readable?: boolean;
   stream?: NodeJS.WritableStream & { isTTY?: boolean };
+  /** Given each line that is written, as JSON. */
+  tap?: (line: string) => void;
 }
 
 /** `error` means that an operator must act; `warn` that one should look; the message never varies, the fields do. */
 export function createLog(options: LogOptions = {}): Log {
   const stream = options.stream ?? process.stdout;
+  const { tap } = options;
   const readable = options.readable ?? stream.isTTY === true;
   return pino(
     {
@@ -27,7 +30,14 @@ export function createLog(options: LogOptions = {}): Log {
       formatters: { level: (label) => ({ level: label }) },
       serializers: { err: describeError },
     },
-    readable ? { write: (line: string) => stream.write(asText(line)) } : stream,
+    readable || tap !== undefined
+      ? {
+          write(line: string) {
+            stream.write(readable ? asText(line) : line);
+            tap?.(line);
+          },
+        }
+      : stream,
   );
 }
 

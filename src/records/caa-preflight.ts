@@ -1,7 +1,7 @@
 // Before an order: does CAA let this account have it? A refusal that is sure stops the order and says what to change.
 
-import type { CaaQuestion } from '../../acme/caa.ts';
 import type { Store } from '../../acme/store.ts';
+import type { CaaQuestion } from '../../dns/caa.ts';
 import type { Resolver } from '../../dns/resolver.ts';
 import { type Clock, systemClock } from '../lib/clock.ts';
 import type { Domain } from '../lib/domain.ts';

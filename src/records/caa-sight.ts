@@ -1,6 +1,6 @@
 // What can be seen of a domain's CAA from here, and what it means: one judgement, for the log and for the status alike.
 
-import { type CaaQuestion, type CaaVerdict, checkCaa } from '../../acme/caa.ts';
+import { type CaaQuestion, type CaaVerdict, checkCaa } from '../../dns/caa.ts';
 import type { Resolver } from '../../dns/resolver.ts';
 import { formatCaa } from '../../dns/wire/presentation.ts';
 import { baseOf, isWildcard } from '../lib/domain.ts';

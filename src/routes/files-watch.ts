@@ -18,10 +18,13 @@ export interface FilesWatch {
 
 export interface FilesWatchOptions {
   follow(plan: RoutingPlan): void;
+  /** Called when files that have changed are refused. */
+  onRefused?(): void;
   readonly log: Log;
 }
 
-export function watchFiles(config: Config, { follow, log }: FilesWatchOptions): FilesWatch {
+export function watchFiles(config: Config, options: FilesWatchOptions): FilesWatch {
+  const { follow, log } = options;
   const { routesFile, routesFileOptions, nginx, fixedRouting } = config;
   const readable = foldersOf(config.rules);
   let { file } = config;
@@ -48,8 +51,10 @@ export function watchFiles(config: Config, { follow, log }: FilesWatchOptions): 
         return take(next, rules, routesFile.path);
       },
       onRoutes: follow,
-      onProblem: (err) =>
-        log.error({ err, file: routesFile.path }, 'routes file refused, the old routes go on'),
+      onProblem(err) {
+        log.error({ err, file: routesFile.path }, 'routes file refused, the old routes go on');
+        options.onRefused?.();
+      },
     });
   const nginxWatch =
     nginx &&
@@ -57,8 +62,14 @@ export function watchFiles(config: Config, { follow, log }: FilesWatchOptions): 
       read: nginx.read,
       current: nginx.first,
       onRules: (next) => follow(take(file, next, nginx.path)),
-      onMistakes: ({ mistakes }) => log.error({ mistakes, file: nginx.path }, NGINX_REFUSED),
-      onProblem: (err) => log.error({ err, file: nginx.path }, NGINX_REFUSED),
+      onMistakes({ mistakes }) {
+        log.error({ mistakes, file: nginx.path }, NGINX_REFUSED);
+        options.onRefused?.();
+      },
+      onProblem(err) {
+        log.error({ err, file: nginx.path }, NGINX_REFUSED);
+        options.onRefused?.();
+      },
     });
   return {
     async reload() {

@@ -1,7 +1,6 @@
-// What rules need beyond their workers: folders that files are served from, and what is understood but not done yet.
+// What rules need beyond their workers: the folders that files are served from.
 
 import type { Policy, RuleSet, Template } from '../../proxy/rules/model.ts';
-import { type Mistake, placeOfOrigin } from '../config/mistake.ts';
 
 /** The folders, each with all below it. Of a path with variables, what stands before the first. */
 export function foldersOf(rules: RuleSet | undefined): string[] {
@@ -16,41 +15,6 @@ export function foldersOf(rules: RuleSet | undefined): string[] {
 function folderOf([first]: Template): string {
   const text = typeof first === 'string' ? first : '/';
   return text.endsWith('/') ? text : `${text}/`;
-}
-
-export interface Unserved {
-  /** To go on without it would let in whoever it is to keep out. */
-  readonly mistakes: readonly Mistake[];
-  /** Visitors are served, in another way than was asked for. */
-  readonly warnings: readonly string[];
-}
-
-/** What the model can say and the data path does not do. */
-export function unservedOf(rules: RuleSet | undefined): Unserved {
-  const mistakes = (rules?.sites ?? [])
-    .filter(({ clientAuth }) => clientAuth !== undefined)
-    .map(({ label, origin }) => ({
-      place: placeOfOrigin(origin),
-      subject: `${label} asks for client certificates, which no handshake asks for yet`,
-      cure: 'check the client in the app, or with basic_auth or forward_auth',
-    }));
-  const warnings = new Set<string>();
-  visit(rules, (node) => {
-    const { compress, retry } = node as Policy;
-    if (typeof compress === 'object')
-      warnings.add('replies are not compressed yet: they pass as the app sends them');
-    if (typeof retry === 'object')
-      warnings.add('what may be tried again cannot be chosen yet: it is as on a route without rules');
-  });
-  for (const { balance, servers } of rules?.upstreams ?? []) {
-    if (balance?.by === 'cookie' || balance?.by === 'chance')
-      warnings.add(`a balance by ${balance.by} is not kept yet: the server with the fewest requests is next`);
-    if (servers.some(({ maxFails, failTimeoutMs }) => (maxFails ?? 0) > 0 || failTimeoutMs !== undefined))
-      warnings.add(
-        'max_fails and fail_timeout are not kept yet: a server that fails is left out as on any route',
-      );
-  }
-  return { mistakes, warnings: [...warnings] };
 }
 
 function visit(node: unknown, seen: (node: object) => void): void {

@@ -14,6 +14,7 @@ import type {
 import { authorityOf } from '../../proxy/rules/routes.ts';
 import { templateText } from '../../proxy/rules/template.ts';
 import {
+  duration,
   lostVariable,
   type Tell,
   type Unsaid,
@@ -61,6 +62,8 @@ class Writer {
     if (site.isDefault === true)
       this.#tell('a default server: names that no route has are refused', site.origin);
     if (hosts.length === 0) return undefined;
+    if (site.clientAuth !== undefined)
+      this.#tell('ssl_verify_client: write client_auth with its files, or everybody comes in', site.origin);
     const policy = { ...this.#rules.policy, ...site.policy };
     const paths = this.#paths(site.locations, policy);
     const own = this.#program(site.rewrite, site.origin);
@@ -168,12 +171,14 @@ class Writer {
       return `${protocol}://${authorityOf({ host: server.host, port })}`;
     });
     if (group.balance === undefined && urls.length === 1) return urls[0]!;
-    const servers = group.servers.map(({ weight, backup, down, maxConnections }, i) => ({
+    const servers = group.servers.map((server, i) => ({
       url: urls[i]!,
-      ...(weight !== undefined && { weight }),
-      ...(backup === true && { backup }),
-      ...(down === true && { down }),
-      ...(maxConnections !== undefined && { max_connections: maxConnections }),
+      ...(server.weight !== undefined && { weight: server.weight }),
+      ...(server.backup === true && { backup: true }),
+      ...(server.down === true && { down: true }),
+      ...(server.maxConnections !== undefined && { max_connections: server.maxConnections }),
+      ...(server.maxFails !== undefined && { max_fails: server.maxFails }),
+      ...(server.failTimeoutMs !== undefined && { fail_timeout: duration(server.failTimeoutMs) }),
     }));
     const plain = nameOf(name);
     this.#named.set(plain, { servers, ...this.#balance(group) });

@@ -13,7 +13,7 @@ export const FIRST_SOCKET_FD = 4;
  * Messages of workers are short. Node's own channel would take 4 GiB in one message. It also hands the bytes to V8's
  * deserializer, which is not made for bytes of strangers and throws into the supervisor.
  */
-export const LONGEST_FROM_WORKER = 64 * 1024;
+export const LONGEST_FROM_WORKER = 128 * 1024;
 /** Room for the certificates and routes of thousands of domains. A longer order is a fault of ours. */
 const LONGEST_TO_WORKER = 1024 ** 3;
 const LENGTH_BYTES = 4;

@@ -10,6 +10,15 @@ const MOST_SEATS = 1_000_000;
 /** As compile() has it for a zone that does not say. */
 const USUAL_MOST_KEYS = 65_536;
 
+/** With their names: zones that have changed places are other zones. */
+export function zonesOf(rules: RuleSet | undefined) {
+  return (rules?.requestZones ?? []).map(({ name, perThousandSeconds, maxKeys = USUAL_MOST_KEYS }) => ({
+    name,
+    perThousandSeconds,
+    maxKeys,
+  }));
+}
+
 export interface LimitCounts {
   setRules(rules: RuleSet | undefined): void;
   /** Undefined: no honest worker asks that. */
@@ -21,7 +30,7 @@ export interface LimitCounts {
 export function createLimitCounts(now: () => number = () => performance.now()): LimitCounts {
   const seats = createSeats();
   const held = new Map<number, number>();
-  let zones: Parameters<typeof createBuckets>[0] = [];
+  let zones = zonesOf(undefined);
   let buckets: Buckets = createBuckets(zones);
 
   const answerOne = (worker: number, [id, asked, wanted]: LimitQuestions['asks'][number]): LimitAnswer => {
@@ -31,7 +40,7 @@ export function createLimitCounts(now: () => number = () => performance.now()): 
       .map(([zone, key, burst, delay]) => ({ zone, key, burst, delay }));
     const verdict = buckets.charge(charges, now());
     if (!verdict.passes) return { id, sameForMs: verdict.sameForMs, which: verdict.which };
-    const places = wanted.map(([zone, key, max]) => ({ zone, key, max }));
+    const places = wanted.map(([key, max]) => ({ zone: '', key, max }));
     if (!seats.take(places, worker)) return { id, full: true };
     held.set(worker, (held.get(worker) ?? 0) + places.length);
     return { id, waitMs: verdict.waitMs };
@@ -39,10 +48,7 @@ export function createLimitCounts(now: () => number = () => performance.now()): 
 
   return {
     setRules(rules) {
-      const next = (rules?.requestZones ?? []).map(({ perThousandSeconds, maxKeys = USUAL_MOST_KEYS }) => ({
-        perThousandSeconds,
-        maxKeys,
-      }));
+      const next = zonesOf(rules);
       // What has been counted goes on counting, unless it is counted otherwise now.
       if (isDeepStrictEqual(next, zones)) return;
       zones = next;
@@ -50,7 +56,7 @@ export function createLimitCounts(now: () => number = () => performance.now()): 
     },
     answer(worker, { asks, leaves }) {
       seats.leave(
-        leaves.map(([zone, key]) => ({ zone, key })),
+        leaves.map((key) => ({ zone: '', key })),
         worker,
       );
       held.set(worker, Math.max(0, (held.get(worker) ?? 0) - leaves.length));

@@ -2,6 +2,7 @@
 
 import { z } from 'zod';
 import type { RoundAnswer } from '../../evidence/attest-rounds.ts';
+import type { AccessLogOptions } from '../../proxy/exchange/access-entry.ts';
 import { LONGEST_PASSWORD_BYTES } from '../../proxy/exchange/password-hashes.ts';
 import type { FaultCode } from '../../proxy/faults.ts';
 import type { ListenerLimits } from '../../proxy/limits.ts';
@@ -26,8 +27,10 @@ export interface WorkerSettings {
   readonly evidence: boolean;
   /** Whether a challenge that this instance does not know may be another's: the worker then asks. */
   readonly sharedChallenges: boolean;
-  /** One line for each request. */
-  readonly accessLog: boolean;
+  /** One line for each request, so; undefined: none. */
+  readonly accessLog: AccessLogOptions | undefined;
+  /** Whether each request has an id. */
+  readonly requestIds: boolean;
   readonly logLevel: LogLevel;
   readonly readableLog: boolean;
 }
@@ -91,6 +94,8 @@ const RangeSchema = z.tuple([z.int().min(0), z.array(NumberSchema).min(1)]);
 const BlockSchema = z.strictObject({
   block: z.string().min(1).max(64),
   version: z.int().positive(),
+  /** Of a row: what tells it apart. */
+  labels: z.array(z.string().min(1).max(600)).max(4).optional(),
   ranges: z.array(RangeSchema).min(1),
 });
 
@@ -108,17 +113,17 @@ const DigestSchema = z.string().regex(/^[A-Za-z0-9_-]{22}$/);
 const CountSchema = z.number().min(0).max(1_000_000_000);
 
 const LimitsSchema = z.strictObject({
-  /** Number of the question, charges (zone, key, burst, delay), seats (zone, key, most). */
+  /** Number of the question, charges (zone, key, burst, delay), seats (zone and key in one, most). */
   asks: z
     .array(
       z.tuple([
         z.int().positive(),
         z.array(z.tuple([ZoneSchema, DigestSchema, CountSchema, CountSchema])).max(32),
-        z.array(z.tuple([ZoneSchema, DigestSchema, CountSchema])).max(32),
+        z.array(z.tuple([DigestSchema, CountSchema])).max(32),
       ]),
     )
     .max(128),
-  leaves: z.array(z.tuple([ZoneSchema, DigestSchema])).max(128),
+  leaves: z.array(DigestSchema).max(128),
 });
 
 export type LimitQuestions = z.infer<typeof LimitsSchema>;

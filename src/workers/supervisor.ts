@@ -2,11 +2,13 @@
 
 import type { ChildProcess } from 'node:child_process';
 import type { RoundAnswer } from '../../evidence/attest-rounds.ts';
+import { EVIDENCE_PATH } from '../../evidence/endpoint.ts';
 import type { ChallengeCertificate } from '../lib/certificate.ts';
 import { type Clock, monotonicMs, systemClock } from '../lib/clock.ts';
 import type { Log } from '../lib/log.ts';
 import { layouts } from './counters.ts';
 import { firstUnprivilegedPort } from './fence.ts';
+import { createVocabulary } from './labels.ts';
 import { createLimitCounts } from './limit-counts.ts';
 import type { Telemetry, WorkerSettings } from './messages.ts';
 import { createPasswordProcess, type PasswordProcess } from './password-process.ts';
@@ -42,11 +44,14 @@ const DRAIN_GRACE_MS = 1_000;
 
 export class Supervisor {
   readonly living = new Set<WorkerLink>();
-  readonly totals = createTotals(layouts);
+  /** Workers that took the place of one that died. */
+  restarts = 0;
+  private readonly vocabulary = createVocabulary([EVIDENCE_PATH]);
+  readonly totals = createTotals(layouts, this.vocabulary.knows);
   private readonly options: SupervisorOptions;
   private readonly log: Log;
   private readonly clock: Clock;
-  private readonly upstreamNews: ReturnType<typeof createUpstreamNews>;
+  readonly upstreamNews: ReturnType<typeof createUpstreamNews>;
   private readonly limits = createLimitCounts();
   private readonly passwords: PasswordProcess;
   private readonly stopping = new AbortController();
@@ -74,10 +79,10 @@ export class Supervisor {
     await claimAddress(host, port);
     if (plainHttp !== undefined) await claimAddress(host, plainHttp.port);
     // The first one finds the port where it is left to the system; the others join it there.
-    const first = await this.startWorker();
+    const first = await this.startWorker(1);
     this.port = first.address.port;
     const others = await Promise.all(
-      Array.from({ length: this.options.count - 1 }, () => this.startWorker()),
+      Array.from({ length: this.options.count - 1 }, (_, i) => this.startWorker(i + 2)),
     );
     for (const { worker } of [first, ...others]) {
       this.keepFilled(worker).catch((err: unknown) => this.log.error({ err }, 'worker supervision failed'));
@@ -90,7 +95,9 @@ export class Supervisor {
    * starts with the newest of everything.
    */
   async serveNewest(kind: Kind): Promise<void> {
-    const snapshot = this.options.snapshots.newest(kind);
+    const { snapshots } = this.options;
+    const snapshot = snapshots.newest(kind);
+    this.vocabulary.learn(snapshots.serving);
     if (snapshot.kind === 'routes') this.limits.setRules(snapshot.value.rules);
     const ready = [...this.living].filter((worker) => worker.ready);
     const results = await Promise.allSettled(ready.map((worker) => worker.serve(snapshot)));
@@ -107,11 +114,11 @@ export class Supervisor {
     this.passwords.close();
   }
 
-  private spawn(sockets: readonly number[] | undefined): WorkerLink {
+  private spawn(sockets: readonly number[] | undefined, place: number): WorkerLink {
     // A drain has counted the living: it would not end one that is started after it.
     this.stopped.throwIfAborted();
     const child = (sockets === undefined ? this.takeForkedAhead() : undefined) ?? forkWorker(sockets);
-    const worker = new WorkerLink(child, {
+    const worker = new WorkerLink(child, place, {
       log: this.log,
       stopping: this.stopped,
       takeTelemetry: (from, telemetry) => this.takeTelemetry(from, telemetry),
@@ -146,10 +153,10 @@ export class Supervisor {
     return undefined;
   }
 
-  private async startWorker(): Promise<Started> {
+  private async startWorker(place: number): Promise<Started> {
     const { settings, snapshots } = this.options;
     const bound = this.mustBindForWorkers();
-    const worker = bound ? await this.spawnWithSockets() : this.spawn(undefined);
+    const worker = bound ? await this.spawnWithSockets(place) : this.spawn(undefined, place);
     const { serving, generations } = snapshots;
     const address = await worker.start({
       type: 'start',
@@ -178,16 +185,17 @@ export class Supervisor {
     return fenceOfWorkers()?.raised === true && ports.some((port) => port > 0 && port < first);
   }
 
-  private async spawnWithSockets(): Promise<WorkerLink> {
+  private async spawnWithSockets(place: number): Promise<WorkerLink> {
     // It was started without sockets.
     this.takeForkedAhead()?.kill('SIGKILL');
     const { host, plainHttp } = this.options.settings;
     const ports = [this.port, ...(plainHttp === undefined ? [] : [plainHttp.port])];
-    return withBoundSockets(host, ports, (sockets) => this.spawn(sockets));
+    return withBoundSockets(host, ports, (sockets) => this.spawn(sockets, place));
   }
 
   /** Keeps one place filled: a dead worker is replaced at once, one that keeps dying after a growing pause. */
   private async keepFilled(first: WorkerLink): Promise<void> {
+    const { place } = first;
     let worker: WorkerLink | undefined = first;
     let born = monotonicMs(this.clock);
     let failures = 0;
@@ -203,13 +211,14 @@ export class Supervisor {
       await this.clock.sleep(pauseMs, this.stopped).catch(() => {});
       if (this.stopped.aborted) return;
       born = monotonicMs(this.clock);
-      worker = await this.startSuccessor();
+      worker = await this.startSuccessor(place);
+      if (worker !== undefined) this.restarts++;
     }
   }
 
-  private async startSuccessor(): Promise<WorkerLink | undefined> {
+  private async startSuccessor(place: number): Promise<WorkerLink | undefined> {
     try {
-      return (await this.startWorker()).worker;
+      return (await this.startWorker(place)).worker;
     } catch (err) {
       if (!this.stopped.aborted) this.log.error({ err }, 'a new worker did not start');
       return undefined;

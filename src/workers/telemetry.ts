@@ -2,6 +2,7 @@
 
 import { type Block, type BlockReport, changedRanges, setRanges } from './counters.ts';
 import type { Telemetry, WorkerEvent } from './messages.ts';
+import type { Rows } from './rows.ts';
 
 export interface TelemetrySender {
   /** Sent at once, unless a message has left within the last second. */
@@ -12,6 +13,9 @@ export interface TelemetrySender {
 
 export interface TelemetryOptions {
   readonly blocks: readonly Block[];
+  readonly rows?: readonly Rows[];
+  /** Called before the numbers of a second are looked at. */
+  sample?(): void;
   send(message: Telemetry): void;
   readonly everyMs?: number;
   /** Milliseconds that only rise. */
@@ -22,6 +26,8 @@ const EVERY_MS = 1_000;
 /** Bytes of JSON; with what is around them both fit into one message, see LONGEST_FROM_WORKER. */
 const LONGEST_EVENTS = 32 * 1024;
 const MOST_NUMBERS = 800;
+/** The same of rows: enough for some five hundred that have changed. */
+const LONGEST_ROWS = 64 * 1024;
 /** Upstreams have names of ours: more than this only wait if thousands of them fail within one second. */
 const MOST_WAITING = 5_000;
 
@@ -45,7 +51,7 @@ export function createTelemetrySender(options: TelemetryOptions): TelemetrySende
   /** Whether there was anything to send. */
   function sendNext(): boolean {
     const events = takeEvents(waiting);
-    const counters = takeNumbers(blocks);
+    const counters = [...takeNumbers(blocks), ...takeRows(options.rows ?? [])];
     if (events.length === 0 && counters.length === 0) return false;
     send({ events, counters, lost });
     lost = 0;
@@ -54,6 +60,7 @@ export function createTelemetrySender(options: TelemetryOptions): TelemetrySende
   }
 
   function look(): void {
+    options.sample?.();
     sendNext();
     lookIn(everyMs);
   }
@@ -65,6 +72,7 @@ export function createTelemetrySender(options: TelemetryOptions): TelemetrySende
       lookIn(Math.max(0, lastSent + everyMs - now()));
     },
     flush() {
+      options.sample?.();
       while (sendNext());
     },
   };
@@ -90,6 +98,28 @@ function takeNumbers(blocks: readonly (Block & { readonly sent: Float64Array })[
     left -= ranges.reduce((sum, [, values]) => sum + values.length, 0);
     setRanges(sent, ranges);
     reports.push({ block: layout.id, version: layout.version, ranges });
+  }
+  return reports;
+}
+
+/** Those that have waited longest; the others wait on. */
+function takeRows(all: readonly Rows[]): BlockReport[] {
+  let left = LONGEST_ROWS;
+  const reports: BlockReport[] = [];
+  for (const { layout, waiting } of all) {
+    let taken = 0;
+    for (const row of waiting) {
+      const ranges = changedRanges(row.numbers, row.told, row.numbers.length);
+      const report = { block: layout.id, version: layout.version, labels: [...row.labels], ranges };
+      left -= ranges.length === 0 ? 0 : Buffer.byteLength(JSON.stringify(report)) + 1;
+      if (left < 0) break;
+      taken++;
+      row.waits = false;
+      setRanges(row.told, ranges);
+      if (ranges.length > 0) reports.push(report);
+    }
+    waiting.splice(0, taken);
+    if (left < 0) break;
   }
   return reports;
 }

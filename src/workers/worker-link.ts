@@ -53,6 +53,8 @@ const TELEMETRY_SAVED = 60;
 
 export class WorkerLink {
   readonly process: ChildProcess;
+  /** From 1 on; its successor has the same. */
+  readonly place: number;
   /** It has started, and is told what is new. */
   ready = false;
   private readonly options: WorkerLinkOptions;
@@ -70,8 +72,9 @@ export class WorkerLink {
   /** Nothing that it says counts any more. */
   private expelled = false;
 
-  constructor(child: ChildProcess, options: WorkerLinkOptions) {
+  constructor(child: ChildProcess, place: number, options: WorkerLinkOptions) {
     this.process = child;
+    this.place = place;
     this.options = options;
     this.channel = channelOf(child);
     const gone = (cause: Error) => {

@@ -8,6 +8,7 @@ import { createConnectionCounts } from '../../proxy/listener/counts.ts';
 import {
   createAccessLog,
   createListener,
+  createRequestIds,
   type Listener,
   type UpstreamChange,
 } from '../../proxy/listener/listener.ts';
@@ -18,11 +19,15 @@ import { createLog, type Log } from '../lib/log.ts';
 import { createAttestQuestions } from './attest-questions.ts';
 import { CHANNEL_FD, FIRST_SOCKET_FD, MOST_QUESTIONS, readOrders, writeMessage } from './channel.ts';
 import { createComparisons } from './comparisons.ts';
-import { layouts } from './counters.ts';
+import { connectionLayout } from './counters.ts';
 import { collectWhenIdle } from './idle-collection.ts';
 import { createKeyRing } from './key-ring.ts';
+import { hostLabels } from './labels.ts';
+import { zonesOf } from './limit-counts.ts';
 import { createAskingLimiter } from './limit-questions.ts';
 import type { FromWorker, Order, WorkerEvent, WorkerSettings } from './messages.ts';
+import { createProcessFigures } from './process-figures.ts';
+import { createRequestCounts } from './request-counts.ts';
 import { type Generations, nothingServed, type Serving, type Snapshot, withNewer } from './serving.ts';
 import { createTelemetrySender } from './telemetry.ts';
 
@@ -37,6 +42,7 @@ const LONGEST_NAME = 253;
 keepFreedMemory();
 collectWhenIdle();
 
+let workerLog: Log | undefined;
 let listener: Listener | undefined;
 let plainHttp: PlainHttp | undefined;
 const keyRing = createKeyRing();
@@ -49,14 +55,29 @@ let challenges: Serving['challenges'] = new Map();
 let httpChallenges: Serving['httpChallenges'] = new Map();
 
 const connectionCounts = createConnectionCounts();
+const requestCounts = createRequestCounts();
+const processFigures = createProcessFigures();
 
 const supervisor = new Socket({ fd: CHANNEL_FD, readable: true, writable: true });
 
 const comparisons = createComparisons((comparePassword) => say({ comparePassword }));
-const limiter = createAskingLimiter((limits) => say({ limits }));
+const limiter = createAskingLimiter({
+  send: (limits) => say({ limits }),
+  onSilence: (silent) =>
+    workerLog?.warn(
+      silent
+        ? 'the supervisor does not answer: this worker counts by itself what limits are held against'
+        : 'the supervisor answers again: it counts for all workers',
+    ),
+});
 
 const telemetry = createTelemetrySender({
-  blocks: [{ layout: layouts[0]!, numbers: connectionCounts }],
+  blocks: [{ layout: connectionLayout, numbers: connectionCounts }, processFigures],
+  rows: requestCounts.rows,
+  sample() {
+    processFigures.sample();
+    if (listener !== undefined) requestCounts.setUpstreams(listener.upstreamsNow());
+  },
   send: (message) => say({ telemetry: message }),
 });
 
@@ -133,13 +154,16 @@ function put({ kind, value }: Snapshot): void {
   switch (kind) {
     case 'certificates':
       started().setCertificates(value);
+      requestCounts.setHosts(hostLabels({ certificates: value }));
       keyRing.set(value);
       break;
     case 'routes':
       // First, for it throws where the rules cannot be compiled: then those of before go on, and so do the routes.
       started().setRoutes(value.list, value.rules);
       if (value.limitSecret !== undefined) limiter.setSecret(value.limitSecret);
+      limiter.setZones(zonesOf(value.rules));
       plainHttp?.setRoutes(value.list, hasSite);
+      requestCounts.setUpstreams(started().upstreamsNow());
       break;
     case 'challenges':
       setChanges(challenges, value, (domain, one) => started().setChallenge(domain, one));
@@ -186,10 +210,11 @@ function findChallenge(domain: string): Promise<ChallengeCertificate | undefined
 async function start(order: Extract<Order, { type: 'start' }>): Promise<{ address: string; port: number }> {
   const { settings, serving, generations, bound = false } = order;
   const accessLog = settings.accessLog
-    ? createAccessLog((lines) => void process.stdout.write(lines))
+    ? createAccessLog((lines) => void process.stdout.write(lines), settings.accessLog)
     : undefined;
   if (accessLog !== undefined) process.on('exit', accessLog.flush);
   const log = createLog({ level: settings.logLevel, readable: settings.readableLog });
+  workerLog = log;
   listener = createListener({
     ...(settings.host !== undefined && { host: settings.host }),
     port: settings.port,
@@ -209,7 +234,9 @@ async function start(order: Extract<Order, { type: 'start' }>): Promise<{ addres
     comparePassword: comparisons.compare,
     onUpstreamChange: (change) => telemetry.report(eventOf(change)),
     counts: connectionCounts,
+    observer: requestCounts.observer,
     accessLog,
+    ...(settings.requestIds && { requestIds: createRequestIds() }),
     log,
   });
   for (const kind of ['routes', 'certificates', 'challenges', 'evidence'] as const)

@@ -13,7 +13,7 @@ import type { Log } from '../lib/log.ts';
 import type { WorkerSettings } from './messages.ts';
 import { createSnapshots, type Generations, type Kind, type Serving } from './serving.ts';
 import { Supervisor } from './supervisor.ts';
-import type { Counts } from './totals.ts';
+import type { Counts, TotalRow } from './totals.ts';
 import { WorkersError } from './workers-error.ts';
 
 export { WorkersError, type WorkersErrorCode } from './workers-error.ts';
@@ -45,6 +45,8 @@ export interface Workers {
   /** Process ids of the living. */
   pids(): number[];
   state(): WorkersState;
+  /** Of a block with labels, added up over all workers that there are and were. */
+  rows(block: string): readonly TotalRow[];
   /** Lets open requests finish for so long, then ends the processes. */
   drain(timeoutMs: number): Promise<void>;
 }
@@ -55,10 +57,16 @@ export interface WorkersState {
   readonly living: readonly WorkerState[];
   /** What all workers have counted, including those that have ended. */
   readonly totals: Counts;
+  /** How many there are when all is well. */
+  readonly count: number;
+  /** How many took the place of one that died. */
+  readonly restarts: number;
 }
 
 export interface WorkerState {
   readonly pid: number | undefined;
+  /** From 1 on; its successor has the same. */
+  readonly place: number;
   /** Whether it has started. */
   readonly ready: boolean;
   /** What it serves, as it has acknowledged. */
@@ -144,12 +152,16 @@ export function createWorkers(options: WorkersOptions): Workers {
       generations: snapshots.generations,
       living: [...supervisor.living].map((worker) => ({
         pid: worker.pid,
+        place: worker.place,
         ready: worker.ready,
         serves: worker.serves,
         counts: supervisor.totals.of(worker),
       })),
       totals: supervisor.totals.all(),
+      count: options.count,
+      restarts: supervisor.restarts,
     }),
+    rows: (block) => supervisor.totals.rows(block),
     drain: (timeoutMs) => supervisor.drain(timeoutMs),
   };
 }

@@ -41,7 +41,8 @@ const SETTINGS: WorkerSettings = {
   upstreamCa: undefined,
   evidence: false,
   sharedChallenges: false,
-  accessLog: false,
+  accessLog: undefined,
+  requestIds: false,
   logLevel: 'error',
   readableLog: false,
 };

@@ -19,6 +19,17 @@ import { freePort } from '../support/ports.ts';
 const run = promisify(execFile);
 const root = fileURLToPath(new URL('../..', import.meta.url));
 
+/** Nothing failed, and what was not run is what cannot be: nobody expects a system or a key service, nobody knows localhost. */
+const VERIFIED = new RegExp(
+  [
+    '^UNKNOWN .* nothing failed, and 10 of 35 checks',
+    'not run {2}os\\.image',
+    'not run {2}key\\.provider',
+    'pass {5}attest\\.identity',
+    'not run {2}dns\\.agreement',
+  ].join('[\\s\\S]*'),
+);
+
 type Way = 'npm run demo' | 'the demo of the bundle';
 
 interface RunningDemo {
@@ -53,7 +64,8 @@ for (const way of ['npm run demo', 'the demo of the bundle'] as const)
       assert.match(demo.printed(), /^Simulated: .*CA.*guest agent.*quotes.*app/m);
     });
 
-    const shown: readonly [shows: string, output: RegExp][] = [
+    /** `code`: what the command ends with, if not with success. */
+    const shown: readonly [shows: string, output: RegExp, code?: number][] = [
       ['A page over HTTP/1.1', /GET \/hello\?from=curl HTTP\/1\.1\n[\s\S]*x-forwarded-proto: https/],
       ['The same over HTTP/2', /^HTTP\/2 200[\s\S]*GET \/hello\?from=curl/],
       ['A WebSocket', /^hello\n$/],
@@ -62,13 +74,15 @@ for (const way of ['npm run demo', 'the demo of the bundle'] as const)
       ['The evidence: fetch all', /^acme-account\.json: OK\n(.*: OK\n)*cert-localhost\.pem: OK\n/m],
       ['The report data', /is the digest of sha256sum\.txt\n$/],
       ['The same within', /signs the digest of sha256sum\.txt\n$/],
+      ['All of it as a stranger', VERIFIED, 3],
     ];
 
-    for (const [shows, output] of shown) {
+    for (const [shows, output, code = 0] of shown) {
       test(`"${shows}" works as printed`, async () => {
         const [, command] = [...demo.commands].find(([line]) => line.startsWith(shows)) ?? [];
         assert.ok(command !== undefined, `no command is printed under "${shows}"`);
-        const { stdout } = await run('sh', ['-c', command], { cwd: root, env: terminal(), timeout: 60_000 });
+        const { stdout, code: ended } = await shell(command);
+        assert.equal(ended, code);
         assert.match(stdout, output);
         assert.doesNotMatch(stdout, /FAILED/);
       });
@@ -94,6 +108,15 @@ for (const way of ['npm run demo', 'the demo of the bundle'] as const)
       assert.equal(demo.commands.size, shown.length);
     });
   });
+
+/** As a newcomer pastes it. */
+async function shell(command: string): Promise<{ stdout: string; code: number }> {
+  const options = { cwd: root, env: terminal(), timeout: 60_000 };
+  return run('sh', ['-c', command], options).then(
+    ({ stdout }) => ({ stdout, code: 0 }),
+    (error: { stdout: string; code: number }) => error,
+  );
+}
 
 test('Ctrl-C ends it cleanly, and leaves neither a file nor a listener', { timeout: 120_000 }, async () => {
   const demo = await startDemo('the demo of the bundle');

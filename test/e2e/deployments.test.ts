@@ -26,7 +26,7 @@ if (skip === false) {
     for (const { resolve } of outcomes.values()) resolve(`it never came to this: the run ended with ${code}`);
   });
   after(async () => {
-    child.kill();
+    child.kill('SIGKILL');
     await ended;
   });
 }

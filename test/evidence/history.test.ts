@@ -102,3 +102,11 @@ test('the report data of a statement is a whole SHA-512 under a name of its own,
   assert.deepEqual(statementReportData(reordered), expected);
   assert.equal(statementDigest(reordered), statementDigest(statement));
 });
+
+test('a line with half a surrogate pair, which has no canonical form, is a fault and not an error', () => {
+  const line = JSON.stringify(sampleStatement()).replace('6d0c7a3e', '\\ud800');
+  assert.deepEqual(
+    readHistory(`${line}\n`).faults.map(({ code }) => code),
+    ['not-canonical'],
+  );
+});

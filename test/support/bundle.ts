@@ -24,7 +24,7 @@ const INGREDIENTS = [
   'build.ts',
   'package.json',
   'node_modules/.package-lock.json',
-  '{src,proxy,acme,dns,evidence}/**/*.ts',
+  '{src,proxy,acme,dns,evidence}/**/*.{ts,html}',
   'evidence/page/page.*',
 ];
 

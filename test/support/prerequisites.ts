@@ -20,8 +20,14 @@ export const prerequisites: readonly Prerequisite[] = [
   { command: 'knotd', debianPackage: 'knot', whatFor: 'the DNS server that takes signed updates' },
   { command: 'pdns_server', debianPackage: 'pdns-backend-sqlite3', whatFor: 'the DNS server with an API' },
   { command: 'curl', debianPackage: 'curl', whatFor: 'the client of the demo and of the evidence' },
+  {
+    command: 'promtool',
+    debianPackage: 'prometheus',
+    whatFor: 'the second opinion on metrics and alert rules',
+  },
   { command: 'ip', debianPackage: 'iproute2', whatFor: 'the machines on which whole deployments run' },
   { command: 'openssl', debianPackage: 'openssl', whatFor: 'the second opinion on TLS and certificates' },
+  { command: 'buildah', debianPackage: 'buildah', whatFor: 'the image, built as its Dockerfile says' },
   { command: 'chromium', debianPackage: 'chromium', whatFor: 'the pages as people see them' },
 ];
 

@@ -10,6 +10,7 @@ export const nodeInsides = [
   'descriptors',
   'allocator',
   'v8-flags',
+  'client-certificates',
 ] as const;
 export type NodeInside = (typeof nodeInsides)[number];
 

@@ -239,7 +239,8 @@ function readTlsName(word: Word | undefined, reading: Reading): string | undefin
   );
 }
 
-function readPem(word: Word, isCertificates: boolean, reading: Reading): string | undefined {
+/** `isCertificates`: or else one private key. */
+export function readPem(word: Word, isCertificates: boolean, reading: Reading): string | undefined {
   if (word.text === '') return undefined;
   if (word.text.includes('$')) return reading.refuse(word, 'the path holds variables', 'write it out');
   const text = reading.readNamed(word);

@@ -1,7 +1,7 @@
 // What replies get: fields, expiry, compression, error pages, absolute redirects, and whether they are logged.
 
 import { parseExpires } from '../../../proxy/rules/expires.ts';
-import type { Compress, ErrorPage, Policy } from '../../../proxy/rules/model.ts';
+import type { Compress, ErrorPage, Policy, ViaProxies } from '../../../proxy/rules/model.ts';
 import { quote } from '../../config/values.ts';
 import type { Directive } from './blocks.ts';
 import { isFieldName } from './forwarding.ts';
@@ -16,7 +16,8 @@ export interface Gzip {
   readonly minBytes: number;
   readonly level: number;
   readonly vary: boolean;
-  readonly viaProxies: boolean;
+  readonly viaProxies: NonNullable<Compress['viaProxies']>;
+  readonly http10: boolean;
 }
 
 export const gzipByDefault: Gzip = {
@@ -26,6 +27,7 @@ export const gzipByDefault: Gzip = {
   level: 1,
   vary: false,
   viaProxies: false,
+  http10: false,
 };
 
 export function readReplies(
@@ -113,9 +115,15 @@ function readGzip(level: Level, outer: Gzip, reading: Reading): Gzip {
     minBytes,
     level: count,
     vary: level.isOn('gzip_vary'),
-    viaProxies: proxied.length === 0 ? undefined : !proxied.some(({ text }) => text === 'off'),
+    viaProxies: proxied.length === 0 ? undefined : viaProxiesOf(proxied.map(({ text }) => text)),
+    http10: level.value('gzip_http_version') && level.value('gzip_http_version')!.text === '1.0',
   });
   return Object.keys(own).length === 0 ? outer : { ...outer, ...own };
+}
+
+function viaProxiesOf(words: readonly string[]): Gzip['viaProxies'] {
+  if (words.includes('off')) return false;
+  return words.includes('any') ? true : (words as readonly ViaProxies[]);
 }
 
 const PROXIED = new Set([
@@ -130,9 +138,8 @@ const PROXIED = new Set([
   'any',
 ]);
 
-function compressOf({ on, types, minBytes, level, vary, viaProxies }: Gzip): Compress | false {
-  if (!on) return false;
-  return { encodings: ['gzip'], types, minBytes, level, vary, viaProxies, statuses: [200, 403, 404] };
+function compressOf({ on, ...how }: Gzip): Compress | false {
+  return on && { encodings: ['gzip'], ...how, statuses: [200, 403, 404] };
 }
 
 function readErrorPages(level: Level, reading: Reading): ErrorPage[] | undefined {

@@ -3,6 +3,7 @@
 import type { Site, SiteName } from '../../../proxy/rules/model.ts';
 import { quote } from '../../config/values.ts';
 import type { Directive } from './blocks.ts';
+import { readClientAuth } from './client-auth.ts';
 import type { Word } from './lexer.ts';
 import { type Listen, readListens } from './listen.ts';
 import { nonEmpty, type Outer, readPolicy, readServerContent, type Tools } from './locations.ts';
@@ -26,7 +27,7 @@ export function readServers(level: Level, outer: Outer, tools: Tools): Site[] {
   judgeNames(kept, tools.reading);
   const choice = kept.filter((server) => isSecure(server) || secure.length === 0);
   const byDefault = choice.find(({ listens }) => listens.some(({ isDefault }) => isDefault)) ?? choice[0];
-  return kept.map((server) => readSite(server, server === byDefault, outer, tools));
+  return kept.map((server) => readSite(server, server === byDefault, level, outer, tools));
 }
 
 function readServer(directive: Directive, reading: Reading): Server {
@@ -158,7 +159,13 @@ function judgeSecondName(word: Word, server: Server, other: Server, reading: Rea
     );
 }
 
-function readSite({ directive, level, names }: Server, isDefault: boolean, outer: Outer, tools: Tools): Site {
+function readSite(
+  { directive, level, names }: Server,
+  isDefault: boolean,
+  http: Level,
+  outer: Outer,
+  tools: Tools,
+): Site {
   const { policy, inner } = readPolicy(level, outer, tools);
   const { rewrite, tryFiles, locations } = readServerContent(level, inner, tools);
   tools.reading.judgeNamedLocations(
@@ -177,5 +184,6 @@ function readSite({ directive, level, names }: Server, isDefault: boolean, outer
     mergeSlashes: level.isOn('merge_slashes'),
     underscoresInHeaders: level.isOn('underscores_in_headers'),
     ignoreInvalidHeaders: level.isOn('ignore_invalid_headers'),
+    clientAuth: readClientAuth(level, http, tools.reading),
   });
 }

@@ -280,7 +280,7 @@ once('gzip_min_length gzip_comp_level', 'hsl', 1);
 once('gzip_vary', 'hsl', 'switch');
 accept('minor', 'gzip_disable', 'hsl', [1, ANY]);
 accept('buffers', 'gzip_buffers', 'hsl', 2);
-accept('minor', 'gzip_http_version', 'hsl', 1);
+once('gzip_http_version', 'hsl', 1);
 accept('precompressed', 'gzip_static', 'hsl', 1, /^off$/);
 accept('minor', 'gunzip', 'hsl', 'switch');
 many('access_log', 'hslLE', [1, ANY]);
@@ -299,7 +299,7 @@ accept(
 );
 accept(
   'tls',
-  'ssl_certificate ssl_certificate_key ssl_ciphers ssl_dhparam ssl_ecdh_curve ssl_session_timeout ssl_session_ticket_key ssl_trusted_certificate ssl_stapling_file ssl_stapling_responder ssl_buffer_size ssl_password_file ssl_verify_depth',
+  'ssl_certificate ssl_certificate_key ssl_ciphers ssl_dhparam ssl_ecdh_curve ssl_session_timeout ssl_session_ticket_key ssl_trusted_certificate ssl_stapling_file ssl_stapling_responder ssl_buffer_size ssl_password_file',
   'hs',
   1,
 );
@@ -387,10 +387,11 @@ refuse('mirror mirror_request_body', 'requests are not sent twice', 'take it awa
 refuse('slice', 'replies are not cut into slices, as none are cached', 'take it away', /^0$/);
 refuse('geo', 'addresses are not looked up in tables', 'use allow and deny, or a map of $remote_addr');
 refuse('split_clients', 'shares of clients are said in the routes file', 'write `canary` there');
+once('ssl_verify_client ssl_client_certificate ssl_crl ssl_verify_depth', 'hs', 1);
 refuse(
-  'ssl_verify_client ssl_client_certificate ssl_crl ssl_ocsp',
-  "clients' certificates are not asked for by these files",
-  'write client_auth into the routes file',
+  'ssl_ocsp',
+  'nobody is asked whether a certificate has been revoked',
+  'write ssl_crl with a list of them',
   /^off$/,
 );
 refuse(

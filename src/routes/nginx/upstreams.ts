@@ -50,7 +50,7 @@ export function readUpstreams(level: Level, reading: Reading): Upstreams {
       groups.set(authority.toLowerCase(), {
         name: authority,
         origin: `${at.file}:${at.line}:${at.column}`,
-        servers: [{ ...address, maxFails: 0 }],
+        servers: [address],
       });
       return authority;
     },
@@ -80,8 +80,7 @@ function readGroup(directive: Directive, reading: Reading): UpstreamGroup {
   const written = level.all('server').flatMap((one) => readServer(one, reading) ?? []);
   if (level.all('server').length === 0)
     reading.refuse(directive.name, `the upstream ${name} has no servers`, 'write server host:port; into it');
-  // One that stands alone is never given up.
-  const servers = written.length === 1 ? written.map((server) => ({ ...server, maxFails: 0 })) : written;
+  const servers = written.map((server) => ({ ...server, maxFails: 1, failTimeoutMs: 10_000, ...server }));
   if (servers.length > 0 && servers.every(({ backup }) => backup === true))
     reading.refuse(
       directive.name,

@@ -12,6 +12,8 @@ import type {
   Template,
 } from '../../../proxy/rules/model.ts';
 import { quote } from '../../config/values.ts';
+import { readAdmin } from './admin.ts';
+import type { ContentDraft } from './content-draft.ts';
 import {
   type Fields,
   isOn,
@@ -29,20 +31,7 @@ import { knowsClients, pathOf, patternOf, type Reading, readNamed, readTemplate 
 import { type Destination, type Manner, readDestination, upstreamOf } from './upstream.ts';
 import { isPlainGroup } from './upstreams.ts';
 
-/** What stands at a route without paths, or at a path. */
-export interface ContentDraft {
-  /** What the rules answer with; of an upstream only once it is known that rules are needed. */
-  content(): Content;
-  /** An upstream, with nothing else said of it. */
-  readonly destination: Destination | undefined;
-  readonly isPlain: boolean;
-  readonly rewrite: readonly Instruction[];
-  /** Of files. */
-  readonly policy: Policy;
-  readonly node: Node;
-}
-
-const KINDS = ['upstream', 'redirect', 'respond', 'files'] as const;
+const KINDS = ['upstream', 'redirect', 'respond', 'files', 'admin'] as const;
 
 /** The kinds that are given. More than one is a mistake, which is said here. */
 export function contentKinds(fields: Fields, { mistakes }: Reading): readonly (typeof KINDS)[number][] {
@@ -57,7 +46,7 @@ export function readContent(
   kind: (typeof KINDS)[number],
   fields: Fields,
   match: LocationMatch,
-  manner: Manner,
+  { manner, policy: around }: { readonly manner: Manner; readonly policy: Policy },
   reading: Reading,
 ): ContentDraft | undefined {
   const node = fields.find(kind)!;
@@ -71,6 +60,7 @@ export function readContent(
       'wants one of them',
     );
   if (kind === 'upstream') return readForwarding(node, fields, strip, rewrite, manner, reading);
+  if (kind === 'admin') return readAdmin(node, fields, match, { policy: around, manner }, reading);
   if (kind === 'files') return readFiles(node, fields, strip, rewrite, match, reading);
   const content = kind === 'redirect' ? readRedirect(node, reading) : readRespond(node, reading);
   if (content === undefined) return undefined;

@@ -4,8 +4,19 @@ import { type ErrorCode, isScalar, type Node, parseAllDocuments, visit } from 'y
 import { quote } from '../../config/values.ts';
 import type { Mistakes } from './mistakes.ts';
 
+/** What a kind of file should hold: the cures for one that holds nothing, and for one that is no YAML at all. */
+export interface Shape {
+  readonly empty: string;
+  readonly other: string;
+}
+
+const ROUTES: Shape = {
+  empty: 'wants "routes:" and a list',
+  other: 'wants YAML 1.2 in the shape that docs/routes.md shows',
+};
+
 /** The root node of a file that is one sound YAML 1.2 document of plain data. */
-export function parseYaml(text: string, mistakes: Mistakes): Node | undefined {
+export function parseYaml(text: string, mistakes: Mistakes, shape = ROUTES): Node | undefined {
   const documents = parseAllDocuments(text, {
     lineCounter: mistakes.lines,
     prettyErrors: false,
@@ -18,10 +29,10 @@ export function parseYaml(text: string, mistakes: Mistakes): Node | undefined {
   }
   const faults = [...(document?.errors ?? []), ...(document?.warnings ?? [])];
   for (const { pos, code, message } of faults)
-    mistakes.atOffset(pos[0], `is not sound YAML: ${wordsOf(message)}`, cureOf(code));
+    mistakes.atOffset(pos[0], `is not sound YAML: ${wordsOf(message)}`, cureOf(code, shape));
   if (faults.length > 0) return undefined;
   if (document?.contents == null || (isScalar(document.contents) && document.contents.value === null)) {
-    mistakes.inFile('is empty', 'wants "routes:" and a list');
+    mistakes.inFile('is empty', shape.empty);
     return undefined;
   }
   refuseAliases(document.contents, mistakes);
@@ -33,7 +44,7 @@ function wordsOf(message: string): string {
   return /call stack/.test(message) ? 'it is nested too deeply' : message;
 }
 
-function cureOf(code: ErrorCode): string {
+function cureOf(code: ErrorCode, shape: Shape): string {
   switch (code) {
     case 'TAB_AS_INDENT':
       return 'wants spaces';
@@ -51,7 +62,7 @@ function cureOf(code: ErrorCode): string {
     case 'BAD_INDENT':
       return 'wants what belongs together to begin in the same column, and every bracket closed';
     default:
-      return 'wants YAML 1.2 in the shape that docs/routes.md shows';
+      return shape.other;
   }
 }
 

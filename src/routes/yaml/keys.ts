@@ -21,7 +21,7 @@ const policy = [
 ] as const;
 
 /** What answers, and what is done to a request on its way there. */
-const content = ['redirect', 'respond', 'files', 'rewrite', 'strip_prefix', 'canary'] as const;
+const content = ['redirect', 'respond', 'files', 'admin', 'rewrite', 'strip_prefix', 'canary'] as const;
 
 export const keys = {
   file: ['routes', 'upstreams', 'defaults', 'include'],
@@ -43,7 +43,7 @@ export const keys = {
   timeouts: ['connect', 'read', 'send', 'total'],
   health: ['path', 'host', 'tcp', 'grpc', 'interval', 'timeout', 'unhealthy', 'healthy'],
   namedUpstream: ['servers', 'balance', 'health'],
-  server: ['url', 'weight', 'backup', 'down', 'max_connections'],
+  server: ['url', 'weight', 'backup', 'down', 'max_connections', 'max_fails', 'fail_timeout'],
   balance: ['hash', 'consistent', 'cookie', 'max_age', 'secret'],
   redirect: ['to', 'status'],
   respond: ['status', 'headers', 'body', 'file', 'type'],
@@ -61,7 +61,7 @@ export const keys = {
   by: ['header', 'cookie'],
   retry: ['on', 'tries', 'timeout', 'non_idempotent'],
   upstreamTls: ['ca', 'name', 'certificate', 'key', 'verify'],
-  clientAuth: ['ca', 'mode', 'depth', 'header'],
+  clientAuth: ['ca', 'mode', 'depth', 'crl', 'header'],
   document: ['html', 'html_file', 'json', 'json_file'],
   maintenance: ['html', 'html_file', 'json', 'json_file', 'status', 'retry_after', 'allow'],
 } as const;

@@ -85,7 +85,7 @@ function readRetry(node: Node, reading: Reading): Policy {
   return {
     retry: {
       on: onNode === undefined ? ['error', 'timeout'] : readCauses(onNode, reading),
-      ...(tries !== undefined && { tries }),
+      ...(tries !== undefined && { tries, sameServers: true }),
       ...(timeoutMs !== undefined && { timeoutMs }),
       ...(nonIdempotent !== undefined && { nonIdempotent }),
     },

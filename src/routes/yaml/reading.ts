@@ -27,6 +27,12 @@ export type UpstreamTimeouts = Pick<
   'connectTimeoutMs' | 'readTimeoutMs' | 'sendTimeoutMs' | 'totalTimeoutMs'
 >;
 
+export interface AdminUpstream {
+  readonly host: string;
+  readonly port: number;
+  readonly token: string | undefined;
+}
+
 export interface RoutesFileOptions {
   /** Where the file names none. */
   readonly timeouts: UpstreamTimeouts;
@@ -36,6 +42,8 @@ export interface RoutesFileOptions {
    */
   readonly clientAddresses?: boolean;
   readonly readFile?: ReadFile;
+  /** Where the ingress shows itself, if workers can reach it: what `admin: true` leads to. */
+  readonly admin?: AdminUpstream | undefined;
   /** Signs cookies that name a server, where the file gives no secret. Default: one for each process. */
   readonly cookieSecret?: string;
 }
@@ -74,7 +82,13 @@ const cookieSecret = randomBytes(32).toString('base64url');
 
 export function createShared(options: RoutesFileOptions): Shared {
   return {
-    options: { clientAddresses: true, readFile: readGuardedFileSync, cookieSecret, ...options },
+    options: {
+      clientAddresses: true,
+      readFile: readGuardedFileSync,
+      admin: undefined,
+      cookieSecret,
+      ...options,
+    },
     watched: new Set(),
     hosts: new Map(),
     upstreams: new Map(),

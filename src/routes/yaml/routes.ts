@@ -3,7 +3,8 @@
 import type { Node } from 'yaml';
 import type { Policy, RequestMatch } from '../../../proxy/rules/model.ts';
 import { quote } from '../../config/values.ts';
-import { type ContentDraft, contentKinds, readContent } from './content.ts';
+import { contentKinds, readContent } from './content.ts';
+import type { ContentDraft } from './content-draft.ts';
 import { type Fields, readFields, readList } from './fields.ts';
 import { joined } from './headers.ts';
 import { readHealth } from './health.ts';
@@ -127,7 +128,7 @@ function readTargets(node: Node, fields: Fields, level: Level, reading: Reading)
     mistakes.at(node, 'this route has neither "upstream" nor "paths"', 'wants one of them');
     return undefined;
   }
-  const content = readContent(kind, fields, EVERY_PATH.match, level.manner, reading);
+  const content = readContent(kind, fields, EVERY_PATH.match, level, reading);
   return content && [{ ...whole, ...level, policy: {}, content }];
 }
 
@@ -198,8 +199,7 @@ function readPathContent(
   reading: Reading,
 ): ContentDraft | undefined {
   const [kind] = contentKinds(fields, reading);
-  if (kind !== undefined)
-    return readContent(kind, fields, match?.match ?? EVERY_PATH.match, level.manner, reading);
+  if (kind !== undefined) return readContent(kind, fields, match?.match ?? EVERY_PATH.match, level, reading);
   if (isClosed(fields, level)) return gone(node);
   fields.require('upstream', 'this path has no "upstream"', 'wants one, as in upstream: http://app:80');
   return undefined;

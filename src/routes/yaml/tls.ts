@@ -2,6 +2,7 @@
 
 import type { Node } from 'yaml';
 import type { ClientAuth, HeaderEdit, Policy, UpstreamTls } from '../../../proxy/rules/model.ts';
+import { isRevocationList } from '../../config/files.ts';
 import { parseHost } from '../../config/values.ts';
 import { readBoolean, readChoice, readFields, readInteger, readString, readValue } from './fields.ts';
 import { readNames } from './headers.ts';
@@ -27,11 +28,18 @@ export function readClientAuth(node: Node, reading: Reading): ClientAuthWord | u
   const modeNode = fields.find('mode');
   const mode = modeNode && readChoice(modeNode, 'mode', ['require', 'optional'], mistakes);
   const depth = readInteger(fields.find('depth'), '"depth"', [1, 10], mistakes);
+  const crlNode = fields.find('crl');
+  const crl = crlNode && readRevoked(crlNode, reading);
   const header = fields.find('header');
   const names = header === undefined ? [] : readNames(header, '"header"', reading);
   if (authorities === undefined) return undefined;
   return {
-    clientAuth: { mode: mode ?? 'require', authorities, ...(depth !== undefined && { depth }) },
+    clientAuth: {
+      mode: mode ?? 'require',
+      authorities,
+      ...(depth !== undefined && { depth }),
+      ...(crl !== undefined && { crl }),
+    },
     edits: names.map((name) => ({
       do: 'set',
       name,
@@ -68,6 +76,17 @@ export function readUpstreamTls(node: Node, reading: Reading): Policy {
 function readHostName(node: Node, { mistakes }: Reading): string | undefined {
   const text = readString(node, '"name"', 'app.internal', mistakes);
   return text === undefined ? undefined : readValue(node, () => parseHost(text), mistakes);
+}
+
+function readRevoked(node: Node, reading: Reading): string | undefined {
+  const pem = readNamed(node, '"crl"', reading);
+  if (pem === undefined || isRevocationList(pem)) return pem;
+  reading.mistakes.at(
+    node,
+    'the file of "crl" holds no list of revoked certificates',
+    'wants a PEM file of one',
+  );
+  return undefined;
 }
 
 function readKey(node: Node, reading: Reading): string | undefined {

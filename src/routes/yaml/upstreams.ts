@@ -8,6 +8,7 @@ import {
   type Fields,
   readBoolean,
   readChoice,
+  readDuration,
   readFields,
   readInteger,
   readList,
@@ -104,6 +105,8 @@ function readServer(
   const target = readTarget(url, seen, mistakes);
   const weight = readInteger(fields.find('weight'), '"weight"', [1, 1000], mistakes);
   const most = readInteger(fields.find('max_connections'), '"max_connections"', [1, 1_000_000], mistakes);
+  const fails = readInteger(fields.find('max_fails'), '"max_fails"', [0, 1000], mistakes);
+  const failTimeoutMs = fields.find('fail_timeout') && readDuration(fields, 'fail_timeout', 1, mistakes);
   const backup = readBoolean(fields, 'backup', mistakes);
   const down = readBoolean(fields, 'down', mistakes);
   return (
@@ -115,6 +118,8 @@ function readServer(
         ...(backup !== undefined && { backup }),
         ...(down !== undefined && { down }),
         ...(most !== undefined && { maxConnections: most }),
+        ...((fails ?? failTimeoutMs) !== undefined && { maxFails: fails ?? 1 }),
+        ...(failTimeoutMs !== undefined && { failTimeoutMs }),
       },
     }
   );

@@ -14,6 +14,7 @@ import { proxyHeader } from './proxy-header.ts';
 import { quote } from './quote.ts';
 import { quoteVerdicts } from './quote-verdicts.ts';
 import { unnamedClient } from './unnamed-client.ts';
+import { statementHistory, verifyDocuments, verifyPolicy } from './verify-documents.ts';
 import { websocketFrames } from './websocket-frames.ts';
 import { workerMessages } from './worker-messages.ts';
 
@@ -34,5 +35,8 @@ export const targets: readonly FuzzTarget[] = [
   nginxFiles,
   eventLog,
   quote,
+  verifyDocuments,
+  statementHistory,
+  verifyPolicy,
   quoteVerdicts,
 ];

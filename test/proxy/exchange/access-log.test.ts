@@ -4,7 +4,13 @@ import assert from 'node:assert/strict';
 import { type ClientHttp2Session, type ClientHttp2Stream, connect as connectHttp2 } from 'node:http2';
 import { after, describe, it } from 'node:test';
 import { connect as connectTls } from 'node:tls';
-import { type AccessEntry, createAccessEntry, createAccessLog } from '../../../proxy/exchange/access-log.ts';
+import {
+  type AccessEntry,
+  accessLogFormats,
+  createAccessEntry,
+  plainAccessLog,
+} from '../../../proxy/exchange/access-entry.ts';
+import { createAccessLog } from '../../../proxy/exchange/access-log.ts';
 import type { ListenerOptions } from '../../../proxy/listener/listener.ts';
 import type { Route, UpstreamProtocol } from '../../../proxy/rules/routes.ts';
 import {
@@ -82,10 +88,24 @@ function openSession(port: number): ClientHttp2Session {
   return session;
 }
 
-function known({ time, durationMs, msg, ...rest }: Line): Line {
+function known(line: Line): Line {
+  const {
+    time,
+    durationMs,
+    msg,
+    level,
+    firstByteMs = 0,
+    upstreamMs = 0,
+    tls = 'TLSv1.3',
+    route,
+    ...rest
+  } = line;
   assert.match(String(time), /^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z$/);
-  assert.ok(typeof durationMs === 'number' && durationMs >= 0);
+  for (const span of [durationMs, firstByteMs, upstreamMs]) assert.ok(typeof span === 'number' && span >= 0);
   assert.equal(msg, 'access');
+  assert.match(String(level), /^(info|warn)$/);
+  assert.equal(tls, 'TLSv1.3');
+  if (route !== undefined) assert.match(String(route), /^app\.example\.com\//);
   return rest;
 }
 
@@ -142,11 +162,11 @@ describe('a line', () => {
 });
 
 describe('a request that would write lines of its own', () => {
-  const written = (changes: Partial<AccessEntry>) => {
+  const written = (changes: Partial<AccessEntry>, options = plainAccessLog) => {
     let text = '';
     const log = createAccessLog((lines) => {
       text += lines;
-    });
+    }, options);
     log.write({ ...createAccessEntry('h2', '192.0.2.1', 0), ...changes }, 1);
     log.flush();
     return text;
@@ -176,9 +196,19 @@ describe('a request that would write lines of its own', () => {
   it('however long it is, its line can be written in one piece', () => {
     for (const char of ['a', '"', '\0']) {
       const long = `/${char.repeat(20_000)}`;
-      const text = written({ target: long, method: long, host: long });
-      assert.ok(text.length <= 4_096, `${text.length}`);
-      assert.ok(JSON.parse(text).path.endsWith('...'));
+      const entry = {
+        ...{ target: `${long}?${long}`, method: long, host: long, userAgent: long, match: { route: long } },
+        ...{ id: 'i'.repeat(128), traceparent: 't'.repeat(55), fault: 'upstream-unresolved' as const },
+        upstream: { host: 'h'.repeat(253), port: 65_535 },
+        shownHeaders: Array.from({ length: 20 }, (_, i) => [`x-${i}`, long] as const),
+      };
+      for (const format of accessLogFormats) {
+        const text = written(entry, { ...plainAccessLog, format, query: true });
+        assert.ok(text.length <= 4_096, `${format}: ${text.length}`);
+        assert.match(text, /^[ -~]+\n$/);
+        if (format !== 'common') JSON.parse(text);
+      }
+      assert.ok(JSON.parse(written(entry)).path.endsWith('...'));
     }
   });
 

@@ -6,10 +6,10 @@ import type { ExchangeObserver, Observed } from '../../../proxy/exchange/observe
 import { type Ask, join, type Pairing, pairings, type Script, serve } from '../../support/pairings.ts';
 import { eventually, HOST } from '../../support/proxy.ts';
 
-type Name = keyof ExchangeObserver;
+type Moments = Exclude<keyof ExchangeObserver, 'reads'>;
 
 interface Moment extends Readonly<ReturnType<typeof valuesOf>> {
-  readonly moment: Name;
+  readonly moment: Moments;
 }
 
 /** The exchange may be used for the next request: what is kept are values. */
@@ -37,8 +37,16 @@ function valuesOf(exchange: Observed) {
 
 async function observe(t: TestContext, pairing: Pairing, script: Script, ask: Ask) {
   const moments: Moment[] = [];
-  const note = (moment: Name) => (exchange: Observed) => void moments.push({ moment, ...valuesOf(exchange) });
-  const names: readonly Name[] = ['headTaken', 'upstreamChosen', 'sentAgain', 'replyBegun', 'over'];
+  const note = (moment: Moments) => (exchange: Observed) =>
+    void moments.push({ moment, ...valuesOf(exchange) });
+  const names: readonly Moments[] = [
+    'headTaken',
+    'upstreamChosen',
+    'upstreamDone',
+    'sentAgain',
+    'replyBegun',
+    'over',
+  ];
   const observer: ExchangeObserver = Object.fromEntries(names.map((name) => [name, note(name)]));
   const { port, requests } = await serve(t, pairing.upstream, script);
   const client = (await join(t, pairing, port, { options: { observer } })).client();
@@ -61,7 +69,7 @@ for (const pairing of pairings) {
       );
       assert.equal((await seen.answer).status, 201);
       await seen.over();
-      assert.deepEqual(seen.told(), ['headTaken', 'upstreamChosen', 'replyBegun', 'over']);
+      assert.deepEqual(seen.told(), ['headTaken', 'upstreamChosen', 'upstreamDone', 'replyBegun', 'over']);
       const { startedAt, replyAt, ...last } = seen.moments.at(-1)!;
       assert.ok(startedAt > 0 && replyAt >= startedAt);
       assert.deepEqual(last, {
@@ -88,8 +96,10 @@ for (const pairing of pairings) {
       assert.deepEqual(seen.told(), [
         'headTaken',
         'upstreamChosen',
+        'upstreamDone',
         'sentAgain',
         'upstreamChosen',
+        'upstreamDone',
         'replyBegun',
         'over',
       ]);
@@ -110,7 +120,7 @@ for (const pairing of pairings) {
       await eventually(() => seen.requests.length === 1);
       seen.client.close();
       await seen.over();
-      assert.deepEqual(seen.told(), ['headTaken', 'upstreamChosen', 'over']);
+      assert.deepEqual(seen.told(), ['headTaken', 'upstreamChosen', 'upstreamDone', 'over']);
       const { fault, status } = seen.moments.at(-1)!;
       assert.deepEqual([fault, status], ['client-closed', 499]);
       await seen.answer;

@@ -106,7 +106,7 @@ describe('a limit of requests', () => {
 describe('a limit of what runs at once', () => {
   test('has a seat again when one is left, and all of a worker that died', () => {
     const seats = createSeats();
-    const seat = { zone: 0, key: 'ann', max: 2 };
+    const seat = { zone: 'z', key: 'ann', max: 2 };
     assert.equal(seats.take([seat], 1), true);
     assert.equal(seats.take([seat], 2), true);
     assert.equal(seats.take([seat], 2), false);

@@ -351,11 +351,13 @@ describe('content', () => {
 });
 
 describe('a client without the certificate that is asked for', () => {
-  const rules = siteOf([prefix('/', { content: toUp })], {
-    clientAuth: { mode: 'require', authorities: '' },
-  });
-  const tls = { protocol: 'TLSv1.3', cipher: 'x', serverName: 'a.test', resumed: false };
+  const clientAuth = { mode: 'require', authorities: '' } as const;
+  const rules = siteOf([prefix('/', { content: toUp })], { clientAuth });
+  const tls = { protocol: 'TLSv1.3', cipher: 'x', serverName: 'a.test', resumed: false, clientAuth };
   const certificate = {
+    fault: undefined,
+    validFrom: '',
+    validTo: '',
     subject: 'CN=ann',
     issuer: 'CN=ca',
     serial: '01',
@@ -366,13 +368,21 @@ describe('a client without the certificate that is asked for', () => {
   test('is refused, and so is one whose certificate is not good', () => {
     assert.equal(ask(rules, '/', { tls: { ...tls, client: undefined } }).status, 400);
     assert.equal(
-      ask(rules, '/', { tls: { ...tls, client: { ...certificate, verify: 'FAILED:expired' } } }).status,
+      ask(rules, '/', {
+        tls: { ...tls, client: { ...certificate, fault: 'CERT_HAS_EXPIRED', verify: 'FAILED:expired' } },
+      }).status,
       400,
     );
     assert.equal(
       ask(rules, '/', { tls: { ...tls, client: { ...certificate, verify: 'SUCCESS' } } }).status,
       200,
     );
+  });
+
+  test('is refused what was shown under another name, or to other authorities', () => {
+    const client = { ...certificate, verify: 'SUCCESS' };
+    for (const asked of [undefined, { ...clientAuth, authorities: 'others' }])
+      assert.equal(ask(rules, '/', { tls: { ...tls, clientAuth: asked, client } }).status, 421);
   });
 });
 

@@ -59,7 +59,7 @@ function accepting(protocol: 'http/1.1' | 'h2') {
   const link: UpstreamLink = {
     socket: upward as unknown as UpstreamLink['socket'],
     reused: false,
-    address: { host: '127.0.0.1', port: 1 },
+    endpoint: { address: { host: '127.0.0.1', port: 1 } } as UpstreamLink['endpoint'],
     handTo() {},
     release() {},
     destroy() {},

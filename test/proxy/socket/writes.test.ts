@@ -147,7 +147,7 @@ test('a tunnel that is cut off in the middle of a turn has passed on what it was
     },
     {
       socket: upstream.socket,
-      address: { host: '127.0.0.1', port: 1 },
+      endpoint: { address: { host: '127.0.0.1', port: 1 } } as never,
       reused: false,
       handTo() {},
       release() {},

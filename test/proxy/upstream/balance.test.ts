@@ -306,8 +306,8 @@ describe('shares', () => {
 
   it('are one for each key, and another one only while that cannot be asked', () => {
     const world = setUp();
-    const settings = shared({}, {}, {});
-    const of = (key: string) => world.balance.pick(settings, undefined, key)!;
+    const settings = { ...shared({}, {}, {}), choice: 'key' as const };
+    const of = (key: string) => world.balance.pick(settings, undefined, { key })!;
     const keys = Array.from({ length: 300 }, (_, i) => `visitor ${i}`);
     const before = keys.map((key) => of(key).ip);
     assert.deepEqual(
@@ -322,6 +322,101 @@ describe('shares', () => {
       else assert.equal(of(key).ip, before[i]);
     world.pass(60_000);
     assert.equal(of(keys[0]!).ip, lost.ip);
+  });
+
+  it('are left out for as long as their rule says after so many failures, and tried by one request then', () => {
+    const { balance, pass } = setUp();
+    const settings = shared({ maxFails: 2, failTimeoutMs: 5_000 }, { weight: 3 });
+    const shared1 = () => Array.from({ length: 8 }, () => balance.pick(settings)!.ip);
+    const one = Array.from({ length: 8 }, () => balance.pick(settings)!).find(({ ip }) => ip === '10.0.0.1')!;
+    balance.report(one, 'unreachable');
+    balance.report(one, 'well');
+    assert.ok(shared1().includes('10.0.0.1'), 'one failure is not two');
+    balance.report(one, 'failed');
+    assert.ok(!shared1().includes('10.0.0.1'), 'a success within the time does not outweigh failures');
+    pass(4_999);
+    assert.ok(!shared1().includes('10.0.0.1'));
+    pass(2);
+    assert.equal(shared1().filter((ip) => ip === '10.0.0.1').length, 1, 'one request tries it');
+    balance.report(one, 'failed');
+    pass(4_999);
+    assert.ok(!shared1().includes('10.0.0.1'), 'one failure was enough this time');
+    pass(2);
+    assert.ok(shared1().includes('10.0.0.1'));
+    balance.report(one, 'well');
+    assert.ok(shared1().includes('10.0.0.1'));
+    balance.report(one, 'failed');
+    assert.ok(shared1().includes('10.0.0.1'), 'what was before is forgotten');
+  });
+
+  it('are never left out where their rule says so', () => {
+    const { balance } = setUp();
+    const settings = shared({ maxFails: 0 }, { maxFails: 0 });
+    const one = balance.pick(settings)!;
+    for (let i = 0; i < 10; i++) balance.report(one, 'unreachable');
+    assert.deepEqual(new Set([balance.pick(settings), balance.pick(settings)]).size, 2);
+  });
+
+  it('get the fewest requests for their weight, in turns if equal, where rules say least', () => {
+    const { balance } = setUp();
+    const settings = { ...shared({ weight: 2 }, {}), choice: 'least' as const };
+    const taken = Array.from({ length: 9 }, () => {
+      const endpoint = balance.pick(settings)!;
+      endpoint.active++;
+      return endpoint.ip;
+    });
+    assert.equal(taken.filter((ip) => ip === '10.0.0.1').length, 6);
+  });
+
+  it('are drawn by weight, or the less busy of two', () => {
+    const { balance } = setUp();
+    const drawn = { ...shared({ weight: 9 }, {}), choice: 'random' as const };
+    const counts = Array.from({ length: 2_000 }, () => balance.pick(drawn)!.ip);
+    const first = counts.filter((ip) => ip === '10.0.0.1').length;
+    assert.ok(first > 1_600 && first < 1_960, String(first));
+    const better = { ...shared({}, {}, {}), choice: 'best-of-two' as const };
+    for (let i = 0; i < 300; i++) balance.pick(better)!.active++;
+    const busiest = new Set(Array.from({ length: 60 }, () => balance.pick(better)!));
+    for (const { active } of busiest) assert.ok(active > 80 && active < 120, String(active));
+  });
+
+  it('are spread over keys by their weights', () => {
+    const { balance } = setUp();
+    const settings = { ...shared({ weight: 3 }, {}), choice: 'key' as const };
+    const chosen = Array.from(
+      { length: 4_000 },
+      (_, i) => balance.pick(settings, undefined, { key: `/${i}` })!.ip,
+    );
+    const first = chosen.filter((ip) => ip === '10.0.0.1').length;
+    assert.ok(first > 2_850 && first < 3_150, String(first));
+  });
+
+  it('that a request prefers get it as long as they can be asked', () => {
+    const { balance } = setUp();
+    const settings = { ...shared({ maxConnections: 1 }, { weight: 5 }), choice: 'least' as const };
+    const wish = { prefers: ({ ip }: Endpoint) => ip === '10.0.0.1' };
+    const one = balance.pick(settings, undefined, wish)!;
+    assert.equal(one.ip, '10.0.0.1');
+    one.active++;
+    assert.equal(balance.pick(settings, undefined, wish)!.ip, '10.0.0.2', 'it has all it may have');
+    one.active--;
+    assert.equal(balance.pick(settings, new Set([one]), wish)!.ip, '10.0.0.2', 'it was tried');
+    balance.report(one, 'unreachable');
+    assert.equal(balance.pick(settings, undefined, wish)!.ip, '10.0.0.2', 'it is left out');
+  });
+
+  it('that were not tried are known, those that are left out or full aside', () => {
+    const { balance } = setUp();
+    const settings = shared({ maxConnections: 1 }, {});
+    const all = [balance.pick(settings)!, balance.pick(settings)!];
+    const one = all.find(({ ip }) => ip === '10.0.0.1')!;
+    const other = all.find(({ ip }) => ip === '10.0.0.2')!;
+    assert.equal(balance.hasOther(settings, new Set([one])), true);
+    assert.equal(balance.hasOther(settings, new Set([one, other])), false);
+    one.active++;
+    assert.equal(balance.hasOther(settings, new Set([other])), false, 'it is full');
+    balance.report(other, 'unreachable');
+    assert.equal(balance.hasOther(settings, new Set()), false, 'it is left out');
   });
 
   it('of the same address that is spoken to in another way of TLS are another endpoint', () => {

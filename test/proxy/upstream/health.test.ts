@@ -14,8 +14,17 @@ import { createServer as createTlsServer } from 'node:tls';
 import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
 import { Server, ServerCredentials } from '@grpc/grpc-js';
-import type { HealthProbe, HealthSettings, UpstreamProtocol } from '../../../proxy/rules/routes.ts';
+import type {
+  HealthProbe,
+  HealthSettings,
+  TlsToUpstream,
+  UpstreamProtocol,
+} from '../../../proxy/rules/routes.ts';
+import { createNames } from '../../../proxy/upstream/names.ts';
+import { probeUpstream } from '../../../proxy/upstream/probe.ts';
+import { createTrustOfUpstreams } from '../../../proxy/upstream/trust.ts';
 import type { Log } from '../../../src/lib/log.ts';
+import { createAuthority } from '../../support/client-pki.ts';
 import {
   answering,
   appCertificate,
@@ -90,11 +99,13 @@ async function startChecked(
     log = createNotes().log,
     host = '127.0.0.1',
     upstreamCa = '',
+    tls = undefined as TlsToUpstream | undefined,
   } = {},
 ) {
   const settings = settingsFor(0, protocol, {
     addresses: ports.map((port) => ({ host, port })),
     health,
+    ...(tls !== undefined && { tls }),
   });
   const ingress = await startIngress([routeTo(settings)], { log, ...(upstreamCa && { upstreamCa }) });
   cleanups.push(ingress.close);
@@ -215,6 +226,57 @@ describe('an upstream whose health is asked by a path', () => {
     );
   });
 
+  it('over TLS is spoken to as its requests are: name, authorities, our certificate', async () => {
+    const [certificate, clients] = [
+      await makeCertificate(['app.internal']),
+      await createAuthority('O=clients'),
+    ];
+    const ours = await clients.sign('CN=ingress');
+    const checked: string[] = [];
+    const server = createTlsServer(
+      { cert: certificate.chain, key: certificate.key, ca: clients.pem, requestCert: true },
+      answering((head) => {
+        if (head.startsWith('GET /healthz ')) checked.push(head);
+        return head.startsWith('GET /healthz ')
+          ? status(200)
+          : 'HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\na';
+      }),
+    );
+    server.on('tlsClientError', () => {});
+    server.listen(0, '127.0.0.1');
+    await once(server, 'listening');
+    cleanups.push(() => server.close());
+    const { port } = server.address() as AddressInfo;
+    const health = checking({ type: 'http', path: '/healthz' }, { unhealthyAfter: 1 });
+    const tls = {
+      verify: true,
+      authorities: certificate.chain,
+      name: 'app.internal',
+      certificate: ours.cert,
+      key: ours.key,
+    };
+    const { ingress } = await startChecked([port], health, { protocol: 'https', tls });
+    await eventually(() => checked.length > 2);
+    assert.deepEqual(await answers(ingress, 2), new Set(['a']));
+    const other = await startChecked([port], health, {
+      protocol: 'https',
+      tls: { ...tls, name: 'b.internal' },
+    });
+    await settlesOn(other.ingress, 1, ['503 upstream-unavailable']);
+    const fault = (more: Partial<TlsToUpstream>) =>
+      probeUpstream(
+        { protocol: 'https', tls: { ...tls, ...more } },
+        { host: '127.0.0.1', port },
+        {
+          names: createNames(),
+          secureContext: createTrustOfUpstreams(undefined),
+          timeoutMs: 2_000,
+        },
+      );
+    assert.equal(await fault({}), undefined);
+    assert.equal((await fault({ name: 'b.internal' }))?.code, 'upstream-untrusted');
+  });
+
   it('over HTTP/2 is asked in HTTP/2', async () => {
     let well = true;
     const server = createHttp2Server();
@@ -320,6 +382,14 @@ describe('an upstream whose health is asked by grpc.health.v1', () => {
     const health = checking({ type: 'grpc', service: '' });
     await startChecked([service.port], health, { ...options, host: 'localhost' });
     await eventually(() => service.asked.length > 3);
+    assert.deepEqual(
+      about('upstream is unhealthy').filter(({ fields }) => fields.ip === '127.0.0.1'),
+      [],
+    );
+    const tls = { verify: true, authorities: certificate.chain, name: 'localhost' };
+    const before = service.asked.length;
+    await startChecked([service.port], health, { protocol: 'grpcs', log, tls });
+    await eventually(() => service.asked.length > before + 20);
     assert.deepEqual(
       about('upstream is unhealthy').filter(({ fields }) => fields.ip === '127.0.0.1'),
       [],

@@ -222,10 +222,10 @@ describe('the pool', () => {
       return link;
     };
     const links = await Promise.all(Array.from({ length: 6 }, take));
-    assert.equal(links.filter((link) => link.address.port === a.port).length, 3);
-    for (const link of links) if (link.address.port === a.port) link.fail();
+    assert.equal(links.filter((link) => link.endpoint.address.port === a.port).length, 3);
+    for (const link of links) if (link.endpoint.address.port === a.port) link.fail();
     // Busy as it is, b has all of the next: three failures in a row are no accident.
-    for (let i = 0; i < 4; i++) assert.equal((await take()).address.port, b.port);
+    for (let i = 0; i < 4; i++) assert.equal((await take()).endpoint.address.port, b.port);
   });
 });
 

@@ -688,7 +688,6 @@ test('what would have silently changed where records or certificates go stops th
     ['ROUTE53_INITIAL_WEIGHT', '100'],
     ['SEND_PROXY_PROTOCOL', 'true'],
     ['DETERMINISTIC_TLS_KEY', 'true'],
-    ['ADMIN_ADDRESS', '127.0.0.1:9000'],
   ] as const) {
     const problems = mistakesOf({ [name]: value });
     assert.equal(problems.length, 1, name);
@@ -833,7 +832,9 @@ test('every example in the table of settings is one that works', () => {
 });
 
 test('every setting of the table is read, and its default is the one the program uses', () => {
-  const readers = ['config', 'listen', 'dns', 'acme', 'routing'].map((name) => `config/${name}`);
+  const readers = ['config', 'listen', 'dns', 'acme', 'admin', 'routing', 'access-log'].map(
+    (name) => `config/${name}`,
+  );
   const source = [...readers, 'routes/plan']
     .map((file) => readFileSync(new URL(`../../../src/${file}.ts`, import.meta.url), 'utf8'))
     .join();

@@ -26,7 +26,8 @@ test('the suggested checks fail for a quote that does not sign the digest of sha
   await writeFile(join(downloads, 'sha256sum.txt'), files);
   const digest = createHash('sha256').update(files).digest('hex');
   const reportData = digest + '0'.repeat(64);
-  const checks = suggestions({ port: 1, caFile: '/ca.pem', downloads, program: 'true' })
+  const elsewhere = { verify: 'true', quoteRoot: '/r', quoteCollateral: '/c', appId: '', composeHash: '' };
+  const checks = suggestions({ port: 1, caFile: '/ca.pem', downloads, program: 'true', ...elsewhere })
     .map(({ command }) => command)
     .filter((command) => command.includes('grep'));
   assert.equal(checks.length, 2);

@@ -79,8 +79,8 @@ describe('a routes file that is written', () => {
     assert.deepEqual(file.upstreams, {
       up: {
         servers: [
-          { url: 'http://a:1', weight: 2 },
-          { url: 'http://b:1', backup: true },
+          { url: 'http://a:1', weight: 2, max_fails: 1, fail_timeout: '10s' },
+          { url: 'http://b:1', backup: true, max_fails: 1, fail_timeout: '10s' },
         ],
         balance: 'least_connections',
       },

@@ -34,7 +34,8 @@ const settings: WorkerSettings = {
   upstreamCa: undefined,
   evidence: false,
   sharedChallenges: true,
-  accessLog: false,
+  accessLog: undefined,
+  requestIds: false,
   logLevel: 'silent',
   readableLog: false,
 };

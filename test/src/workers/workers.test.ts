@@ -80,7 +80,8 @@ const settings: WorkerSettings = {
   upstreamCa: undefined,
   evidence: true,
   sharedChallenges: false,
-  accessLog: false,
+  accessLog: undefined,
+  requestIds: false,
   logLevel: 'silent',
   readableLog: false,
 };

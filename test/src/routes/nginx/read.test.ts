@@ -261,7 +261,7 @@ describe('a mistake', () => {
     ],
     [
       'server { ssl_verify_client on; ssl_reject_handshake on; }',
-      "a.conf:1:10: ssl_verify_client is refused: clients' certificates are not asked for by these files: write client_auth into the routes file",
+      'a.conf:1:28: ssl_verify_client has no authorities to verify by: write ssl_client_certificate with a PEM file',
       'a.conf:1:32: ssl_reject_handshake is refused: a name without a certificate is refused in any case: take the server away, if it holds nothing else',
     ],
     [

@@ -260,7 +260,6 @@ const refusedByUs: readonly (readonly [string, because: RegExp])[] = [
   ['split_clients $host $a { 50% a; * b; }', /canary/],
   [inLocation(`proxy_pass ${UP}; proxy_set_body a;`), /bodies pass/],
   [inLocation('add_trailer A b;'), /trailers pass/],
-  [inServer('ssl_verify_client optional_no_ca;'), /client_auth/],
   [inLocation('return 100;'), /neither a status/],
   [inLocation('try_files /a @nowhere;'), /no location @nowhere/],
   [inLocation('error_page 404 @nowhere;'), /no location @nowhere/],

@@ -19,6 +19,7 @@ const fitsSchema = new Ajv({ strict: true, strictRequired: false }).compile(
   JSON.parse(page('docs/routes.schema.json')),
 );
 const timeouts = { connectTimeoutMs: 10_000, readTimeoutMs: 60_000, sendTimeoutMs: 30_000 };
+const admin = { host: '127.0.0.1', port: 9180, token: undefined };
 const { chain, key } = weakCertificate('ca.example.com');
 
 /** What the files that snippets name would hold. */
@@ -42,7 +43,7 @@ function expectations(text: string): [request: string, words: string][] {
 }
 
 function judge(text: string, name: string): void {
-  const { routes, rules, mistakes } = readRoutesFile(text, `/config/${name}`, { timeouts, readFile });
+  const { routes, rules, mistakes } = readRoutesFile(text, `/config/${name}`, { timeouts, readFile, admin });
   assert.deepEqual(mistakes.map(describeMistake), []);
   assert.ok(fitsSchema(parse(text)), JSON.stringify(fitsSchema.errors));
   const expected = expectations(text);

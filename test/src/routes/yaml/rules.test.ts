@@ -363,7 +363,7 @@ upstream_tls: { ca: ca.pem, name: app.internal }`),
   const [site] = rules.sites;
   const { maxBodyBytes, maxHeaderBytes, retry, cors, compress, requestHeaders, upstreamTls } = site!.policy!;
   assert.deepEqual([maxBodyBytes, maxHeaderBytes], [10_485_760, 4096]);
-  assert.deepEqual(retry, { on: ['error', 503], tries: 3, timeoutMs: 5000 });
+  assert.deepEqual(retry, { on: ['error', 503], tries: 3, sameServers: true, timeoutMs: 5000 });
   assert.ok(cors !== false && cors?.credentials === true && cors.origins.length === 2);
   assert.deepEqual(compress ? compress.encodings : undefined, ['br', 'gzip']);
   assert.deepEqual(site!.clientAuth, { mode: 'require', authorities: AUTHORITY });

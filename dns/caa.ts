@@ -1,15 +1,16 @@
 // Whether CAA allows this account to issue for a name: RFC 8659 and RFC 8657, read as strictly as Boulder does.
 
-import type { Resolver } from '../dns/resolver.ts';
 import { baseOf, type Domain, isWildcard } from '../src/lib/domain.ts';
-import type { ChallengeType } from './issuer.ts';
+import type { Resolver } from './views.ts';
+import { possibleZones } from './zone.ts';
 
 export interface CaaQuestion {
   readonly domain: Domain;
   /** The CA's names in CAA records: `meta.caaIdentities` of its directory. If empty, nothing can be judged. */
   readonly identities: readonly string[];
   readonly accountUrl: string;
-  readonly method: ChallengeType;
+  /** As in `validationmethods`: `dns-01` and its kin. */
+  readonly method: string;
 }
 
 export interface CaaVerdict {
@@ -32,16 +33,66 @@ type Reading =
   | { readonly readable: true; readonly issuer: string; readonly parameters: ReadonlyMap<string, string> }
   | { readonly readable: false; readonly why: string };
 
-/** Climbs from the name to the top, and judges the first set of records found. Rejects as the resolver does. */
-export async function checkCaa(resolver: Resolver, question: CaaQuestion): Promise<CaaVerdict> {
-  const labels = baseOf(question.domain).split('.');
-  for (let from = 0; from < labels.length; from += 1) {
-    const name = labels.slice(from).join('.');
+/** The set of records that decides for a name, and whose it is; undefined if no name up to the top has any. */
+export interface DecidingCaa {
+  readonly decidedBy: string | undefined;
+  readonly values: readonly string[];
+}
+
+/** Climbs from the name to the top (RFC 8659 §3), until a name has records. Rejects as the resolver does. */
+export async function climbCaa(resolver: Pick<Resolver, 'resolve'>, base: string): Promise<DecidingCaa> {
+  for (const name of possibleZones(base)) {
     // The resolver follows CNAMEs, as RFC 8659 §3 wants at every step.
     const values = await resolver.resolve(name, 'CAA');
-    if (values.length > 0) return { ...judgeCaa(values, question), decidedBy: name };
+    if (values.length > 0) return { decidedBy: name, values };
   }
-  return { ...judgeCaa([], question), decidedBy: undefined };
+  return { decidedBy: undefined, values: [] };
+}
+
+/** Judges the first set of records found. Rejects as the resolver does. */
+export async function checkCaa(resolver: Resolver, question: CaaQuestion): Promise<CaaVerdict> {
+  const { decidedBy, values } = await climbCaa(resolver, baseOf(question.domain));
+  return { ...judgeCaa(values, question), decidedBy };
+}
+
+/** What one record lets happen, whoever asks. */
+export interface IssuePermission {
+  /** As in `issue "letsencrypt.org"`. */
+  readonly record: string;
+  /** The CA that it lets issue, in lower case; empty: it lets nobody. */
+  readonly issuer: string;
+  /** Undefined: every account of the CA. */
+  readonly account: string | undefined;
+  /** Undefined: by every method. */
+  readonly methods: readonly string[] | undefined;
+}
+
+export interface IssueReading {
+  readonly permissions: readonly IssuePermission[];
+  /** Records that a CA ignores or must not issue under, and why. */
+  readonly unreadable: readonly string[];
+}
+
+/** Who may have certificates for a name itself (`wildcard`: for the wildcard over it) by these records, read as a CA reads them. */
+export function readPermissions(values: readonly string[], wildcard = false): IssueReading {
+  const unreadable: string[] = [];
+  const records = values.flatMap((value) => {
+    const record = parseRecord(value);
+    if (record === undefined) unreadable.push(`${JSON.stringify(value)} cannot be read`);
+    return record ?? [];
+  });
+  const permissions = relevantRecords(records, wildcard).flatMap(({ tag, value }) => {
+    const reading = readValue(value);
+    const record = `${tag} ${JSON.stringify(value)}`;
+    if (!reading.readable) {
+      unreadable.push(`${record}: ${reading.why}`);
+      return [];
+    }
+    const { issuer, parameters } = reading;
+    const methods = parameters.get('validationmethods')?.split(',');
+    return [{ record, issuer, account: parameters.get('accounturi'), methods }];
+  });
+  return { permissions, unreadable };
 }
 
 /** The verdict over the records of one name, each as in a zone file: `0 issue "letsencrypt.org"`. */

@@ -2,7 +2,7 @@
 
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { type CaaQuestion, checkCaa, judgeCaa } from '../../acme/caa.ts';
+import { type CaaQuestion, checkCaa, judgeCaa } from '../../dns/caa.ts';
 import { DnsError } from '../../dns/provider.ts';
 import { parseDomain } from '../../src/lib/domain.ts';
 

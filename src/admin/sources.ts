@@ -1,0 +1,22 @@
+// What the status of the ingress is made of, as the composition root hands it over.
+
+import type { Certificate } from '../lib/certificate.ts';
+import type { Domain } from '../lib/domain.ts';
+import type { ProcessFigures } from '../workers/process-figures.ts';
+import type { Workers } from '../workers/workers.ts';
+import type { Tally } from './tally.ts';
+
+export interface Sources {
+  readonly version: string;
+  readonly workers: Pick<Workers, 'state' | 'rows'>;
+  /** Of the plan that is followed. */
+  domains(): readonly Domain[];
+  /** What is served. */
+  certificates(): readonly Certificate[];
+  /** When the evidence that is shown was made, ISO 8601; undefined: there is none. */
+  evidenceAt(): string | undefined;
+  readonly tally: Tally;
+  /** Of the supervisor. */
+  readonly figures: ProcessFigures;
+  stopping(): boolean;
+}
