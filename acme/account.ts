@@ -6,7 +6,7 @@ import { CodedError } from '../src/lib/coded-error.ts';
 import { type Log, silentLog } from '../src/lib/log.ts';
 import { isPrivateKey } from '../src/lib/private-key.ts';
 import { AcmeProblem, absentIfNull, isBusy, readObject } from './answer.ts';
-import type { Store } from './store.ts';
+import { NOTHING, type Store } from './store.ts';
 import type { StoredAccount } from './stored.ts';
 import type { ExternalAccount, Session, Transport } from './transport.ts';
 
@@ -85,7 +85,7 @@ export async function openAccount(options: AccountOptions, signal: AbortSignal):
   const made = found === undefined ? await register(options, session, signal) : undefined;
   const url = found ?? made!.url;
   if (stored.url === undefined) {
-    await store.writeAccount({ ...stored, url, publicKey: { ...session.jwk } });
+    await store.writeAccount({ ...stored, url, publicKey: { ...session.jwk } }, stored);
     log.info({ account: url, made: made?.isNew ?? false }, 'account ready');
   }
   return { url, session, document: documentOf(url, session.jwk) };
@@ -112,11 +112,12 @@ export async function rollOver(
   }
   const nextKey =
     stored.nextKey !== undefined && isPrivateKey(stored.nextKey) ? stored.nextKey : generateKey();
-  await store.writeAccount({ ...stored, nextKey });
+  const both = { ...stored, nextKey };
+  await store.writeAccount(both, stored);
   const session = transport.session(nextKey);
   const inner = session.sign(keyChange, { account: account.url, oldKey: account.session.jwk });
   await account.session.post(keyChange, inner, { kid: account.url, signal });
-  await store.writeAccount({ key: nextKey, url: account.url, publicKey: { ...session.jwk } });
+  await store.writeAccount({ key: nextKey, url: account.url, publicKey: { ...session.jwk } }, both);
   log.info({ account: account.url }, 'account key changed');
   return { url: account.url, session, document: documentOf(account.url, session.jwk) };
 }
@@ -124,13 +125,14 @@ export async function rollOver(
 /** Finishes a key change that the CA had made before the process was killed. */
 async function finishedRollOver(
   { transport, store }: AccountOptions,
-  { nextKey, url }: StoredAccount,
+  stored: StoredAccount,
   signal: AbortSignal,
 ): Promise<Account | undefined> {
+  const { nextKey, url } = stored;
   if (nextKey === undefined || url === undefined || !isPrivateKey(nextKey)) return undefined;
   const session = transport.session(nextKey);
   if ((await lookUp(transport, session, signal)) !== url) return undefined;
-  await store.writeAccount({ key: nextKey, url, publicKey: { ...session.jwk } });
+  await store.writeAccount({ key: nextKey, url, publicKey: { ...session.jwk } }, stored);
   return { url, session, document: documentOf(url, session.jwk) };
 }
 
@@ -175,7 +177,7 @@ async function accountKey(options: AccountOptions): Promise<StoredAccount> {
   refuseIfUnclear(options);
   // The key is on disk before the CA sees it: without its key an account is lost.
   const fresh: StoredAccount = { key: generateKey() };
-  await store.writeAccount(fresh);
+  await store.writeAccount(fresh, NOTHING);
   return fresh;
 }
 

@@ -7,7 +7,7 @@ import { type FoundState, readCertbot } from './certbot.ts';
 import { tellExposedKeys } from './exposed-keys.ts';
 import { readLego } from './lego.ts';
 import { pick, sameSet } from './selection.ts';
-import type { Store } from './store.ts';
+import { NOTHING, type Store } from './store.ts';
 
 export interface AdoptOptions {
   stateDir: string;
@@ -30,7 +30,8 @@ export async function adoptEarlierState(options: AdoptOptions): Promise<string |
   const { stateDir, directoryUrl, log = silentLog } = options;
   await tellExposedKeys(stateDir, log);
   // We have an account: then this was done before, or there was nothing to take over.
-  if ((await options.store.readAccount())?.url !== undefined) return undefined;
+  const ours = await options.store.readAccount();
+  if (ours?.url !== undefined) return undefined;
   const found = [
     await readCertbot(stateDir, directoryUrl, log),
     await readLego(`${stateDir}/lego`, directoryUrl, log),
@@ -48,7 +49,7 @@ export async function adoptEarlierState(options: AdoptOptions): Promise<string |
     );
     return undefined;
   }
-  await options.store.writeAccount({ key, url, publicKey: publicKeyOf(key) });
+  await options.store.writeAccount({ key, url, publicKey: publicKeyOf(key) }, ours ?? NOTHING);
   log.info({ account: account.url, from: account.from }, 'account of an earlier image adopted');
   return undefined;
 }

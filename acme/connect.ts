@@ -20,8 +20,8 @@ export interface AcmeOptions {
   profile?: string | undefined;
   /** PEM, PKCS#8: a derived account key instead of one on disk. A rejection stops what needs the account. */
   accountKey?: (() => Promise<string>) | undefined;
-  /** The result of adoptEarlierState. */
-  refuseToRegister?: string | undefined;
+  /** The result of adoptEarlierState, or what finds it out: its rejection stops what needs the account. */
+  refuseToRegister?: string | (() => Promise<string | undefined>) | undefined;
   store: Store;
   solver: Solver;
   /** For one certificate, propagation included. */
@@ -54,7 +54,8 @@ export function createAcme(options: AcmeOptions): Acme {
   return {
     transport,
     async connect(signal) {
-      const { email, externalAccount, profile, refuseToRegister } = options;
+      const { email, externalAccount, profile, refuseToRegister: refusal } = options;
+      const refuseToRegister = typeof refusal === 'function' ? await refusal() : refusal;
       const key = await options.accountKey?.();
       const account = await openAccount(
         { transport, store, email, externalAccount, key, refuseToRegister, log },

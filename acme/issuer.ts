@@ -47,6 +47,7 @@ export type IssuerErrorCode =
   | 'order-failed'
   | 'order-unfinished'
   | 'deadline-passed'
+  | 'replaced-elsewhere'
   | 'certificate-unfit';
 
 /** Why the CA's answers did not lead to a certificate. The cause is the CA's problem document, if it sent one. */

@@ -1,4 +1,4 @@
-// The ledger in memory and on disk. What the disk refuses stays in memory and is written with the next change.
+// The ledger in memory and in the store. What the store refuses stays in memory and is written with the next change.
 
 import type { Domain } from '../src/lib/domain.ts';
 import { createTurns } from '../src/lib/turns.ts';
@@ -31,7 +31,7 @@ export function createLedgerFile(store: Pick<Store, 'readLedger' | 'writeLedger'
       ledger = { ...ledger, [name]: entry };
       unwritten[name] = entry;
       return inTurn(async () => {
-        await store.writeLedger(ledger);
+        await store.writeLedger(ledger, Object.keys(unwritten));
         // A newer entry of the same name is still to be written.
         if (unwritten[name] === entry) delete unwritten[name];
       });
@@ -40,7 +40,7 @@ export function createLedgerFile(store: Pick<Store, 'readLedger' | 'writeLedger'
       const { [names[0]!]: _, ...others } = ledger;
       ledger = others;
       delete unwritten[names[0]!];
-      return inTurn(() => store.writeLedger(ledger));
+      return inTurn(() => store.writeLedger(ledger, [names[0]!]));
     },
   };
 }

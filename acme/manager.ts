@@ -15,6 +15,7 @@ import type { Renewal, RenewalSettings } from './renewal.ts';
 import { type AskRenewalInfo, createRenewalWindows, type RenewalWindows } from './renewal-windows.ts';
 import { createRenewer, type RenewalOutcome, type Renewer } from './renewer.ts';
 import { pick } from './selection.ts';
+import { isStoreAway } from './storage.ts';
 import type { Store } from './store.ts';
 import { servesOn, urgencyOfPreparation } from './urgency.ts';
 
@@ -71,6 +72,10 @@ export interface Manager {
 /** Waits between passes that could not reach the CA or write the records: neither counts against a CA's limits. */
 const PASS_DELAYS_MS = [10_000, 60_000, 300_000, 900_000, 3_600_000];
 const UNSAVED_DELAY_MS = 60_000;
+/** How often a replica looks for what another one has obtained. */
+const FOLLOW_MS = 10_000;
+/** An order changes several records: they are looked at together. */
+const HINT_REST_MS = 250;
 
 export function createManager(options: ManagerOptions): Manager {
   return new CertificateManager(options);
@@ -91,6 +96,8 @@ class CertificateManager implements Manager {
   #wake = new AbortController();
   #failedPasses = 0;
   #recovered = false;
+  /** The part of its life that a certificate has left when it is renewed without the store; replicas differ in it. */
+  #lastResort: number | undefined;
 
   constructor(options: ManagerOptions) {
     const { store, renewalInfo, clock = systemClock, log = silentLog, random = Math.random } = options;
@@ -134,12 +141,35 @@ class CertificateManager implements Manager {
   }
 
   async run(signal: AbortSignal): Promise<void> {
+    await Promise.all([this.#keepOn(signal), this.#follow(signal)]);
+  }
+
+  async #keepOn(signal: AbortSignal): Promise<void> {
     while (!signal.aborted) {
       const sleepMs = await this.#passAndPlan(signal);
       if (signal.aborted) return;
       await this.#clock.sleep(sleepMs, AbortSignal.any([signal, this.#wake.signal])).catch(() => {});
       if (this.#wake.signal.aborted) this.#wake = new AbortController();
     }
+  }
+
+  /** Takes over what other replicas obtain, without waiting for the lease: they may be at the next certificate already. */
+  async #follow(signal: AbortSignal): Promise<void> {
+    if (!this.#store.shared) return;
+    let hint = new AbortController();
+    const unwatch = this.#store.watch(() => hint.abort());
+    while (!signal.aborted) {
+      const restMs = FOLLOW_MS * (0.8 + 0.4 * this.#random());
+      await this.#clock.sleep(restMs, AbortSignal.any([signal, hint.signal])).catch(() => {});
+      if (hint.signal.aborted) await this.#clock.sleep(HINT_REST_MS, signal).catch(() => {});
+      hint = new AbortController();
+      if (signal.aborted) break;
+      // That the store is away has been said by whoever asked it.
+      await this.#adopt(await this.#store.readCertificates().catch(() => [])).catch((err: unknown) => {
+        this.#log.warn({ err }, 'certificate of another replica cannot be served');
+      });
+    }
+    unwatch();
   }
 
   /** Resolves to how long to sleep before the next pass. */
@@ -151,6 +181,7 @@ class CertificateManager implements Manager {
     } catch (err) {
       const sleepMs = this.#failedPassDelayMs();
       if (signal.aborted) return sleepMs;
+      if (this.#store.shared && isStoreAway(err)) await this.#renewApart(signal);
       this.#failedPasses += 1;
       const urgent = this.#failedPasses > 2 || err instanceof AccountError;
       const next = new Date(this.#clock.now().getTime() + sleepMs);
@@ -179,13 +210,46 @@ class CertificateManager implements Manager {
     signal.throwIfAborted();
   }
 
+  /** The store cannot be used, and a certificate is about to end: that every replica orders its own is the lesser evil. */
+  async #renewApart(signal: AbortSignal): Promise<void> {
+    const now = this.#clock.now().getTime();
+    this.#lastResort ??= 0.02 + 0.08 * this.#random();
+    const share = this.#lastResort;
+    const ending = this.#entries.filter(({ certificate }) => {
+      if (certificate === undefined) return false;
+      const lifeMs = certificate.notAfter.getTime() - certificate.notBefore.getTime();
+      return certificate.notAfter.getTime() - now < lifeMs * share;
+    });
+    const due = ending.filter((entry) => this.#isDueNow(entry));
+    if (due.length === 0) return;
+    const domains = due.map(({ names }) => names[0]);
+    this.#log.warn({ domains }, 'certificates are about to end, renewing them without the store');
+    const before = due.map(({ certificate }) => certificate);
+    try {
+      await this.#store.apart(async () => {
+        const connection = await this.#connectFor(due, signal);
+        await this.#renewPrepared(due, connection, signal);
+      });
+    } catch (err) {
+      if (!signal.aborted)
+        this.#log.error({ err, domains }, 'certificates cannot be renewed without the store');
+    }
+    for (const [i, entry] of due.entries()) if (entry.certificate !== before[i]) entry.unsaved = true;
+  }
+
   async #adoptFromDisk(): Promise<void> {
     const stored = await this.#store.readCertificates();
+    for (const entry of this.#entries) {
+      // The file was removed, or set aside as damaged: the certificate in memory is whole, and is stored again.
+      if (pick(stored, entry.names) === undefined && entry.certificate !== undefined) entry.unsaved = true;
+    }
+    await this.#adopt(stored);
+  }
+
+  async #adopt(stored: readonly Certificate[]): Promise<void> {
     let adopted = false;
     for (const entry of this.#entries) {
       const found = pick(stored, entry.names);
-      // The file was removed, or set aside as damaged: the certificate in memory is whole, and is stored again.
-      if (found === undefined && entry.certificate !== undefined) entry.unsaved = true;
       if (found === undefined || found.sha256 === entry.certificate?.sha256) continue;
       if (entry.certificate !== undefined && found.notAfter <= entry.certificate.notAfter) continue;
       this.#log.info(

@@ -15,6 +15,7 @@ import { type Issuer, IssuerError, type ObtainOptions, type Solver } from './iss
 import { fetchOrder, type Order, orderFailed, type Post, readOrder } from './order.ts';
 import { createPendingOrders, isFinal, type PendingOrders } from './pending-order.ts';
 import { sameSet } from './selection.ts';
+import { StorageError } from './storage.ts';
 import type { Store } from './store.ts';
 import type { Transport } from './transport.ts';
 
@@ -92,6 +93,9 @@ async function place(parts: Parts, { names, signal }: Attempt, { replaces }: Obt
   const payload = { identifiers, ...offeredProfile(parts, meta.profiles, names) };
   const successor = renewalInfo === undefined ? undefined : replaces;
   const key = generateCertificateKey();
+  const intent = { names: [...names], key, account: account.url, createdAt: clock.now().toISOString() };
+  if (store.shared) await store.intendOrder(names[0]!, intent, await store.readOrder(names[0]!));
+  signal.throwIfAborted();
   const answer = await postOrder(parts, newOrder, payload, successor, signal);
   const url = readObject(z.url(), answer.headers.location, 'the URL of the new order');
   // On disk before it is finalized, so that a killed process finishes this order instead of placing another; and before it
@@ -100,6 +104,8 @@ async function place(parts: Parts, { names, signal }: Attempt, { replaces }: Obt
   const stored = { names: [...names], url, key, account: account.url, createdAt };
   // A full disk must not cost the certificate: without the file, a crash now costs one more order.
   await store.writeOrder(names[0]!, stored).catch((err: unknown) => {
+    // Another replica orders in our place.
+    if (err instanceof StorageError && ['overtaken', 'lease-lost'].includes(err.code)) throw err;
     log.error({ domain: names[0], order: url, err }, 'order could not be stored');
   });
   log.info({ domain: names[0], order: url }, 'order placed');
@@ -118,7 +124,7 @@ function offeredProfile(
 }
 
 async function postOrder(
-  { post, log }: Parts,
+  { post, log, store }: Parts,
   url: string,
   payload: object,
   replaces: string | undefined,
@@ -132,6 +138,12 @@ async function postOrder(
     const hintRefused =
       error instanceof AcmeProblem && (HINT_REFUSALS.has(error.type) || [404, 409].includes(error.status));
     if (!hintRefused) throw error;
+    // Of replicas that cannot see each other the CA lets one through: the others come upon its certificate.
+    if (store.shared && error.type === 'alreadyReplaced') {
+      throw new IssuerError('replaced-elsewhere', 'another replica has ordered this renewal', {
+        cause: error,
+      });
+    }
     log.warn({ replaces, err: error }, 'order without replaces, which the ca refused');
     return post(url, payload, signal);
   }

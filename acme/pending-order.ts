@@ -37,14 +37,14 @@ const PASSING_REFUSALS = new Set(['badNonce', 'rateLimited', 'serverInternal', '
 export function createPendingOrders(options: PendingOrdersOptions): PendingOrders {
   const { post, accountUrl, store, clock, log } = options;
 
-  async function isOurs(stored: StoredOrder, names: readonly Domain[]): Promise<boolean> {
+  async function isOurs(stored: PlacedOrder, names: readonly Domain[]): Promise<boolean> {
     if (stored.account !== accountUrl || !sameSet(stored.names, names)) return false;
     // If its certificate is on disk, the process was killed between storing that and dropping the order.
     const kept = (await store.readCertificates()).find((each) => each.names[0] === names[0]);
     return kept?.key !== stored.key;
   }
 
-  async function fetchStored(stored: StoredOrder, signal: AbortSignal): Promise<Order | undefined> {
+  async function fetchStored(stored: PlacedOrder, signal: AbortSignal): Promise<Order | undefined> {
     try {
       return (await fetchOrder(post, stored.url, signal)).value;
     } catch (error) {
@@ -69,7 +69,8 @@ export function createPendingOrders(options: PendingOrdersOptions): PendingOrder
   return {
     async resume({ names, signal }) {
       const stored = await store.readOrder(names[0]!);
-      if (stored === undefined) return undefined;
+      // An intent of which nothing came is for the next intent to replace.
+      if (stored === undefined || !isPlaced(stored)) return undefined;
       const order = (await isOurs(stored, names)) ? await fetchStored(stored, signal) : undefined;
       if (order === undefined || isOver(order, stored)) {
         await store.dropOrder(names[0]!);
@@ -80,12 +81,18 @@ export function createPendingOrders(options: PendingOrdersOptions): PendingOrder
     },
     async dropIfHopeless(names, error) {
       const stored = await store.readOrder(names[0]!).catch(() => undefined);
-      if (stored === undefined) return;
+      if (stored === undefined || !isPlaced(stored)) return;
       if (!isFinal(error) && !(isAnswer(error) && isOlderThan(stored, FORLORN_MS))) return;
       log.warn({ domain: names[0], order: stored.url }, 'order given up, the next attempt places another');
       await store.dropOrder(names[0]!).catch(() => {});
     },
   };
+}
+
+type PlacedOrder = StoredOrder & { readonly url: string };
+
+function isPlaced(stored: StoredOrder): stored is PlacedOrder {
+  return stored.url !== undefined;
 }
 
 /** RFC 8555 §7.1.6: an authorization or an order that has failed stays failed. */

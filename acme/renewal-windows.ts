@@ -43,17 +43,19 @@ export function createRenewalWindows(options: RenewalWindowsOptions): RenewalWin
   async function refresh(entries: readonly Entry[], signal: AbortSignal): Promise<void> {
     if (renewalInfo === undefined) return;
     const stored = await store.readWindows();
-    let changed = false;
+    const changed: string[] = [];
     for (const entry of entries) {
       const name = entry.names[0]!;
       const fresh = await newWindow(entry, stored[name], renewalInfo, signal);
       if (fresh === undefined) continue;
       entry.window = fresh;
       stored[name] = fresh;
-      changed = true;
+      changed.push(name);
     }
-    if (changed)
-      await store.writeWindows(stored).catch((err: unknown) => log.warn({ err }, 'window not stored'));
+    if (changed.length > 0)
+      await store
+        .writeWindows(stored, changed)
+        .catch((err: unknown) => log.warn({ err }, 'window not stored'));
   }
 
   /** Undefined if the window that we have stays as it is. */

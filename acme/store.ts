@@ -1,18 +1,17 @@
-// State on disk: the account, certificates with their keys, pending orders, and what failed or was put into DNS.
+// The state: the account, certificates with their keys, pending orders, and what failed or was put into DNS.
 
-import { readdir, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { z } from 'zod';
-import { ensurePrivateFolder, syncFolder, whyUnwritable } from '../src/lib/atomic-file.ts';
+import { whyUnwritable } from '../src/lib/atomic-file.ts';
 import type { Certificate } from '../src/lib/certificate.ts';
 import { type Clock, systemClock } from '../src/lib/clock.ts';
 import { CodedError } from '../src/lib/coded-error.ts';
 import type { Domain } from '../src/lib/domain.ts';
 import { type Log, silentLog } from '../src/lib/log.ts';
-import { createTurns } from '../src/lib/turns.ts';
-import { createCertificateFiles, type DamagedCertificate, fileName } from './certificate-files.ts';
-import { createStateFiles, filesIn, type StateFiles } from './state-files.ts';
-import { createStateLock } from './state-lock.ts';
+import { createRecords, type Records } from './records.ts';
+import { createFiles, type Files } from './storage/files.ts';
+import { createOverlay } from './storage/overlay.ts';
+import { type Lease, type Storage, StorageError } from './storage.ts';
 import {
   AccountSchema,
   type ChallengeTxt,
@@ -28,6 +27,7 @@ import {
   VerdictSchema,
   WindowSchema,
 } from './stored.ts';
+import { createStoredCertificates, type DamagedCertificate, fileName } from './stored-certificates.ts';
 
 export type StoreErrorCode = 'state-unwritable' | 'account-damaged';
 
@@ -37,12 +37,24 @@ export class StoreError extends CodedError<StoreErrorCode> {
 
 const LONGEST_VALIDATION_MS = 3_600_000;
 
+const ACCOUNT = 'account.json';
+
+/** In the place of an account: there was none. */
+export const NOTHING = Symbol('nothing');
+
 export interface Store {
   /** Everything of one ACME directory. */
   readonly folder: string;
+  /** Whether processes on other machines write here too, and may at any moment. */
+  readonly shared: boolean;
+  /** See Storage.watch; of certificates. */
+  watch(changed: () => void): () => void;
+  /** Runs `work` on what can still be read; what it writes stays in this process's memory and is forgotten after it. */
+  apart<T>(work: () => Promise<T>): Promise<T>;
   /** Rejects with StoreError `account-damaged` while a damaged account file lies there. */
   readAccount(): Promise<StoredAccount | undefined>;
-  writeAccount(account: StoredAccount): Promise<void>;
+  /** `over`: what was read, and must still be there where others write too. Left out: whatever is there. */
+  writeAccount(account: StoredAccount, over?: StoredAccount | typeof NOTHING): Promise<void>;
   /** All that can be read and served. The name that a certificate is stored under comes first in its `names`. */
   readCertificates(): Promise<Certificate[]>;
   /** Files of this name that cannot be served, still in place or set aside, the newest first. */
@@ -50,15 +62,22 @@ export interface Store {
   /** Replaces the one with the same first name, and drops that name's order, which is finished. */
   keepCertificate(certificate: Certificate): Promise<void>;
   readOrder(name: Domain): Promise<StoredOrder | undefined>;
+  /** Where others write too: only over what intendOrder has written, with the same key. */
   writeOrder(name: Domain, order: StoredOrder): Promise<void>;
+  /**
+   * To be called before an order is placed. Of several processes that mean to order one gets through; the others reject with
+   * StorageError `overtaken`. Where nobody else writes nothing is written. `over`: what readOrder said.
+   */
+  intendOrder(name: Domain, intent: StoredOrder, over: StoredOrder | undefined): Promise<void>;
   dropOrder(name: Domain): Promise<void>;
   readLedger(): Promise<Ledger>;
-  writeLedger(ledger: Ledger): Promise<void>;
+  /** Writes the entries with these names, and drops those that the ledger lacks; others stay as they are. */
+  writeLedger(ledger: Ledger, names?: readonly string[]): Promise<void>;
   readWindows(): Promise<Record<string, StoredWindow>>;
-  writeWindows(windows: Record<string, StoredWindow>): Promise<void>;
+  writeWindows(windows: Record<string, StoredWindow>, names?: readonly string[]): Promise<void>;
   /** By domain. */
   readVerdicts(): Promise<Record<string, StoredVerdict>>;
-  writeVerdicts(verdicts: Record<string, StoredVerdict>): Promise<void>;
+  writeVerdicts(verdicts: Record<string, StoredVerdict>, names?: readonly string[]): Promise<void>;
   /** TXT values that were noted before they were set, and that may still be in DNS. */
   readChallenges(): Promise<ChallengeTxt[]>;
   addChallenge(txt: ChallengeTxt): Promise<void>;
@@ -70,7 +89,7 @@ export interface Store {
   sharedChallenge(domain: Domain): Promise<string | undefined>;
   /** Removes what a killed process left half written. Call it only while holding the lock. */
   sweep(): Promise<void>;
-  /** See StateLock.hold. */
+  /** See Storage.lease. */
   hold<T>(signal: AbortSignal, work: (signal: AbortSignal) => Promise<T>): Promise<T>;
 }
 
@@ -85,115 +104,170 @@ export interface StoreOptions {
   lockStaleMs?: number;
   /** To read what another process keeps: no folder is made, and a damaged file is reported and stays in place. */
   readOnly?: { damaged(path: string, why: string): void };
+  /** Where it is kept instead of in files of the state folder. */
+  storage?: Storage | undefined;
 }
 
 /** Makes its folders if need be. Rejects with StoreError if it cannot. */
 export async function createStore(options: StoreOptions): Promise<Store> {
-  const { stateDir, directoryUrl, clock = systemClock, log = silentLog, lockPollMs, lockStaleMs } = options;
-  const folder = join(stateDir, 'dstack-ingress', ...directoryFolder(directoryUrl));
-  const [certificates, orders, validations] = ['certificates', 'orders', 'validations'].map((each) =>
-    join(folder, each),
+  const { directoryUrl, clock = systemClock, log = silentLog } = options;
+  const folder = directoryFolder(directoryUrl);
+  const [certificates, orders, validations] = ['certificates', 'orders', 'validations'].map(
+    (each) => `${folder}/${each}`,
   ) as [string, string, string];
   const folders = [folder, certificates, orders, validations];
-  if (options.readOnly === undefined) await makeFolders(folders);
-  const lock = createStateLock({
-    folder,
-    clock,
-    log,
-    ...(lockPollMs === undefined ? {} : { pollMs: lockPollMs }),
-    ...(lockStaleMs === undefined ? {} : { staleMs: lockStaleMs }),
-  });
-  const files = createStateFiles({ clock, log, onDamaged: options.readOnly?.damaged });
-  const stored = createCertificateFiles(certificates, files, log);
-  const orderPath = (name: Domain) => join(orders, `${fileName(name)}.json`);
+  const overlay = createOverlay(options.storage ?? (await filesOf(options, folders)), (name) =>
+    name.endsWith(ACCOUNT),
+  );
+  const { storage } = overlay;
+  const shared = storage.alone === undefined;
+  let held: Lease | undefined;
+  const records = createRecords(storage, () => held);
+  const stored = createStoredCertificates(certificates, { storage, records, log });
+  const order = (name: Domain) => `${orders}/${fileName(name)}.json`;
 
   return {
-    folder,
-    ...accountIn(folder, directoryUrl, files),
+    folder: storage.place(folder),
+    shared,
+    watch: (changed) => storage.watch(certificates, changed),
+    apart: overlay.apart,
+    ...accountIn(folder, directoryUrl, storage, records),
     readCertificates: () => stored.readAll(),
     damagedCertificates: (name) => stored.damaged(name),
     async keepCertificate(certificate) {
       await stored.write(certificate);
-      await rm(orderPath(certificate.names[0]!), { force: true });
+      const isAnothers = ({ key }: StoredOrder) => key !== certificate.key;
+      await records.remove(order(certificate.names[0]!), OrderSchema, isAnothers);
     },
-    readOrder: (name) => files.read(orderPath(name), OrderSchema),
-    writeOrder: (name, order) => files.write(orderPath(name), order),
-    dropOrder: (name) => rm(orderPath(name), { force: true }),
-    ...recordsIn(folder, files),
-    ...challengeNotesIn(folder, files),
-    ...sharedChallengesIn(validations, files, clock),
-    async sweep() {
-      for (const each of folders) await sweepFolder(each);
+    readOrder: (name) => records.read(order(name), OrderSchema),
+    writeOrder: (name, value) =>
+      records.write(order(name), value, OrderSchema, (there) => {
+        if (there?.key === value.key) return value;
+        throw new StorageError('overtaken', `another replica orders the certificate for ${name}`);
+      }),
+    async intendOrder(name, intent, over) {
+      if (!shared) return;
+      await records.change(order(name), OrderSchema, (there) => {
+        if (there?.key === over?.key) return intent;
+        throw new StorageError('overtaken', `another replica orders the certificate for ${name}`);
+      });
     },
-    hold: lock.hold,
+    dropOrder: (name) => records.remove(order(name), OrderSchema),
+    ...entriesIn(folder, records),
+    ...challengeNotesIn(folder, records),
+    ...sharedChallengesIn(validations, records, clock),
+    sweep: async () => storage.alone?.sweep(folders),
+    hold: (signal, work) =>
+      storage.lease(`${folder}/lock`, signal, async (lease) => {
+        held = lease;
+        try {
+          return await work(lease.signal);
+        } finally {
+          held = undefined;
+        }
+      }),
   };
 }
 
-async function makeFolders(folders: readonly string[]): Promise<void> {
+/** Where the state lies in a state folder that certbot or lego may have files in as well. */
+export function filesUnder(
+  options: Pick<StoreOptions, 'stateDir' | 'clock' | 'log' | 'lockPollMs' | 'lockStaleMs' | 'readOnly'>,
+): Files {
+  const { stateDir, readOnly, ...others } = options;
+  return createFiles({ root: join(stateDir, 'dstack-ingress'), onDamaged: readOnly?.damaged, ...others });
+}
+
+async function filesOf(options: StoreOptions, folders: readonly string[]): Promise<Storage> {
+  const files = filesUnder(options);
+  if (options.readOnly !== undefined) return files;
   try {
-    for (const each of folders) await ensurePrivateFolder(each);
+    await files.prepare(folders);
   } catch (cause) {
     const why = whyUnwritable(cause);
-    throw new StoreError('state-unwritable', `the state folder ${folders[0]} cannot be written: ${why}`, {
+    const place = files.place(folders[0]!);
+    throw new StoreError('state-unwritable', `the state folder ${place} cannot be written: ${why}`, {
       cause,
     });
   }
+  return files;
 }
 
 function accountIn(
   folder: string,
   directoryUrl: string,
-  files: StateFiles,
+  storage: Storage,
+  records: Records,
 ): Pick<Store, 'readAccount' | 'writeAccount'> {
-  const path = join(folder, 'account.json');
+  const name = `${folder}/${ACCOUNT}`;
   return {
     async readAccount() {
-      const account = await files.read(path, AccountSchema);
-      if (account !== undefined) return account;
-      const damaged = (await filesIn(folder)).find((file) => /^account\.json(\..*damaged)?$/.test(file));
+      const account = await records.read(name, AccountSchema);
+      // Elsewhere what cannot be read has been an error already.
+      if (account !== undefined || storage.alone === undefined) return account;
+      const damaged = (await storage.list(folder)).find((file) => /^account\.json(\..*damaged)?$/.test(file));
       if (damaged === undefined) return undefined;
       throw new StoreError(
         'account-damaged',
-        `the account file of ${directoryUrl} was damaged and lies at ${join(folder, damaged)}: ` +
+        `the account file of ${directoryUrl} was damaged and lies at ${storage.place(`${folder}/${damaged}`)}: ` +
           `restore account.json, or remove the damaged file to register a new account`,
       );
     },
-    writeAccount: (account) => files.write(path, account),
+    writeAccount: (account, over) =>
+      records.write(name, account, AccountSchema, (there) => {
+        if (over === undefined || isSame(there, over)) return account;
+        throw new StorageError('overtaken', `another process has written the account of ${directoryUrl}`);
+      }),
   };
 }
 
-function recordsIn(folder: string, files: StateFiles) {
-  const [ledger, windows, verdicts] = ['ledger.json', 'windows.json', 'caa.json'].map((file) =>
-    join(folder, file),
+/** Both are of one schema, which gives their members one order. */
+function isSame(there: StoredAccount | undefined, over: StoredAccount | typeof NOTHING): boolean {
+  return JSON.stringify(there ?? {}) === JSON.stringify(over === NOTHING ? {} : over);
+}
+
+function entriesIn(folder: string, records: Records) {
+  const [ledger, windows, verdicts] = ['ledger.json', 'windows.json', 'caa.json'].map(
+    (record) => `${folder}/${record}`,
   ) as [string, string, string];
-  const read = async <T>(path: string, schema: z.ZodType<T>): Promise<Record<string, T>> =>
-    (await files.read(path, z.record(z.string(), schema))) ?? {};
+  const read = async <T>(name: string, schema: z.ZodType<T>): Promise<Record<string, T>> =>
+    (await records.read(name, z.record(z.string(), schema))) ?? {};
+  const write = <T>(
+    name: string,
+    schema: z.ZodType<T>,
+    entries: Readonly<Record<string, T>>,
+    keys: readonly string[],
+  ) =>
+    records.change(name, z.record(z.string(), schema), (before = {}) => {
+      const others = Object.entries(before).filter(([key]) => !keys.includes(key));
+      const ours = Object.entries(entries).filter(([key]) => keys.includes(key));
+      return Object.fromEntries([...others, ...ours]);
+    });
   return {
     readLedger: () => read(ledger, LedgerEntrySchema),
-    writeLedger: (entries: Ledger) => files.write(ledger, entries),
+    writeLedger: (entries: Ledger, names = Object.keys(entries)) =>
+      write(ledger, LedgerEntrySchema, entries, names),
     readWindows: () => read(windows, WindowSchema),
-    writeWindows: (entries: Record<string, StoredWindow>) => files.write(windows, entries),
+    writeWindows: (entries: Record<string, StoredWindow>, names = Object.keys(entries)) =>
+      write(windows, WindowSchema, entries, names),
     readVerdicts: () => read(verdicts, VerdictSchema),
-    writeVerdicts: (entries: Record<string, StoredVerdict>) => files.write(verdicts, entries),
-  };
+    writeVerdicts: (entries: Record<string, StoredVerdict>, names = Object.keys(entries)) =>
+      write(verdicts, VerdictSchema, entries, names),
+  } satisfies Partial<Store>;
 }
 
 function challengeNotesIn(
   folder: string,
-  files: StateFiles,
+  records: Records,
 ): Pick<Store, 'readChallenges' | 'addChallenge' | 'dropChallenge'> {
-  const path = join(folder, 'challenges.json');
-  // Challenges of several orders change this one file.
-  const inTurn = createTurns();
-  const read = async () => (await files.read(path, z.array(TxtSchema))) ?? [];
+  const name = `${folder}/challenges.json`;
+  const schema = z.array(TxtSchema);
   const change = (changed: (all: ChallengeTxt[]) => ChallengeTxt[]) =>
-    inTurn(async () => {
-      const before = await read();
+    records.change(name, schema, (before = []) => {
       const after = changed(before);
-      if (after.length !== before.length) await files.write(path, after);
+      return after.length === before.length ? undefined : after;
     });
   return {
-    readChallenges: () => inTurn(read),
+    readChallenges: async () => (await records.read(name, schema)) ?? [],
     addChallenge: (txt) => change((all) => [...all.filter((each) => !sameTxt(each, txt)), txt]),
     dropChallenge: (txt) => change((all) => all.filter((each) => !sameTxt(each, txt))),
   };
@@ -201,16 +275,18 @@ function challengeNotesIn(
 
 function sharedChallengesIn(
   folder: string,
-  files: StateFiles,
+  records: Records,
   clock: Clock,
 ): Pick<Store, 'shareChallenge' | 'unshareChallenge' | 'sharedChallenge'> {
-  const pathOf = (domain: Domain) => join(folder, `${fileName(domain)}.json`);
+  const nameOf = (domain: Domain) => `${folder}/${fileName(domain)}.json`;
   return {
-    shareChallenge: (domain, keyAuthorization) =>
-      files.write(pathOf(domain), { keyAuthorization, at: clock.now().toISOString() }),
-    unshareChallenge: (domain) => rm(pathOf(domain), { force: true }),
+    shareChallenge(domain, keyAuthorization) {
+      const shared = { keyAuthorization, at: clock.now().toISOString() };
+      return records.write(nameOf(domain), shared, ValidationSchema, () => shared);
+    },
+    unshareChallenge: (domain) => records.remove(nameOf(domain), ValidationSchema),
     async sharedChallenge(domain) {
-      const shared = await files.read(pathOf(domain), ValidationSchema);
+      const shared = await records.read(nameOf(domain), ValidationSchema);
       if (shared === undefined) return undefined;
       // A time in the future was written while the clock was wrong: the challenge may be of any age.
       const ageMs = Math.abs(clock.now().getTime() - new Date(shared.at).getTime());
@@ -220,17 +296,11 @@ function sharedChallengesIn(
   };
 }
 
-async function sweepFolder(folder: string): Promise<void> {
-  const left = (await readdir(folder)).filter((file) => file.endsWith('.tmp'));
-  for (const file of left) await rm(join(folder, file), { force: true });
-  if (left.length > 0) await syncFolder(folder);
-}
-
-/** Two folder names that no other directory URL has, so that staging and production never mix. */
-function directoryFolder(directoryUrl: string): [string, string] {
+/** Two folders that no other directory URL has, so that staging and production never mix. */
+export function directoryFolder(directoryUrl: string): string {
   const { host, pathname, search } = new URL(directoryUrl);
   const path = encodeURIComponent(pathname.replace(/^\//, '') + search);
-  return [host.replaceAll(':', '_'), path === '' ? '_' : path.slice(0, 200)];
+  return `${host.replaceAll(':', '_')}/${path === '' ? '_' : path.slice(0, 200)}`;
 }
 
 function sameTxt(a: ChallengeTxt, b: ChallengeTxt): boolean {

@@ -18,7 +18,8 @@ const TimeSchema = z.iso.datetime();
 
 export const OrderSchema = z.object({
   names: z.array(z.string()),
-  url: z.url(),
+  /** Absent before the CA has named it: somebody means to order, and nobody else is to. */
+  url: z.url().optional(),
   /** The future certificate's key: PEM, PKCS#8. An order without it can never be finished. */
   key: z.string().refine(isPrivateKey),
   account: z.string(),

@@ -13,6 +13,7 @@ import {
 import type { ChallengeCertificate } from '../src/lib/certificate.ts';
 import { type Clock, systemClock } from '../src/lib/clock.ts';
 import type { Domain } from '../src/lib/domain.ts';
+import { isThere, untilNobodyRemembers } from './fleet-challenge.ts';
 import type { Challenge, Solver } from './issuer.ts';
 import type { Store } from './store.ts';
 
@@ -20,7 +21,7 @@ export interface TlsAlpn01Options {
   /** Serves this to handshakes that ask for `domain` with ALPN acme-tls/1, or stops serving it (undefined). */
   serve(domain: Domain, certificate: ChallengeCertificate | undefined): void | Promise<void>;
   /** Shares the challenge with other instances, because the CA may connect to any of them. */
-  store?: Pick<Store, 'shareChallenge' | 'unshareChallenge'>;
+  store?: Pick<Store, 'shareChallenge' | 'unshareChallenge' | 'sharedChallenge' | 'shared'>;
   clock?: Clock;
 }
 
@@ -33,10 +34,13 @@ export function createTlsAlpn01Solver({ serve, store, clock = systemClock }: Tls
     type: 'tls-alpn-01',
     async present({ domain, keyAuthorization }: Challenge) {
       await store?.shareChallenge(domain, keyAuthorization);
+      if (store?.shared === true) await isThere(store, domain, keyAuthorization);
       await serve(domain, await challengeCertificate(domain, keyAuthorization, clock.now()));
     },
     // The listener answers as soon as `serve` has returned.
-    wait: async () => {},
+    wait: async (_, signal) => {
+      if (store?.shared === true) await untilNobodyRemembers(clock, signal);
+    },
     async cleanUp({ domain }) {
       await serve(domain, undefined);
       await store?.unshareChallenge(domain);

@@ -90,6 +90,12 @@ async function run(command: CommandName, args: readonly string[]): Promise<numbe
       const { rollover } = await import('./commands/rollover.ts');
       return rollover(process.env, streams, exitCodes);
     }
+    case 'store': {
+      const { store } = await import('./commands/store.ts');
+      const [verb = ''] = args.filter((arg) => !arg.startsWith('-'));
+      const asked = { verb, replace: args.includes('--replace') };
+      return store(asked, process.env, { in: process.stdin, ...streams }, exitCodes);
+    }
     case 'convert-nginx': {
       const { convertNginx } = await import('./commands/convert-nginx.ts');
       return convertNginx(args[0]!, streams, exitCodes);

@@ -3,9 +3,7 @@
 import type { ChildProcess } from 'node:child_process';
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { adoptEarlierState } from '../acme/adopt.ts';
-import { createStore, type Store } from '../acme/store.ts';
-import { createAgent } from '../evidence/agent.ts';
+import { type Agent, createAgent } from '../evidence/agent.ts';
 import { createAttestRounds } from '../evidence/attest-rounds.ts';
 import { buildBundle } from '../evidence/bundle.ts';
 import { publishBundle } from '../evidence/publish.ts';
@@ -15,11 +13,13 @@ import { createTally } from './admin/tally.ts';
 import type { Config } from './config/config.ts';
 import { createDeployment, type Deployment } from './deployment.ts';
 import { createPublisher } from './evidence-publisher.ts';
+import { createChallengeLook } from './fleet-challenges.ts';
 import { createFollowing } from './following.ts';
-import type { Issuance } from './issuance.ts';
+import type { Issuance, IssuanceOptions } from './issuance.ts';
 import { descriptorLimit, descriptorShortage } from './lib/descriptors.ts';
 import type { Domain } from './lib/domain.ts';
 import type { Log } from './lib/log.ts';
+import { adopt, type OpenedStore, openStore } from './open-store.ts';
 import { createRenewing } from './renewing.ts';
 import { watchFiles } from './routes/files-watch.ts';
 import { describeRoutes } from './routes/plan.ts';
@@ -72,13 +72,14 @@ export async function startIngress(config: Config, options: IngressOptions): Pro
   const starting = workers.start();
   // Awaited below; until then its failure must not count as unhandled.
   starting.catch(() => {});
-  const stored = serveStored(config, deployment, log);
+  const stored = serveStored(config, deployment, agent, log);
   const giveUp = async (error: unknown): Promise<never> => {
     stopping.abort();
     await workers.drain(0);
     throw error;
   };
-  const [{ store, refuseToRegister }, address] = await Promise.all([stored, starting]).catch(giveUp);
+  const [kept, address] = await Promise.all([stored, starting]).catch(giveUp);
+  const { store, storage, refuseToRegister } = kept;
   const { httpPort } = config.listen;
   log.info({ ...address, httpPort, workers: config.workers, domains: config.domains }, 'serving');
   log.info({ routes: describeRoutes(config) }, 'where requests go');
@@ -86,15 +87,8 @@ export async function startIngress(config: Config, options: IngressOptions): Pro
 
   const { createIssuance } = await import('./issuance.ts');
   const { setChallenge, setHttpChallenge } = workers;
-  const issuance = createIssuance({
-    config,
-    store,
-    refuseToRegister,
-    agent,
-    setChallenge,
-    setHttpChallenge,
-    log,
-  });
+  const from = { config, store, storage, refuseToRegister, agent, log };
+  const issuance = createIssuance({ ...from, setChallenge, setHttpChallenge });
   const tally = createTally();
   const hooks = { deploy: deployment.offer, onAccount: publisher.setAccount, onOutcome: tally.renewalEnded };
   const renewing = createRenewing(issuance, hooks, stopping.signal);
@@ -125,6 +119,7 @@ export async function startIngress(config: Config, options: IngressOptions): Pro
       log.info({ ...workers.state().totals }, 'workers have ended');
       await issuance.close();
       await admin?.close();
+      await kept.close();
     },
   };
 }
@@ -138,10 +133,8 @@ function withFiles({ rules }: Config, options: IngressOptions): IngressOptions {
   return { log: options.log, ...(options.drainMs !== undefined && { drainMs: options.drainMs }) };
 }
 
-interface Stored {
-  readonly store: Store;
-  /** Why no account may be made, if so. */
-  readonly refuseToRegister: string | undefined;
+interface Stored extends OpenedStore {
+  readonly refuseToRegister: IssuanceOptions['refuseToRegister'];
 }
 
 /** What is there only later. */
@@ -154,11 +147,12 @@ interface Later {
 function createParts(config: Config, { log, forkedAhead }: IngressOptions, later: Later) {
   const { agentEndpoint, dir } = config.evidence;
   const agent = createAgent({ ...(agentEndpoint !== undefined && { endpoint: agentEndpoint }), log });
+  const look = createChallengeLook();
   const workers = createWorkers({
     count: config.workers,
     settings: workerSettings(config),
     findChallenge: async (domain) =>
-      sharedChallenge(domain, deployment.plan().domains, async () => (await later.stored()).store),
+      sharedChallenge(domain, { config, own: deployment.plan().domains, stored: later.stored, look }),
     attest: createAttestRounds({ quote: (data) => agent.quote(data), log }).ask,
     log,
     ...(forkedAhead !== undefined && { forkedAhead }),
@@ -192,21 +186,32 @@ function bootId(): string {
   }
 }
 
-/** A challenge of another instance that shares our state folder: the CA may have come to us instead. */
-async function sharedChallenge(asked: string, own: readonly Domain[], store: () => Promise<Store>) {
+interface ChallengeQuestion {
+  readonly config: Config;
+  readonly own: readonly Domain[];
+  stored(): Promise<Stored>;
+  readonly look: ReturnType<typeof createChallengeLook>;
+}
+
+/** A challenge of another instance that keeps its state where we do: the CA may have come to us instead. */
+async function sharedChallenge(asked: string, { config, own, stored, look }: ChallengeQuestion) {
   const domain = own.find((each) => each === asked);
-  const keyAuthorization = domain && (await (await store()).sharedChallenge(domain));
-  if (domain === undefined || keyAuthorization === undefined) return undefined;
+  if (domain === undefined) return undefined;
+  const { store } = await stored();
+  const keyAuthorization = store.shared ? await look(store, domain) : await store.sharedChallenge(domain);
+  if (keyAuthorization === undefined) return undefined;
+  if (config.acme.challenge === 'http-01') return { keyAuthorization };
   const { challengeCertificate } = await import('../acme/tls-alpn01.ts');
   return challengeCertificate(domain, keyAuthorization, new Date());
 }
 
-async function serveStored(config: Config, deployment: Deployment, log: Log): Promise<Stored> {
-  const { stateDir, acme } = config;
-  const store = await createStore({ stateDir, directoryUrl: acme.directoryUrl, log });
-  const refuseToRegister = await adopt(config, store, log);
-  await deployment.follow(config, await store.readCertificates());
-  return { store, refuseToRegister };
+async function serveStored(config: Config, deployment: Deployment, agent: Agent, log: Log): Promise<Stored> {
+  const opened = await openStore(config, { agent, log });
+  const refuseToRegister = await adopt(config, opened, log);
+  // Where replicas share it, it may not answer, and there may be no copy: then there is nothing to serve yet.
+  const certificates = opened.store.readCertificates();
+  await deployment.follow(config, await (opened.store.shared ? certificates.catch(() => []) : certificates));
+  return { ...opened, refuseToRegister };
 }
 
 function workerSettings(config: Config): WorkerSettings {
@@ -230,6 +235,7 @@ function workerSettings(config: Config): WorkerSettings {
     upstreamCa: config.upstreamCa,
     evidence: config.evidence.serve,
     sharedChallenges: config.acme.challenge === 'tls-alpn-01',
+    sharedHttpChallenges: config.acme.challenge === 'http-01' && config.store !== undefined,
     accessLog: config.accessLog,
     requestIds: config.requestIds,
     logLevel: config.logLevel,
@@ -247,22 +253,4 @@ function sayIfTooFewDescriptors({ listen, workers }: Config, log: Log): void {
     { limit, ...shortage, maxConnections },
     'fewer file descriptors than MAXCONN needs: raise the limit (ulimits: nofile in compose) or lower MAXCONN',
   );
-}
-
-/** Returns why no account may be made, if so. Unreadable state of an earlier image must not stop this one from serving. */
-async function adopt(config: Config, store: Store, log: Log): Promise<string | undefined> {
-  const { stateDir, acme, certificates: wanted } = config;
-  try {
-    return await adoptEarlierState({
-      stateDir,
-      directoryUrl: acme.directoryUrl,
-      wanted,
-      store,
-      derivedKey: acme.accountKey === 'kms',
-      log,
-    });
-  } catch (err) {
-    log.error({ err }, 'state of an earlier image cannot be adopted');
-    return `whether ${stateDir} holds an account of an earlier image cannot be told: ${(err as Error).message}`;
-  }
 }

@@ -1,12 +1,12 @@
 // All that talks to the CA and writes to DNS; loaded once the listener serves, so that what is on disk waits for none of it.
 
-import { join } from 'node:path';
-import { type Acme, createAcme } from '../acme/connect.ts';
+import { type Acme, type AcmeOptions, createAcme } from '../acme/connect.ts';
 import { createDnsPersist01Solver } from '../acme/dns-persist01.ts';
 import { createDns01Solver } from '../acme/dns01.ts';
 import { createHttp01Solver } from '../acme/http01.ts';
 import type { Solver } from '../acme/issuer.ts';
 import { createManager, type Manager, type ManagerOptions } from '../acme/manager.ts';
+import type { Storage } from '../acme/storage.ts';
 import type { Store } from '../acme/store.ts';
 import { createTlsAlpn01Solver } from '../acme/tls-alpn01.ts';
 import { servesOn } from '../acme/urgency.ts';
@@ -33,8 +33,10 @@ import type { RoutingPlan } from './routes/plan.ts';
 export interface IssuanceOptions {
   readonly config: Config;
   readonly store: Store;
+  /** What the store stands on. */
+  readonly storage: Storage;
   /** Why no account may be made where we have none. */
-  readonly refuseToRegister: string | undefined;
+  readonly refuseToRegister: AcmeOptions['refuseToRegister'];
   readonly agent: Pick<Agent, 'info' | 'quote' | 'deriveKey'>;
   /** Resolves once every worker answers the challenge so. */
   setChallenge(domain: string, certificate: ChallengeCertificate | undefined): Promise<void>;
@@ -183,7 +185,7 @@ function createSolver(parts: Parts): Solver {
   if (config.acme.challenge === 'tls-alpn-01') {
     return createTlsAlpn01Solver({ serve: setChallenge, store });
   }
-  if (config.acme.challenge === 'http-01') return createHttp01Solver({ serve: setHttpChallenge });
+  if (config.acme.challenge === 'http-01') return createHttp01Solver({ serve: setHttpChallenge, store });
   if (config.acme.challenge === 'dns-persist-01') return createDnsPersist01Solver();
   if (provider === undefined) throw new Error('dns-01 needs a DNS provider');
   const { propagationTimeoutMs: timeoutMs, propagationIntervalMs: intervalMs, delegationZone } = config.dns;
@@ -226,7 +228,7 @@ function createRecords(parts: Parts, acme: Acme): RecordsKeeper {
     setup: createSetup(parts, delegated ? 'auto' : mode),
     ...(delegated && { aliases: createSetup(parts, mode) }),
     ...(writes && {
-      pins: createWrittenPins(join(config.stateDir, 'dstack-ingress', 'caa-records.json'), log),
+      pins: createWrittenPins(parts.storage, log),
     }),
     log,
   });

@@ -167,7 +167,14 @@ class StreamFields implements AskedFields {
   }
 }
 
-function listOf({ authority, contentLength, protocol, fields, forwarded }: Http2Request): SentField[] {
+function listOf({
+  authority,
+  contentLength,
+  protocol,
+  fields,
+  forwarded,
+  underscored = [],
+}: Http2Request): SentField[] {
   const said: [string, string][] = [['host', authority]];
   if (contentLength >= 0) said.push(['content-length', String(contentLength)]);
   if (protocol !== undefined) said.push(['connection', 'Upgrade'], ['upgrade', protocol]);
@@ -175,6 +182,6 @@ function listOf({ authority, contentLength, protocol, fields, forwarded }: Http2
     if (value !== undefined) said.push([name, value]);
   return [
     ...said.map(([name, value]) => ({ name, lower: name, value })),
-    ...fields.map(({ name, value }) => ({ name, lower: name, value })),
+    ...[...fields, ...underscored].map(({ name, value }) => ({ name, lower: name, value })),
   ];
 }

@@ -36,7 +36,7 @@ export function editedRequest(step: Forward, request: EditedRequest): Field[] {
 }
 
 function passes({ lower }: SentField, step: Forward, request: EditedRequest): boolean {
-  const { nominated, withBody, passUnderscores = step.passUnderscores } = request;
+  const { nominated, withBody, passUnderscores = step.passUnderscores || step.passInvalid } = request;
   if (saidElsewhere.has(lower)) return false;
   if (ofBody.has(lower)) return withBody;
   if (!step.passHeaders || step.removed.has(lower)) return false;

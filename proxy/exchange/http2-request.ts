@@ -31,6 +31,8 @@ export interface Http2Request {
   readonly tracestate: string | undefined;
   /** What passes on, cookies rejoined. Left out are `host`, `content-length` and `te`, which each protocol puts its own way. */
   readonly fields: readonly HeaderField[];
+  /** With an underscore in the name: rules may let them pass. */
+  readonly underscored?: readonly HeaderField[] | undefined;
 }
 
 /** The forwarded family for the upstream in both forms: as fields and as header lines. */
@@ -95,7 +97,10 @@ export function readRequest(
   // RFC 9113 §8.2.3: crumbs become one field outside of HTTP/2.
   if (cookie !== undefined) fields.push(createField('cookie', cookie, true));
   // gRPC metadata may be named so, and no gRPC server takes the one name for the other.
-  if (grpc && underscored !== undefined) fields.push(...(underscored as HeaderField[]));
+  if (grpc && underscored !== undefined) {
+    fields.push(...(underscored as HeaderField[]));
+    underscored = undefined;
+  }
   return judge(ended);
 }
 
@@ -221,6 +226,7 @@ function judge(ended: boolean): Http2Request | FaultCode | 'malformed' {
     traceparent,
     tracestate,
     fields,
+    underscored,
   };
 }
 

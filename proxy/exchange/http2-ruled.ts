@@ -22,7 +22,7 @@ export class Http2Ruled implements RuledClient {
   readonly nominated: readonly string[] = [];
   readonly forwardedBefore: ForwardedBefore;
   readonly askedProtocol: string | undefined;
-  readonly passUnderscores = true;
+  readonly passUnderscores: boolean | undefined;
   /** As it came. */
   private readonly request: Http2Request;
 
@@ -33,6 +33,7 @@ export class Http2Ruled implements RuledClient {
     this.facts = http2Facts(request, connection);
     if (exchange.id !== '') this.facts.id = exchange.id;
     this.askedProtocol = request.protocol;
+    this.passUnderscores = request.grpc ? true : undefined;
     this.forwardedBefore = (connection.trustedClient ? request.forwarded : undefined) ?? {};
     exchange.awaitsRules = true;
     if (!exchange.requestEnded) stream.pause();

@@ -87,7 +87,7 @@ function openCoder({ encoding, level }: Coding): Transform & zlib.Zlib {
 }
 
 /** A stream that ends by itself, a file. */
-export function recodeStream(source: Readable, coding: Coding): Readable {
+export function recodeStream(source: AsyncIterable<Uint8Array>, coding: Coding): Readable {
   // Whoever reads what comes out is told of what goes wrong.
   return pipeline(source, openCoder(coding), () => {});
 }

@@ -3,7 +3,7 @@
 import { Fault, type FaultCode } from '../faults.ts';
 import { NO_LIMIT } from '../limits.ts';
 import type { Fields, Pool } from '../rules/compiled.ts';
-import type { ForwardMatch, RouteMatch } from '../rules/routes.ts';
+import type { Address, ForwardMatch, RouteMatch } from '../rules/routes.ts';
 import { beginRun, type RuleRun } from '../rules/run.ts';
 import type { Ask, Forward, Own, Pass, SendFile, Step } from '../rules/step.ts';
 import { refusalOf } from './decide.ts';
@@ -118,7 +118,9 @@ class Ruled extends RuleSteps implements Guide {
       return isFailure(status) ? 'blamed' : 'dropped';
     }
     this.forwarding = false;
-    const step = this.decide(() => this.run.replied({ status, fields }));
+    const { upstream } = this.exchange;
+    const addresses = upstream === undefined ? '' : addressText(upstream);
+    const step = this.decide(() => this.run.replied({ status, fields, addresses }));
     if (step?.do === 'pass' && step.of === 'reply' && keepsBody(status, step.status)) {
       exchange.logged = step.logged;
       const edits = { ...step.edits, own: this.ownOf(step, fields) };
@@ -250,6 +252,11 @@ class Ruled extends RuleSteps implements Guide {
       (file) => {
         if (this.isOver) return file?.body?.destroy();
         if (file === undefined) return this.resume(() => this.run.failed(404));
+        const { status, fields } = file;
+        if (status >= 400 && step.status === 200) {
+          const told = fields.map(([name, value]) => ({ name, value }));
+          return this.resume(() => this.run.failed(status, told));
+        }
         this.passFile(file, step);
       },
       (error) => {
@@ -337,7 +344,7 @@ class InnerSteps extends RuleSteps {
     const { answer } = this;
     if (step.do === 'pass') return this.tell(answer && { ...answer, status: step.status });
     if (step.do === 'close') return this.tell(undefined);
-    const sent = pairsOf(step.fields);
+    const sent = pairsOf(step.do === 'file' ? step.fieldsWith([]) : step.fields);
     this.tell({
       status: step.status,
       sent,
@@ -371,6 +378,11 @@ function fieldsFor(client: RuledClient, run: RuleRun | undefined, step: Forward,
     withBody,
     ...(passUnderscores === undefined ? {} : { passUnderscores }),
   });
+}
+
+/** As `$upstream_addr` has it. */
+function addressText({ host, port }: Address): string {
+  return `${host.includes(':') ? `[${host}]` : host}:${port}`;
 }
 
 function forwardMatch(match: RouteMatch | undefined, { pool, maxBodyBytes }: Forward): ForwardMatch {

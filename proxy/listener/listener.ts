@@ -15,6 +15,7 @@ import { createRules, type Rules } from '../exchange/rules-in-use.ts';
 import { serverNameOf } from '../http1/authority.ts';
 import { fieldLimitsOf } from '../http2/fields.ts';
 import { type ListenerLimits, limitsWith, NO_LIMIT } from '../limits.ts';
+import type { CompiledRules } from '../rules/compiled.ts';
 import type { Limiter } from '../rules/limits.ts';
 import type { RuleSet } from '../rules/model.ts';
 import {
@@ -65,6 +66,7 @@ import { acceptUnnamed, type HttpAcceptors } from './unnamed.ts';
 
 export { createAccessLog } from '../exchange/access-log.ts';
 export { createRequestIds } from '../exchange/identity.ts';
+export { compileInPauses } from '../exchange/rules-in-use.ts';
 export type { UpstreamNow } from '../upstream/http1-pool.ts';
 export { logChange, type UpstreamChange } from '../upstream/troubles.ts';
 export type { ServedCertificate } from './secure-contexts.ts';
@@ -132,7 +134,7 @@ export interface Listener {
   /** The tls-alpn-01 certificate of a domain (RFC 8737), PEM; undefined takes it away. */
   setChallenge(domain: string, certificate: { cert: string; key: string } | undefined): void;
   /** `rules`: for the hosts that no route serves. Throws, and serves on as before, if they cannot be compiled. */
-  setRoutes(routes: readonly Route[], rules?: RuleSet): void;
+  setRoutes(routes: readonly Route[], rules?: RuleSet | CompiledRules): void;
   /** Whether a site of the rules serves a host. */
   hasSite(host: string): boolean;
   /** Every address that routes and rules lead to, and whether it is known to fail. */
@@ -261,7 +263,7 @@ class TlsListener implements Listener {
     this.contexts.setChallenge(domain, certificate);
   }
 
-  setRoutes(list: readonly Route[], set?: RuleSet): void {
+  setRoutes(list: readonly Route[], set?: RuleSet | CompiledRules): void {
     this.rules.set(set);
     this.routes = this.routeTable(list);
     const asks = this.rules.asksClients();

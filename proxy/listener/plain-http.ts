@@ -22,6 +22,8 @@ export interface PlainHttpOptions {
   readonly maxConnections: number;
   /** Longest time for a whole request; default 10 s. */
   readonly requestTimeoutMs?: number;
+  /** What another instance wants the CA to find at this host under this token; asked for tokens that are not known here. */
+  readonly findChallenge?: ((host: string, token: string) => Promise<string | undefined>) | undefined;
   readonly log: Log;
 }
 
@@ -84,7 +86,8 @@ class ChallengesAndRedirects implements PlainHttp {
       // RFC 9112 §3.2; Node would otherwise take any, and of several the first.
       requireHostHeader: true,
     });
-    const answer = (request: IncomingMessage, response: ServerResponse) => this.answer(request, response);
+    const answer = (request: IncomingMessage, response: ServerResponse) =>
+      void this.answer(request, response);
     server.on('connection', (socket) => this.makeRoom(socket));
     // A client that does not take its answer is not waited for either.
     server.setTimeout(requestTimeoutMs, (socket) => socket.destroy());
@@ -146,8 +149,9 @@ class ChallengesAndRedirects implements PlainHttp {
     longest!.destroy();
   }
 
-  private answer(request: IncomingMessage, response: ServerResponse): void {
-    const { status, headers, body = '' } = this.replyTo(request);
+  private async answer(request: IncomingMessage, response: ServerResponse): Promise<void> {
+    const reply = this.replyTo(request);
+    const { status, headers, body = '' } = reply instanceof Promise ? await reply : reply;
     response.sendDate = false;
     response.writeHead(status, {
       ...headers,
@@ -157,7 +161,7 @@ class ChallengesAndRedirects implements PlainHttp {
     response.end(request.method === 'HEAD' ? undefined : body);
   }
 
-  private replyTo(request: IncomingMessage): Reply {
+  private replyTo(request: IncomingMessage): Reply | Promise<Reply> {
     const { httpsPort } = this.options;
     const host = hostOf(request);
     const target = request.url ?? '';
@@ -165,19 +169,26 @@ class ChallengesAndRedirects implements PlainHttp {
     if (host === undefined || !/^\/[\x21-\x7e]*$/.test(target)) return refusal(request, 'bad-request');
     // RFC 9110 §15.5.20: a redirect for names that are not ours would make us everyone's open redirect.
     if (!this.routes.knows(host)) return refusal(request, 'misdirected');
-    if (target.startsWith(CHALLENGES)) return this.challengeReply(request, target.slice(CHALLENGES.length));
+    if (target.startsWith(CHALLENGES))
+      return this.challengeReply(request, host, target.slice(CHALLENGES.length));
     const port = httpsPort === 443 ? '' : `:${httpsPort}`;
     return { status: 308, headers: { Location: `https://${host}${port}${target}` } };
   }
 
-  private challengeReply(request: IncomingMessage, token: string): Reply {
+  private challengeReply(request: IncomingMessage, host: string, token: string): Reply | Promise<Reply> {
     const { method } = request;
     if (method !== 'GET' && method !== 'HEAD')
       return refusal(request, 'method-refused', { Allow: 'GET, HEAD' });
-    const body = this.challenges.get(token);
-    if (body === undefined) return refusal(request, 'no-route');
-    return { status: 200, headers: { 'Content-Type': 'application/octet-stream' }, body };
+    const own = this.challenges.get(token);
+    const { findChallenge } = this.options;
+    if (own !== undefined || findChallenge === undefined) return challengeText(request, own);
+    return findChallenge(host, token).then((found) => challengeText(request, found));
   }
+}
+
+function challengeText(request: IncomingMessage, body: string | undefined): Reply {
+  if (body === undefined) return refusal(request, 'no-route');
+  return { status: 200, headers: { 'Content-Type': 'application/octet-stream' }, body };
 }
 
 const LABEL = '[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?';

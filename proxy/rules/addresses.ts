@@ -1,7 +1,7 @@
 // Lists of addresses: who is allowed and denied, and whose word on a client's address is taken.
 
 import { BlockList, isIP } from 'node:net';
-import type { AddressTest } from './compiled.ts';
+import type { AddressList, AddressTest } from './compiled.ts';
 import type { AddressRule, Origin } from './model.ts';
 import { RuleSetError } from './scope.ts';
 
@@ -35,9 +35,9 @@ interface Range {
   readonly origin?: Origin | undefined;
 }
 
-/** Addresses and CIDRs. `unix:` is nobody here. */
-export function compileRanges(ranges: readonly Range[]): BlockList {
-  const list = new BlockList();
+/** Addresses and CIDRs. `unix:` is nobody here. A range of IPv6, all of it even, holds no address of IPv4. */
+export function compileRanges(ranges: readonly Range[]): AddressList {
+  const list: AddressList = { four: new BlockList(), six: new BlockList() };
   for (const { range, origin } of ranges) {
     if (range === 'unix:') continue;
     const [address = '', bits] = range.split('/');
@@ -46,7 +46,8 @@ export function compileRanges(ranges: readonly Range[]): BlockList {
     const prefix = bits === undefined ? most : Number(bits);
     if (family === 0 || !/^\d{1,3}$/.test(bits ?? '0') || prefix > most)
       throw new RuleSetError(`${range} is neither an address nor a CIDR`, origin);
-    list.addSubnet(address, prefix, family === 4 ? 'ipv4' : 'ipv6');
+    if (family === 4) list.four.addSubnet(address, prefix, 'ipv4');
+    else list.six.addSubnet(address, prefix, 'ipv6');
   }
   return list;
 }
@@ -56,10 +57,11 @@ export function plainAddress(address: string): string {
   return /^::ffff:\d/i.test(address) ? address.slice(7) : address;
 }
 
-export function isIn(list: BlockList, address: string): boolean {
+export function isIn({ four, six }: AddressList, address: string): boolean {
   const plain = plainAddress(address);
   const family = isIP(plain);
-  return family !== 0 && list.check(plain, family === 4 ? 'ipv4' : 'ipv6');
+  if (family === 4) return four.check(plain, 'ipv4');
+  return family === 6 && six.check(plain, 'ipv6');
 }
 
 /** The rule that decides. Undefined: none fits, and nobody is kept out. */

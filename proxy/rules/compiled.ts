@@ -104,6 +104,8 @@ export interface Run {
   /** After real_ip. */
   client: string;
   method: string;
+  /** That of a sub-request: it is the client's request that `$request_method` is about. */
+  readonly asker: Run | undefined;
   uri: string;
   args: string;
   place: Place;
@@ -128,6 +130,8 @@ export interface Run {
   /** What the client is told; 0: not known yet. */
   status: number;
   sent: readonly Field[];
+  /** What a reply of ours has before rules add to it. */
+  told: readonly Field[];
   proxyHost: string;
 }
 
@@ -266,8 +270,13 @@ export interface Settings {
   readonly accessLog: (run: Run) => boolean;
 }
 
+export interface AddressList {
+  readonly four: BlockList;
+  readonly six: BlockList;
+}
+
 export interface RealIp {
-  readonly trusted: BlockList;
+  readonly trusted: AddressList;
   readonly header: string;
   readonly recursive: boolean;
 }
@@ -314,12 +323,19 @@ export interface AddressTest {
   readonly allow: boolean;
   readonly origin: Origin | undefined;
   /** Undefined: all. */
-  readonly list: BlockList | undefined;
+  readonly list: AddressList | undefined;
   readonly written: string;
 }
 
 export interface FileSettings {
-  readonly root: { readonly path: Value; readonly alias: boolean } | undefined;
+  readonly root:
+    | {
+        readonly path: Value;
+        readonly alias: boolean;
+        /** What stands before its first variable, up to the last slash; empty: it has none. */
+        readonly fixed: string;
+      }
+    | undefined;
   readonly index: readonly Value[];
   readonly listing: boolean;
   readonly types: ReadonlyMap<string, string>;
@@ -372,6 +388,7 @@ export interface CookieRules {
 export interface ReplySettings {
   readonly added: readonly {
     readonly name: string;
+    readonly lower: string;
     readonly value: Value;
     readonly field: Field | undefined;
     readonly always: boolean;

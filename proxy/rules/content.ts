@@ -1,6 +1,7 @@
 // What answers at a place once a request may have it: the upstream, a reply of ours, a redirect or files.
 
 import { createHash } from 'node:crypto';
+import { normalize } from 'node:path/posix';
 import { plainAddress, verdict } from './addresses.ts';
 import type { CompiledCanary, CompiledContent, Field, Pool } from './compiled.ts';
 import { extensionOf } from './media.ts';
@@ -60,13 +61,22 @@ export function document(
   return run.own(status, [{ name: 'Content-Type', value: type }, ...fields], body);
 }
 
+/** nginx's charset_types, as they are by default. */
+const withCharset: ReadonlySet<string> = new Set([
+  'text/html',
+  'text/xml',
+  'text/plain',
+  'text/vnd.wap.wml',
+  'application/javascript',
+  'application/rss+xml',
+]);
+
 /** By the extension of the URI. */
 export function contentTypeOf(run: Control): string {
+  if (run.keptType !== undefined) return run.keptType;
   const { types, defaultType, charset } = run.place.settings.files;
   const type = types.get(extensionOf(run.uri)) ?? defaultType;
-  return charset !== undefined && /^(text\/|application\/(javascript|rss\+xml|json|xml))/.test(type)
-    ? `${type}; charset=${charset}`
-    : type;
+  return charset !== undefined && withCharset.has(type) ? `${type}; charset=${charset}` : type;
 }
 
 // Forwarding
@@ -130,6 +140,8 @@ export function tryFiles(run: Control, then: () => Step): Step {
     if (candidate === undefined) return lastTried(run);
     const value = candidate.value(run);
     const { path, root } = onDisk(run, value);
+    // Without a root nothing is there, least of all what lies below the root of the disk.
+    if (run.place.settings.files.root === undefined) return tryFrom(at + 1);
     return run.look(candidate.directory ? 'directory' : 'file', path, root, (found) => {
       if (!found) return tryFrom(at + 1);
       run.uri = value;
@@ -154,7 +166,7 @@ function onDisk(run: Control, value: string): { readonly path: string; readonly 
   const matched = run.place.path;
   const below =
     root?.alias === true && matched !== '' && value.startsWith(matched) ? value.slice(matched.length) : value;
-  return { path: base + below, root: base };
+  return { path: base + below, root: rootOf(run) };
 }
 
 function answerFile(run: Control, fallback: string | undefined): Step {
@@ -207,10 +219,13 @@ function missing(run: Control, fallback: string | undefined): Step {
   });
 }
 
-/** What no file may lie outside of. An alias in a pattern is a whole path: its folder is all that is known. */
+/** What no file may lie outside of. Of a path with variables, what stands before them: the client may have its say in them. */
 function rootOf(run: Control): string {
   const { root } = run.place.settings.files;
-  const path = root?.path(run) ?? '';
-  if (root?.alias !== true || path.endsWith('/')) return path;
-  return run.place.kind === 'pattern' ? path.slice(0, path.lastIndexOf('/') + 1) : path;
+  if (root === undefined) return '';
+  const path = root.path(run);
+  if (root.fixed === '') return path;
+  // An alias in a pattern is the path of a file, and not of a folder.
+  const isFolder = !root.alias || run.place.kind !== 'pattern';
+  return isFolder && normalize(path).startsWith(root.fixed) ? path : root.fixed;
 }

@@ -46,10 +46,7 @@ function rewriteAttribute(
   const lower = key.toLowerCase();
   if (lower === 'path') return changedTo(key, rewriteText(value, paths, 'beginning', run));
   if (lower !== 'domain') return undefined;
-  // A dot in front means nothing any more (RFC 6265 §5.2.3), and stays where it is.
-  const dot = value.startsWith('.') ? '.' : '';
-  const rewritten = rewriteText(value.slice(dot.length), domains, 'whole', run);
-  return changedTo(key, rewritten === undefined ? undefined : dot + rewritten);
+  return changedTo(key, rewriteText(value, domains, 'whole', run));
 }
 
 function changedTo(key: string, value: string | undefined): Attribute | undefined {
@@ -65,22 +62,18 @@ export function rewriteText(
 ): string | undefined {
   for (const rule of rules) {
     if (rule.kind === 'pattern') {
-      if (fits(rule.from, text, run)) return replaced(text, rule.to(run), run, how);
+      // Of what it was tried on, nothing stays.
+      if (fits(rule.from, text, run)) return rule.to(run);
       continue;
     }
     const from = rule.from(run);
-    if (how === 'whole' && from.replace(/^\./, '').toLowerCase() === text.toLowerCase()) return rule.to(run);
+    // A dot in front of a domain means nothing any more (RFC 6265 §5.2.3), and stays where it is.
+    const dot = how === 'whole' && text.startsWith('.') ? '.' : '';
+    const bare = text.slice(dot.length).toLowerCase();
+    if (how === 'whole' && from.replace(/^\./, '').toLowerCase() === bare) return dot + rule.to(run);
     if (how === 'beginning' && text.startsWith(from)) return rule.to(run) + text.slice(from.length);
   }
   return undefined;
-}
-
-/** A pattern replaces what it matched, nothing beside it; of a domain, all. */
-function replaced(text: string, to: string, run: Run, how: 'beginning' | 'whole'): string {
-  if (how === 'whole') return to;
-  const matched = run.captures[0] ?? text;
-  const at = text.indexOf(matched);
-  return text.slice(0, at) + to + text.slice(at + matched.length);
 }
 
 function withFlags(

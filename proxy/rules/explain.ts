@@ -93,7 +93,7 @@ function endTexts(step: Step): string[] {
     case 'file':
       return [
         `answers ${step.status} with ${step.listing ? 'the list of' : ''} ${step.path}`,
-        ...fieldTexts(step.fields),
+        ...fieldTexts(step.fieldsWith([])),
       ];
     case 'close':
       return ['closes the connection without a reply'];

@@ -113,9 +113,10 @@ export function findLocation(locations: Locations, run: Run, watch?: Watch): Fou
     watch?.(exact, true);
     return { place: exact, slash: false, certain: true };
   }
-  const prefix = findPrefix(locations, run, watch);
-  const slash = prefix?.place.path === path ? undefined : addingSlash(locations, run);
+  // Before anything further in is looked at.
+  const slash = addingSlash(locations, run);
   if (slash !== undefined) return slash;
+  const prefix = findPrefix(locations, run, watch);
   if (prefix?.certain === true) return prefix;
   if (prefix?.final === true) return prefix;
   return findPattern(locations, run, watch) ?? prefix;
@@ -170,11 +171,13 @@ function firstThatFits(places: readonly Place[], run: Run): Place | undefined {
 
 function addingSlash(locations: Locations, run: Run): Found | undefined {
   if (!locations.addSlashes || run.uri.endsWith('/')) return undefined;
+  // Whoever has the path as it is keeps it.
+  if (locations.prefix(run.uri)?.length === run.uri.length) return undefined;
   const wanted = `${run.uri}/`;
   const match = locations.prefix(wanted);
   const prefixes = match?.length === wanted.length ? match.places : NONE;
-  const place = [...locations.exact(wanted), ...prefixes].find(
-    (candidate) => candidate.addsSlash && holds(candidate, run),
-  );
-  return place === undefined ? undefined : { place, slash: true, certain: true };
+  const candidates = [...locations.exact(wanted), ...prefixes].filter((candidate) => holds(candidate, run));
+  if (!candidates.some(({ addsSlash }) => addsSlash)) return undefined;
+  // What else holds for the redirect, the exact one says if there is one.
+  return { place: candidates[0]!, slash: true, certain: true };
 }

@@ -27,6 +27,7 @@ export function upstreamReplyEdits(run: Run, status: number, fields: Fields): Fi
   const { forward, reply } = run.place.settings;
   const removed: string[] = [];
   const own: Field[] = [];
+  run.told = [];
   if (forward.redirects.length > 0) {
     rewriteLocation(run, 'location', fields, removed, own);
     rewriteLocation(run, 'refresh', fields, removed, own);
@@ -41,6 +42,7 @@ export function upstreamReplyEdits(run: Run, status: number, fields: Fields): Fi
 export function ownReplyFields(run: Run, status: number, fields: readonly Field[]): readonly Field[] {
   const removed: string[] = [];
   const own: Field[] = [];
+  run.told = fields;
   addOwn(run, status, asFields(fields), removed, own);
   const kept =
     removed.length === 0 ? fields : fields.filter(({ name }) => !removed.includes(name.toLowerCase()));
@@ -59,8 +61,10 @@ function addOwn(run: Run, status: number, fields: Fields, removed: string[], own
   if (reply.expires !== undefined && usual) addExpires(run, fields, removed, own);
   run.status = status;
   run.sent = own;
-  for (const { name, value, field, always } of reply.added) {
+  for (const { name, lower, value, field, always } of reply.added) {
     if (!usual && !always) continue;
+    // As in nginx: of these a reply has one, and it is the one that is added.
+    if (lower === 'etag' || lower === 'last-modified') removed.push(lower);
     if (field !== undefined) {
       own.push(field);
       continue;

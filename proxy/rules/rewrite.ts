@@ -230,6 +230,8 @@ export function runProgram(
         watch?.(operation, true);
         return returned(operation, run);
       case 'break':
+        // As after a rewrite with that flag.
+        if (run.uriChanged) run.placeHolds = false;
         run.uriChanged = false;
         watch?.(operation, true);
         return END;
@@ -256,11 +258,15 @@ export function resumeProgram(
 }
 
 function assign(run: Run, name: string, slot: number, value: string): void {
-  if (name === 'args') run.args = value;
-  else run.slots[slot] = value;
+  if (name === 'args') {
+    run.args = value;
+    run.targetHolds = false;
+  } else run.slots[slot] = value;
 }
 
 function returned({ status, body, location }: Operation & { op: 'return' }, run: Run): Outcome {
+  // What the text says of `$status` is this, unless an error page has said another.
+  if (run.status === 0) run.status = status;
   return {
     did: 'return',
     status,
@@ -296,11 +302,13 @@ function unescapeRedirect(text: string): string {
   if (!text.includes('%')) return text;
   const question = /\?|%3f/i.exec(text);
   const path = question === null ? text : text.slice(0, question.index);
-  const decoded = path.replaceAll(/%([0-9A-Fa-f]{2})/g, harmless);
+  const decoded = path.replaceAll(/%([0-9A-Fa-f]?)([0-9A-Fa-f]?)/g, harmless);
   return question === null ? decoded : `${decoded}?${text.slice(question.index + question[0].length)}`;
 }
 
-function harmless(escaped: string, digits: string): string {
-  const byte = Number.parseInt(digits, 16);
+/** Of what is no whole escape, nginx leaves nothing. */
+function harmless(escaped: string, high: string, low: string): string {
+  if (low === '') return '';
+  const byte = Number.parseInt(high + low, 16);
   return byte > 37 && byte < 127 ? String.fromCharCode(byte) : escaped;
 }

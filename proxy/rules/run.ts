@@ -84,10 +84,13 @@ export class RuleRun implements Control, Resumable {
   reply: Reply | undefined;
   status = 0;
   sent: readonly Field[] = NONE;
+  told: readonly Field[] = NONE;
   proxyHost = '';
   isSub = false;
+  asker: RuleRun | undefined;
   copied: readonly Field[] = NONE;
   bodyGone = false;
+  keptType: string | undefined;
 
   readonly #decoded: boolean;
   readonly #watcher: Watcher | undefined;
@@ -98,7 +101,6 @@ export class RuleRun implements Control, Resumable {
   #onErrorPage = false;
   /** Survive what is made of the reply: WWW-Authenticate, what a sub-request gave for the client. */
   #extra: readonly Field[] = NONE;
-  #contentType: string | undefined;
   #then: ((result: never) => Step) | undefined;
   /** Of a sub-request: how it begins, and whether its reply is told as it comes. */
   #first: (() => Step) | undefined;
@@ -117,7 +119,7 @@ export class RuleRun implements Control, Resumable {
     this.site = site;
     this.host = host === '' ? site.label : host;
     this.#decoded = decoded !== undefined;
-    this.uri = decoded?.uri ?? '/';
+    this.uri = decoded?.uri ?? '';
     this.quoted = decoded?.quoted ?? false;
     this.plus = decoded?.plus ?? false;
     const question = facts.target.indexOf('?');
@@ -132,7 +134,7 @@ export class RuleRun implements Control, Resumable {
   start(): Step {
     return this.#safely(() => {
       if (this.#first !== undefined) return this.#first();
-      if (!this.#decoded) return this.#plain(400);
+      if (!this.#decoded) return this.fail(400);
       if (!this.site.hasName(this.host))
         for (const one of this.site.matchers) if (fits(one, this.host, this)) break;
       this.#findClient();
@@ -173,8 +175,8 @@ export class RuleRun implements Control, Resumable {
     });
   }
 
-  failed(status: number): Step {
-    return this.#safely(() => (this.#isQuestion ? this.#plain(503) : this.fail(status)));
+  failed(status: number, fields?: readonly Field[]): Step {
+    return this.#safely(() => (this.#isQuestion ? this.#plain(503) : this.fail(status, fields)));
   }
 
   // Phases
@@ -244,9 +246,11 @@ export class RuleRun implements Control, Resumable {
   }
 
   #returned({ status, body, location }: Outcome & { did: 'return' }): Step {
-    if (status === 444 || status === 499) return { do: 'close', logged: this.#logged(status) };
+    const isSilent = status === 444 || status === 499 || (status === 408 && body === undefined);
+    if (isSilent) return { do: 'close', logged: this.#logged(status) };
     if (location !== undefined) return this.redirect(status, location);
     if (body === undefined && status >= 300) return this.fail(status);
+    if ((this.#told || status) === 204) return this.own(status, NONE, '');
     return this.own(status, [{ name: 'Content-Type', value: contentTypeOf(this) }], body ?? '');
   }
 
@@ -362,6 +366,7 @@ export class RuleRun implements Control, Resumable {
     sub.slots = this.slots;
     sub.captures = this.captures;
     sub.isSub = true;
+    sub.asker = this;
     sub.internal = true;
     sub.targetHolds = false;
     return sub;
@@ -404,7 +409,7 @@ export class RuleRun implements Control, Resumable {
   }
 
   redirect(status: number, location: string): Step {
-    return this.fail(status, [{ name: 'Location', value: location }]);
+    return this.fail(status, location === '' ? NONE : [{ name: 'Location', value: location }]);
   }
 
   fail(status: number, fields: readonly Field[] = NONE): Step {
@@ -474,7 +479,7 @@ export class RuleRun implements Control, Resumable {
 
   file(path: string, root: string, listing: boolean): Step {
     const status = this.#told || 200;
-    const contentType = listing ? 'text/html' : (this.#contentType ?? contentTypeOf(this));
+    const contentType = listing ? 'text/html; charset=utf-8' : contentTypeOf(this);
     const type = { name: 'Content-Type', value: contentType };
     return {
       do: 'file',
@@ -484,7 +489,7 @@ export class RuleRun implements Control, Resumable {
       contentType,
       etag: this.place.settings.files.etag,
       listing,
-      fields: ownReplyFields(this, status, this.#extra),
+      fieldsWith: (version) => ownReplyFields(this, status, [type, ...version, ...this.#extra]),
       compression: this.#compression(status, ofOwn([type])),
       logged: this.#logged(status),
     };
@@ -515,11 +520,11 @@ export class RuleRun implements Control, Resumable {
 
   /** X-Accel-Redirect: what it leads to answers, with some of the upstream's fields. */
   #accelerate(target: string, fields: Fields): Step {
-    this.#contentType = fields.all('content-type')[0];
+    this.keptType = fields.all('content-type')[0];
     this.#extra = [...this.#extra, ...acceleratedFields(fields)];
     if (target.startsWith('@')) return this.goToNamed(target);
     const { uri, args } = splitQuery(target);
-    const decoded = decodePath(uri, true);
+    const decoded = uri.startsWith('/') && !isClimbing(uri) ? decodePath(uri, true) : undefined;
     if (decoded === undefined) return this.fail(404);
     if (this.method !== 'HEAD') this.method = 'GET';
     this.bodyGone = true;
@@ -531,6 +536,11 @@ function acceleratedFields(fields: Fields): Field[] {
   return ['Set-Cookie', 'Content-Disposition', 'Cache-Control', 'Expires', 'Accept-Ranges'].flatMap((name) =>
     fields.all(name.toLowerCase()).map((value) => ({ name, value })),
   );
+}
+
+/** An upstream's way to a file holds no `..`, however it is spelled. */
+function isClimbing(path: string): boolean {
+  return /(?:^|\/)\.\.(?:\/|$)/.test(path.replaceAll(/%2e/gi, '.').replaceAll(/%2f/gi, '/'));
 }
 
 function challengesOf(fields: Fields): Field[] {

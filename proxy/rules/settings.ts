@@ -149,7 +149,7 @@ const INDEX = [['index.html']];
 function compileFiles(policy: Policy, value: (template: Template) => Value): FileSettings {
   const { root, types } = policy;
   return {
-    root: root && { path: value(root.path), alias: root.alias === true },
+    root: root && { path: value(root.path), alias: root.alias === true, fixed: fixedFolder(root.path) },
     index: (policy.index ?? INDEX).map((template) => value(template)),
     listing: policy.autoindex === true,
     types: types === undefined ? mediaTypes : new Map(Object.entries(types)),
@@ -232,6 +232,7 @@ function compileReply(policy: Policy, { scope }: Tools): ReplySettings {
   const { addHeaders = [], replyHeaders = [], expires, compress = false, cors = false } = policy;
   return {
     added: addHeaders.map(({ name, value, always }) => ({
+      lower: name.toLowerCase(),
       name,
       value: compileTemplate(value, scope.resolve),
       field: literalField(name, value),
@@ -296,4 +297,10 @@ export function createZones<T extends { readonly name: string; readonly key: Tem
     if (zone === undefined) throw new RuleSetError(`there is no zone ${name}`, origin);
     return zone;
   };
+}
+
+/** The folder that a path with variables begins with, whatever is in them. Empty: it has none, or there is nothing but it. */
+function fixedFolder([first, ...rest]: Template): string {
+  if (rest.length === 0 || typeof first !== 'string') return '';
+  return bytesOf(first.slice(0, first.lastIndexOf('/') + 1));
 }

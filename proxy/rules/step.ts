@@ -26,7 +26,7 @@ export interface Resumable {
   /** After `forward`. */
   replied(reply: Reply): Step;
   /** After `forward` or `file`: a status that says what failed (RFC 9110 §15). */
-  failed(status: number): Step;
+  failed(status: number, fields?: readonly Field[]): Step;
 }
 
 /** What the parts of a run can do with it. */
@@ -35,6 +35,8 @@ export interface Control extends Run {
   readonly isSub: boolean;
   /** Fields that a sub-request gave for the upstream; empty values only remove. */
   readonly copied: readonly Field[];
+  /** Content-Type of the upstream whose X-Accel-Redirect led here. */
+  readonly keptType: string | undefined;
   /** The body has been given up, for an error page. */
   readonly bodyGone: boolean;
   look(kind: LookKind, path: string, root: string | undefined, then: (found: boolean) => Step): Step;
@@ -149,7 +151,8 @@ export interface SendFile {
   readonly etag: boolean;
   /** A folder's names are listed. */
   readonly listing: boolean;
-  readonly fields: readonly Field[];
+  /** All of them, but for ranges: `version` is what tells this version of the file from others. */
+  fieldsWith(version: readonly Field[]): readonly Field[];
   readonly compression: Compression | undefined;
   readonly logged: boolean;
 }

@@ -52,7 +52,12 @@ function dashed(name: string): string {
 function ofRequest(name: string): Value {
   // HTTP/2 has no Host, and an absolute form overrules it.
   if (name === 'host') return (run) => run.facts.host;
-  return (run) => joined(run.facts.headers, name);
+  const underscored = name.replaceAll('-', '_');
+  return (run) => {
+    const { headers } = run.facts;
+    const value = joined(headers, name);
+    return value === '' && run.site.underscoresInHeaders ? joined(headers, underscored) : value;
+  };
 }
 
 function ofReply(name: string): Value {
@@ -61,7 +66,7 @@ function ofReply(name: string): Value {
 
 function ofSent(name: string): Value {
   return (run) => {
-    const own = run.sent.filter((field) => field.name.toLowerCase() === name);
+    const own = [...run.told, ...run.sent].filter((field) => field.name.toLowerCase() === name);
     if (own.length > 0) return own.map(({ value }) => value).join(', ');
     return run.reply === undefined ? '' : joined(run.reply.fields, name);
   };
@@ -121,7 +126,7 @@ const builtIns: Readonly<Record<string, Value>> = {
   args: (run) => run.args,
   query_string: (run) => run.args,
   is_args: (run) => (run.args === '' ? '' : '?'),
-  request_method: (run) => run.method,
+  request_method: (run) => (run.asker ?? run).method,
   request: ({ facts }) => `${facts.method} ${facts.target} ${facts.protocol}`,
   request_length: ({ facts }) => String(facts.headerBytes),
   request_id: (run) => run.facts.requestId(),
@@ -146,8 +151,9 @@ const builtIns: Readonly<Record<string, Value>> = {
   proxy_protocol_addr: (run) => run.facts.clientAddress,
   proxy_protocol_port: (run) => String(run.facts.clientPort),
   proxy_add_x_forwarded_for: (run) => {
-    const before = joined(run.facts.headers, 'x-forwarded-for');
-    return before === '' ? run.client : `${before}, ${run.client}`;
+    const { headers } = run.facts;
+    if (headers.all('x-forwarded-for').length === 0) return run.client;
+    return `${joined(headers, 'x-forwarded-for')}, ${run.client}`;
   },
   proxy_host: (run) => run.proxyHost,
   proxy_port: (run) => /:(\d+)$/.exec(run.proxyHost)?.[1] ?? '80',

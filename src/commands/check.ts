@@ -84,7 +84,12 @@ const NOTHING: Routing = { routes: [], rules: { sites: [] }, mistakes: [], notes
 function readFolder(path: string): Routing {
   const access = { readFile: readGuardedFileSync, listFolder: (folder: string) => readdirSync(folder) };
   const { rules, mistakes, notes } = readNginxFiles(path, access);
-  return { routes: [], rules, mistakes, notes: notes.map(describeNote) };
+  return {
+    routes: [],
+    rules,
+    mistakes,
+    notes: notes.map((note) => `${describePlace(note.place)}: ${describeNote(note)}`),
+  };
 }
 
 const TIMEOUTS = { connectTimeoutMs: 10_000, readTimeoutMs: 86_400_000, sendTimeoutMs: 86_400_000 };

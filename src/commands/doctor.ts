@@ -2,7 +2,7 @@
 
 import { createCaHttp, orProblem } from '../../acme/ca-http.ts';
 import { type Directory, readDirectory } from '../../acme/directory.ts';
-import { createStore, type Store } from '../../acme/store.ts';
+import type { Store } from '../../acme/store.ts';
 import {
   createResolver,
   DEFAULT_DOH_RESOLVERS,
@@ -13,6 +13,8 @@ import { type AgentInfo, createAgent } from '../../evidence/agent.ts';
 import { type Config, ConfigError, readConfig } from '../config/config.ts';
 import { describePlace } from '../config/mistake.ts';
 import { type Clock, systemClock } from '../lib/clock.ts';
+import { silentLog } from '../lib/log.ts';
+import { openStore } from '../open-store.ts';
 import { agentFindings } from './doctor-agent.ts';
 import { budgetFindings, caFindings, certificateFindings } from './doctor-ca.ts';
 import { clockFindings, clockOfDoh, type OtherClock } from './doctor-clock.ts';
@@ -153,11 +155,15 @@ interface Questions {
 }
 
 function createQuestions(config: Config, { timeoutMs, authoritative, clock }: Surroundings): Questions {
-  const { acme, dns, evidence, stateDir } = config;
+  const { acme, dns, evidence } = config;
   const { agentEndpoint: endpoint } = evidence;
   const agent = createAgent({ timeoutMs, ...(endpoint !== undefined && { endpoint }) });
   const { directoryUrl } = acme;
   const ca = createCaHttp({ directoryUrl, caPem: acme.ca, timeoutMs, clock });
+  const opened = openStore(config, { agent, log: silentLog, readOnly: { damaged: () => {} } });
+  const store = opened.then((one) => one.store);
+  // Whoever looks into it is told.
+  store.catch(() => {});
   let directory: Promise<Directory> | undefined;
   const ask = async () => {
     // Asked once: whoever looks for troubles has no use for patience.
@@ -171,14 +177,17 @@ function createQuestions(config: Config, { timeoutMs, authoritative, clock }: Su
       ...(authoritative !== undefined && { authoritative }),
       timeoutMs: timeoutMs / 2,
     }),
-    store: createStore({ stateDir, directoryUrl, readOnly: { damaged: () => {} } }),
+    store,
     info: () => agent.info(),
     directory() {
       directory ??= ask();
       return directory;
     },
     caAheadMs: ca.clockSkewMs,
-    close: () => ca.close(),
+    async close() {
+      await ca.close();
+      await opened.then((one) => one.close()).catch(() => {});
+    },
   };
 }
 

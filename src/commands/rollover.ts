@@ -1,9 +1,11 @@
 // The rollover command: gives the ACME account a new key (RFC 8555 §7.3.5), while the ingress may be running beside it.
 
 import { openAccount, rollOver } from '../../acme/account.ts';
-import { createStore } from '../../acme/store.ts';
 import { createTransport } from '../../acme/transport.ts';
+import { createAgent } from '../../evidence/agent.ts';
 import { type Config, ConfigError, readConfig } from '../config/config.ts';
+import { silentLog } from '../lib/log.ts';
+import { openStore } from '../open-store.ts';
 
 interface Streams {
   readonly out: NodeJS.WritableStream;
@@ -43,11 +45,14 @@ export async function rollover(
   }
 }
 
-async function changeKey({ stateDir, acme }: Config): Promise<string> {
+async function changeKey(config: Config): Promise<string> {
+  const { acme } = config;
   if (acme.accountKey === 'kms') {
     throw new Error('the key is derived from the app (ACME_ACCOUNT_KEY=kms), there is none to replace');
   }
-  const store = await createStore({ stateDir, directoryUrl: acme.directoryUrl });
+  const { agentEndpoint } = config.evidence;
+  const agent = createAgent({ ...(agentEndpoint !== undefined && { endpoint: agentEndpoint }) });
+  const { store, close } = await openStore(config, { agent, log: silentLog });
   if ((await store.readAccount())?.url === undefined) {
     throw new Error(`there is no account at ${acme.directoryUrl} yet: the first order makes one`);
   }
@@ -59,6 +64,7 @@ async function changeKey({ stateDir, acme }: Config): Promise<string> {
       return (await rollOver(options, account, signal)).url;
     });
   } finally {
+    await close();
     await transport.close();
   }
 }

@@ -3,12 +3,15 @@
 import { entryFor } from '../../acme/ledger.ts';
 import { planFor } from '../../acme/plan.ts';
 import { pick } from '../../acme/selection.ts';
-import { createStore, type Store } from '../../acme/store.ts';
+import type { Store } from '../../acme/store.ts';
 import type { StoredVerdict } from '../../acme/stored.ts';
+import { createAgent } from '../../evidence/agent.ts';
 import { lookAtUpstreams, upstreamAddresses } from '../../proxy/upstream/watch.ts';
 import { type Config, ConfigError, readConfig } from '../config/config.ts';
 import type { Certificate } from '../lib/certificate.ts';
 import type { Domain } from '../lib/domain.ts';
+import { silentLog } from '../lib/log.ts';
+import { openStore } from '../open-store.ts';
 import { createDnsLook, type DnsLook } from './status-dns.ts';
 import type { CaaStatus, DomainStatus, RecordsStatus, Status, UpstreamStatus } from './status-report.ts';
 import { describeStatus } from './status-text.ts';
@@ -56,11 +59,12 @@ export async function readStatus(
   look: DnsLook | undefined,
   now = new Date(),
 ): Promise<Status> {
-  const { stateDir, acme, certificates } = config;
+  const { acme, certificates } = config;
   const damaged = new Map<string, string>();
-  const store = await createStore({
-    stateDir,
-    directoryUrl: acme.directoryUrl,
+  const { agentEndpoint } = config.evidence;
+  const { store, close } = await openStore(config, {
+    agent: createAgent({ ...(agentEndpoint !== undefined && { endpoint: agentEndpoint }) }),
+    log: silentLog,
     readOnly: { damaged: (path, why) => void damaged.set(path, why) },
   });
   const problems: string[] = [];
@@ -71,6 +75,7 @@ export async function readStatus(
   });
   const shared = { config, store, stored, now, look, account: account?.url };
   const domains = await Promise.all(certificates.map((names) => statusOf(names, shared)));
+  await close();
   return {
     directory: acme.directoryUrl,
     account: account?.url,

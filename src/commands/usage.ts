@@ -119,6 +119,17 @@ export const commands = {
     flags: {},
     notes: ['The ingress may go on meanwhile. The old key is worth nothing then.'],
   },
+  store: {
+    summary: 'check what replicas share (STORE_URL), and take what is kept out of it or into it',
+    takes: 'check|list|export|import|migrate',
+    flags: { '--replace': 'with import: what is there is replaced' },
+    notes: [
+      'check: proves that conflicting writes conflict, and reads every record. list: names and sizes.',
+      'export prints every record in the clear, private keys included; import reads that from stdin, and leaves what is there.',
+      'migrate takes over what a single ingress keeps in STATE_DIR; the first replica does so by itself.',
+      'list, export and import work on the state folder where STORE_URL is not set. Ends with 1 if a record was left out.',
+    ],
+  },
   'convert-nginx': {
     summary: 'print the routes file that says what the nginx files of a folder say',
     takes: 'DIR',

@@ -37,6 +37,7 @@ import {
 } from './routing.ts';
 import { retiredSettings, unsupportedSettings } from './settings.ts';
 import { type ShownSetting, shownSettings } from './shown.ts';
+import { readStore, type StoreSettings } from './store.ts';
 import { parseChoice, parseCount, parseSwitch, quote, ValueError } from './values.ts';
 
 /** Well-formed as a whole. */
@@ -59,6 +60,8 @@ export interface Config extends RoutingPlan {
   readonly dns: DnsSettings;
   readonly acme: AcmeSettings;
   readonly stateDir: string;
+  /** Undefined: everything is kept in `stateDir`. */
+  readonly store: StoreSettings | undefined;
   readonly evidence: {
     /** Whether /evidences/ is answered; the files are written to `dir` either way. */
     readonly serve: boolean;
@@ -135,6 +138,7 @@ export function readConfig(
     dns: readDns(environment, acme.challenge, listen.port),
     acme,
     stateDir: resolve(environment.read('STATE_DIR', parsePath) ?? '/etc/letsencrypt'),
+    store: readStore(environment, readFile),
     evidence: {
       serve: environment.read('EVIDENCE_SERVER', parseSwitch) ?? true,
       dir: resolve(environment.read('EVIDENCE_DIR', parsePath) ?? '/evidences'),

@@ -3,6 +3,7 @@
 import { resolve } from 'node:path';
 import { compile } from '../../proxy/rules/compile.ts';
 import type { RuleSet } from '../../proxy/rules/model.ts';
+import { createRouteTable } from '../../proxy/rules/routes.ts';
 import { RuleSetError } from '../../proxy/rules/scope.ts';
 import { judgeNames } from '../routes/nginx/names.ts';
 import { describeNote } from '../routes/nginx/notes.ts';
@@ -23,7 +24,7 @@ import {
 } from '../routes/yaml/file.ts';
 import type { Environment } from './environment.ts';
 import { type ListFolder, parsePath, type ReadFile, readNamedFile } from './files.ts';
-import { describePlace, type Mistake, placeOfOrigin, unreadable } from './mistake.ts';
+import { describePlace, type Mistake, type Place, placeOfOrigin, unreadable } from './mistake.ts';
 import { parseDuration, parseNginxTime } from './values.ts';
 
 export interface RoutesFile {
@@ -148,17 +149,32 @@ export function readPlan(
   if (conflict !== undefined) environment.refuse(conflict.place, conflict.subject, conflict.cure);
   for (const { subject, cure } of problems) environment.refuse(routingVariable(environment), subject, cure);
   for (const { place, subject, cure } of compileFaults(plan.rules)) environment.refuse(place, subject, cure);
-  if (nginx !== undefined) warnOf(environment, nginx, plan);
+  for (const { place, text } of warningsOf(plan, nginx))
+    environment.warn('NGINX_CONF_DIR', `${describePlace(place)}: ${text}`);
   return plan;
 }
 
 const ROUTING_VARIABLES = ['DOMAIN', 'DOMAINS', 'TARGET_ENDPOINT', 'ROUTING_MAP', 'ROUTES_FILE'];
 
-/** Each kind of what has no effect once, and names that nobody can ask for. */
-function warnOf(environment: Environment, { rules, notes }: NginxRules, { domains }: RoutingPlan): void {
-  for (const note of notes) environment.warn('NGINX_CONF_DIR', describeNote(note));
-  for (const { place, subject, cure } of judgeNames(rules, domains, () => true).uncovered)
-    environment.warn('NGINX_CONF_DIR', `${describePlace(place)}: ${subject}: ${cure}`);
+/** What nginx files say without effect, or with one that their owner may not expect. */
+export interface FileWarning {
+  readonly place: Place;
+  readonly text: string;
+}
+
+/** Each kind of what has no effect once, names that nobody can ask for, and domains that only the default server takes. */
+export function warningsOf(
+  { domains, routes }: Pick<RoutingPlan, 'domains' | 'routes'>,
+  nginx: NginxRules | undefined,
+): FileWarning[] {
+  if (nginx === undefined) return [];
+  const { knows } = createRouteTable(routes);
+  const { uncovered, byDefault } = judgeNames(nginx.rules, domains, knows);
+  const names = [...uncovered, ...byDefault].map(({ place, subject, cure }) => ({
+    place,
+    text: `${subject}: ${cure}`,
+  }));
+  return [...nginx.notes.map((note) => ({ place: note.place, text: describeNote(note) })), ...names];
 }
 
 export interface NginxFolder {

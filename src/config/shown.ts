@@ -1,9 +1,8 @@
 // The configuration as it may be shown: every variable that is set, and of secrets only that they are.
 
-import { providerKinds } from '../../dns/providers/choice.ts';
 import type { Env } from './environment.ts';
-import { settings } from './settings.ts';
 import { withoutUserInfo } from './values.ts';
+import { isSecret, namesOf, variables } from './variables.ts';
 
 export interface ShownSetting {
   readonly name: string;
@@ -11,19 +10,14 @@ export interface ShownSetting {
   readonly value: string | undefined;
 }
 
-/** The table of settings says which are secret, and the tables of the DNS providers. What is in neither is not shown. */
-const secrecy: ReadonlyMap<string, boolean> = new Map(
-  [...settings, ...providerKinds.flatMap(({ variables }) => variables)].flatMap((one) =>
-    [one.name, ...(one.aliases ?? [])].map((name): [string, boolean] => [name, one.secret === true]),
-  ),
-);
+const known = new Set(variables.flatMap(namesOf));
 
+/** The table of variables says which are secret. What is not in it is not shown. */
 export function shownSettings(values: Env): ShownSetting[] {
   return Object.entries(values)
     .flatMap(([name, value]) => {
-      const secret = secrecy.get(name);
-      if (secret === undefined || value === undefined) return [];
-      return [{ name, value: secret ? undefined : withoutSecrets(value) }];
+      if (value === undefined || !known.has(name)) return [];
+      return [{ name, value: isSecret(name) ? undefined : withoutSecrets(value) }];
     })
     .sort((one, other) => (one.name < other.name ? -1 : 1));
 }

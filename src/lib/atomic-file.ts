@@ -1,30 +1,54 @@
 // Files that are either wholly the old or wholly the new, whatever is killed in between.
 
 import { randomBytes } from 'node:crypto';
-import { access, constants, mkdir, open, rename, rm, stat } from 'node:fs/promises';
+import { access, constants, link, mkdir, open, rename, rm, stat } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
 import { readGuardedFile } from './guarded-file.ts';
 
 /** Writes beside the target, syncs, renames, syncs the folder. `mode` defaults to 0600. The folder must exist. */
 export async function writeFileAtomic(path: string, data: string | Uint8Array, mode = 0o600): Promise<void> {
-  const folder = dirname(path);
-  const staged = join(folder, `.${basename(path)}.${randomBytes(6).toString('hex')}.tmp`);
+  const staged = stagedFor(path);
   try {
-    const file = await open(staged, 'wx', mode);
-    try {
-      await file.writeFile(data);
-      // The umask may have taken bits away that a reader of a public file needs.
-      await file.chmod(mode);
-      await file.sync();
-    } finally {
-      await file.close();
-    }
+    await stage(staged, data, mode);
     await rename(staged, path);
   } catch (error) {
     await rm(staged, { force: true });
     throw error;
   }
-  await syncFolder(folder);
+  await syncFolder(dirname(path));
+}
+
+/** The same for a file that must not be there yet: resolves to false if one is, which then stays. */
+export async function createFileAtomic(path: string, data: Uint8Array, mode = 0o600): Promise<boolean> {
+  const staged = stagedFor(path);
+  try {
+    await stage(staged, data, mode);
+    // A hard link appears with its whole content, and never replaces a file.
+    await link(staged, path);
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === 'EEXIST') return false;
+    throw error;
+  } finally {
+    await rm(staged, { force: true });
+  }
+  await syncFolder(dirname(path));
+  return true;
+}
+
+function stagedFor(path: string): string {
+  return join(dirname(path), `.${basename(path)}.${randomBytes(6).toString('hex')}.tmp`);
+}
+
+async function stage(staged: string, data: string | Uint8Array, mode: number): Promise<void> {
+  const file = await open(staged, 'wx', mode);
+  try {
+    await file.writeFile(data);
+    // The umask may have taken bits away that a reader of a public file needs.
+    await file.chmod(mode);
+    await file.sync();
+  } finally {
+    await file.close();
+  }
 }
 
 /** The file's bytes, or undefined if there is none. A link, a pipe or a device in its place is not read. */

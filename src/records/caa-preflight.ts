@@ -18,7 +18,7 @@ export interface CaaPreflightOptions {
   /** The CA's names in CAA records; empty if they cannot be known: then nothing can be judged. */
   identities(signal: AbortSignal): Promise<readonly string[]>;
   /** Keeps the verdicts for the status command. */
-  readonly store: Pick<Store, 'readVerdicts' | 'writeVerdicts'>;
+  readonly store: Pick<Store, 'writeVerdicts'>;
   readonly log: Log;
   readonly clock?: Clock;
 }
@@ -84,9 +84,7 @@ export function createCaaPreflight(options: CaaPreflightOptions): CaaPreflight {
       const checkedAt = clock.now().toISOString();
       const { allowed, pinned, decidedBy, findings } = verdict;
       const fresh = { allowed, pinned, findings: [...findings], identities: [...identities], checkedAt };
-      const verdicts = await store.readVerdicts();
       await store.writeVerdicts({
-        ...verdicts,
         [domain]: {
           ...fresh,
           ...(decidedBy !== undefined && { decidedBy }),

@@ -1,7 +1,14 @@
 // Follows the files that say where requests go: a change of any makes a plan of all of them, or is refused and told.
 
 import type { Config } from '../config/config.ts';
-import { type FileReading, parseFile, planFromFiles } from '../config/routing.ts';
+import { describePlace } from '../config/mistake.ts';
+import {
+  type FileReading,
+  type FileWarning,
+  parseFile,
+  planFromFiles,
+  warningsOf,
+} from '../config/routing.ts';
 import type { Log } from '../lib/log.ts';
 import type { NginxRules } from './nginx/read.ts';
 import { watchNginxFiles } from './nginx/watch.ts';
@@ -29,12 +36,15 @@ export function watchFiles(config: Config, options: FilesWatchOptions): FilesWat
   const readable = foldersOf(config.rules);
   let { file } = config;
   let rules = nginx?.first;
+  // Those of the start are told with the settings.
+  let told = textsOf(warningsOf(config, rules));
   /** Takes both as they are to be, if they can be served together. */
   const take = (nextFile: FileReading | undefined, nextRules: NginxRules | undefined, path: string) => {
     const plan = planFromFiles(fixedRouting, path, nextFile, nextRules);
     refuseNewFolders(plan, readable, path);
     file = nextFile;
     rules = nextRules;
+    told = tellNew(warningsOf(plan, rules), told, log);
     return plan;
   };
 
@@ -81,6 +91,21 @@ export function watchFiles(config: Config, options: FilesWatchOptions): FilesWat
       nginxWatch?.close();
     },
   };
+}
+
+/** What has been told is told again once it has been gone: then somebody has looked at it. */
+function tellNew(warnings: readonly FileWarning[], told: ReadonlySet<string>, log: Log): Set<string> {
+  for (const { place, text } of warnings)
+    if (!told.has(text)) {
+      const warning = `${describePlace(place)}: ${text}`;
+      log.warn({ variable: 'NGINX_CONF_DIR', warning }, 'setting needs attention');
+    }
+  return textsOf(warnings);
+}
+
+/** Without places: lines move whenever a file is edited. */
+function textsOf(warnings: readonly FileWarning[]): Set<string> {
+  return new Set(warnings.map(({ text }) => text));
 }
 
 const NGINX_REFUSED = 'nginx files refused, the old rules go on';

@@ -27,6 +27,8 @@ export interface WorkerSettings {
   readonly evidence: boolean;
   /** Whether a challenge that this instance does not know may be another's: the worker then asks. */
   readonly sharedChallenges: boolean;
+  /** The same for http-01. */
+  readonly sharedHttpChallenges?: boolean;
   /** One line for each request, so; undefined: none. */
   readonly accessLog: AccessLogOptions | undefined;
   /** Whether each request has an id. */
@@ -34,6 +36,9 @@ export interface WorkerSettings {
   readonly logLevel: LogLevel;
   readonly readableLog: boolean;
 }
+
+/** What the CA is to be shown: a certificate for tls-alpn-01, or the text for http-01 (RFC 8555 §8.1). */
+export type FoundChallenge = ChallengeCertificate | { readonly keyAuthorization: string };
 
 export type Order =
   | {
@@ -49,7 +54,7 @@ export type Order =
   | {
       readonly type: 'found-challenge';
       readonly domain: string;
-      readonly certificate: ChallengeCertificate | undefined;
+      readonly found: FoundChallenge | undefined;
     }
   /** To one message of `limits`, in any order. */
   | { readonly type: 'charged'; readonly answers: readonly LimitAnswer[] }

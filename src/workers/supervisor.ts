@@ -3,14 +3,13 @@
 import type { ChildProcess } from 'node:child_process';
 import type { RoundAnswer } from '../../evidence/attest-rounds.ts';
 import { EVIDENCE_PATH } from '../../evidence/endpoint.ts';
-import type { ChallengeCertificate } from '../lib/certificate.ts';
 import { type Clock, monotonicMs, systemClock } from '../lib/clock.ts';
 import type { Log } from '../lib/log.ts';
 import { layouts } from './counters.ts';
 import { firstUnprivilegedPort } from './fence.ts';
 import { createVocabulary } from './labels.ts';
 import { createLimitCounts } from './limit-counts.ts';
-import type { Telemetry, WorkerSettings } from './messages.ts';
+import type { FoundChallenge, Telemetry, WorkerSettings } from './messages.ts';
 import { createPasswordProcess, type PasswordProcess } from './password-process.ts';
 import { claimAddress, withBoundSockets } from './ports.ts';
 import { fenceOfWorkers, forkWorker } from './process.ts';
@@ -27,7 +26,7 @@ export interface SupervisorOptions {
   readonly log: Log;
   readonly clock?: Clock;
   readonly forkedAhead?: ChildProcess;
-  findChallenge?(domain: string): Promise<ChallengeCertificate | undefined>;
+  findChallenge?(domain: string): Promise<FoundChallenge | undefined>;
   attest?(hash: Uint8Array): Promise<RoundAnswer | undefined>;
 }
 

@@ -3,7 +3,6 @@
 import type { ChildProcess } from 'node:child_process';
 import type { Duplex } from 'node:stream';
 import type { RoundAnswer } from '../../evidence/attest-rounds.ts';
-import type { ChallengeCertificate } from '../lib/certificate.ts';
 import type { Log } from '../lib/log.ts';
 import { MOST_COMPARISONS, MOST_QUESTIONS, readMessages, writeOrder } from './channel.ts';
 import { MOST_UNANSWERED } from './limit-questions.ts';
@@ -11,6 +10,7 @@ import {
   type AttestQuestion,
   type Comparison,
   type DoneReply,
+  type FoundChallenge,
   FromWorkerSchema,
   type LimitAnswer,
   type LimitQuestions,
@@ -27,7 +27,7 @@ export interface WorkerLinkOptions {
   readonly stopping: AbortSignal;
   /** Returns why no honest worker sends it, if so. */
   takeTelemetry(worker: WorkerLink, telemetry: Telemetry): string | undefined;
-  findChallenge(domain: string): Promise<ChallengeCertificate | undefined>;
+  findChallenge(domain: string): Promise<FoundChallenge | undefined>;
   /** Undefined: nobody could compare it. */
   comparePassword(hash: string, password: string): Promise<boolean | undefined>;
   /** A fresh quote over this hash. Undefined: there is none for now. */
@@ -182,11 +182,11 @@ export class WorkerLink {
   private async answer(domain: string): Promise<void> {
     const { findChallenge, log } = this.options;
     this.openQuestions++;
-    const certificate = await findChallenge(domain).catch((err: unknown) => {
+    const found = await findChallenge(domain).catch((err: unknown) => {
       log.warn({ err, domain }, 'a challenge of another instance cannot be read');
       return undefined;
     });
-    await this.tell({ type: 'found-challenge', domain, certificate }).catch(() => {});
+    await this.tell({ type: 'found-challenge', domain, found }).catch(() => {});
     // Only once it has taken the answer: one that does not read must not fill our memory.
     this.openQuestions--;
   }

@@ -6,6 +6,7 @@ import { createAttester } from '../../evidence/attest.ts';
 import { createEvidenceEndpoint, type EvidenceEndpoint } from '../../evidence/endpoint.ts';
 import { createConnectionCounts } from '../../proxy/listener/counts.ts';
 import {
+  compileInPauses,
   createAccessLog,
   createListener,
   createRequestIds,
@@ -13,6 +14,7 @@ import {
   type UpstreamChange,
 } from '../../proxy/listener/listener.ts';
 import { createPlainHttp, type PlainHttp } from '../../proxy/listener/plain-http.ts';
+import type { CompiledRules } from '../../proxy/rules/compiled.ts';
 import { keepFreedMemory } from '../../proxy/socket/insides/allocator.ts';
 import type { ChallengeCertificate } from '../lib/certificate.ts';
 import { createLog, type Log } from '../lib/log.ts';
@@ -25,7 +27,7 @@ import { createKeyRing } from './key-ring.ts';
 import { hostLabels } from './labels.ts';
 import { zonesOf } from './limit-counts.ts';
 import { createAskingLimiter } from './limit-questions.ts';
-import type { FromWorker, Order, WorkerEvent, WorkerSettings } from './messages.ts';
+import type { FoundChallenge, FromWorker, Order, WorkerEvent, WorkerSettings } from './messages.ts';
 import { createProcessFigures } from './process-figures.ts';
 import { createRequestCounts } from './request-counts.ts';
 import { type Generations, nothingServed, type Serving, type Snapshot, withNewer } from './serving.ts';
@@ -119,9 +121,9 @@ async function obey(order: Order): Promise<Outcome> {
     case 'start':
       return { address: await start(order) };
     case 'serve':
-      return { generation: serve(order.snapshot) };
+      return { generation: await serve(order.snapshot) };
     case 'found-challenge':
-      asked.get(order.domain)?.resolve(order.certificate);
+      asked.get(order.domain)?.resolve(order.found);
       asked.delete(order.domain);
       return {};
     case 'charged':
@@ -141,16 +143,20 @@ async function obey(order: Order): Promise<Outcome> {
 }
 
 /** Returns the generation that is served then. */
-function serve(snapshot: Snapshot): number {
+async function serve(snapshot: Snapshot): Promise<number> {
   const { kind, generation } = snapshot;
+  if (generation <= served[kind]) return served[kind];
+  const rules = kind === 'routes' ? snapshot.value.rules : undefined;
+  // Visitors are served meanwhile, and something newer may overtake it.
+  const compiled = rules && (await compileInPauses(rules));
   if (generation > served[kind]) {
-    put(snapshot);
+    put(snapshot, compiled);
     served = withNewer(served, kind, generation);
   }
   return served[kind];
 }
 
-function put({ kind, value }: Snapshot): void {
+function put({ kind, value }: Snapshot, compiled?: CompiledRules): void {
   switch (kind) {
     case 'certificates':
       started().setCertificates(value);
@@ -159,7 +165,7 @@ function put({ kind, value }: Snapshot): void {
       break;
     case 'routes':
       // First, for it throws where the rules cannot be compiled: then those of before go on, and so do the routes.
-      started().setRoutes(value.list, value.rules);
+      started().setRoutes(value.list, compiled ?? value.rules);
       if (value.limitSecret !== undefined) limiter.setSecret(value.limitSecret);
       limiter.setZones(zonesOf(value.rules));
       plainHttp?.setRoutes(value.list, hasSite);
@@ -192,16 +198,28 @@ function setChanges<T>(
 }
 
 /** Questions to the supervisor that are not answered yet: handshakes for one domain share one. */
-const asked = new Map<string, PromiseWithResolvers<ChallengeCertificate | undefined>>();
+const asked = new Map<string, PromiseWithResolvers<FoundChallenge | undefined>>();
 
-function findChallenge(domain: string): Promise<ChallengeCertificate | undefined> {
+async function findCertificate(domain: string): Promise<ChallengeCertificate | undefined> {
+  const found = await findChallenge(domain);
+  return found !== undefined && 'cert' in found ? found : undefined;
+}
+
+/** RFC 8555 §8.1: the token, a dot, and what only the account's owner can say. */
+async function findText(host: string, token: string): Promise<string | undefined> {
+  const found = await findChallenge(host);
+  if (found === undefined || !('keyAuthorization' in found)) return undefined;
+  return found.keyAuthorization.startsWith(`${token}.`) ? found.keyAuthorization : undefined;
+}
+
+function findChallenge(domain: string): Promise<FoundChallenge | undefined> {
   const known = asked.get(domain);
   if (known !== undefined) return known.promise;
   // Strangers choose the names and their number: only what the supervisor would answer is asked.
   if (domain === '' || domain.length > LONGEST_NAME || asked.size >= MOST_QUESTIONS) {
     return Promise.resolve(undefined);
   }
-  const question = Promise.withResolvers<ChallengeCertificate | undefined>();
+  const question = Promise.withResolvers<FoundChallenge | undefined>();
   asked.set(domain, question);
   say({ findChallenge: domain });
   return question.promise;
@@ -229,7 +247,7 @@ async function start(order: Extract<Order, { type: 'start' }>): Promise<{ addres
     trustedForwarders: settings.trustedForwarders,
     ticketKeys: Buffer.from(serving.ticketKeys),
     ...(settings.upstreamCa !== undefined && { upstreamCa: settings.upstreamCa }),
-    ...(settings.sharedChallenges && { findChallenge }),
+    ...(settings.sharedChallenges && { findChallenge: findCertificate }),
     limiter,
     comparePassword: comparisons.compare,
     onUpstreamChange: (change) => telemetry.report(eventOf(change)),
@@ -249,7 +267,7 @@ async function start(order: Extract<Order, { type: 'start' }>): Promise<{ addres
 }
 
 async function startPlainHttp(
-  { plainHttp: wanted, host, limits }: WorkerSettings,
+  { plainHttp: wanted, host, limits, sharedHttpChallenges }: WorkerSettings,
   serving: Serving,
   bound: boolean,
   log: Log,
@@ -261,6 +279,7 @@ async function startPlainHttp(
     reusePort: true,
     ...(bound && { fd: FIRST_SOCKET_FD + 1 }),
     maxConnections: limits.maxConnections,
+    ...(sharedHttpChallenges === true && { findChallenge: findText }),
     log,
   });
   server.setRoutes(serving.routes.list, hasSite);

@@ -10,7 +10,7 @@ import type { Route } from '../../proxy/rules/routes.ts';
 import { type ChallengeCertificate, loadFault } from '../lib/certificate.ts';
 import { type Clock, systemClock } from '../lib/clock.ts';
 import type { Log } from '../lib/log.ts';
-import type { WorkerSettings } from './messages.ts';
+import type { FoundChallenge, WorkerSettings } from './messages.ts';
 import { createSnapshots, type Generations, type Kind, type Serving } from './serving.ts';
 import { Supervisor } from './supervisor.ts';
 import type { Counts, TotalRow } from './totals.ts';
@@ -26,7 +26,7 @@ export interface WorkersOptions {
   /** A worker process that was forked ahead, so that it loads while the configuration is read. */
   readonly forkedAhead?: ChildProcess;
   /** What another instance wants a validation of this domain to be shown; asked where settings.sharedChallenges. */
-  findChallenge?(domain: string): Promise<ChallengeCertificate | undefined>;
+  findChallenge?(domain: string): Promise<FoundChallenge | undefined>;
   /** A fresh quote over a hash; undefined: there is none for now. */
   attest?(hash: Uint8Array): Promise<RoundAnswer | undefined>;
   /** How often session ticket keys change by themselves; a renewal changes them as well. */

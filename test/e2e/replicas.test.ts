@@ -1,38 +1,13 @@
 // Replicas that share a state folder behind a balancer: whichever the CA reaches answers its challenge.
 
 import assert from 'node:assert/strict';
-import { once } from 'node:events';
-import { type AddressInfo, connect, createServer } from 'node:net';
 import { join } from 'node:path';
 import { test } from 'node:test';
+import { startBalancer } from '../support/balancer.ts';
 import { freePort } from '../support/ports.ts';
 import { createWorld, get, startApp } from '../support/world.ts';
 
 const domain = 'app.example.com';
-
-/** Passes each connection to the next of these ports. */
-async function startBalancer(listenOn: number, ports: readonly number[]) {
-  const served = new Map(ports.map((port) => [port, 0]));
-  let turn = 0;
-  const server = createServer((client) => {
-    const port = ports[turn++ % ports.length]!;
-    served.set(port, served.get(port)! + 1);
-    const upstream = connect(port, '127.0.0.1');
-    client.on('error', () => upstream.destroy());
-    upstream.on('error', () => client.destroy());
-    client.pipe(upstream).pipe(client);
-  });
-  server.listen(listenOn, '127.0.0.1');
-  await once(server, 'listening');
-  return {
-    served,
-    port: (server.address() as AddressInfo).port,
-    async [Symbol.asyncDispose]() {
-      server.close();
-      server.unref();
-    },
-  };
-}
 
 test('tls-alpn-01 is answered by any replica, and all serve the one certificate that came of it', async () => {
   await using world = await createWorld();

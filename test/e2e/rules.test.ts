@@ -5,6 +5,7 @@ import { execFileSync } from 'node:child_process';
 import { chmod, mkdir, rm, symlink, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { test } from 'node:test';
+import { guardedRoutes, startWrongPasswords } from '../attacks/wrong-passwords.ts';
 import { createWorld, get, startApp, type World } from '../support/world.ts';
 
 const SETTINGS = { CHALLENGE_TYPE: 'tls-alpn-01', DNS_SETUP_MODE: 'print' };
@@ -61,13 +62,21 @@ test('changed nginx files are followed; wrong ones are refused with their line, 
   await using world = await createWorld();
   const says = (text: string) => serverOf('app.example.com', `location / { return 200 "${text}"; }`);
   const folder = await conf(world, 'app.conf', says('one'));
-  const ingress = world.start({ ...SETTINGS, NGINX_CONF_DIR: folder, DOMAIN: 'app.example.com' });
+  const ingress = world.start({
+    ...SETTINGS,
+    NGINX_CONF_DIR: folder,
+    DOMAIN: 'app.example.com',
+    DOMAINS: 'lost.example.com',
+  });
+  const tells = (text: string) => (line: object) => JSON.stringify(line).includes(text);
+  await ingress.waitFor('setting needs attention', tells('lost.example.com has no server block of its own'));
   await ingress.waitFor('ready');
   const at = { port: world.port, servername: 'app.example.com', ca: await world.roots() };
   assert.equal((await get(at)).body, 'one');
 
-  await conf(world, 'app.conf', says('two'));
+  await conf(world, 'app.conf', says('two').replace('location', 'gzip_static on; location'));
   ingress.kill('SIGHUP');
+  await ingress.waitFor('setting needs attention', tells('gzip_static has no effect'));
   await ingress.waitFor('routes replaced');
   assert.equal((await get(at)).body, 'two');
 
@@ -159,4 +168,42 @@ test('nginx files and a routes file with rules together stop the start, with wha
     /there are nginx files, and the routes file has rules as well.*convert-nginx/,
   );
   await rm(folder, { recursive: true });
+});
+
+test('limits of nginx files hold to the request, though two workers share them', async () => {
+  await using world = await createWorld();
+  const text = `limit_req_zone $server_name zone=all:1m rate=1r/m;
+${serverOf('app.example.com', 'location / { limit_req zone=all burst=9 nodelay; limit_req_status 429; try_files /none =404; }')}`;
+  const folder = await conf(world, 'app.conf', text);
+  const ingress = world.start({
+    ...SETTINGS,
+    NGINX_CONF_DIR: folder,
+    DOMAIN: 'app.example.com',
+    WORKERS: '2',
+  });
+  await ingress.waitFor('ready');
+  const at = { port: world.port, servername: 'app.example.com', ca: await world.roots() };
+  // Each on a connection of its own: the kernel gives some to the one worker and some to the other.
+  const statuses = await Promise.all(Array.from({ length: 60 }, async () => (await get(at)).status));
+  const count = (status: number) => statuses.filter((one) => one === status).length;
+  assert.deepEqual({ passed: count(404), refused: count(429) }, { passed: 10, refused: 50 });
+});
+
+test('a flood of wrong passwords lets nobody in, and keeps nobody else out', async () => {
+  await using world = await createWorld();
+  await using app = await startApp('the app');
+  const path = join(world.folder, 'routes.yaml');
+  await writeFile(path, guardedRoutes(app.url, 4));
+  const ingress = world.start({ ...SETTINGS, ROUTES_FILE: path });
+  await ingress.waitFor('ready');
+  const at = { port: world.port, servername: 'app.example.com', ca: await world.roots() };
+  const flood = startWrongPasswords({ ...at, connections: 80, requests: 800 });
+  const visitors: number[] = [];
+  for (let i = 0; i < 40; i++) visitors.push((await get(at)).status);
+  assert.deepEqual(new Set(visitors), new Set([200]));
+  const { statuses } = await flood;
+  const refused = (statuses.get(401) ?? 0) + (statuses.get(503) ?? 0);
+  assert.equal(refused, 800, JSON.stringify([...statuses]));
+  const right = `Authorization: Basic ${Buffer.from('ann:right').toString('base64')}`;
+  assert.equal((await get({ ...at, path: '/private/x', headers: [right] })).status, 200);
 });

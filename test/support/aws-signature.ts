@@ -9,7 +9,7 @@ export interface Signature {
   isBy(secret: string): boolean;
 }
 
-/** Undefined if there is none. `text` is the body as it was sent. */
+/** Undefined if there is none. The body is as it was sent, text or bytes. */
 export function readSignature(call: Call): Signature | undefined {
   const pattern =
     /^AWS4-HMAC-SHA256 Credential=([^/]+)\/(\d{8}\/[^/]+\/([^/]+)\/aws4_request), ?SignedHeaders=([^,]+), ?Signature=([0-9a-f]{64})$/;
@@ -25,7 +25,7 @@ export function readSignature(call: Call): Signature | undefined {
     ...names.split(';').map((name) => `${name}:${call.headers[name]?.trim().replace(/ +/g, ' ')}`),
     '',
     names,
-    sha256(String(call.body ?? '')),
+    sha256(Buffer.isBuffer(call.body) ? call.body : String(call.body ?? '')),
   ].join('\n');
   const toSign = ['AWS4-HMAC-SHA256', call.headers['x-amz-date'], scope, sha256(canonical)].join('\n');
   const sign = (secret: string) => {
@@ -36,6 +36,6 @@ export function readSignature(call: Call): Signature | undefined {
   return { accessKeyId, service, isBy: (secret) => sign(secret) === signature };
 }
 
-function sha256(text: string): string {
+function sha256(text: string | Buffer): string {
   return createHash('sha256').update(text).digest('hex');
 }

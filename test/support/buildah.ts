@@ -135,7 +135,7 @@ function layOutFinalBase(folder: string): void {
     mkdirSync(join(folder, name), { recursive: true });
   writeFileSync(
     join(folder, 'etc/passwd'),
-    'root:x:0:0:root:/root:/sbin/nologin\nnonroot:x:65532:65532:nonroot:/home/nonroot:/sbin/nologin\n',
+    'root:x:0:0:root:/:/sbin/nologin\nnonroot:x:65532:65532:nonroot:/tmp:/sbin/nologin\n',
   );
 }
 

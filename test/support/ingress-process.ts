@@ -1,8 +1,9 @@
 // The program as the image ships it, in a process of its own, with its log at hand; tests drive it from outside only.
 
-import { type ChildProcess, spawn } from 'node:child_process';
+import { type ChildProcess, type ChildProcessByStdio, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { createInterface } from 'node:readline';
+import type { Readable, Writable } from 'node:stream';
 import { text } from 'node:stream/consumers';
 import { startOfImage } from './bundle.ts';
 
@@ -78,22 +79,24 @@ export function startIngressProcess(
   };
 }
 
-function spawnImage(args: readonly string[], env: Readonly<Record<string, string>>) {
+function spawnImage(args: readonly string[], env: Readonly<Record<string, string>>, writes = false) {
   const start = startOfImage(args);
   return spawn(start.program, start.args, {
     cwd: start.cwd,
     // Nor what nginx of this machine's own may be configured to do.
     env: { PATH: process.env.PATH ?? '', NGINX_CONF_DIR: 'none', ...start.env, ...env },
-    stdio: ['ignore', 'pipe', 'pipe'],
-  });
+    stdio: [writes ? 'pipe' : 'ignore', 'pipe', 'pipe'],
+  }) as ChildProcessByStdio<Writable | null, Readable, Readable>;
 }
 
 /** A command that ends by itself, run to its end. */
 export async function runProgram(
   args: readonly string[],
   env: Readonly<Record<string, string>> = {},
+  input?: string,
 ): Promise<{ code: number | null; stdout: string; stderr: string }> {
-  const child = spawnImage(args, env);
+  const child = spawnImage(args, env, input !== undefined);
+  child.stdin?.end(input);
   const [stdout, stderr, [code]] = await Promise.all([
     text(child.stdout),
     text(child.stderr),

@@ -21,6 +21,8 @@ export interface NginxOptions {
   readonly listen?: string;
   /** Server blocks beside it. */
   readonly beside?: string;
+  /** What files without a known extension are. Default: text/plain. */
+  readonly defaultType?: string;
   /** A password file: `folder`/users. */
   readonly users?: string;
   /** Files under `folder`/www, by name. `FOLDER` in the configuration is the folder. */
@@ -32,6 +34,7 @@ export async function startNginx({
   server,
   listen = '',
   beside = '',
+  defaultType = 'text/plain',
   users,
   files = {},
 }: NginxOptions): Promise<NginxServer> {
@@ -50,7 +53,7 @@ export async function startNginx({
 daemon off; worker_processes 1; pid ${folder}/nginx.pid; error_log ${folder}/error.log warn;
 events { worker_connections 4096; }
 http {
-  access_log off; default_type text/plain; keepalive_requests 1000000;
+  access_log off; default_type ${defaultType}; keepalive_requests 1000000;
   ${kinds.map((kind) => `${kind}_temp_path ${folder}/tmp/${kind};`).join(' ')}
   server { listen 127.0.0.1:${port} ${listen}; root ${folder}/www; client_max_body_size 0; ${server} }
   ${beside.replaceAll('FOLDER', folder)}
@@ -83,7 +86,7 @@ http {
 }
 
 async function accepting(port: number): Promise<void> {
-  for (let tries = 0; tries < 200; tries++) {
+  for (let tries = 0; tries < 1200; tries++) {
     const socket = connect(port, '127.0.0.1');
     const open = await Promise.race([
       once(socket, 'connect').then(

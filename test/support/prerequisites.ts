@@ -19,6 +19,12 @@ export const prerequisites: readonly Prerequisite[] = [
   { command: 'nginx', debianPackage: 'nginx', whatFor: 'the HTTP upstream' },
   { command: 'knotd', debianPackage: 'knot', whatFor: 'the DNS server that takes signed updates' },
   { command: 'pdns_server', debianPackage: 'pdns-backend-sqlite3', whatFor: 'the DNS server with an API' },
+  { command: 'pg_ctlcluster', debianPackage: 'postgresql', whatFor: 'the database that replicas share' },
+  {
+    command: 'redis-server',
+    debianPackage: 'redis-server',
+    whatFor: 'the key-value store that replicas share',
+  },
   { command: 'curl', debianPackage: 'curl', whatFor: 'the client of the demo and of the evidence' },
   {
     command: 'promtool',

@@ -20,7 +20,6 @@ const escapes: Readonly<Record<string, string>> = {
   '"': '"',
   "'": "'",
   '\\': '\\',
-  ' ': ' ',
   t: '\t',
   r: '\r',
   n: '\n',
@@ -162,5 +161,5 @@ function faultOf(raw: string): Pick<Mistake, 'subject' | 'cure'> | undefined {
 /** Any other backslash stays: that of a regular expression, and that before a `$`, which is expanded all the same. */
 function withoutEscapes(raw: string): string {
   if (!raw.includes('\\')) return raw;
-  return raw.replaceAll(/\\(["'\\ trn])/g, (_, char: string) => escapes[char]!);
+  return raw.replaceAll(/\\(["'\\trn])/g, (_, char: string) => escapes[char]!);
 }

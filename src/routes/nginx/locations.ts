@@ -159,6 +159,7 @@ const DEEPEST = 30;
 
 export interface Parent {
   readonly match: LocationMatch;
+  readonly isInternal: boolean;
   readonly depth: number;
 }
 
@@ -181,7 +182,7 @@ export function readLocations(
     }
     if (key !== undefined) seen.add(key);
     const own = ownService(match, directive);
-    if (own === undefined) return [readLocation(directive, match, outer, (parent?.depth ?? 0) + 1, tools)];
+    if (own === undefined) return [readLocation(directive, match, outer, parent, tools)];
     tools.reading.notes.accepted(own, name);
     return [];
   });
@@ -198,7 +199,7 @@ function readLocation(
   directive: Directive,
   match: LocationMatch,
   outer: Outer,
-  depth: number,
+  parent: Parent | undefined,
   tools: Tools,
 ): Location {
   const { reading } = tools;
@@ -209,12 +210,15 @@ function readLocation(
     reading.refuse(alias.name, 'alias has no path to stand for in a named location', 'write root');
   const content = readContent(level, unplacedIn(match), tools);
   const rewrite = readProgram(level.directives, (block) => readBranch(block, inner, 'an if', tools), reading);
-  const locations = readLocations(level, inner, { match, depth }, tools);
+  // What stands inside of an internal location is as internal.
+  const isInternal = level.one('internal') !== undefined || parent?.isInternal === true;
+  const self: Parent = { match, isInternal, depth: (parent?.depth ?? 0) + 1 };
+  const locations = readLocations(level, inner, self, tools);
   const addsSlash = 'path' in match && match.path.endsWith('/') && content !== undefined;
   return given<Location>({
     origin: originOf(directive),
     match,
-    internal: level.one('internal') === undefined ? undefined : true,
+    internal: isInternal ? true : undefined,
     addsSlash: addsSlash ? true : undefined,
     policy: nonEmpty(policy),
     rewrite: rewrite.length === 0 ? undefined : rewrite,

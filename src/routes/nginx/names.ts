@@ -8,13 +8,13 @@ import { takes } from '../sites.ts';
 
 /**
  * `isRouted`: whether something else says where a domain goes, as TARGET_ENDPOINT does. None of it need stop a start: a
- * name without a certificate is never asked for, and the rest is as the owner wants it or not.
+ * name without a certificate is never asked for, and what the default server answers is as the owner wants it or not.
  */
 export function judgeNames(
   { sites }: RuleSet,
   domains: readonly Domain[],
   isRouted: (domain: Domain) => boolean,
-): { readonly uncovered: Mistake[]; readonly unrouted: Mistake[] } {
+): { readonly uncovered: Mistake[]; readonly byDefault: Mistake[] } {
   const uncovered = sites.flatMap((site) =>
     site.names
       .filter((name) => !isCovered(name, domains))
@@ -24,15 +24,17 @@ export function judgeNames(
         cure: `add ${written(name)} to DOMAINS, or take it away`,
       })),
   );
-  const takesAll = sites.some(({ isDefault }) => isDefault === true);
-  const unrouted = domains
-    .filter((domain) => !takesAll && !isRouted(domain) && !sites.some((site) => takes(site, domain)))
-    .map((domain) => ({
-      place: { variable: 'DOMAINS' },
-      subject: `${domain} has no server block and no upstream`,
-      cure: `write a server with server_name ${domain}, or ${domain}=host:port into ROUTING_MAP`,
-    }));
-  return { uncovered, unrouted };
+  const fallback = sites.find(({ isDefault }) => isDefault === true);
+  const left =
+    fallback === undefined
+      ? []
+      : domains.filter((domain) => !isRouted(domain) && !sites.some((site) => takes(site, domain)));
+  const byDefault = left.map((domain) => ({
+    place: placeOfOrigin(fallback!.origin),
+    subject: `${domain} has no server block of its own, and this one answers it as the default`,
+    cure: `if it should not, write a server with server_name ${domain}, or ${domain}=host:port into ROUTING_MAP`,
+  }));
+  return { uncovered, byDefault };
 }
 
 /** `_` and its like are for the default, and nobody asks for them. */

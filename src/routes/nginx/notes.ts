@@ -1,6 +1,6 @@
 // What was accepted without effect, or with another one than nginx's: told once by kind.
 
-import { describePlace, type Place } from '../../config/mistake.ts';
+import type { Place } from '../../config/mistake.ts';
 import { placeOf } from './blocks.ts';
 import type { Word } from './lexer.ts';
 import { type AcceptedKind, acceptedKinds, noticeableKinds } from './table.ts';
@@ -16,9 +16,9 @@ export interface Note {
   readonly isWarning: boolean;
 }
 
-/** One line: where it is first, what is to be known, and which directives it is about. */
-export function describeNote({ place, text, directives }: Note): string {
-  return `${describePlace(place)}: ${text} (${directives.join(', ')})`;
+/** One line: what is to be known, and which directives it is about. */
+export function describeNote({ text, directives }: Note): string {
+  return `${text} (${directives.join(', ')})`;
 }
 
 export interface Notes {

@@ -172,7 +172,7 @@ export function ask(
     forwarded,
     waitedMs,
     status: 'status' in step ? step.status : 0,
-    fields: step.do === 'pass' ? step.edits.own : 'fields' in step ? step.fields : [],
+    fields: fieldsIn(step),
     body: step.do === 'own' ? step.body : undefined,
     target: step.do === 'pass' && reply !== undefined ? forwarded.at(-1)?.target : undefined,
   };
@@ -209,4 +209,10 @@ export function limitsOf(rules: CompiledRules) {
     return seats.take(step.seats, 0) ? { waitMs: verdict.waitMs } : 'seats';
   };
   return { clock, charge, seats };
+}
+
+function fieldsIn(step: Step | { readonly do: 'no-site' }): readonly Field[] {
+  if (step.do === 'pass') return step.edits.own;
+  if (step.do === 'file') return step.fieldsWith([]);
+  return step.do === 'own' ? step.fields : [];
 }

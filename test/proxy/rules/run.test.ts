@@ -507,7 +507,6 @@ describe('an explanation', () => {
         ' location /auth [a.conf:8:3]',
         ' return 204',
         ' answers 204 itself',
-        '   Content-Type: application/octet-stream',
         'forwards GET /v1/x?y to http://up (127.0.0.1:8080)',
         '  X-Real-IP: 192.0.2.7',
         "  of the client's fields these stay behind: x-real-ip",

@@ -819,6 +819,10 @@ test('every example in the table of settings is one that works', () => {
     '/config/routes.yaml': 'routes:\n  - {host: other.example.com, upstream: "a:1"}\n',
     '/config/acme-root.pem': pem,
     '/config/upstream-root.pem': pem,
+    '/run/secrets/store-url': 'postgres://ingress@db.example.net/ingress',
+    '/run/secrets/store-password': 'correct-horse',
+    '/run/secrets/store-ca.pem': pem,
+    '/run/secrets/store-key': Buffer.alloc(32, 1).toString('base64'),
   };
   const binding = Object.fromEntries(
     settings.filter(({ name }) => name.startsWith('ACME_EAB')).map(({ name, example }) => [name, example]),
@@ -832,7 +836,7 @@ test('every example in the table of settings is one that works', () => {
 });
 
 test('every setting of the table is read, and its default is the one the program uses', () => {
-  const readers = ['config', 'listen', 'dns', 'acme', 'admin', 'routing', 'access-log'].map(
+  const readers = ['config', 'listen', 'dns', 'acme', 'admin', 'routing', 'access-log', 'store'].map(
     (name) => `config/${name}`,
   );
   const source = [...readers, 'routes/plan']

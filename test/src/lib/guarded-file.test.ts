@@ -8,7 +8,7 @@ import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
 import { readCertbot } from '../../../acme/certbot.ts';
 import { readLego } from '../../../acme/lego.ts';
-import { createStateLock } from '../../../acme/state-lock.ts';
+import { createStateLock } from '../../../acme/storage/state-lock.ts';
 import { createStore } from '../../../acme/store.ts';
 import { readConfig } from '../../../src/config/config.ts';
 import type { Mistake } from '../../../src/config/mistake.ts';
@@ -155,7 +155,7 @@ test('a pipe or a link in the place of the lock belongs to nobody, and is remove
   for (const plant of [pipeAt, (path: string) => symlink('/dev/zero', path)]) {
     const folder = await place(t);
     await plant(join(folder, 'lock'));
-    const lock = createStateLock({ folder, pollMs: 5, staleMs: 30 });
+    const lock = createStateLock({ path: join(folder, 'lock'), pollMs: 5, staleMs: 30 });
     assert.equal(await lock.hold(AbortSignal.timeout(30_000), async () => 'held'), 'held');
   }
 });

@@ -5,6 +5,7 @@ import { mkdtemp, readFile, rm, stat, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, test } from 'node:test';
+import { createFiles } from '../../../acme/storage/files.ts';
 import type { DnsRecord } from '../../../dns/provider.ts';
 import { silentLog } from '../../../src/lib/log.ts';
 import { createWrittenPins, type WrittenPins } from '../../../src/records/written-pins.ts';
@@ -22,13 +23,13 @@ let pins: WrittenPins;
 beforeEach(async () => {
   folder = await mkdtemp(join(tmpdir(), 'pins-test-'));
   path = join(folder, 'deeper', 'caa-records.json');
-  pins = createWrittenPins(path, silentLog);
+  pins = createWrittenPins(createFiles({ root: join(folder, 'deeper') }), silentLog);
 });
 afterEach(() => rm(folder, { recursive: true }));
 
 test('after a change of account the pin of the old one is known to be ours, after a restart too', async () => {
   await pins.remember([alias, pin(1)]);
-  const restarted = createWrittenPins(path, silentLog);
+  const restarted = createWrittenPins(createFiles({ root: join(folder, 'deeper') }), silentLog);
   assert.deepEqual(await restarted.outlived([alias, pin(2)]), [pin(1)]);
   await restarted.remember([alias, pin(2)]);
   await restarted.forget([pin(1)]);

@@ -299,13 +299,12 @@ describe('a mistake', () => {
 describe('names', () => {
   const domains = ['app.example.com', '*.example.org', 'lost.example.com'].map((name) => parseDomain(name));
   const judge = (text: string, isRouted: (domain: Domain) => boolean = () => false) => {
-    const { uncovered, unrouted } = judgeNames(read(text).rules, domains, isRouted);
+    const { uncovered, byDefault } = judgeNames(read(text).rules, domains, isRouted);
     return {
       uncovered: uncovered.map(({ subject }) => subject),
-      unrouted: unrouted.map(({ subject }) => subject),
+      byDefault: byDefault.map(({ subject }) => subject),
     };
   };
-  /** Another server takes the default's part, so that a name must be named. */
   const server = (names: string) => `server { listen 443 ssl; server_name ${names}; }`;
 
   test('without a certificate are told, and those of nobody are not', () => {
@@ -320,16 +319,12 @@ describe('names', () => {
     ]);
   });
 
-  test('of domains without a server are told, unless a default or a setting takes them', () => {
-    assert.deepEqual(judge(server('app.example.com')).unrouted, []);
-    const rules = {
-      sites: read(server('app.example.com a.example.org')).rules.sites.map((site) => ({
-        ...site,
-        isDefault: false,
-      })),
-    };
-    const told = judgeNames(rules, domains, () => false).unrouted.map(({ subject }) => subject);
-    assert.deepEqual(told, ['lost.example.com has no server block and no upstream']);
-    assert.deepEqual(judgeNames(rules, domains, () => true).unrouted, []);
+  test('of domains that only the default server takes are told, unless a setting says where they go', () => {
+    const text = server('app.example.com a.example.org');
+    assert.deepEqual(judge(text).byDefault, [
+      'lost.example.com has no server block of its own, and this one answers it as the default',
+    ]);
+    assert.deepEqual(judge(text, () => true).byDefault, []);
+    assert.deepEqual(judge(server('app.example.com *.example.com a.example.org')).byDefault, []);
   });
 });

@@ -2,15 +2,16 @@
 
 import { randomBytes } from 'node:crypto';
 import { link, lstat, open, readFile, readlink, rename, rm, utimes } from 'node:fs/promises';
-import { join } from 'node:path';
+import { dirname } from 'node:path';
 import { z } from 'zod';
-import { type Clock, systemClock } from '../src/lib/clock.ts';
-import { GuardedFileError, readGuardedFile } from '../src/lib/guarded-file.ts';
-import { type Log, silentLog } from '../src/lib/log.ts';
-import { createTurns } from '../src/lib/turns.ts';
+import { type Clock, systemClock } from '../../src/lib/clock.ts';
+import { GuardedFileError, readGuardedFile } from '../../src/lib/guarded-file.ts';
+import { type Log, silentLog } from '../../src/lib/log.ts';
+import { createTurns } from '../../src/lib/turns.ts';
 
 export interface StateLockOptions {
-  folder: string;
+  /** Of the lock file; what is logged names its folder. */
+  path: string;
   clock?: Clock;
   log?: Log;
   /** How often a waiting process looks again. */
@@ -24,8 +25,11 @@ export interface StateLock {
    * Waits for the lock as long as `signal` allows, and runs `work` while holding it. The signal given to `work` also aborts
    * when the lock is lost, which happens only to a process that was suspended for longer than `staleMs`.
    */
-  hold<T>(signal: AbortSignal, work: (signal: AbortSignal) => Promise<T>): Promise<T>;
+  hold<T>(signal: AbortSignal, work: Work<T>): Promise<T>;
 }
+
+/** The token is in the lock file, and no other owner's. */
+type Work<T> = (signal: AbortSignal, token: string) => Promise<T>;
 
 const OwnerSchema = z.object({
   token: z.string(),
@@ -41,8 +45,8 @@ const TAKEN = Symbol('taken');
 
 /** Excludes as well as a shared file system allows: see `hold`. */
 export function createStateLock(options: StateLockOptions): StateLock {
-  const { folder, clock = systemClock, log = silentLog, pollMs = 1000, staleMs = 30_000 } = options;
-  const path = join(folder, 'lock');
+  const { path, clock = systemClock, log = silentLog, pollMs = 1000, staleMs = 30_000 } = options;
+  const folder = dirname(path);
   /** The file excludes other processes; within this one, callers take turns. */
   const inTurn = createTurns();
 
@@ -71,7 +75,7 @@ export function createStateLock(options: StateLockOptions): StateLock {
     }
   }
 
-  async function holding<T>(signal: AbortSignal, work: (signal: AbortSignal) => Promise<T>): Promise<T> {
+  async function holding<T>(signal: AbortSignal, work: Work<T>): Promise<T> {
     const self = await acquire(signal);
     const lost = new AbortController();
     const heartbeat = setInterval(() => {
@@ -83,7 +87,7 @@ export function createStateLock(options: StateLockOptions): StateLock {
     }, staleMs / 6);
     heartbeat.unref();
     try {
-      return await work(AbortSignal.any([signal, lost.signal]));
+      return await work(AbortSignal.any([signal, lost.signal]), self.token);
     } finally {
       clearInterval(heartbeat);
       if ((await readOwner(path))?.owner.token === self.token) await rm(path, { force: true });

@@ -1,0 +1,3 @@
+// The Redis client by name, for the module that is loaded on demand.
+
+export { Cluster, Redis } from 'ioredis';
