@@ -236,7 +236,10 @@ describe('imports', () => {
 describe('a source file', () => {
   test('begins with one sentence that says what it is', () => {
     // After the line that names an interpreter, where there is one.
-    const first = (file: string) => read(file).replace(/^#!.*\n/, '').split('\n', 1)[0]!;
+    const first = (file: string) =>
+      read(file)
+        .replace(/^#!.*\n/, '')
+        .split('\n', 1)[0]!;
     const wrong = sources.filter((file) => !/^\/\/ [A-Z].*\.$/.test(first(file)));
     assert.deepEqual(wrong, []);
   });
