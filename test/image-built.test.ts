@@ -2,7 +2,16 @@
 
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
-import { chownSync, copyFileSync, globSync, mkdtempSync, readFileSync, rmSync, statSync } from 'node:fs';
+import {
+  chownSync,
+  copyFileSync,
+  globSync,
+  mkdirSync,
+  mkdtempSync,
+  readFileSync,
+  rmSync,
+  statSync,
+} from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { text } from 'node:stream/consumers';
@@ -88,7 +97,7 @@ describe('the image', { skip, timeout: 400_000 }, () => {
   it('names the revision, in its label and with --version', async () => {
     const { config } = images[0]!;
     assert.equal(config.labels['org.opencontainers.image.revision'], REVISION);
-    const child = startInContainer(mounted, [...config.entrypoint, '--version']);
+    const child = startInContainer(mounted, [...config.entrypoint, '--version'], { run: folder });
     assert.match(await text(child.stdout!), new RegExp(`\\(${REVISION}\\)`));
   });
 
@@ -98,7 +107,10 @@ describe('the image', { skip, timeout: 400_000 }, () => {
       await using app = await startApp('the app');
       const caFile = join(world.folder, 'ca.pem');
       copyFileSync(world.pebble.caFile, caFile);
-      for (const path of [world.folder, caFile, join(world.folder, 'dstack.sock')]) chownSync(path, uid, uid);
+      const runFolder = join(world.folder, 'run');
+      mkdirSync(runFolder);
+      for (const path of [world.folder, runFolder, caFile, join(world.folder, 'dstack.sock')])
+        chownSync(path, uid, uid);
       const { config } = images[0]!;
       const env = {
         ...Object.fromEntries(config.env.map((entry) => entry.split('=', 2) as [string, string])),
@@ -114,6 +126,7 @@ describe('the image', { skip, timeout: 400_000 }, () => {
         uid,
         env,
         shared: [world.folder],
+        run: runFolder,
       });
       const said = { out: '', err: '' };
       child.stdout!.setEncoding('utf8').on('data', (part: string) => {
@@ -129,7 +142,12 @@ describe('the image', { skip, timeout: 400_000 }, () => {
         assert.equal((await get(target)).body, 'the app');
         assert.equal((await get({ ...target, path: '/evidences/quote.json' })).status, 200);
         const [program, ...rest] = config.healthcheck as [string, ...string[]];
-        const health = startInContainer(mounted, [program, ...rest], { uid, env, shared: [world.folder] });
+        const health = startInContainer(mounted, [program, ...rest], {
+          uid,
+          env,
+          shared: [world.folder],
+          run: runFolder,
+        });
         const status = await new Promise((resolve) => health.once('exit', resolve));
         assert.equal(status, 0, 'the health check of the image');
       } finally {

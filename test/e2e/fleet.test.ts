@@ -165,7 +165,8 @@ test('a single ingress becomes a fleet: what it has is taken into the store, che
   await using world = await createWorld();
   await using app = await startApp('served');
   const store = await stores.PostgreSQL!(join(world.folder, 'store'));
-  const [replica, other] = (await replicasOf(world, app, {})) as [Replica, Replica];
+  const replicas = await replicasOf(world, app, {}));
+  const [replica, other] = replicas as [Replica, Replica, Replica];
   try {
     await using _balancer = await startBalancer(world.port, [replica.port]);
     const alone = replica.start({});
@@ -206,7 +207,7 @@ test('a single ingress becomes a fleet: what it has is taken into the store, che
     const status = await runProgram(['status', '--offline'], settings);
     assert.equal(status.code, 0, status.stdout);
   } finally {
-    await Promise.all([replica, other].map(({ agent }) => agent.close()));
+    await Promise.all(replicas.map(({ agent }) => agent.close()));
     await store.stop();
   }
 });

@@ -34,6 +34,8 @@ export interface BuiltImage {
 export interface InContainer {
   /** Folders of this machine that the container sees, and may write, at the same place. */
   readonly shared?: readonly string[];
+  /** The folder that is /run there. */
+  readonly run: string;
   readonly env?: Readonly<Record<string, string>>;
   readonly uid?: number;
 }
@@ -197,11 +199,12 @@ function describe(inspected: string): BuiltImage {
 
 const ENTER = `
 set -e
-root="$1"; user="$2"; shift 2
+root="$1"; user="$2"; run="$3"; shift 3
 mount --make-rprivate /
 mount --bind "$root" "$root"
 mount -o remount,bind,ro "$root"
 mount -t tmpfs tmpfs "$root/tmp"
+mount --bind "$run" "$root/run"
 mount --rbind /dev "$root/dev"
 mount -t proc proc "$root/proc"
 while [ "$1" != -- ]; do mkdir -p "$root$1"; mount --bind "$1" "$root$1"; shift; done
@@ -209,11 +212,11 @@ shift
 exec chroot --userspec="$user" "$root" "$@"
 `;
 
-/** In the container's root, of which only /tmp and what is shared can be written; the network is this machine's. */
+/** In the container's root, of which only /tmp, /run and what is shared can be written; the network is this machine's. */
 export function startInContainer(
   mounted: string,
   words: readonly string[],
-  { shared = [], env = {}, uid = 0 }: InContainer = {},
+  { shared = [], run, env = {}, uid = 0 }: InContainer,
 ): ChildProcess {
   return spawn(
     'unshare',
@@ -228,6 +231,7 @@ export function startInContainer(
       'sh',
       mounted,
       `${uid}:${uid}`,
+      run,
       ...shared,
       '--',
       ...words,
