@@ -11,7 +11,7 @@ usage() {
   cat >&2 <<'TEXT'
 usage: ./build-image.sh NAME:TAG [--push] [--allow-dirty]
 
-  NAME:TAG       what to call the image, as in registry.example.com/dstack-ingress:1.0.0
+  NAME:TAG       what to call the image, as in registry.example.com/dstack-ingress:0.1.0
   --push         push it to the registry instead of loading it into the local docker
   --allow-dirty  build although files differ from the commit; the image says so in its revision
 TEXT

@@ -1,16 +1,39 @@
-// Bundles the program into dist/: dstack-ingress.mjs, worker.mjs for the processes that serve, and the parts that they share.
+// Bundles the program into dist/: dstack-ingress.mjs, worker.mjs for the processes that serve, the parts that they share, and what the page of the evidence loads.
 
 import { execFileSync } from 'node:child_process';
-import { copyFileSync, readFileSync } from 'node:fs';
+import { copyFileSync, readFileSync, writeFileSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { build, type Metafile, type Plugin } from 'esbuild';
+import { brotliCompressSync, gzipSync } from 'node:zlib';
+import { type BuildOptions, build, type Metafile, type Plugin } from 'esbuild';
 
 const root = fileURLToPath(new URL('.', import.meta.url));
 
+/** Of everything that is bundled for Node. */
+export const bundleSettings = {
+  absWorkingDir: root,
+  outExtension: { '.js': '.mjs' },
+  bundle: true,
+  platform: 'node',
+  format: 'esm',
+  // What a command does not need is not parsed: it is there sooner. All lie beside each other, see workers.ts.
+  splitting: true,
+  chunkNames: '[name]-[hash]',
+  // An auditor can read what is measured.
+  minify: false,
+  // The licences of what is bundled stay with it.
+  legalComments: 'inline',
+  // CommonJS packages require node's own modules, which an ES module cannot do by itself.
+  banner: {
+    js: "import { createRequire as createRequireForBundle } from 'node:module';\nconst require = createRequireForBundle(import.meta.url);",
+  },
+  define: { BUILD_VERSION: JSON.stringify(`${manifestVersion()} (${gitRevision()})`) },
+  logLevel: 'warning',
+} as const satisfies BuildOptions;
+
 async function bundle(outdir: string): Promise<void> {
   const { metafile } = await build({
-    absWorkingDir: root,
+    ...bundleSettings,
     // The memory of workers and of their helper holds none of the code that handles accounts and DNS tokens.
     entryPoints: {
       'dstack-ingress': 'src/main.ts',
@@ -18,29 +41,26 @@ async function bundle(outdir: string): Promise<void> {
       'password-checker': 'src/workers/password-checker.ts',
     },
     outdir,
-    outExtension: { '.js': '.mjs' },
-    bundle: true,
-    platform: 'node',
-    format: 'esm',
-    // What a command does not need is not parsed: serve is there sooner. All lie beside each other, see workers.ts.
-    splitting: true,
-    chunkNames: '[name]-[hash]',
     target: 'node26',
-    // An auditor can read what is measured.
-    minify: false,
-    // The licences of what is bundled stay with it.
-    legalComments: 'inline',
-    // CommonJS packages require node's own modules, which an ES module cannot do by itself.
-    banner: {
-      js: "import { createRequire as createRequireForBundle } from 'node:module';\nconst require = createRequireForBundle(import.meta.url);",
-    },
-    define: { BUILD_VERSION: JSON.stringify(`${manifestVersion()} (${gitRevision()})`) },
-    logLevel: 'warning',
     metafile: true,
   });
   const lost = lostNames(metafile.inputs);
   if (lost.length > 0) throw new Error(lost.join('\n'));
-  copyFileSync(join(root, 'src/admin/status-page.html'), resolve(root, outdir, 'status-page.html'));
+  const place = resolve(root, outdir);
+  copyFileSync(join(root, 'src/admin/status-page.html'), join(place, 'status-page.html'));
+  await bundlePage(place);
+}
+
+/** Beside the program, plain and compressed: evidence/page/assets.ts looks for them there. */
+async function bundlePage(outdir: string): Promise<void> {
+  const own = ['page.css', 'page.js', 'page.svg'];
+  for (const name of own) copyFileSync(join(root, 'evidence/page', name), join(outdir, name));
+  await bundleForBrowser(join(outdir, 'verifier.js'));
+  for (const name of [...own, 'verifier.js']) {
+    const content = readFileSync(join(outdir, name));
+    writeFileSync(join(outdir, `${name}.br`), brotliCompressSync(content));
+    writeFileSync(join(outdir, `${name}.gz`), gzipSync(content, { level: 9 }));
+  }
 }
 
 /** What a page verifies with: one script without eval, whose functions are in `dstackIngressVerify`. */
@@ -133,6 +153,6 @@ function gitRevision(): string {
 }
 
 if (import.meta.main) {
-  if (process.argv[2] === '--browser') await bundleForBrowser(process.argv[3] ?? 'dist/browser/verify.js');
+  if (process.argv[2] === '--browser') await bundleForBrowser(process.argv[3] ?? 'dist/browser/verifier.js');
   else await bundle(process.argv[2] ?? 'dist');
 }

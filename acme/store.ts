@@ -71,7 +71,10 @@ export interface Store {
   intendOrder(name: Domain, intent: StoredOrder, over: StoredOrder | undefined): Promise<void>;
   dropOrder(name: Domain): Promise<void>;
   readLedger(): Promise<Ledger>;
-  /** Writes the entries with these names, and drops those that the ledger lacks; others stay as they are. */
+  /**
+   * The whole of it, of which the entries with these names have changed or gone: where others write too, theirs stay as
+   * they are.
+   */
   writeLedger(ledger: Ledger, names?: readonly string[]): Promise<void>;
   readWindows(): Promise<Record<string, StoredWindow>>;
   writeWindows(windows: Record<string, StoredWindow>, names?: readonly string[]): Promise<void>;
@@ -237,7 +240,7 @@ function entriesIn(folder: string, records: Records) {
     entries: Readonly<Record<string, T>>,
     keys: readonly string[],
   ) =>
-    records.change(name, z.record(z.string(), schema), (before = {}) => {
+    records.write(name, { ...entries }, z.record(z.string(), schema), (before = {}) => {
       const others = Object.entries(before).filter(([key]) => !keys.includes(key));
       const ours = Object.entries(entries).filter(([key]) => keys.includes(key));
       return Object.fromEntries([...others, ...ours]);

@@ -1,10 +1,15 @@
-// Serves the bundle under /evidences/: its files, the certificate of the host asked, and an index.
+// Serves the bundle under /evidences/: its files, the certificate of the host asked, an index for programs, and a page for people.
 
 import { createHash } from 'node:crypto';
+import { gzipSync } from 'node:zlib';
 import type { LocalHandler, LocalReply, LocalRequest } from '../src/lib/local-handler.ts';
 import type { Attester } from './attest.ts';
-import type { Bundle, BundleFile } from './bundle.ts';
+import type { Bundle } from './bundle.ts';
 import { createGenerations, type Generation } from './generations.ts';
+import { type Asset, assetNamed, type Encoding } from './page/assets.ts';
+import { createDocument, type Document } from './page/document.ts';
+import { type Facts, factsOf } from './page/facts.ts';
+import { evidencePage } from './page.ts';
 import { type EvidenceReply, problem, publicHeaders } from './reply.ts';
 
 /** What it needs of a request. */
@@ -55,9 +60,11 @@ export function createEvidenceEndpoint(options: EvidenceEndpointOptions): Eviden
         return problem(405, `${request.method} is not possible here`, { allow: METHODS });
       }
       if (request.path === prefix) return redirect(`${prefix}/`, request.query);
+      const name = fileNameOf(request.path.slice(prefix.length + 1));
+      const asset = name === undefined ? undefined : assetNamed(name);
+      if (asset !== undefined) return encodedFor(request, asset);
       const served = generations.of(request.connection);
       if (served === undefined) return notYet('the evidence is not complete yet');
-      const name = fileNameOf(request.path.slice(prefix.length + 1));
       if (name === undefined) return problem(400, 'that is not the name of a file');
       return answer(served, name, request, generations.before());
     },
@@ -67,12 +74,8 @@ export function createEvidenceEndpoint(options: EvidenceEndpointOptions): Eviden
 interface Served extends Generation {
   readonly bundle: Bundle;
   readonly files: ReadonlyMap<string, Document>;
-}
-
-interface Document {
-  readonly contentType: string;
-  readonly body: Uint8Array;
-  readonly etag: string;
+  /** Read when the first person looks. */
+  readonly facts: () => Facts;
 }
 
 function prepare(bundle: Bundle): Served {
@@ -80,19 +83,22 @@ function prepare(bundle: Bundle): Served {
     bundle,
     id: identityOf(bundle),
     leaves: new Set(bundle.leaves),
-    files: new Map(bundle.files.map((file) => [file.name, documentOf(file.contentType, file.text)])),
+    files: new Map(bundle.files.map((file) => [file.name, createDocument(file.contentType, file.text)])),
+    facts: once(() => factsOf(bundle)),
+  };
+}
+
+function once<T extends object>(make: () => T): () => T {
+  let made: T | undefined;
+  return () => {
+    made ??= make();
+    return made;
   };
 }
 
 function identityOf({ files }: Bundle): string {
   const list = files.map(({ name, sha256 }) => `${sha256}  ${name}\n`);
   return createHash('sha256').update(list.join('')).digest('hex');
-}
-
-function documentOf(contentType: string, text: string): Document {
-  const body = Buffer.from(text);
-  const etag = `"${createHash('sha256').update(body).digest('hex').slice(0, 32)}"`;
-  return { contentType, body, etag };
 }
 
 /** Decoded once. Undefined for separators, dot segments and bad escapes, which a less careful reader could misread. */
@@ -106,12 +112,13 @@ function fileNameOf(encoded: string): string | undefined {
 }
 
 function answer(
-  { bundle, files }: Served,
+  served: Served,
   name: string,
   request: EvidenceRequest,
   before: readonly Served[],
 ): EvidenceReply {
-  if (name === '') return index(bundle, request);
+  const { bundle, files } = served;
+  if (name === '') return index(served, request);
   const own = name === 'cert.pem' ? (certificateOf(bundle, request.host) ?? '') : name;
   // A reader may have the checksums of the generation before, and ask for what only those list.
   const file = files.get(own) ?? before.find((each) => each.files.has(own))?.files.get(own);
@@ -132,15 +139,48 @@ function certificateOf({ certificates }: Bundle, host: string): string | undefin
   return undefined;
 }
 
-function index(bundle: Bundle, request: EvidenceRequest): EvidenceReply {
-  const list = { ...describe(bundle), hostCertificate: certificateOf(bundle, request.host) ?? null };
-  const asJson = prefersJson(request.headers.accept ?? '');
-  const document = asJson
-    ? documentOf('application/json', `${JSON.stringify(list, undefined, 2)}\n`)
-    : documentOf('text/html; charset=utf-8', page(bundle, request.host));
+function index(served: Served, request: EvidenceRequest): EvidenceReply {
+  const certificateFile = certificateOf(served.bundle, request.host);
+  if (prefersJson(request.headers.accept ?? '')) {
+    const list = { ...describe(served.bundle), hostCertificate: certificateFile ?? null };
+    const json = createDocument('application/json', `${JSON.stringify(list, undefined, 2)}\n`);
+    return conditional(json, request, { vary: 'accept' });
+  }
+  const page = evidencePage(served.facts(), { host: request.host, certificateFile });
+  const isGzip = accepts(request.headers['accept-encoding'] ?? '', 'gzip');
+  const document = createDocument('text/html; charset=utf-8', isGzip ? gzipSync(page) : page);
   return conditional(document, request, {
-    vary: 'accept',
-    ...(!asJson && { 'content-security-policy': "default-src 'none'; style-src 'unsafe-inline'" }),
+    vary: 'accept, accept-encoding',
+    ...pageHeaders,
+    ...(isGzip && { 'content-encoding': 'gzip' }),
+  });
+}
+
+/** Nothing from elsewhere, nothing inline, in no frame; what the page links to does not learn where from. */
+const pageHeaders = {
+  'content-security-policy':
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+  'referrer-policy': 'no-referrer',
+};
+
+/** In the order in which we would rather send them. */
+const encodings: readonly Encoding[] = ['br', 'gzip'];
+
+function encodedFor(request: EvidenceRequest, { plain, encoded }: Asset): EvidenceReply {
+  const accepted = request.headers['accept-encoding'] ?? '';
+  const encoding = encodings.find((each) => encoded[each] !== undefined && accepts(accepted, each));
+  const document = encoding === undefined ? plain : encoded[encoding]!;
+  return conditional(document, request, {
+    vary: 'accept-encoding',
+    ...(encoding !== undefined && { 'content-encoding': encoding }),
+  });
+}
+
+/** RFC 9110 §12.5.3, save for the asterisk: a client that names nothing gets it plain. */
+function accepts(acceptEncoding: string, encoding: Encoding): boolean {
+  return acceptEncoding.split(',').some((part) => {
+    const [name = '', ...parameters] = part.split(';').map((each) => each.trim().toLowerCase());
+    return name === encoding && !parameters.some((each) => /^q=0(\.0*)?$/.test(each));
   });
 }
 
@@ -155,37 +195,6 @@ function describe({ builtAt, reportData, files }: Bundle) {
 /** JSON only for a client that names JSON and not HTML: browsers name HTML, curl names neither. */
 function prefersJson(accept: string): boolean {
   return /\bapplication\/json\b/i.test(accept) && !/\btext\/html\b/i.test(accept);
-}
-
-function page(bundle: Bundle, host: string): string {
-  const rows = bundle.files.map(row).join('');
-  return `<!doctype html>
-<html lang="en">
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width">
-<title>Evidence of ${escaped(host)}</title>
-<style>body{font:1rem/1.5 sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem}
-code{font-size:.85em;word-break:break-all}td{vertical-align:top;padding:.2rem 1rem .2rem 0}</style>
-<h1>Evidence of ${escaped(host)}</h1>
-<p>These files show that the TLS keys of this site live in a confidential machine. The quote, signed by its processor,
-is over the checksums; the checksums are over the account and the certificates.</p>
-<table>${rows}
-<tr><td><a href="cert.pem">cert.pem</a></td><td>the certificate chain served for the host that you asked</td></tr>
-</table>
-<p>Built ${escaped(bundle.builtAt)}. The report data of the quote is <code>${escaped(bundle.reportData)}</code>.</p>
-<p>A page cannot prove its own connection: compare the certificate that you were given with the file here, from a
-program that sees both.</p>
-</html>
-`;
-}
-
-function row({ name, about, sha256 }: BundleFile): string {
-  const link = `<a href="${escaped(encodeURIComponent(name))}">${escaped(name)}</a>`;
-  return `\n<tr><td>${link}</td><td>${escaped(about)}<br><code>sha256 ${sha256}</code></td></tr>`;
-}
-
-function escaped(text: string): string {
-  return text.replace(/[&<>"']/g, (character) => `&#${character.charCodeAt(0)};`);
 }
 
 /** RFC 9110 §13.1.2: If-None-Match compares weakly; 304 carries the headers that 200 would, §15.4.5. */

@@ -8,18 +8,8 @@ import {
   misuseOf,
   unknownCommand,
 } from './commands/usage.ts';
+import { exitCodes } from './exit-codes.ts';
 import { version } from './version.ts';
-
-/** What the process ends with; part of the interface, see docs/operation.md. */
-export const exitCodes = {
-  ok: 0,
-  failed: 1,
-  usage: 2,
-  /** Nothing failed, and not everything could be found out. */
-  unknown: 3,
-  /** EX_CONFIG of sysexits.h. */
-  configuration: 78,
-} as const;
 
 async function main(args: readonly string[]): Promise<number> {
   const [first = 'serve', ...rest] = inOneWord(args);

@@ -156,7 +156,7 @@ test('every dependency is argued for, and none that is gone', () => {
 
 test('the exit codes in docs/operation.md are those of the program', () => {
   const codes = [
-    ...read('src/command-line.ts').matchAll(/^ {2}(?:ok|failed|usage|unknown|configuration): (\d+),$/gm),
+    ...read('src/exit-codes.ts').matchAll(/^ {2}(?:ok|failed|usage|unknown|configuration): (\d+),$/gm),
   ].map(([, n]) => n);
   const table = /\| Exit code \| Meaning \|\n(.*?)(?:\n\n|$)/s.exec(read('docs/operation.md'))![1]!;
   assert.deepEqual(
@@ -298,4 +298,19 @@ test('docs/dns-providers.md has a section for each provider, with an example tha
       ) ?? [];
     assert.ok(section.includes(permission!) && section.includes(place!), kind.name);
   }
+});
+
+test('every image that is named is of the version in package.json', () => {
+  const { version } = JSON.parse(read('package.json')) as { version: string };
+  const files = ['README.md', 'build-image.sh', ...globSync('{docs,examples}/**/*.{md,yaml}', { cwd: root })];
+  const named = files.flatMap((file) =>
+    [...read(file).matchAll(/registry\.example\.com\/dstack-ingress:([\w.-]+)/g)].map(
+      ([, tag]) => `${file}: ${tag}`,
+    ),
+  );
+  assert.ok(named.length > 15);
+  assert.deepEqual(
+    named.filter((entry) => !entry.endsWith(`: ${version}`)),
+    [],
+  );
 });

@@ -27,8 +27,8 @@ const LONG = [
   'test/image.test.ts',
 ];
 
-/** One more than the cores that are to be had at least: many tests wait most of their time. */
-const AT_ONCE = 3;
+/** Twice the cores that are to be had at least: many tests wait most of their time. */
+const AT_ONCE = 4;
 /** Of a file: that of the fuzz targets alone takes three minutes of CPU. */
 const LONGEST_MS = 600_000;
 

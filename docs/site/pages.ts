@@ -26,6 +26,7 @@ export const groups: readonly Group[] = [
       'docs/metrics.md',
       'docs/logs.md',
       'docs/troubleshooting.md',
+      'docs/fleet.md',
       'docs/performance.md',
       'docs/glossary.md',
     ],

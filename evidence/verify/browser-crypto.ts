@@ -1,8 +1,8 @@
 // The part of node:crypto that evidence/ needs, for a browser: digests at once, where WebCrypto has them only later.
 
-import { sha256, sha384 } from '@noble/hashes/sha2.js';
+import { sha256, sha384, sha512 } from '@noble/hashes/sha2.js';
 
-const algorithms = { sha256, sha384 } as const;
+const algorithms = { sha256, sha384, sha512 } as const;
 
 export function createHash(name: keyof typeof algorithms) {
   const hash = algorithms[name].create();

@@ -18,7 +18,7 @@ export interface CaaPreflightOptions {
   /** The CA's names in CAA records; empty if they cannot be known: then nothing can be judged. */
   identities(signal: AbortSignal): Promise<readonly string[]>;
   /** Keeps the verdicts for the status command. */
-  readonly store: Pick<Store, 'writeVerdicts'>;
+  readonly store: Pick<Store, 'readVerdicts' | 'writeVerdicts'>;
   readonly log: Log;
   readonly clock?: Clock;
 }
@@ -84,14 +84,13 @@ export function createCaaPreflight(options: CaaPreflightOptions): CaaPreflight {
       const checkedAt = clock.now().toISOString();
       const { allowed, pinned, decidedBy, findings } = verdict;
       const fresh = { allowed, pinned, findings: [...findings], identities: [...identities], checkedAt };
-      await store.writeVerdicts({
-        [domain]: {
-          ...fresh,
-          ...(decidedBy !== undefined && { decidedBy }),
-          ...(state === 'hidden' && { unsure: cause }),
-          ...(cure !== undefined && { cure }),
-        },
-      });
+      const seen = {
+        ...fresh,
+        ...(decidedBy !== undefined && { decidedBy }),
+        ...(state === 'hidden' && { unsure: cause }),
+        ...(cure !== undefined && { cure }),
+      };
+      await store.writeVerdicts({ ...(await store.readVerdicts()), [domain]: seen }, [domain]);
     } catch (err) {
       log.warn({ domain, err }, 'CAA verdict not stored');
     }

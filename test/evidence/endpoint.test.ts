@@ -3,6 +3,7 @@
 import assert from 'node:assert/strict';
 import { createHash } from 'node:crypto';
 import { test } from 'node:test';
+import { gunzipSync } from 'node:zlib';
 import { type Bundle, buildBundle, fileOf } from '../../evidence/bundle.ts';
 import {
   createEvidenceEndpoint,
@@ -278,9 +279,85 @@ test('the index lists every file with its checksum, as a page or as JSON', async
   assert.equal(json.headers.vary, 'accept');
 });
 
-test('a host with markup in it does not get into the page', async () => {
-  const { text } = await served()('/evidences/', { host: '"><script>alert(1)</script>' });
-  assert.doesNotMatch(text, /<script/);
+const MARKUP = '"><script>alert(1)</script><img src=x onerror=alert(1)>\'';
+
+test('markup in a host, a statement, a history or the name of a file does not get into the page', async () => {
+  const certificate = {
+    names: [MARKUP],
+    serial: '0a',
+    issuer: MARKUP,
+    spki: 'ab'.repeat(32),
+    sha256: 'cd'.repeat(32),
+    notBefore: '2026-01-01T00:00:00Z',
+    notAfter: '2026-03-01T00:00:00Z',
+  };
+  const statement = {
+    type: 'dstack-ingress/statement/v1',
+    time: '2026-01-02T03:04:05Z',
+    domains: [MARKUP],
+    certificates: [certificate],
+    account: { uri: 'https://ca.test/acct/7', thumbprint: MARKUP },
+    caa: { [MARKUP]: [MARKUP] },
+    appId: '',
+    instanceId: '',
+    composeHash: 'ef'.repeat(32),
+    bootId: MARKUP,
+    revision: MARKUP,
+    previous: null,
+  };
+  const attestation = { statement, quote: '00', event_log: '[]', report_data: '00'.repeat(64) };
+  const line = { time: MARKUP, account: { uri: MARKUP } };
+  const files = [
+    fileOf('attestation.json', 'application/json', JSON.stringify(attestation), MARKUP),
+    fileOf('history.jsonl', 'application/jsonl', `${JSON.stringify(line)}\n`, MARKUP),
+    fileOf(MARKUP, 'text/plain', MARKUP, MARKUP),
+  ];
+  const ask = served({ ...bundle, files: [...bundle.files, ...files], builtAt: MARKUP });
+  const { text } = await ask('/evidences/', { host: MARKUP });
+  assert.ok(text.includes('2 Jan 2026, 03:04 UTC'), 'the statement is told');
+  assert.ok(text.split('&#60;script&#62;alert').length > 8, 'all of it is told');
+  assert.doesNotMatch(text, /<script>|<img|alert\(1\)>/);
+});
+
+test('a statement that cannot be read, and a quote that is none, leave the rest of the page', async () => {
+  const file = fileOf('attestation.json', 'application/json', '{"statement":{}}', 'a statement');
+  const { status, text } = await served({ ...bundle, files: [...bundle.files, file] })('/evidences/');
+  assert.equal(status, 200);
+  assert.match(text, /There is no statement yet/);
+  assert.ok(text.includes('href="attestation.json"'));
+});
+
+test('long lists end, and say how much more there is', async () => {
+  const many = Array.from({ length: 1_000 }, (_, index) => fileOf(`cert-${index}.pem`, 'text/plain', '', ''));
+  const { text } = await served({ ...bundle, files: [...bundle.files, ...many] })('/evidences/');
+  assert.match(text, /and 955 more files/);
+  assert.ok(text.length < 50_000);
+});
+
+test('what the page loads is there before any bundle, in the encoding that is accepted', async () => {
+  const ask = served('none');
+  const { status, headers, text } = await ask('/evidences/page.css');
+  assert.deepEqual([status, headers['content-type']], [200, 'text/css; charset=utf-8']);
+  assert.match(text, /:focus-visible/);
+  assert.equal(headers['content-encoding'], undefined, 'from source nothing is compressed');
+  const { etag } = headers;
+  const again = await ask('/evidences/page.css', { headers: { 'if-none-match': etag! } });
+  assert.equal(again.status, 304);
+});
+
+test('the page is compressed for who accepts that, and forbids itself everything that is not its own', async () => {
+  const ask = served();
+  const plain = await ask('/evidences/', { headers: { 'accept-encoding': 'br, gzip;q=0' } });
+  assert.equal(plain.headers['content-encoding'], undefined);
+  const packed = await ask('/evidences/', { headers: { 'accept-encoding': 'gzip, br' } });
+  assert.equal(packed.headers['content-encoding'], 'gzip');
+  assert.equal(gunzipSync(packed.body).toString(), plain.text);
+  assert.notEqual(packed.headers.etag, plain.headers.etag);
+  assert.equal(packed.headers.vary, 'accept, accept-encoding');
+  const policy = packed.headers['content-security-policy']!;
+  assert.match(policy, /^default-src 'none'; script-src 'self'; style-src 'self';/);
+  assert.doesNotMatch(policy, /unsafe|data:|https?:|\*/);
+  assert.doesNotMatch(plain.text, /\bstyle=|\bon\w+=|<style|<script>/, 'nothing is inline');
 });
 
 test('another prefix is served in the same way', async () => {

@@ -25,6 +25,7 @@ const INGREDIENTS = [
   'package.json',
   'node_modules/.package-lock.json',
   '{src,proxy,acme,dns,evidence}/**/*.{ts,html}',
+  'evidence/page/page.*',
 ];
 
 /** What `--version` of a bundle under test says that it was built from. */
