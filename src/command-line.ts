@@ -12,7 +12,7 @@ import { exitCodes } from './exit-codes.ts';
 import { version } from './version.ts';
 
 async function main(args: readonly string[]): Promise<number> {
-  const [first = 'serve', ...rest] = args;
+  const [first = 'serve', ...rest] = inOneWord(args);
   switch (first) {
     case 'help':
     case '--help':
@@ -27,6 +27,12 @@ async function main(args: readonly string[]): Promise<number> {
       if (first !== 'demo' && rest.some(asksForHelp)) return print(describeCommand(first));
       return run(first, rest);
   }
+}
+
+/** `verify proxy` is a command of its own. */
+function inOneWord(args: readonly string[]): readonly string[] {
+  const [first, second, ...rest] = args;
+  return first === 'verify' && second === 'proxy' ? ['verify proxy', ...rest] : args;
 }
 
 async function run(command: CommandName, args: readonly string[]): Promise<number> {
@@ -67,6 +73,10 @@ async function run(command: CommandName, args: readonly string[]): Promise<numbe
       const { verifyCommand } = await import('./commands/verify.ts');
       return verifyCommand(args, streams, exitCodes);
     }
+    case 'verify proxy': {
+      const { verifyProxyCommand } = await import('./commands/verify-proxy.ts');
+      return verifyProxyCommand(args, streams, exitCodes);
+    }
     case 'config': {
       const { showConfig } = await import('./commands/config.ts');
       return showConfig({ json: args.includes('--json') }, process.env, streams, exitCodes);
@@ -93,7 +103,8 @@ async function run(command: CommandName, args: readonly string[]): Promise<numbe
   }
 }
 
-async function help([command]: readonly string[]): Promise<number> {
+async function help(asked: readonly string[]): Promise<number> {
+  const [command] = inOneWord(asked);
   if (command === undefined || asksForHelp(command)) return print(describeCommands());
   if (!isCommand(command)) return misused(unknownCommand(command));
   return command === 'demo' ? run('demo', ['--help']) : print(describeCommand(command));

@@ -15,9 +15,13 @@ export {
 export type { Expected, KeyProvider, TrustedSystem } from './expected.ts';
 export { judge } from './judge.ts';
 export {
+  type AlpnProtocol,
   createVerifiedAgent,
+  createVerifiedConnector,
   createVerifiedDispatcher,
+  lackingProof,
   NotVerifiedError,
+  type VerifiedConnector,
   type VerifiedHost,
 } from './pinned.ts';
 export { loadSeen, prepareFolder, SavedError, saveSeen } from './saved.ts';

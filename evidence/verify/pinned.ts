@@ -1,11 +1,13 @@
-// Connections to a host that has been verified, and to nobody else: for node:https and for undici.
+// Connections to a host that has been verified, and to nobody else: for node:https, for undici, and as bare sockets.
 
+import { constants } from 'node:crypto';
 import { Agent as HttpsAgent } from 'node:https';
 import { isIP } from 'node:net';
 import { connect, type TLSSocket } from 'node:tls';
 import type { Dispatcher } from 'undici';
 import { CodedError } from '../../src/lib/coded-error.ts';
-import type { Report } from './checks.ts';
+import type { Check, CheckId, Report } from './checks.ts';
+import type { Expected } from './expected.ts';
 import { ownConnection, type Seen } from './seen.ts';
 
 export class NotVerifiedError extends CodedError<'not-verified' | 'another-host' | 'another-key'> {
@@ -31,6 +33,52 @@ function pinOf({ report, acceptUnknown = false }: VerifiedHost): Pin {
   if (verdict === 'fail' || (verdict === 'unknown' && !acceptUnknown) || connection === undefined)
     throw new NotVerifiedError('not-verified', `${seen.host} is not verified: the verdict is ${verdict}`);
   return { host: seen.host, port: seen.port, spki: connection.spki };
+}
+
+/** Without one of these nothing ties the key on the wire to a machine. */
+const PROOF: readonly CheckId[] = [
+  'tls.chain',
+  'tls.pinned',
+  'bundle.fetch',
+  'bundle.format',
+  'bundle.sums',
+  'bundle.leaf',
+  'quote.collateral',
+  'quote.signature',
+  'quote.revocation',
+  'quote.tcb',
+  'quote.attributes',
+  'quote.binding',
+  'log.replay',
+  'log.system',
+];
+
+/**
+ * What stands between a host and trust in its key: the checks that failed, and those that could not be run though the key
+ * hangs on them or something was expected of them. A host that withholds its evidence fails nothing, and proves nothing.
+ */
+export function lackingProof({ checks }: Report, expected: Expected): Check[] {
+  const needed = new Set<CheckId>(PROOF);
+  if (expected.appId !== undefined) needed.add('app.id');
+  if (expected.composeHash !== undefined) needed.add('app.compose');
+  if (expected.systems !== undefined) needed.add('os.image');
+  if (expected.keyProviders !== undefined) needed.add('key.provider');
+  return checks.filter(({ id, verdict }) => verdict === 'fail' || (verdict === 'not-run' && needed.has(id)));
+}
+
+export type AlpnProtocol = 'http/1.1' | 'h2';
+
+export interface VerifiedConnector {
+  /** DER. */
+  readonly spki: Buffer;
+  /** A connection of its own, on which nothing has been sent yet. Rejects with NotVerifiedError if the key is another. */
+  connect(protocol: AlpnProtocol): Promise<TLSSocket>;
+}
+
+/** For protocols that neither node:https nor undici speaks. */
+export function createVerifiedConnector(verified: VerifiedHost): VerifiedConnector {
+  const pin = pinOf(verified);
+  return { spki: pin.spki, connect: (protocol) => connectPinned(pin, pin, protocol) };
 }
 
 /**
@@ -66,7 +114,13 @@ export async function createVerifiedDispatcher(verified: VerifiedHost): Promise<
   });
 }
 
-function connectPinned(pin: Pin, to: { readonly host: string; readonly port: number }): Promise<TLSSocket> {
+const CONNECT_MS = 15_000;
+
+function connectPinned(
+  pin: Pin,
+  to: { readonly host: string; readonly port: number },
+  protocol: AlpnProtocol = 'http/1.1',
+): Promise<TLSSocket> {
   return new Promise((resolve, reject) => {
     if (to.host.replace(/^\[|\]$/g, '') !== pin.host || to.port !== pin.port) {
       reject(new NotVerifiedError('another-host', `${to.host}:${to.port} is not the host that was verified`));
@@ -76,13 +130,20 @@ function connectPinned(pin: Pin, to: { readonly host: string; readonly port: num
       host: pin.host,
       port: pin.port,
       ...(isIP(pin.host) === 0 && { servername: pin.host }),
-      ALPNProtocols: ['http/1.1'],
+      ALPNProtocols: [protocol],
       minVersion: 'TLSv1.2',
+      // A TLS 1.2 host could show another key in a second handshake, after this one was looked at.
+      secureOptions: constants.SSL_OP_NO_RENEGOTIATION,
       // The key is what was verified, its chain included; the name need not be looked at again.
       rejectUnauthorized: false,
     });
+    const giveUp = () =>
+      socket.destroy(new Error(`${pin.host} did not answer within ${CONNECT_MS / 1000} s`));
+    const timer = setTimeout(giveUp, CONNECT_MS);
+    socket.once('close', () => clearTimeout(timer));
     socket.once('error', reject);
     socket.once('secureConnect', () => {
+      clearTimeout(timer);
       const spki = socket.getPeerX509Certificate()?.publicKey.export({ type: 'spki', format: 'der' });
       if (spki?.equals(pin.spki)) {
         socket.off('error', reject);

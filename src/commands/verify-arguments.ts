@@ -160,8 +160,8 @@ function readTime(text: string): Date {
   return at;
 }
 
-const MINUTE_MS = 60_000;
-const DEFAULT_MINUTES = 60;
+export const MINUTE_MS = 60_000;
+export const DEFAULT_MINUTES = 60;
 const MOST_MINUTES = 7 * 24 * 60;
 
 function watchOf(
@@ -178,7 +178,7 @@ function watchOf(
   return undefined;
 }
 
-function readMinutes(text: string): number {
+export function readMinutes(text: string): number {
   const minutes = Number(text);
   if (!/^\d+(\.\d+)?$/.test(text) || minutes <= 0 || minutes > MOST_MINUTES)
     throw new Error(`--every ${JSON.stringify(text)} is not a number of minutes up to ${MOST_MINUTES}`);

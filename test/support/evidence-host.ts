@@ -240,7 +240,9 @@ export interface Lie {
   /** Before the quote over it is made. */
   readonly statement?: (honest: Statement) => Statement;
   readonly attest?: AttestLie;
-  readonly tls?: { readonly maxVersion?: 'TLSv1.2' };
+  readonly tls?: { readonly maxVersion?: 'TLSv1.2'; readonly ALPNProtocols?: string[] };
+  /** What answers beside the evidence. */
+  readonly app?: Handle;
   readonly dns?: {
     readonly first?: Readonly<Record<string, readonly string[]>>;
     readonly second?: Readonly<Record<string, readonly string[]>>;
@@ -273,6 +275,7 @@ export interface EvidenceHost {
   readonly ct: { readonly certSpotter: string; readonly crtsh: string };
   /** Of the requests that came, in order. */
   readonly asked: readonly string[];
+  readonly server: Server;
   /** From the next connection on. */
   show(served: Served): void;
   close(): Promise<void>;
@@ -286,7 +289,8 @@ export async function startEvidenceHost(world: World, lie: Lie = {}): Promise<Ev
   const asked: string[] = [];
   const server = serve(chain, lie, (request, response) => {
     asked.push(request.url ?? '');
-    void answer(request, response, { files, processor, lie, served: published });
+    if (lie.app !== undefined && !request.url?.startsWith('/evidences/')) return lie.app(request, response);
+    return void answer(request, response, { files, processor, lie, served: published });
   });
   server.listen(0, '127.0.0.1');
   await once(server, 'listening');
@@ -298,6 +302,7 @@ export async function startEvidenceHost(world: World, lie: Lie = {}): Promise<Ev
     port,
     url: `https://${HOST}:${port}`,
     asked,
+    server,
     show(next) {
       chain.splice(0, chain.length, next);
       server.setSecureContext({ cert: next.cert, key: next.key });
