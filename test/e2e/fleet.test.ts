@@ -165,7 +165,7 @@ test('a single ingress becomes a fleet: what it has is taken into the store, che
   await using world = await createWorld();
   await using app = await startApp('served');
   const store = await stores.PostgreSQL!(join(world.folder, 'store'));
-  const replicas = await replicasOf(world, app, {}));
+  const replicas = await replicasOf(world, app, {});
   const [replica, other] = replicas as [Replica, Replica, Replica];
   try {
     await using _balancer = await startBalancer(world.port, [replica.port]);

@@ -34,7 +34,7 @@ export interface BuiltImage {
 export interface InContainer {
   /** Folders of this machine that the container sees, and may write, at the same place. */
   readonly shared?: readonly string[];
-  /** The folder that is /run there. */
+  /** The folder that is /run there, with /tmp below it: who is started with the same is in the same container. */
   readonly run: string;
   readonly env?: Readonly<Record<string, string>>;
   readonly uid?: number;
@@ -203,7 +203,8 @@ root="$1"; user="$2"; run="$3"; shift 3
 mount --make-rprivate /
 mount --bind "$root" "$root"
 mount -o remount,bind,ro "$root"
-mount -t tmpfs tmpfs "$root/tmp"
+mkdir -p -m 1777 "$run/tmp"
+mount --bind "$run/tmp" "$root/tmp"
 mount --bind "$run" "$root/run"
 mount --rbind /dev "$root/dev"
 mount -t proc proc "$root/proc"
