@@ -13,8 +13,14 @@ const root = fileURLToPath(new URL('..', import.meta.url));
 const LONG = [
   'test/fuzz/fuzz.test.ts',
   'test/attacks/short.test.ts',
+  'test/e2e/fleet.test.ts',
   'test/acme/crash.test.ts',
   'test/acme/year.test.ts',
+  'test/acme/storage/conformance.test.ts',
+  'test/e2e/deployments.test.ts',
+  'test/image-built.test.ts',
+  'test/side-by-side/nginx.test.ts',
+  'test/evidence/verify/checks.test.ts',
   'test/e2e/on-demand.test.ts',
   'test/src/start-failures.test.ts',
   'test/e2e/challenges.test.ts',
@@ -24,7 +30,6 @@ const LONG = [
   'test/proxy/exchange/matrix.test.ts',
   'test/proxy/exchange/http2-client.test.ts',
   'test/proxy/exchange/faults.test.ts',
-  'test/image.test.ts',
 ];
 
 /** Twice the cores that are to be had at least: many tests wait most of their time. */
