@@ -10,3 +10,6 @@ export const exitCodes = {
   /** EX_CONFIG of sysexits.h. */
   configuration: 78,
 } as const;
+
+/** As commands are given them. */
+export type ExitCodes = Readonly<Record<keyof typeof exitCodes, number>>;

@@ -2,28 +2,20 @@
 
 import { randomBytes } from 'node:crypto';
 import { type Clock, systemClock } from '../../src/lib/clock.ts';
-import { type Log, silentLog } from '../../src/lib/log.ts';
+import { silentLog } from '../../src/lib/log.ts';
 import { type Engine, StorageError, type Stored, type WriteOptions } from '../storage.ts';
 import { type Bounds, bounded } from './bounded.ts';
-import { createLeases, type LeaseTimes, type LeaseVerbs, refuseIfLost } from './leases.ts';
+import { createLeases, type LeaseVerbs, refuseIfLost } from './leases.ts';
 import { Client, Pool, type PoolConfig } from './postgres-package.ts';
+import type { ServerOptions } from './server-options.ts';
 
-export interface PostgresOptions {
+export interface PostgresOptions extends ServerOptions {
   readonly host: string;
   readonly port: number;
   readonly database: string;
   readonly user: string;
-  readonly password?: string | undefined;
   /** False: in the clear. */
   readonly tls: boolean;
-  /** PEM of roots, trusted in the place of the public ones. */
-  readonly ca?: string | undefined;
-  /** Keeps the records of one app from those of others. */
-  readonly namespace: string;
-  readonly timeoutMs?: number;
-  readonly lease?: Partial<LeaseTimes>;
-  readonly clock?: Clock;
-  readonly log?: Log;
 }
 
 const RECORDS = 'dstack_ingress_records';

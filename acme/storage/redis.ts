@@ -1,28 +1,21 @@
 // Records as hashes of Redis or Valkey: a write and the lease that guards it are one script, which nothing comes between.
 
 import { randomBytes } from 'node:crypto';
-import { type Clock, systemClock } from '../../src/lib/clock.ts';
-import { type Log, silentLog } from '../../src/lib/log.ts';
+import { systemClock } from '../../src/lib/clock.ts';
+import { silentLog } from '../../src/lib/log.ts';
 import { type Engine, StorageError, type WriteOptions } from '../storage.ts';
 import { type Bounds, bounded } from './bounded.ts';
-import { createLeases, type LeaseTimes, type LeaseVerbs, refuseIfLost } from './leases.ts';
+import { createLeases, type LeaseVerbs, refuseIfLost } from './leases.ts';
 import { Cluster, Redis } from './redis-package.ts';
+import type { ServerOptions } from './server-options.ts';
 
-export interface RedisStorageOptions {
+export interface RedisStorageOptions extends ServerOptions {
   readonly nodes: readonly { readonly host: string; readonly port: number }[];
   /** What the nodes are: the server, sentinels that know the server of this name, or members of a cluster. */
   readonly mode: 'single' | 'cluster' | { readonly sentinel: string };
   readonly database: number;
   readonly user?: string | undefined;
-  readonly password?: string | undefined;
   readonly tls: boolean;
-  /** PEM of roots, trusted in the place of the public ones. */
-  readonly ca?: string | undefined;
-  readonly namespace: string;
-  readonly timeoutMs?: number;
-  readonly lease?: Partial<LeaseTimes>;
-  readonly clock?: Clock;
-  readonly log?: Log;
 }
 
 type Client = Redis | Cluster;

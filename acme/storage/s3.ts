@@ -6,12 +6,13 @@ import { z } from 'zod';
 import { elementsNamed, parseXml } from '../../dns/providers/xml.ts';
 import { type Clock, monotonicMs, systemClock } from '../../src/lib/clock.ts';
 import { type HttpReply, httpRequest } from '../../src/lib/fetch.ts';
-import { type Log, silentLog } from '../../src/lib/log.ts';
+import { silentLog } from '../../src/lib/log.ts';
 import { type Engine, StorageError, type Stored } from '../storage.ts';
 import { bounded } from './bounded.ts';
-import { createLeases, type LeaseTimes, type LeaseVerbs, refuseIfLost } from './leases.ts';
+import { createLeases, type LeaseVerbs, refuseIfLost } from './leases.ts';
+import type { ServerOptions } from './server-options.ts';
 
-export interface S3Options {
+export interface S3Options extends ServerOptions {
   /** Of the service, as in https://s3.eu-central-1.amazonaws.com. The bucket's name becomes part of the path. */
   readonly endpoint: string;
   readonly region: string;
@@ -19,13 +20,6 @@ export interface S3Options {
   /** Without a slash at either end; may be empty. */
   readonly prefix: string;
   readonly accessKeyId: string;
-  readonly password?: string | undefined;
-  readonly ca?: string | undefined;
-  readonly namespace: string;
-  readonly timeoutMs?: number;
-  readonly lease?: Partial<LeaseTimes>;
-  readonly clock?: Clock;
-  readonly log?: Log;
 }
 
 /** The pauses before a request is sent again that the service was too busy for, or that met another for the same object. */

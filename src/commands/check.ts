@@ -6,6 +6,7 @@ import type { Route } from '../../proxy/rules/routes.ts';
 import { readEnvironment } from '../config/environment.ts';
 import { knowsClients, readTrust } from '../config/listen.ts';
 import { describePlace, type Mistake, unreadable } from '../config/mistake.ts';
+import type { ExitCodes } from '../exit-codes.ts';
 import { readGuardedFileSync } from '../lib/guarded-file.ts';
 import { describeNote } from '../routes/nginx/notes.ts';
 import { readNginxFiles } from '../routes/nginx/read.ts';
@@ -16,13 +17,6 @@ import { describeMisuse } from './usage.ts';
 interface Streams {
   readonly out: NodeJS.WritableStream;
   readonly err: NodeJS.WritableStream;
-}
-
-interface ExitCodes {
-  readonly ok: number;
-  readonly failed: number;
-  readonly usage: number;
-  readonly configuration: number;
 }
 
 type Env = Readonly<Record<string, string | undefined>>;

@@ -6,15 +6,11 @@ import { type Config, ConfigError, readConfig } from '../config/config.ts';
 import type { Given } from '../config/environment.ts';
 import { type Setting, settings } from '../config/settings.ts';
 import { fileVariableOf, isSecret } from '../config/variables.ts';
+import type { ExitCodes } from '../exit-codes.ts';
 
 interface Streams {
   readonly out: NodeJS.WritableStream;
   readonly err: NodeJS.WritableStream;
-}
-
-interface ExitCodes {
-  readonly ok: number;
-  readonly configuration: number;
 }
 
 /** One setting, as the JSON has it. */

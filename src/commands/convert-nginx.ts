@@ -3,6 +3,7 @@
 import { readdirSync } from 'node:fs';
 import { resolve } from 'node:path';
 import { describeMistake } from '../config/mistake.ts';
+import type { ExitCodes } from '../exit-codes.ts';
 import { readGuardedFileSync } from '../lib/guarded-file.ts';
 import { readNginxFiles } from '../routes/nginx/read.ts';
 import { writeRoutes } from '../routes/write.ts';
@@ -10,12 +11,6 @@ import { writeRoutes } from '../routes/write.ts';
 interface Streams {
   readonly out: NodeJS.WritableStream;
   readonly err: NodeJS.WritableStream;
-}
-
-interface ExitCodes {
-  readonly ok: number;
-  readonly failed: number;
-  readonly configuration: number;
 }
 
 /** The file goes to `out`, all else to `err`. */

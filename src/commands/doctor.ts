@@ -12,6 +12,7 @@ import {
 import { type AgentInfo, createAgent } from '../../evidence/agent.ts';
 import { type Config, ConfigError, readConfig } from '../config/config.ts';
 import { describePlace } from '../config/mistake.ts';
+import type { ExitCodes } from '../exit-codes.ts';
 import { type Clock, systemClock } from '../lib/clock.ts';
 import { silentLog } from '../lib/log.ts';
 import { openStore } from '../open-store.ts';
@@ -33,11 +34,6 @@ import { upstreamFindings } from './doctor-upstreams.ts';
 
 interface Streams {
   readonly out: NodeJS.WritableStream;
-}
-
-interface ExitCodes {
-  readonly ok: number;
-  readonly failed: number;
 }
 
 /** `write`: the provider's permission to write is tried by writing. */

@@ -2,15 +2,11 @@
 
 import { connect } from 'node:net';
 import { privateSocketPath } from '../admin/private-socket.ts';
+import type { ExitCodes } from '../exit-codes.ts';
 
 interface Streams {
   readonly out: NodeJS.WritableStream;
   readonly err: NodeJS.WritableStream;
-}
-
-interface ExitCodes {
-  readonly ok: number;
-  readonly failed: number;
 }
 
 const PATIENCE_MS = 4_000;

@@ -4,18 +4,13 @@ import { openAccount, rollOver } from '../../acme/account.ts';
 import { createTransport } from '../../acme/transport.ts';
 import { createAgent } from '../../evidence/agent.ts';
 import { type Config, ConfigError, readConfig } from '../config/config.ts';
+import type { ExitCodes } from '../exit-codes.ts';
 import { silentLog } from '../lib/log.ts';
 import { openStore } from '../open-store.ts';
 
 interface Streams {
   readonly out: NodeJS.WritableStream;
   readonly err: NodeJS.WritableStream;
-}
-
-interface ExitCodes {
-  readonly ok: number;
-  readonly failed: number;
-  readonly configuration: number;
 }
 
 /** For the state's lock, which a running ingress holds while it orders, and for the CA. */

@@ -8,6 +8,7 @@ import type { StoredVerdict } from '../../acme/stored.ts';
 import { createAgent } from '../../evidence/agent.ts';
 import { lookAtUpstreams, upstreamAddresses } from '../../proxy/upstream/watch.ts';
 import { type Config, ConfigError, readConfig } from '../config/config.ts';
+import type { ExitCodes } from '../exit-codes.ts';
 import type { Certificate } from '../lib/certificate.ts';
 import type { Domain } from '../lib/domain.ts';
 import { silentLog } from '../lib/log.ts';
@@ -25,12 +26,6 @@ interface Streams {
 export interface StatusQuestion {
   readonly json: boolean;
   readonly offline: boolean;
-}
-
-interface ExitCodes {
-  readonly ok: number;
-  readonly failed: number;
-  readonly configuration: number;
 }
 
 /** Resolves with the exit code: `failed` if a domain has no certificate in force. Changes nothing anywhere. */

@@ -6,6 +6,7 @@ import type { Storage } from '../../acme/storage.ts';
 import { directoryFolder } from '../../acme/store.ts';
 import { createAgent } from '../../evidence/agent.ts';
 import { type Config, ConfigError, readConfig } from '../config/config.ts';
+import type { ExitCodes } from '../exit-codes.ts';
 import { silentLog } from '../lib/log.ts';
 import { type OpenedStore, openStore } from '../open-store.ts';
 import { migrateState } from '../store-migration.ts';
@@ -15,13 +16,6 @@ interface Streams {
   readonly in: NodeJS.ReadableStream;
   readonly out: NodeJS.WritableStream;
   readonly err: NodeJS.WritableStream;
-}
-
-interface ExitCodes {
-  readonly ok: number;
-  readonly failed: number;
-  readonly usage: number;
-  readonly configuration: number;
 }
 
 export interface StoreQuestion {

@@ -5,18 +5,13 @@ import { privateSocketPath } from '../admin/private-socket.ts';
 import type { LiveReport } from '../admin/report.ts';
 import { parseAdminAddress } from '../config/admin.ts';
 import { ValueError } from '../config/values.ts';
+import type { ExitCodes } from '../exit-codes.ts';
 import { drawTop, SPARK_SECONDS } from './top-picture.ts';
 
 interface Streams {
   readonly in: NodeJS.ReadStream;
   readonly out: NodeJS.WriteStream;
   readonly err: NodeJS.WritableStream;
-}
-
-interface ExitCodes {
-  readonly ok: number;
-  readonly failed: number;
-  readonly usage: number;
 }
 
 type Where = { socketPath: string } | { host: string; port: number };

@@ -16,6 +16,30 @@ export interface CommandUsage {
   readonly notes: readonly string[];
 }
 
+/** What a host is judged by, and where to ask: the same for both commands that verify. */
+const judging = {
+  flags: {
+    '--app-id': 'the app id that is expected',
+    '--compose': 'the compose file that is expected (app-compose.json), or its SHA-256',
+    '--root': 'PEM of the root that quotes must lead to, in the place of that of Intel',
+    '--collateral': 'what the vendor says of the processor, instead of asking for it',
+    '--pccs': 'where to ask for that; may be repeated',
+    '--ca': 'PEM of the roots that the connection must lead to, in the place of the public ones',
+    '--resolver': 'DNS over HTTPS, in the place of the usual two; may be repeated',
+    '--ct': 'an index of the certificate logs (crtsh+URL: one like crt.sh); may be repeated',
+  },
+  values: {
+    '--app-id': 'HEX',
+    '--compose': 'FILE|HASH',
+    '--root': 'FILE',
+    '--collateral': 'FILE',
+    '--pccs': 'URL',
+    '--ca': 'FILE',
+    '--resolver': 'URL',
+    '--ct': 'URL',
+  },
+} as const;
+
 export const commands = {
   serve: {
     summary: 'serve with the configuration of the environment (the default)',
@@ -58,14 +82,7 @@ export const commands = {
       '-v': 'with the values that were compared',
       '--strict': 'what could not be run counts as failed',
       '--policy': 'what is expected, as a file: docs/verification.md shows one',
-      '--app-id': 'the app id that is expected',
-      '--compose': 'the compose file that is expected (app-compose.json), or its SHA-256',
-      '--root': 'PEM of the root that quotes must lead to, in the place of that of Intel',
-      '--collateral': 'what the vendor says of the processor, instead of asking for it',
-      '--pccs': 'where to ask for that; may be repeated',
-      '--ca': 'PEM of the roots that the connection must lead to, in the place of the public ones',
-      '--resolver': 'DNS over HTTPS, in the place of the usual two; may be repeated',
-      '--ct': 'an index of the certificate logs (crtsh+URL: one like crt.sh); may be repeated',
+      ...judging.flags,
       '--time': 'the time that every date is judged by',
       '--save': 'keep all that was seen in a new folder',
       '--offline': 'judge what --save has kept, and ask nobody',
@@ -75,14 +92,7 @@ export const commands = {
     },
     values: {
       '--policy': 'FILE',
-      '--app-id': 'HEX',
-      '--compose': 'FILE|HASH',
-      '--root': 'FILE',
-      '--collateral': 'FILE',
-      '--pccs': 'URL',
-      '--ca': 'FILE',
-      '--resolver': 'URL',
-      '--ct': 'URL',
+      ...judging.values,
       '--time': 'ISO',
       '--save': 'DIR',
       '--offline': 'DIR',
@@ -104,27 +114,13 @@ export const commands = {
       '-v': 'with the values that were compared, if the first verification fails',
       '--strict': 'serve only if every check passed',
       '--policy': 'what is expected, as a file',
-      '--app-id': 'the app id that is expected',
-      '--compose': 'the compose file that is expected (app-compose.json), or its SHA-256',
-      '--root': 'PEM of the root that quotes must lead to, in the place of that of Intel',
-      '--collateral': 'what the vendor says of the processor, instead of asking for it',
-      '--pccs': 'where to ask for that; may be repeated',
-      '--ca': 'PEM of the roots that the connection must lead to, in the place of the public ones',
-      '--resolver': 'DNS over HTTPS, in the place of the usual two; may be repeated',
-      '--ct': 'an index of the certificate logs (crtsh+URL: one like crt.sh); may be repeated',
+      ...judging.flags,
     },
     values: {
       '--listen': '127.0.0.1:PORT',
       '--every': 'MINUTES',
       '--policy': 'FILE',
-      '--app-id': 'HEX',
-      '--compose': 'FILE|HASH',
-      '--root': 'FILE',
-      '--collateral': 'FILE',
-      '--pccs': 'URL',
-      '--ca': 'FILE',
-      '--resolver': 'URL',
-      '--ct': 'URL',
+      ...judging.values,
     },
     notes: [
       'HTTP/1.1, WebSocket, and HTTP/2 and gRPC with prior knowledge. It verifies anew when the host shows another key.',

@@ -1,7 +1,7 @@
 // The verify proxy command: local programs speak plain HTTP to it, and reach a host only while that host is proven.
 
 import type { Verification } from '../../evidence/verify/index.ts';
-import type { VerifyExits } from './verify.ts';
+import type { ExitCodes } from '../exit-codes.ts';
 import {
   DEFAULT_MINUTES,
   MINUTE_MS,
@@ -26,7 +26,7 @@ interface ProxyRequest {
 export async function verifyProxyCommand(
   args: readonly string[],
   streams: Streams,
-  exits: VerifyExits,
+  exits: ExitCodes,
 ): Promise<number> {
   const tell = (line: string) => void streams.err.write(`verify proxy: ${line}\n`);
   const read = await readProxyArguments(args);
@@ -50,7 +50,7 @@ export async function verifyProxyCommand(
 interface Surroundings {
   readonly tell: (line: string) => void;
   readonly streams: Streams;
-  readonly exits: VerifyExits;
+  readonly exits: ExitCodes;
   readonly signal: AbortSignal;
 }
 

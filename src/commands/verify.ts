@@ -1,6 +1,7 @@
 // The verify command: a stranger's checks of a host, as a report for people or as JSON for programs.
 
 import type { Verification, VerifyOptions } from '../../evidence/verify/index.ts';
+import type { ExitCodes } from '../exit-codes.ts';
 import { readArguments, type VerifyRequest } from './verify-arguments.ts';
 
 interface Streams {
@@ -8,18 +9,11 @@ interface Streams {
   readonly err: NodeJS.WritableStream & { isTTY?: boolean };
 }
 
-export interface VerifyExits {
-  readonly ok: number;
-  readonly failed: number;
-  readonly usage: number;
-  readonly unknown: number;
-}
-
 /** Resolves with the exit code. */
 export async function verifyCommand(
   args: readonly string[],
   streams: Streams,
-  exits: VerifyExits,
+  exits: ExitCodes,
 ): Promise<number> {
   // Before anything is loaded that takes its time.
   const progress = createProgress(streams.err);
@@ -86,7 +80,7 @@ async function tell(
   out.write(json ? asDocument(verification) : asReport(verification, { verbose, colour }));
 }
 
-function exitOf(verdict: Verification['verdict'], { strict }: VerifyRequest, exits: VerifyExits): number {
+function exitOf(verdict: Verification['verdict'], { strict }: VerifyRequest, exits: ExitCodes): number {
   if (verdict === 'pass') return exits.ok;
   return verdict === 'fail' || strict ? exits.failed : exits.unknown;
 }

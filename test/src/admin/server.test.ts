@@ -11,6 +11,7 @@ import { connect as connectTls } from 'node:tls';
 import type { Route } from '../../../proxy/rules/routes.ts';
 import type { LiveReport } from '../../../src/admin/report.ts';
 import { healthcheck } from '../../../src/commands/healthcheck.ts';
+import { exitCodes } from '../../../src/exit-codes.ts';
 import { parseDomain } from '../../../src/lib/domain.ts';
 import { freePort } from '../../support/ports.ts';
 import { appCertificate, HOST } from '../../support/proxy.ts';
@@ -186,11 +187,10 @@ describe('what is told', () => {
   test('healthcheck finds no ingress where there is none, and says where it looked', async () => {
     const said: string[] = [];
     const stream = { write: (text: string) => said.push(text) } as never;
-    const exits = { ok: 0, failed: 1 };
     const code = await healthcheck(
       { PORT: '1', LISTEN_ADDRESS: '127.9.9.9' },
       { out: stream, err: stream },
-      exits,
+      exitCodes,
     );
     assert.equal(code, 1);
     assert.match(said.join(''), /^healthcheck: no ingress answers at .*127\.9\.9\.9-1\.sock: /);

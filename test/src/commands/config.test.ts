@@ -8,8 +8,8 @@ import { after, test } from 'node:test';
 import { type SettingInForce, showConfig } from '../../../src/commands/config.ts';
 import { settings } from '../../../src/config/settings.ts';
 import { variables } from '../../../src/config/variables.ts';
+import { exitCodes } from '../../../src/exit-codes.ts';
 
-const exits = { ok: 0, configuration: 78 };
 const TOKEN = 'v1.0-0123456789abcdef0123456789abcdef01234567';
 const base = {
   DOMAIN: 'app.example.com',
@@ -30,7 +30,7 @@ function run(env: Record<string, string>, json = false) {
       err += text;
     }),
   };
-  return { code: showConfig({ json }, env, streams, exits), out, err };
+  return { code: showConfig({ json }, env, streams, exitCodes), out, err };
 }
 
 function inForce(env: Record<string, string>): Map<string, SettingInForce> {
