@@ -42,7 +42,6 @@ test('however often routes change while certificates are renewed, the newest of 
   }
   const ca = await world.roots();
   const at = (servername: string) => ({ port: world.port, servername, ca });
-  // The evidence follows what is served: once it is there nothing is under way any more.
   const settled = async () => {
     for (const host of ['two', 'three']) {
       const newest = ingress.log.findLast(
@@ -52,9 +51,13 @@ test('however often routes change while certificates are renewed, the newest of 
     }
     return true;
   };
-  for (let tries = 0; tries < 100 && !(await settled()); tries += 1)
+  // Once is enough: a renewal that is still under way makes the next one newest.
+  let agreed = await settled();
+  for (let tries = 0; tries < 100 && !agreed; tries += 1) {
     await new Promise((resolve) => setTimeout(resolve, 100));
-  assert.ok(await settled());
+    agreed = await settled();
+  }
+  assert.ok(agreed);
   assert.equal((await get(at('three.example.com'))).body, 'app');
   await assert.rejects(handshake(at('one.example.com')), /alert/i);
   assert.ok(!ingress.log.some(({ msg }) => msg === 'new routes cannot be followed'));
