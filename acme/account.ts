@@ -1,7 +1,7 @@
 // The account at the CA: looked up before one is made, never exchanged silently, and published as a document.
 
 import { createPrivateKey, createPublicKey, generateKeyPairSync } from 'node:crypto';
-import { z } from 'zod';
+import * as z from 'zod';
 import { CodedError } from '../src/lib/coded-error.ts';
 import { type Log, silentLog } from '../src/lib/log.ts';
 import { isPrivateKey } from '../src/lib/private-key.ts';

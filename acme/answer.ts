@@ -1,6 +1,6 @@
 // What the CA answers: read against a schema, or turned into an error that says what the CA said (RFC 8555 §6.7).
 
-import { z } from 'zod';
+import * as z from 'zod';
 import { CodedError } from '../src/lib/coded-error.ts';
 
 export interface Subproblem {

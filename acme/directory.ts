@@ -1,6 +1,6 @@
 // The ACME directory (RFC 8555 §7.1.1): where the CA wants to be asked, and what it says of itself.
 
-import { z } from 'zod';
+import * as z from 'zod';
 import { absentIfNull, readObject } from './answer.ts';
 
 /** A member that is not required counts as absent when it is malformed: it must not cost the certificate. */

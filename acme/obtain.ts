@@ -2,7 +2,7 @@
 
 import { generateKeyPairSync } from 'node:crypto';
 import { crypto as csrs } from 'acme-client';
-import { z } from 'zod';
+import * as z from 'zod';
 import { type Certificate, CertificateError, readCertificate } from '../src/lib/certificate.ts';
 import { type Clock, systemClock } from '../src/lib/clock.ts';
 import type { Domain } from '../src/lib/domain.ts';

@@ -1,6 +1,6 @@
 // Orders, authorizations and challenges as the CA describes them (RFC 8555 §7.1.3 to §7.1.6), read with care.
 
-import { z } from 'zod';
+import * as z from 'zod';
 import { baseOf, type Domain, parseDomain } from '../src/lib/domain.ts';
 import { absentIfNull, problemFrom, readObject } from './answer.ts';
 import type { AcmeResponse } from './ca-http.ts';

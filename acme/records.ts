@@ -1,6 +1,6 @@
 // Records as JSON over a storage: what fits no schema is set aside, and a change never undoes that of another.
 
-import type { z } from 'zod';
+import type * as z from 'zod';
 import { type Lease, type Storage, StorageError } from './storage.ts';
 
 export const NOT_WRITTEN = 'it is not the JSON that was written';

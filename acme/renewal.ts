@@ -4,7 +4,7 @@ import 'reflect-metadata';
 
 import { X509Certificate } from 'node:crypto';
 import { X509Certificate as ParsedCertificate } from '@peculiar/x509';
-import { z } from 'zod';
+import * as z from 'zod';
 import { type Certificate, splitChain } from '../src/lib/certificate.ts';
 import { absentIfNull, readObject } from './answer.ts';
 import type { Transport } from './transport.ts';

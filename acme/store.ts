@@ -1,7 +1,7 @@
 // The state: the account, certificates with their keys, pending orders, and what failed or was put into DNS.
 
 import { join } from 'node:path';
-import { z } from 'zod';
+import * as z from 'zod';
 import { whyUnwritable } from '../src/lib/atomic-file.ts';
 import type { Certificate } from '../src/lib/certificate.ts';
 import { type Clock, systemClock } from '../src/lib/clock.ts';

@@ -1,7 +1,7 @@
 // Certificates as they are kept: each with its key in one record, so that no crash can leave one without the other.
 
 import { createHash } from 'node:crypto';
-import { z } from 'zod';
+import * as z from 'zod';
 import { type Certificate, CertificateError, readCertificate } from '../src/lib/certificate.ts';
 import { type Domain, DomainError, parseDomain } from '../src/lib/domain.ts';
 import { GuardedFileError } from '../src/lib/guarded-file.ts';

@@ -1,6 +1,6 @@
 // The shapes of what is kept on disk: account, orders, ledger, renewal windows, CAA verdicts, challenges.
 
-import { z } from 'zod';
+import * as z from 'zod';
 import { isPrivateKey } from '../src/lib/private-key.ts';
 
 export const AccountSchema = z.object({

@@ -2,7 +2,7 @@
 
 import { constants, createHash, createPublicKey, type KeyObject, sign, verify } from 'node:crypto';
 import { promisify } from 'node:util';
-import { z } from 'zod';
+import * as z from 'zod';
 import { canonicalJson } from './canonical-json.ts';
 
 /** Of one connection. All three are lower-case hex. */

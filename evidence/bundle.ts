@@ -1,7 +1,7 @@
 // The evidence of what is served: the account, the certificates, their checksums, and a quote over the checksums.
 
 import { createHash } from 'node:crypto';
-import { z } from 'zod';
+import * as z from 'zod';
 import { type Certificate, splitChain } from '../src/lib/certificate.ts';
 import { CodedError } from '../src/lib/coded-error.ts';
 import type { Domain } from '../src/lib/domain.ts';

@@ -1,7 +1,7 @@
 // The event log of a dstack machine: what was measured into RTMR0 to RTMR3, and the replay that proves it.
 
 import { createHash } from 'node:crypto';
-import { z } from 'zod';
+import * as z from 'zod';
 import { CodedError } from '../src/lib/coded-error.ts';
 
 /** One measurement. `digest` is what extends the register, computed here where the log carries the content. */

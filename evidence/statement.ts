@@ -1,7 +1,7 @@
 // The statement: what this instance serves, under which account and in which machine, linked to the statement before it.
 
 import { createHash } from 'node:crypto';
-import { z } from 'zod';
+import * as z from 'zod';
 import { canonicalJson } from './canonical-json.ts';
 
 export const STATEMENT_TYPE = 'dstack-ingress/statement/v1';

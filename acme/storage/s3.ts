@@ -2,7 +2,7 @@
 
 import { createHash, randomBytes } from 'node:crypto';
 import { AwsV4Signer } from 'aws4fetch';
-import { z } from 'zod';
+import * as z from 'zod';
 import { elementsNamed, parseXml } from '../../dns/providers/xml.ts';
 import { type Clock, monotonicMs, systemClock } from '../../src/lib/clock.ts';
 import { type HttpReply, httpRequest } from '../../src/lib/fetch.ts';

@@ -3,7 +3,7 @@
 import { randomBytes } from 'node:crypto';
 import { link, lstat, open, readFile, readlink, rename, rm, utimes } from 'node:fs/promises';
 import { dirname } from 'node:path';
-import { z } from 'zod';
+import * as z from 'zod';
 import { type Clock, systemClock } from '../../src/lib/clock.ts';
 import { GuardedFileError, readGuardedFile } from '../../src/lib/guarded-file.ts';
 import { type Log, silentLog } from '../../src/lib/log.ts';

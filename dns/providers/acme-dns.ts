@@ -1,6 +1,6 @@
 // Writes challenges to acme-dns, a small server of the operator's; the domain's `_acme-challenge` is an alias into it.
 
-import { z } from 'zod';
+import * as z from 'zod';
 import type { DnsProvider, DnsRecord, ProviderKind, ProviderOptions } from '../provider.ts';
 import { createApi, readBaseUrl } from './api.ts';
 import { patiently } from './patience.ts';

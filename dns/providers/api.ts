@@ -1,6 +1,6 @@
 // What all providers' HTTP APIs have in common: how a call is made, and what a refusal means.
 
-import type { z } from 'zod';
+import type * as z from 'zod';
 import { type Clock, systemClock } from '../../src/lib/clock.ts';
 import { HttpError, type HttpReply, type HttpRequest, httpRequest } from '../../src/lib/fetch.ts';
 import { DnsError, type DnsErrorCode, type DnsErrorOptions, dnsCodeOf } from '../error.ts';

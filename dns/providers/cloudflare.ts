@@ -1,7 +1,7 @@
 // Cloudflare: zones and records through the vendor's own package, carried by our own HTTP.
 
 import type { BaseRecords } from 'cloudflare/resources/dns/records';
-import { z } from 'zod';
+import * as z from 'zod';
 import type { HttpReply } from '../../src/lib/fetch.ts';
 import { DnsError } from '../error.ts';
 import type { DnsProvider, DnsRecord, ProviderKind, ProviderOptions, RecordType } from '../provider.ts';

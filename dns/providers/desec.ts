@@ -1,6 +1,6 @@
 // Record sets of deSEC, in zones that each have a shortest time to live.
 
-import { z } from 'zod';
+import * as z from 'zod';
 import type { HttpReply } from '../../src/lib/fetch.ts';
 import type { DnsProvider, ProviderKind, ProviderOptions, RecordType } from '../provider.ts';
 import { normalizeName } from '../wire/presentation.ts';

@@ -1,6 +1,6 @@
 // DigitalOcean: domains and records over its plain JSON API.
 
-import { z } from 'zod';
+import * as z from 'zod';
 import type { DnsProvider, DnsRecord, ProviderKind, ProviderOptions, RecordType } from '../provider.ts';
 import { formatCaa, normalizeName, parseCaa, sameRecord, unquoteTxt } from '../wire/presentation.ts';
 import { longestZone, nameInZone } from '../zone.ts';

@@ -1,6 +1,6 @@
 // Gandi: the record sets of its LiveDNS API.
 
-import { z } from 'zod';
+import * as z from 'zod';
 import type { DnsProvider, ProviderKind, ProviderOptions, RecordType } from '../provider.ts';
 import { normalizeName } from '../wire/presentation.ts';
 import { nameInZone, possibleZones } from '../zone.ts';

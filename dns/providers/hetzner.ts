@@ -1,6 +1,6 @@
 // Hetzner: zones and record sets of its Cloud API, whose actions add and remove single values.
 
-import { z } from 'zod';
+import * as z from 'zod';
 import { DnsError } from '../error.ts';
 import type { DnsProvider, DnsRecord, ProviderKind, ProviderOptions, RecordType } from '../provider.ts';
 import { fromZoneFile, normalizeName, zoneFileValue } from '../wire/presentation.ts';

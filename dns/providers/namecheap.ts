@@ -1,6 +1,6 @@
 // Namecheap: its API replaces all records of a domain at once, so each change must repeat every other record.
 
-import { z } from 'zod';
+import * as z from 'zod';
 import { createTurns } from '../../src/lib/turns.ts';
 import type { DnsProvider, DnsRecord, ProviderKind, ProviderOptions, RecordType } from '../provider.ts';
 import { formatCaa, normalizeName, parseCaa, sameRecord } from '../wire/presentation.ts';

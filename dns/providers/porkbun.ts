@@ -1,6 +1,6 @@
 // Porkbun: its JSON API, which gives records ids and wants the keys in every body.
 
-import { z } from 'zod';
+import * as z from 'zod';
 import type { HttpReply } from '../../src/lib/fetch.ts';
 import { DnsError, type DnsErrorCode } from '../error.ts';
 import type { DnsProvider, ProviderKind, ProviderOptions, RecordType } from '../provider.ts';

@@ -1,6 +1,6 @@
 // PowerDNS Authoritative Server: its HTTP API, which replaces the records of one name and type at a time.
 
-import { z } from 'zod';
+import * as z from 'zod';
 import type { HttpReply } from '../../src/lib/fetch.ts';
 import { createTurns } from '../../src/lib/turns.ts';
 import type { DnsProvider, DnsRecord, ProviderKind, ProviderOptions, RecordType } from '../provider.ts';

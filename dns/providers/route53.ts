@@ -1,7 +1,7 @@
 // Amazon Route 53: record sets through the vendor's package over our own HTTP, replaced only if still as they were read.
 
 import type { Change, ResourceRecordSet, Route53Client } from '@aws-sdk/client-route-53';
-import { z } from 'zod';
+import * as z from 'zod';
 import { type Clock, systemClock } from '../../src/lib/clock.ts';
 import type { HttpReply } from '../../src/lib/fetch.ts';
 import { createTurns } from '../../src/lib/turns.ts';

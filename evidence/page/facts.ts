@@ -1,6 +1,6 @@
 // What the page says of a bundle, read out of its files: the statement, the machine, and since when.
 
-import { z } from 'zod';
+import * as z from 'zod';
 import type { Bundle, BundleFile } from '../bundle.ts';
 import { parseEventLog, systemEvent } from '../event-log.ts';
 import { parseQuote } from '../quote.ts';

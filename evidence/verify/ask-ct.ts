@@ -1,6 +1,6 @@
 // What Certificate Transparency shows for a host, by whoever indexes the logs: Cert Spotter's interface and crt.sh's.
 
-import { z } from 'zod';
+import * as z from 'zod';
 import { type Clock, systemClock } from '../../src/lib/clock.ts';
 import { CodedError } from '../../src/lib/coded-error.ts';
 import { HttpError, type HttpReply, type HttpRequest, httpRequest } from '../../src/lib/fetch.ts';

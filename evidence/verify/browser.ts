@@ -1,7 +1,7 @@
 // What a page can verify by itself of the files that it has fetched: the quotes, what they bind, and their event logs.
 
 import { createHash } from 'node:crypto';
-import { z } from 'zod';
+import * as z from 'zod';
 import { EventLogError, parseEventLog, replay } from '../event-log.ts';
 import { parseQuote, type Quote, QuoteError } from '../quote.ts';
 import { attestationSchema, type Statement, statementReportData } from '../statement.ts';

@@ -1,7 +1,7 @@
 // The files of a bundle as a stranger publishes them: read strictly, or a sentence that says what is wrong with them.
 
 import { createHash, X509Certificate } from 'node:crypto';
-import { z } from 'zod';
+import * as z from 'zod';
 import { splitChain } from '../../src/lib/certificate.ts';
 import { covers } from '../../src/lib/domain.ts';
 import { certificateFileName } from '../bundle.ts';

@@ -1,6 +1,6 @@
 // The collateral of a quote: what the vendor signed of its platforms, and its revocation lists, in the JSON of the PCCS clients.
 
-import { z } from 'zod';
+import * as z from 'zod';
 import { CodedError } from '../../src/lib/coded-error.ts';
 
 /** Read, not judged: nothing in it is trustworthy before its signatures are verified. Binary fields are lower-case hex. */

@@ -1,6 +1,6 @@
 // The key-provider event: where the keys of an app come from, as the machine has measured it.
 
-import { z } from 'zod';
+import * as z from 'zod';
 
 export interface KeyProviderEvent {
   readonly name: string;

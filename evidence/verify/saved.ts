@@ -2,7 +2,7 @@
 
 import { mkdir, readdir, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { z } from 'zod';
+import * as z from 'zod';
 import { whyUnwritable } from '../../src/lib/atomic-file.ts';
 import { CodedError } from '../../src/lib/coded-error.ts';
 import { readGuardedFile } from '../../src/lib/guarded-file.ts';

@@ -1,6 +1,6 @@
 // What the vendor signs as JSON: the patch levels of a platform and of its TDX module, and the identity of the quoting enclave.
 
-import { z } from 'zod';
+import * as z from 'zod';
 import { CollateralError } from './collateral.ts';
 
 /** In order, the better first (Intel's words). */

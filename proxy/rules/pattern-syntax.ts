@@ -307,7 +307,9 @@ function include(set: Uint8Array, more: Uint8Array): void {
 }
 
 function setOf(has: (byte: number) => boolean): Uint8Array {
-  return Uint8Array.from({ length: 256 }, (_, byte) => (has(byte) ? 1 : 0));
+  const set = new Uint8Array(256);
+  for (let byte = 0; byte < 256; byte++) if (has(byte)) set[byte] = 1;
+  return set;
 }
 
 function single(byte: number): Uint8Array {

@@ -1,7 +1,7 @@
 // The store command: is what replicas share fit, what is in it, and taking all of it out or in.
 
 import { text } from 'node:stream/consumers';
-import { z } from 'zod';
+import * as z from 'zod';
 import type { Storage } from '../../acme/storage.ts';
 import { directoryFolder } from '../../acme/store.ts';
 import { createAgent } from '../../evidence/agent.ts';

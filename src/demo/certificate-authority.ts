@@ -9,7 +9,7 @@ import { createServer } from 'node:https';
 import type { AddressInfo } from 'node:net';
 import { join } from 'node:path';
 import { Pkcs10CertificateRequest, type PublicKey, SubjectAlternativeNameExtension } from '@peculiar/x509';
-import { z } from 'zod';
+import * as z from 'zod';
 import { DomainError, isWildcard, parseDomain } from '../lib/domain.ts';
 import { AcmeRefusal, type ProblemDocument, problemDocument } from './acme-refusal.ts';
 import { createDemoPki, type DemoPki, generateLeafKeys } from './demo-pki.ts';

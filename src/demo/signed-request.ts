@@ -1,7 +1,7 @@
 // One ACME request as the demo's CA accepts it: a JWS whose algorithm, nonce, URL, key and signature are right (RFC 8555 §6).
 
 import { createHash, createPublicKey, type KeyObject, verify } from 'node:crypto';
-import { z } from 'zod';
+import * as z from 'zod';
 import { AcmeRefusal } from './acme-refusal.ts';
 
 export interface AccountKey {

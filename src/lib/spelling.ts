@@ -32,8 +32,7 @@ function slipsIfNear(text: string, candidate: string): number {
   const most = shorter >= 8 ? 2 : shorter >= 3 ? 1 : 0;
   // Looked at first, because the distance costs the product of the lengths, and texts may be long.
   if (Math.abs(text.length - candidate.length) > most) return Number.POSITIVE_INFINITY;
-  const slips = slipsBetween(text, candidate);
-  return slips <= most ? slips : Number.POSITIVE_INFINITY;
+  return slipsBetween(text, candidate, most);
 }
 
 /** What people call a credential. */
@@ -53,21 +52,27 @@ function isSameWord(a: string, b: string): boolean {
   return a === b || (CREDENTIALS.has(a) && CREDENTIALS.has(b)) || slipsIfNear(a, b) < 2;
 }
 
-/** The optimal string alignment distance: a letter lost, added, changed, or two neighbours swapped. */
-function slipsBetween(a: string, b: string): number {
+/** The optimal string alignment distance: a letter lost, added, changed, or two neighbours swapped. Infinite beyond `most`. */
+function slipsBetween(a: string, b: string, most: number): number {
   let beforeLast: number[] = [];
   let last = Array.from({ length: b.length + 1 }, (_, j) => j);
+  let leastOfLast = 0;
   for (let i = 1; i <= a.length; i++) {
     const row = [i];
+    let least = i;
     for (let j = 1; j <= b.length; j++) {
       const change = a[i - 1] === b[j - 1] ? 0 : 1;
       let slips = Math.min(last[j]! + 1, row[j - 1]! + 1, last[j - 1]! + change);
       const swapped = i > 1 && j > 1 && a[i - 1] === b[j - 2] && a[i - 2] === b[j - 1];
       if (swapped) slips = Math.min(slips, beforeLast[j - 2]! + 1);
       row.push(slips);
+      if (slips < least) least = slips;
     }
+    // A row is made of the two before it and grows from them: names that have nothing in common end here, early.
+    if (least > most && leastOfLast > most) return Number.POSITIVE_INFINITY;
+    leastOfLast = least;
     beforeLast = last;
     last = row;
   }
-  return last[b.length]!;
+  return last[b.length]! <= most ? last[b.length]! : Number.POSITIVE_INFINITY;
 }

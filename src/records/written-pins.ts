@@ -1,6 +1,6 @@
 // The CAA records that we wrote, remembered: after a change of account the old ones are known to be ours to remove.
 
-import { z } from 'zod';
+import * as z from 'zod';
 import { type Storage, StorageError } from '../../acme/storage.ts';
 import type { DnsRecord } from '../../dns/provider.ts';
 import { parseCaa, sameRecord } from '../../dns/wire/presentation.ts';

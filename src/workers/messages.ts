@@ -1,6 +1,6 @@
 // What crosses from the supervisor to a worker and back: plain data, and nothing that a worker does not need.
 
-import { z } from 'zod';
+import * as z from 'zod';
 import type { RoundAnswer } from '../../evidence/attest-rounds.ts';
 import type { AccessLogOptions } from '../../proxy/exchange/access-entry.ts';
 import { LONGEST_PASSWORD_BYTES } from '../../proxy/exchange/password-hashes.ts';

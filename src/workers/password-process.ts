@@ -1,7 +1,7 @@
 // The process that compares passwords for all workers: started by the first question, ended when there are none for a while.
 
 import type { ChildProcess } from 'node:child_process';
-import { z } from 'zod';
+import * as z from 'zod';
 import type { Log } from '../lib/log.ts';
 import { readMessages, writeJson } from './channel.ts';
 import { channelOf, forkPasswordChecker } from './process.ts';

@@ -18,22 +18,22 @@ process.on('exit', () => {
 let fence: Fence | undefined;
 
 /** `sockets` are descriptors that listen; the worker finds them from FIRST_SOCKET_FD on. */
-export function forkWorker(sockets: readonly number[] = []): ChildProcess {
+export function forkWorker(sockets: readonly number[] = [], program = programOf('worker')): ChildProcess {
   const first = fence === undefined;
-  fence ??= judgeFence([process.execPath, programOf('worker'), programOf('password-checker')]);
+  fence ??= judgeFence([process.execPath, program, programOf('password-checker')]);
   try {
-    return track(start('worker', sockets, fence.raised));
+    return track(start(program, sockets, fence.raised));
   } catch (error) {
     if (!first || !fence.raised) throw error;
     // The namespace has no such user, or a filter of system calls forbids the change.
     fence = { raised: false, why: (error as Error).message };
-    return track(start('worker', sockets, false));
+    return track(start(program, sockets, false));
   }
 }
 
 /** Behind the same fence as the workers. */
 export function forkPasswordChecker(): ChildProcess {
-  return track(start('password-checker', [], fence?.raised ?? false));
+  return track(start(programOf('password-checker'), [], fence?.raised ?? false));
 }
 
 /** Undefined before the first worker. */
@@ -41,8 +41,7 @@ export function fenceOfWorkers(): Fence | undefined {
   return fence;
 }
 
-function start(name: Program, sockets: readonly number[], fenced: boolean): ChildProcess {
-  const program = programOf(name);
+function start(program: string, sockets: readonly number[], fenced: boolean): ChildProcess {
   return spawn(process.execPath, [...process.execArgv, ...V8_FLAGS, ...permissions(program), program], {
     // The environment holds tokens: none of it reaches a worker.
     env: insidesEnvironment(),
@@ -60,11 +59,6 @@ function track(child: ChildProcess): ChildProcess {
   return child;
 }
 
-/**
- * Node's permission model: a worker opens no file but its program's, writes none and starts no process. It holds back code
- * that was tricked, but not code that controls the process (Node says so itself). Against that stands the user of their
- * own.
- */
 /** What rules serve files from; of processes that are started from now on. */
 export function allowReading(folders: readonly string[]): void {
   readableFolders = folders;
@@ -72,9 +66,14 @@ export function allowReading(folders: readonly string[]): void {
 
 let readableFolders: readonly string[] = [];
 
+/**
+ * Node's permission model: a worker opens no file but its program's, writes none and starts no process. It holds back code
+ * that was tricked, but not code that controls the process (Node says so itself). Against that stands the user of their
+ * own.
+ */
 function permissions(program: string): string[] {
   // From source, packages may lie anywhere.
-  const readable = isSource ? '*' : dirname(program);
+  const readable = program.endsWith('.ts') ? '*' : dirname(program);
   // Older Nodes have no such flag, and leave the network open.
   const network = process.allowedNodeEnvironmentFlags.has('--allow-net') ? ['--allow-net'] : [];
   // Otherwise every worker warns on stderr that these flags are experimental.

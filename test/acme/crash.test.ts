@@ -8,11 +8,13 @@ import { join } from 'node:path';
 import { after, before, test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { DnsRecord } from '../../dns/provider.ts';
+import { bundledScript } from '../support/bundled-script.ts';
 import { type Pebble, startPebble } from '../support/pebble.ts';
 import { issueOnce } from './issuance.ts';
 import type { ChildSettings } from './issuance-child.ts';
 import { freshFolder, providerOver, recordedLog, storeFor } from './support.ts';
 
+const script = bundledScript(join(import.meta.dirname, 'issuance-child.ts'));
 let pebble: Pebble;
 before(async () => {
   pebble = await startPebble();
@@ -34,7 +36,7 @@ async function issue(stateDir: string, names: string[], dieBefore: string): Prom
     directoryUrl: pebble.directoryUrl,
     caPem: pebble.caPem,
   };
-  const child = fork(join(import.meta.dirname, 'issuance-child.ts'), [JSON.stringify(settings)], {
+  const child = fork(script, [JSON.stringify(settings)], {
     stdio: ['ignore', 'ignore', 'pipe', 'ipc'],
   });
   const steps: string[] = [];
@@ -146,7 +148,7 @@ async function killedAtFirst(stateDir: string, names: string[], wanted: string):
     directoryUrl: pebble.directoryUrl,
     caPem: pebble.caPem,
   };
-  const child = fork(join(import.meta.dirname, 'issuance-child.ts'), [JSON.stringify(settings)], {
+  const child = fork(script, [JSON.stringify(settings)], {
     stdio: ['ignore', 'ignore', 'ignore', 'ipc'],
   });
   let came = false;

@@ -24,7 +24,7 @@ const START = Date.parse('2026-01-01T00:00:00Z');
 const LIFE = 160 * HOUR;
 
 /** For a longer look: more certificates, another course of events. */
-const certificates = Number(process.env.YEAR_CERTIFICATES ?? 3);
+const certificates = Number(process.env.YEAR_CERTIFICATES ?? 2);
 const days = Number(process.env.YEAR_DAYS ?? 365);
 const seed = Number(process.env.YEAR_SEED ?? 20260101);
 

@@ -76,10 +76,10 @@ export function startBystanders(place: Place): { stop(): Promise<BystanderReport
   };
 }
 
-/** A download of 64 MiB over each protocol: what a worker has once got for such, it keeps. */
+/** A download of 16 MiB over each protocol: what a worker has once got for such, it keeps. */
 export async function moveMuch(place: Place): Promise<void> {
   for (const visitor of [overHttp1(place, hosts.nginx, 'kept'), overHttp2(place, hosts.http1)]) {
-    await visitor.ask('/large');
+    await visitor.ask('/honest');
     visitor.leave();
   }
 }

@@ -2,7 +2,7 @@
 
 /**
  * By what stands behind them: Node over HTTP/1.1 and over h2c, and nginx over h2c. All serve `/` (a few bytes), `/slow`
- * (64 KiB within some seconds) and `/large` (64 MiB); those of Node take bodies, and never answer `/hang`.
+ * (64 KiB within some seconds) `/large` (64 MiB) and `/honest` (16 MiB); those of Node take bodies, and never answer `/hang`.
  */
 export const hosts = {
   http1: 'http1.example.com',

@@ -1,8 +1,8 @@
 // Every attack at full strength, one after the other, as a table: run.ts [--seconds 30] [--rest 60] [--only NAME].
 
 import { parseArgs } from 'node:util';
-import { type Outcome, runAttack } from './attack.ts';
 import { attacks } from './attacks.ts';
+import { type Outcome, runAttack } from './run-attack.ts';
 
 const { values } = parseArgs({
   options: {

@@ -2,8 +2,8 @@
 
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
-import { runAttack } from './attack.ts';
 import { attacks } from './attacks.ts';
+import { runAttack } from './run-attack.ts';
 
 // Each has a worker, an attacker and upstreams of its own, and waits most of the time.
 describe('bystanders are served whole, and nothing stays behind, under', { concurrency: 3 }, () => {

@@ -3,6 +3,7 @@
 import { type ChildProcess, fork } from 'node:child_process';
 import { once } from 'node:events';
 import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
 import { defaultLimits } from '../../proxy/limits.ts';
 import type { Route, UpstreamProtocol } from '../../proxy/rules/routes.ts';
 import { parseDomain } from '../../src/lib/domain.ts';
@@ -10,6 +11,8 @@ import { readMessages, writeOrder } from '../../src/workers/channel.ts';
 import { FromWorkerSchema, type ToWorker, type WorkerSettings } from '../../src/workers/messages.ts';
 import { channelOf, forkWorker } from '../../src/workers/process.ts';
 import { nothingServed } from '../../src/workers/serving.ts';
+import { bundle } from '../support/bundle.ts';
+import { bundledScript } from '../support/bundled-script.ts';
 import { makeCertificate } from '../support/certificates.ts';
 import { type NginxServer, startNginx } from '../support/nginx.ts';
 import { freePort } from '../support/ports.ts';
@@ -28,6 +31,10 @@ export interface Figures {
   readonly cpuMs: number;
   readonly memoryKiB: number;
 }
+
+const upstreams = bundledScript(join(import.meta.dirname, 'upstreams.ts'));
+
+const MIB = 1024 * 1024;
 
 const SETTINGS: WorkerSettings = {
   host: '127.0.0.1',
@@ -57,7 +64,7 @@ export async function openStage(changes: Partial<WorkerSettings> = {}): Promise<
     routeTo(hosts.h2c, 'h2c', h2c.port),
     routeTo(hosts.nginx, 'h2c', nginx.port),
   ];
-  const worker = forkWorker();
+  const worker = forkWorker([], join(bundle(), 'worker.mjs'));
   const exited = once(worker, 'exit');
   const { port } = await started(worker, {
     type: 'start',
@@ -117,7 +124,7 @@ function routeTo(host: string, protocol: UpstreamProtocol, port: number): Route 
 
 /** Each has a process of its own: what wears out one must not make the visitors of the other wait. */
 async function startUpstream(kind: 'http1' | 'h2c'): Promise<{ child: ChildProcess; port: number }> {
-  const child = fork(new URL('./upstreams.ts', import.meta.url), [kind], { stdio: 'inherit' });
+  const child = fork(upstreams, [kind], { stdio: 'inherit' });
   const [port] = (await once(child, 'message')) as [number];
   return { child, port };
 }
@@ -127,7 +134,12 @@ async function startH2cNginx(): Promise<{ server: NginxServer; port: number }> {
   const server = await startNginx({
     port: await freePort(),
     server: `listen 127.0.0.1:${port} http2; location /slow { limit_rate 16k; }`,
-    files: { 'index.html': 'ok', slow: Buffer.alloc(64 * 1024), large: Buffer.alloc(64 * 1024 * 1024) },
+    files: {
+      'index.html': 'ok',
+      slow: Buffer.alloc(64 * 1024),
+      large: Buffer.alloc(64 * MIB),
+      honest: Buffer.alloc(16 * MIB),
+    },
   });
   return { server, port };
 }

@@ -8,11 +8,11 @@ import { Readable, type Writable } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
 import { setTimeout as sleep } from 'node:timers/promises';
 
-const LARGE = 64 * 1024 * 1024;
+const MIB = 1024 * 1024;
 const PIECE = Buffer.alloc(16 * 1024, 'x');
 
-function* large() {
-  for (let sent = 0; sent < LARGE; sent += PIECE.length) yield PIECE;
+function* bytes(length: number) {
+  for (let sent = 0; sent < length; sent += PIECE.length) yield PIECE;
 }
 
 /** Long enough to be under way when something happens, and over before its reader loses patience. */
@@ -27,7 +27,8 @@ async function answer(path: string, body: Readable, reply: Writable): Promise<vo
   // What an attack asks for must not wear out the upstream, which is not what is tried here.
   if (path === '/hang') return;
   if (path === '/slow') return pipeline(Readable.from(slow()), reply);
-  if (path === '/large') return pipeline(Readable.from(large(), { objectMode: false }), reply);
+  const length = { '/large': 64 * MIB, '/honest': 16 * MIB }[path];
+  if (length !== undefined) return pipeline(Readable.from(bytes(length), { objectMode: false }), reply);
   let taken = 0;
   for await (const chunk of body) taken += (chunk as Buffer).length;
   reply.end(`ok ${taken}`);

@@ -5,7 +5,7 @@ import { describe, it } from 'node:test';
 import { fuzz, growth } from './fuzz.ts';
 import { targets } from './targets/all.ts';
 
-const SECONDS = Number(process.env.FUZZ_SECONDS ?? 4);
+const SECONDS = Number(process.env.FUZZ_SECONDS ?? 2);
 /** What is linear grows by 4, what is quadratic by 16. */
 const MOST_GROWTH = 9;
 

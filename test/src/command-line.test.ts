@@ -5,9 +5,9 @@ import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { lstatSync, readFileSync, realpathSync } from 'node:fs';
 import { test } from 'node:test';
-import { fileURLToPath } from 'node:url';
+import { bundledProgram } from '../support/bundle.ts';
 
-const program = fileURLToPath(new URL('../../src/main.ts', import.meta.url));
+const program = bundledProgram();
 const { version } = JSON.parse(readFileSync(new URL('../../package.json', import.meta.url), 'utf8')) as {
   version: string;
 };

@@ -10,6 +10,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, type TestContext, test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { bundledProgram } from '../support/bundle.ts';
 import { type IngressProcess, startIngressProcess } from '../support/ingress-process.ts';
 import { isOpenToOthers, NOT_OPEN } from '../support/open-to-others.ts';
 import { freePort } from '../support/ports.ts';
@@ -235,7 +236,7 @@ test('a state folder of another user stops the start of one who is not root', as
   await mkdir(join(folder, 'state'), { mode: 0o700 });
   await chmod(folder, 0o755);
   const port = await freePort();
-  const program = new URL('../../src/main.ts', import.meta.url).pathname;
+  const program = bundledProgram();
   const child = spawn(process.execPath, [program, 'serve'], {
     uid: 65_534,
     gid: 65_534,

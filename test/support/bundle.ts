@@ -48,6 +48,11 @@ export function startOfImage(args: readonly string[]): Start {
   return { program: program!, args: [...first, ...args], env: environment(), cwd: '/' };
 }
 
+/** For a test that says itself how it is started. */
+export function bundledProgram(): string {
+  return join(bundle(), 'dstack-ingress.mjs');
+}
+
 let folder: string | undefined;
 
 /** The folder of the bundle, outside the repository: none of its packages can be reached from there. */

@@ -2,7 +2,7 @@
 
 import assert from 'node:assert/strict';
 import fc from 'fast-check';
-import { z } from 'zod';
+import * as z from 'zod';
 import { AcmeProblem, AcmeTransportError, problemFrom, readObject } from '../../../acme/answer.ts';
 import { parseRetryAfter } from '../../../acme/ca-http.ts';
 import { fuzzTarget } from '../target.ts';

@@ -4,7 +4,7 @@ import assert from 'node:assert/strict';
 import { once } from 'node:events';
 import { PassThrough } from 'node:stream';
 import fc from 'fast-check';
-import { z } from 'zod';
+import * as z from 'zod';
 import { LONGEST_FROM_WORKER, readMessages } from '../../../src/workers/channel.ts';
 import { FromWorkerSchema } from '../../../src/workers/messages.ts';
 import { fromSchema, type JsonSchema } from '../json-schema.ts';

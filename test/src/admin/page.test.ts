@@ -6,6 +6,7 @@ import { once } from 'node:events';
 import { writeFileSync } from 'node:fs';
 import { after, before, describe, test } from 'node:test';
 import { fileURLToPath } from 'node:url';
+import { bundledProgram } from '../../support/bundle.ts';
 import { type Browser, type BrowserPage, type PageOptions, startChromium } from '../../support/chromium.ts';
 import { startScene } from '../../support/status-scene.ts';
 import { terminalPicture } from '../../support/terminal-picture.ts';
@@ -119,7 +120,7 @@ describe('the status page', () => {
 
 describe('top', () => {
   const run = (...args: string[]) =>
-    spawn(process.execPath, [`${root}/src/main.ts`, 'top', ...args], {
+    spawn(process.execPath, [bundledProgram(), 'top', ...args], {
       stdio: ['ignore', 'pipe', 'pipe'],
       env: { PATH: process.env.PATH ?? '' },
     });
@@ -153,7 +154,7 @@ describe('top', () => {
   });
 
   test('in a terminal it draws again and again, until q is pressed, and gives the screen back', async () => {
-    const command = `stty cols 110 rows 32; exec '${process.execPath}' '${root}/src/main.ts' top --address unix:${scene.socketPath}`;
+    const command = `stty cols 110 rows 32; exec '${process.execPath}' '${bundledProgram()}' top --address unix:${scene.socketPath}`;
     const child = spawn('script', ['-qefc', command, '/dev/null'], {
       stdio: ['pipe', 'pipe', 'inherit'],
       env: { PATH: process.env.PATH ?? '', TERM: 'xterm-256color', LANG: 'C.UTF-8' },

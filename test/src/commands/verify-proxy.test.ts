@@ -11,7 +11,6 @@ import { join } from 'node:path';
 import { text } from 'node:stream/consumers';
 import { after, before, describe, test } from 'node:test';
 import type { TLSSocket } from 'node:tls';
-import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
 import {
   Client,
@@ -23,6 +22,7 @@ import {
 } from '@grpc/grpc-js';
 import { WebSocket, WebSocketServer } from 'ws';
 import { chat, type EchoMessage, echoService, say } from '../../../src/demo/echo.ts';
+import { bundledProgram } from '../../support/bundle.ts';
 import {
   createEvidenceWorld,
   type EvidenceHost,
@@ -32,7 +32,7 @@ import {
   type World,
 } from '../../support/evidence-host.ts';
 
-const program = fileURLToPath(new URL('../../../src/main.ts', import.meta.url));
+const program = bundledProgram();
 const run = promisify(execFile);
 
 let world: World;

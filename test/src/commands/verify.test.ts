@@ -10,8 +10,8 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { text } from 'node:stream/consumers';
 import { after, before, describe, test } from 'node:test';
-import { fileURLToPath } from 'node:url';
 import { checkIds } from '../../../evidence/verify/index.ts';
+import { bundledProgram } from '../../support/bundle.ts';
 import {
   createEvidenceWorld,
   type EvidenceHost,
@@ -23,7 +23,7 @@ import {
   type World,
 } from '../../support/evidence-host.ts';
 
-const program = fileURLToPath(new URL('../../../src/main.ts', import.meta.url));
+const program = bundledProgram();
 
 /** The servers of a zone are at port 53, where none of ours may listen: so it has none. */
 const zoneless: Lie = { dns: { first: { [`NS ${HOST}`]: [] }, second: { [`NS ${HOST}`]: [] } } };

@@ -6,11 +6,11 @@ import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { describe, test } from 'node:test';
-import { fileURLToPath } from 'node:url';
 import { parse } from 'yaml';
 import { describeMistake } from '../../../src/config/mistake.ts';
 import { writeRoutes } from '../../../src/routes/write.ts';
 import { readRoutesFile } from '../../../src/routes/yaml/file.ts';
+import { bundledProgram } from '../../support/bundle.ts';
 import { realFiles } from './nginx/files.ts';
 import { FOLDER, read, readAll } from './nginx/reader.ts';
 
@@ -113,7 +113,7 @@ describe('a routes file that is written', () => {
 });
 
 describe('convert-nginx', () => {
-  const main = fileURLToPath(new URL('../../../src/main.ts', import.meta.url));
+  const main = bundledProgram();
   const run = (...args: string[]) =>
     spawnSync(process.execPath, [main, 'convert-nginx', ...args], { encoding: 'utf8' });
 

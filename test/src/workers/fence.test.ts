@@ -12,11 +12,12 @@ import { type TestContext, test } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
 import { firstUnprivilegedPort, WORKER_ID } from '../../../src/workers/fence.ts';
+import { bundledProgram } from '../../support/bundle.ts';
 import { isOpenToOthers, NOT_OPEN } from '../../support/open-to-others.ts';
 import { freePort } from '../../support/ports.ts';
 
 const run = promisify(execFile);
-const program = fileURLToPath(new URL('../../../src/main.ts', import.meta.url));
+const program = bundledProgram();
 const probe = fileURLToPath(new URL('../../support/fence-probe.ts', import.meta.url));
 const TOKEN = 'top-secret-token';
 const isRoot = process.getuid?.() === 0 && isOpenToOthers();
