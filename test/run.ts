@@ -1,6 +1,8 @@
 // Runs the test files, or those that are named: the long ones first, so that none is left over when the others are done.
+// Those that need no process of their own share some: half of what a short file costs is the start of its process.
 
-import { globSync } from 'node:fs';
+import { globSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
 import { join, relative } from 'node:path';
 import { stdout } from 'node:process';
 import { run } from 'node:test';
@@ -32,6 +34,17 @@ const LONG = [
   'test/proxy/exchange/faults.test.ts',
 ];
 
+/**
+ * What a file must not have to share a process: programs that it starts, what it changes of the process or of time, hooks
+ * around each test (they would be run around those of other files), and its own memory as the measure.
+ */
+const NEEDS_A_PROCESS =
+  /child_process|support\/(bundle|chromium|knot|nginx|pebble|postgres|powerdns|redis|world)|\b(mock\.|(before|after)Each\(|process\.(chdir|env|exit|memoryUsage|on|once)\b)/;
+/** Files in folders whose tests take their time on their own. */
+const TAKES_ITS_TIME = /^test\/(acme\/(answers|year)|attacks|bench|e2e|fuzz|side-by-side)/;
+/** Twice as many as are run at once: the last of them begins early, and none is much longer than the others. */
+const SHARED_PROCESSES = 8;
+
 /** Twice the cores that are to be had at least: many tests wait most of their time. */
 const AT_ONCE = 4;
 /** Of a file: that of the fuzz targets alone takes three minutes of CPU. */
@@ -44,12 +57,34 @@ const named = process.argv.slice(2);
 const files = globSync(named.length > 0 ? named : 'test/**/*.test.ts', { cwd: root }).sort(byLength);
 if (files.length === 0) throw new Error(`no test file is called ${named.join(' or ')}`);
 
-run({ files: files.map((file) => join(root, file)), concurrency: AT_ONCE, timeout: LONGEST_MS, cwd: root })
+const together = mkdtempSync(join(tmpdir(), 'tests-together-'));
+process.once('exit', () => rmSync(together, { recursive: true, force: true }));
+
+run({ files: inProcesses(files), concurrency: AT_ONCE, timeout: LONGEST_MS, cwd: root })
   .on('test:fail', ({ todo }) => {
     if (todo === undefined || todo === false) process.exitCode = 1;
   })
   .compose(spec)
   .pipe(stdout);
+
+/** One path for each process that is to be started. */
+function inProcesses(all: readonly string[]): string[] {
+  const shares = named.length === 0 ? all.filter(canShare) : [];
+  const alone = all.filter((file) => !shares.includes(file));
+  const shared = Array.from({ length: SHARED_PROCESSES }, (_, i) =>
+    shares.filter((_file, at) => at % SHARED_PROCESSES === i),
+  ).filter(({ length }) => length > 0);
+  const written = shared.map((some, i) => {
+    const path = join(together, `together-${i + 1}.test.mjs`);
+    writeFileSync(path, some.map((file) => `import ${JSON.stringify(join(root, file))};\n`).join(''));
+    return path;
+  });
+  return [...written, ...alone.map((file) => join(root, file))];
+}
+
+function canShare(file: string): boolean {
+  return !TAKES_ITS_TIME.test(file) && !NEEDS_A_PROCESS.test(readFileSync(join(root, file), 'utf8'));
+}
 
 function byLength(a: string, b: string): number {
   return rank(a) - rank(b) || (a < b ? -1 : 1);
