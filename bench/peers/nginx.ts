@@ -103,7 +103,7 @@ http {
   sendfile on;
   default_type application/octet-stream;
   ${nginxTemporaryFolders(site.folder)}
-  keepalive_timeout 65s;
+  keepalive_timeout 600s;
   keepalive_requests 100000000;
   ssl_certificate ${site.certificate.chain};
   ssl_certificate_key ${site.certificate.key};

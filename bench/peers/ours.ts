@@ -36,6 +36,8 @@ export async function prepareOurs(program: string, site: Site, routesFile?: stri
       STATE_DIR: stateDir,
       WORKERS: '1',
       MAXCONN: '8192',
+      // While the others take their turns nothing is asked.
+      KEEPALIVE_TIMEOUT: '600s',
       ACCESS_LOG: site.accessLog ? 'on' : 'off',
       LOG_LEVEL: 'info',
       // Of the challenges the one that needs no DNS provider; none is ever answered here.

@@ -25,7 +25,7 @@ import {
 import { type Asked, decide, isRefusal } from './decide.ts';
 import { forwardedBefore, forwardedFields, forwardedLines, headerLines, requestHeadText } from './headers.ts';
 import { type Http1Carrier, Http1Exchange } from './http1-exchange.ts';
-import { Http1Ruled, type Http1Sides } from './http1-ruled.ts';
+import { FamilyLines, Http1Ruled, type Http1Sides } from './http1-ruled.ts';
 import { Http1ToHttp1 } from './http1-to-http1.ts';
 import { Http1ToHttp2 } from './http1-to-http2.ts';
 import { type ExchangeObserver, observerOf } from './observe.ts';
@@ -99,6 +99,8 @@ class Http1Client implements Http1Carrier, Http1Sides, RosterMember, Holder {
   private readonly connection: ClientConnection;
   private readonly exchange: Http1Exchange;
   readonly asItComes: Http1ToHttp1;
+  /** Made with the first request that rules decide about. */
+  private familyLines: FamilyLines | undefined = undefined;
   /** Made with the first request for such an upstream. */
   private framesSide: Http1ToHttp2 | undefined = undefined;
   private state = IDLE;
@@ -320,6 +322,11 @@ class Http1Client implements Http1Carrier, Http1Sides, RosterMember, Holder {
     const hosted = head.hasHost ? own : `Host: ${this.hostText}\r\n${own}`;
     exchange.headText = requestHeadText(head, target, hosted, exchange.upgrading !== undefined);
     exchange.forward(match, this.asItComes);
+  }
+
+  get family(): FamilyLines {
+    this.familyLines ??= new FamilyLines();
+    return this.familyLines;
   }
 
   inFrames(): Http1ToHttp2 {
