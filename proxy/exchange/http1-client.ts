@@ -118,7 +118,7 @@ class Http1Client implements Http1Carrier, Http1Sides, RosterMember, Holder {
   private hostText = '';
   private host: string | undefined = undefined;
   private hostCovered = false;
-  private forwardedText = '';
+  private forwardedText: string | undefined = undefined;
   private forwardedPairs: readonly (readonly [string, string])[] | undefined = undefined;
 
   constructor(shared: Shared, connection: ClientConnection) {
@@ -296,9 +296,9 @@ class Http1Client implements Http1Carrier, Http1Sides, RosterMember, Holder {
     this.hostText = hostText;
     this.host = parseHost(hostText);
     this.forwardedPairs = undefined;
+    this.forwardedText = undefined;
     if (this.host === undefined) return;
     this.hostCovered = coveredBy(connection.certificateNames, this.host);
-    this.forwardedText = forwardedLines(connection, hostText);
   }
 
   /** HTTP/1.0 without Host: a target in absolute form names the host, and otherwise the handshake did. */
@@ -335,7 +335,9 @@ class Http1Client implements Http1Carrier, Http1Sides, RosterMember, Holder {
   }
 
   private forwardedLines(head: MessageHead): string {
-    return this.connection.trustedClient ? headerLines(this.forwardedFields(head)) : this.forwardedText;
+    if (this.connection.trustedClient) return headerLines(this.forwardedFields(head));
+    this.forwardedText ??= forwardedLines(this.connection, this.hostText);
+    return this.forwardedText;
   }
 
   private forwardedFields(head: MessageHead): readonly (readonly [string, string])[] {

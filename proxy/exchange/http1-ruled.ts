@@ -10,7 +10,14 @@ import type { Forward } from '../rules/step.ts';
 import { type AskedFacts, http1Facts } from './asked-facts.ts';
 import { keptLines, linesOf } from './edited-request.ts';
 import { HeadFields } from './head-fields.ts';
-import { type ForwardedBefore, forwardedBefore, forwardedFields, headerLines } from './headers.ts';
+import {
+  type Client,
+  type ForwardedBefore,
+  forwardedBefore,
+  forwardedFields,
+  forwardedLines,
+  headerLines,
+} from './headers.ts';
 import { Http1Answer } from './http1-answer.ts';
 import type { Http1Exchange } from './http1-exchange.ts';
 import { writeOwnReply } from './http1-reply.ts';
@@ -26,12 +33,13 @@ export class FamilyLines {
   private host = '';
   private lines = '';
 
-  get(make: () => string, says: number, clientAddress: string, host: string): string {
+  of(client: Client, host: string, says: number): string {
+    const { clientAddress } = client;
     if (says !== this.says || host !== this.host || clientAddress !== this.clientAddress) {
       this.says = says;
       this.clientAddress = clientAddress;
       this.host = host;
-      this.lines = make();
+      this.lines = forwardedLines(client, host, says);
     }
     return this.lines;
   }
@@ -138,12 +146,10 @@ export class Http1Ruled implements RuledClient {
     const { exchange, facts, sides, forwardedBefore } = this;
     const { serverPort, trustedClient } = exchange.connection;
     const known = { clientAddress, serverPort, trustedClient };
-    const make = () =>
-      headerLines(
-        forwardedFields(known, facts.host, forwardedBefore).filter(([name]) => (says & saidBit(name)) === 0),
-      );
+    if (!trustedClient) return sides.family.of(known, facts.host, says);
     // What a proxy before us says changes with every request.
-    return trustedClient ? make() : sides.family.get(make, says, clientAddress, facts.host);
+    const fields = forwardedFields(known, facts.host, forwardedBefore);
+    return headerLines(fields.filter(([name]) => (says & saidBit(name)) === 0));
   }
 
   reply(own: OwnReply): void {
