@@ -137,7 +137,14 @@ class Http1Client implements Http1Carrier, Http1Sides, RosterMember, Holder {
     connection.holder = this;
     clock.at = deadlines.after(limits.headerTimeoutMs);
     deadlines.watch(clock);
-    onData(socket, (bytes) => this.take(bytes));
+    onData(socket, (bytes) => {
+      deadlines.enter();
+      try {
+        this.take(bytes);
+      } finally {
+        deadlines.leave();
+      }
+    });
     socket.on('drain', () => this.drained());
     socket.on('end', () => this.ended());
     destroyOnError(socket);
@@ -184,7 +191,13 @@ class Http1Client implements Http1Carrier, Http1Sides, RosterMember, Holder {
   beginInTurn(): void {
     if (this.state !== IN_LINE) return;
     this.state = IDLE;
-    this.readHeld();
+    const { deadlines } = this.shared.context;
+    deadlines.enter();
+    try {
+      this.readHeld();
+    } finally {
+      deadlines.leave();
+    }
   }
 
   /** Pipelined requests (RFC 9112 §9.3.2), or a body whose upstream is not connected yet, wait where the client is. */

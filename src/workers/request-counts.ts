@@ -138,9 +138,9 @@ class Counting implements ExchangeObserver {
 
   upstreamDone(exchange: Observed): void {
     const row = this.rowOfUpstream(exchange);
-    // The clock was read for the reply a moment ago.
-    const { askedAt, replyAt } = exchange;
-    observe(row.numbers, UPSTREAM.duration, (replyAt === 0 ? this.now() : replyAt) - askedAt);
+    // The clock was read for the reply a moment ago, or for the end.
+    const { upstreamAt, replyAt, endedAt } = exchange;
+    observe(row.numbers, UPSTREAM.duration, (replyAt || endedAt || this.now()) - upstreamAt);
     this.upstreams.touch(row);
   }
 
@@ -151,7 +151,7 @@ class Counting implements ExchangeObserver {
   }
 
   over(exchange: Observed): void {
-    const { countedAt: host, startedAt, replyAt, fault, protocol } = exchange;
+    const { countedAt: host, startedAt, replyAt, endedAt, fault, protocol } = exchange;
     const atHost = this.hostRows[host]!;
     atHost.numbers[0]!--;
     this.hosts.touch(atHost);
@@ -161,7 +161,7 @@ class Counting implements ExchangeObserver {
     numbers[REQUEST.received]! += exchange.received;
     numbers[REQUEST.sent]! += exchange.sent;
     // A conversation lasts as long as its ends like: that says nothing of how fast anybody is.
-    if (protocol !== 'websocket') observe(numbers, REQUEST.duration, this.now() - startedAt);
+    if (protocol !== 'websocket') observe(numbers, REQUEST.duration, endedAt - startedAt);
     if (replyAt !== 0) observe(numbers, REQUEST.firstByte, replyAt - startedAt);
     this.requests.touch(row);
     if (fault !== undefined) this.countFault(host, fault);
