@@ -1,12 +1,15 @@
 // One request to a proxy, to see that it does what is about to be timed.
 
 import { readFileSync } from 'node:fs';
+import type { IncomingHttpHeaders } from 'node:http';
 import { type ClientHttp2Session, connect as connectHttp2 } from 'node:http2';
 import { request as requestHttps } from 'node:https';
 import type { Stage } from './stage.ts';
 
 export interface Answer {
   readonly status: number;
+  /** Of HTTP/1.1. */
+  readonly headers?: IncomingHttpHeaders;
   readonly body: Buffer;
   /** The trailer, where there is one. */
   readonly grpcStatus?: string;
@@ -40,7 +43,13 @@ export function askHttp1(stage: Stage, port: number, question: Question): Promis
         const chunks: Buffer[] = [];
         response.on('data', (chunk: Buffer) => chunks.push(chunk));
         response.on('error', reject);
-        response.on('end', () => resolve({ status: response.statusCode ?? 0, body: Buffer.concat(chunks) }));
+        response.on('end', () =>
+          resolve({
+            status: response.statusCode ?? 0,
+            headers: response.headers,
+            body: Buffer.concat(chunks),
+          }),
+        );
       },
     );
     request.on('timeout', () => request.destroy(new Error(`no answer within ${DEADLINE_MS} ms`)));

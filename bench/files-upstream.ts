@@ -13,6 +13,8 @@ export const LARGE = { path: '/100m', bytes: 100 * 1_024 * 1_024 };
 
 export interface FilesUpstream {
   readonly running: Running;
+  /** The folder of the files. */
+  readonly root: string;
   /** On 127.0.0.1, HTTP/1.1. */
   readonly port: number;
   /** The same over HTTP/2 without TLS. */
@@ -40,7 +42,7 @@ export async function startFilesUpstream(folder: string, log: string): Promise<F
     return requests - questions;
   };
   await until(served, 5_000);
-  return { running, port, h2cPort, served };
+  return { running, root, port, h2cPort, served };
 }
 
 function configText(options: { folder: string; root: string; port: number; h2cPort: number }): string {

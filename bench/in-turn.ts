@@ -108,7 +108,12 @@ function openingMs(row: LoadRow): number {
 
 async function enter(stage: Stage, entrant: Entrant, durationMs: number): Promise<Contender> {
   const { row, peer } = entrant;
-  const wish = { target: row.target(stage), accessLog: row.accessLog === true, prepare: peer.prepare };
+  const wish = {
+    target: row.target(stage),
+    accessLog: row.accessLog === true,
+    nginxFile: row.nginxFile,
+    prepare: peer.prepare,
+  };
   const proxy = await startProxy(stage, wish);
   try {
     const { subject } = proxy;

@@ -120,7 +120,7 @@ function isOfLoad(entrant: AnyEntrant): entrant is Entrant {
 }
 
 async function measureOnce(stage: Stage, row: SingleRow, peer: Peer): Promise<Outcome> {
-  const wish = { target: row.target(stage), prepare: peer.prepare };
+  const wish = { target: row.target(stage), nginxFile: row.nginxFile, prepare: peer.prepare };
   try {
     const value = await withProxy(stage, wish, async (subject) => {
       await row.verify({ subject, stage });

@@ -5,7 +5,7 @@ import { join } from 'node:path';
 import { connect } from 'node:tls';
 import { askHttp1, certificateOf, expectAnswer } from './ask.ts';
 import { SMALL } from './files-upstream.ts';
-import type { Site, Target } from './peers/peer.ts';
+import type { NginxFile, Site, Target } from './peers/peer.ts';
 import { freePort } from './ports.ts';
 import { type Command, PROXY_CORE, type Running, start } from './processes.ts';
 import type { Subject } from './rows/row.ts';
@@ -15,6 +15,7 @@ import { until } from './until.ts';
 export interface SiteWish {
   readonly target: Target;
   readonly accessLog?: boolean;
+  readonly nginxFile?: NginxFile | undefined;
   prepare(site: Site): Promise<Command>;
 }
 
@@ -49,7 +50,8 @@ export async function withProxy<T>(
 export async function startProxy(stage: Stage, wish: SiteWish): Promise<RunningProxy> {
   const folder = await mkdtemp(join(stage.folder, 'site-'));
   const { certificate } = stage;
-  const { target, accessLog = false } = wish;
+  const { target, accessLog = false, nginxFile } = wish;
+  const filesRoot = stage.files.root;
   const port = await freePort();
   const log = join(folder, 'output.log');
   let running: Running | undefined;
@@ -60,7 +62,15 @@ export async function startProxy(stage: Stage, wish: SiteWish): Promise<RunningP
     await rm(folder, { recursive: true, force: true });
   };
   try {
-    const command = await wish.prepare({ folder, port, certificate, target, accessLog });
+    const command = await wish.prepare({
+      folder,
+      port,
+      certificate,
+      target,
+      accessLog,
+      filesRoot,
+      nginxFile,
+    });
     const startedAt = performance.now();
     running = start(command, PROXY_CORE, { output: log });
     await firstReply(stage, running, port, target);

@@ -22,7 +22,7 @@ export interface Stage {
   close(): Promise<void>;
 }
 
-/** Paths of a self-signed P-256 certificate of `localhost`, PEM. */
+/** Paths of a self-signed P-256 certificate of `localhost` and `*.localhost`, PEM. */
 export interface CertificateFiles {
   readonly chain: string;
   readonly key: string;
@@ -58,7 +58,7 @@ export async function openStage(): Promise<Stage> {
 async function makeCertificate(folder: string): Promise<CertificateFiles> {
   const files = { chain: join(folder, 'chain.pem'), key: join(folder, 'key.pem') };
   const curve = ['-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:prime256v1', '-nodes'];
-  const names = ['-subj', '/CN=localhost', '-addext', 'subjectAltName=DNS:localhost'];
+  const names = ['-subj', '/CN=localhost', '-addext', 'subjectAltName=DNS:localhost,DNS:*.localhost'];
   const output = ['-days', '365', '-keyout', files.key, '-out', files.chain];
   await runToEnd({ program: 'openssl', args: ['req', '-x509', ...curve, ...names, ...output] }, LOAD_CORE);
   await chmod(files.key, 0o644);

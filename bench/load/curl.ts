@@ -3,16 +3,20 @@
 import { LOAD_CORE, runToEnd } from '../processes.ts';
 import type { Stage } from '../stage.ts';
 
+/** As curl's options name them. */
+export type CurlProtocol = 'http1.1' | 'http2';
+
 /** Downloads `times` times. Rejects unless every one had status 200 and `bytes` bytes. */
 export async function download(
   stage: Stage,
   port: number,
   file: { path: string; bytes: number },
   times: number,
+  protocol: CurlProtocol = 'http1.1',
 ): Promise<void> {
   const url = `https://localhost:${port}${file.path}`;
   const each = ['-o', '/dev/null', '-w', '%{http_code} %{size_download}\n', url];
-  const common = ['-sS', '--http1.1', '--max-time', '120', '--cacert', stage.certificate.chain];
+  const common = ['-sS', `--${protocol}`, '--max-time', '120', '--cacert', stage.certificate.chain];
   // Options belong to one URL each: --next starts the set of the following one, the connection stays.
   const args = Array.from({ length: times }, (_, index) => [
     ...(index ? ['--next'] : []),

@@ -11,6 +11,8 @@ import type { Load } from './children.ts';
 export interface WrkSettings {
   readonly port: number;
   readonly path: string;
+  /** Instead of it, one after the other. */
+  readonly requests?: readonly { readonly host: string; readonly path: string }[];
   readonly connections: number;
   /** Bytes that a reply must at least have. */
   readonly replyBytes: number;
@@ -31,8 +33,9 @@ interface WrkSummary {
 const LONGEST_S = 3_600;
 
 export async function startWrk(stage: Stage, settings: WrkSettings): Promise<Load> {
-  const script = join(stage.folder, 'wrk.lua');
-  await writeFile(script, scriptText(settings.uploadBytes));
+  // Each load has its own: another one may be about to read it.
+  const script = join(stage.folder, `wrk-${settings.port}.lua`);
+  await writeFile(script, scriptText(settings));
   const connections = String(settings.connections);
   const url = `https://localhost:${settings.port}${settings.path}`;
   const options = ['-t1', '-c', connections, '-d', `${LONGEST_S}s`, '--timeout', '60s', '-s', script];
@@ -57,10 +60,30 @@ export async function startWrk(stage: Stage, settings: WrkSettings): Promise<Loa
   };
 }
 
-function scriptText(uploadBytes: number | undefined): string {
+/** Requests are put together once: a generator that does it each time is what runs out first. */
+function requestsText(requests: NonNullable<WrkSettings['requests']>): string {
+  const lines = requests.map(({ host, path }) => `  {"${host}","${path}"},`).join('\n');
+  return `local wanted = {
+${lines}
+}
+local texts = {}
+local last = 0
+init = function(args)
+  for i, each in ipairs(wanted) do
+    texts[i] = wrk.format("GET", each[2], { Host = each[1] })
+  end
+end
+request = function()
+  last = last % #texts + 1
+  return texts[last]
+end`;
+}
+
+function scriptText({ uploadBytes, requests }: WrkSettings): string {
+  const asked = requests === undefined ? '' : requestsText(requests);
   const upload =
     uploadBytes === undefined ? '' : `wrk.method = "POST"\nwrk.body = string.rep("x", ${uploadBytes})\n`;
-  return `${upload}
+  return `${upload}${asked}
 done = function(summary, latency, requests)
   local e = summary.errors
   io.stderr:write(string.format(

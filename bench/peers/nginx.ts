@@ -1,10 +1,10 @@
 // nginx twice: as the dstack-ingress 1.x images configured it, and as configured for speed.
 
-import { writeFile } from 'node:fs/promises';
+import { mkdir, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { nginxProcess, nginxTemporaryFolders } from '../nginx-config.ts';
-import { HTTP_ROWS, type RowId } from '../rows/ids.ts';
-import type { Peer, Site } from './peer.ts';
+import { HTTP_ROWS, NGINX_FILE_ROWS, type RowId } from '../rows/ids.ts';
+import type { NginxFile, Peer, Site } from './peer.ts';
 
 const needs = { program: 'nginx', package: 'nginx' };
 const version = { program: 'nginx', args: ['-v'] };
@@ -32,7 +32,7 @@ export const nginxTuned: Peer = {
   title: 'nginx (tuned)',
   needs,
   version,
-  rows: HTTP_ROWS,
+  rows: [...HTTP_ROWS, ...NGINX_FILE_ROWS],
   prepare: (site) =>
     writeConfig(site, { tls: TLS_TUNED, upstream: upstreamTuned(site), location: locationTuned(site) }),
 };
@@ -91,29 +91,49 @@ interface Parts {
 
 async function writeConfig(site: Site, parts: Parts) {
   const file = join(site.folder, 'nginx.conf');
-  await writeFile(file, configText(site, parts));
+  await writeFile(file, await configText(site, parts));
   return { program: 'nginx', args: ['-p', site.folder, '-c', file] };
 }
 
-function configText(site: Site, parts: Parts): string {
+async function configText(site: Site, parts: Parts): Promise<string> {
   return `
 ${nginxProcess(join(site.folder, 'nginx.pid'))}
 http {
   access_log off;
+  sendfile on;
+  default_type application/octet-stream;
   ${nginxTemporaryFolders(site.folder)}
-  keepalive_timeout 65s;
+  keepalive_timeout 600s;
   keepalive_requests 100000000;
-  ${parts.upstream}
-  server {
-    listen 127.0.0.1:${site.port} ssl http2 backlog=8192;
-    server_name localhost;
-    ssl_certificate ${site.certificate.chain};
-    ssl_certificate_key ${site.certificate.key};
-    ${parts.tls}
-    location / {
-      ${parts.location}
-    }
-  }
+  ssl_certificate ${site.certificate.chain};
+  ssl_certificate_key ${site.certificate.key};
+  ${parts.tls}
+  ${site.nginxFile === undefined ? serverText(site, parts) : `include ${await writeNginxFile(site, site.nginxFile)}/*.conf;`}
 }
 `;
+}
+
+function serverText({ port }: Site, { upstream, location }: Parts): string {
+  return `${upstream}
+  server {
+    listen 127.0.0.1:${port} ssl http2 backlog=8192;
+    server_name localhost;
+    location / {
+      ${location}
+    }
+  }`;
+}
+
+/** The folder that it is in. */
+export async function writeNginxFile(
+  { folder, port, target, filesRoot }: Site,
+  text: NginxFile,
+): Promise<string> {
+  const confFolder = join(folder, 'conf.d');
+  await mkdir(confFolder);
+  await writeFile(
+    join(confFolder, 'site.conf'),
+    text({ listen: `127.0.0.1:${port} ssl http2`, target, filesRoot }),
+  );
+  return confFolder;
 }

@@ -5,7 +5,8 @@ import { join } from 'node:path';
 import { createStore } from '../../acme/store.ts';
 import { readCertificate } from '../../src/lib/certificate.ts';
 import { type Command, nodeCommand } from '../processes.ts';
-import { HTTP_ROWS } from '../rows/ids.ts';
+import { HTTP_ROWS, NGINX_FILE_ROWS } from '../rows/ids.ts';
+import { writeNginxFile } from './nginx.ts';
 import type { Peer, Site } from './peer.ts';
 
 /** Nobody listens on port 1 (tcpmux): issuing fails at once, and is tried again later. */
@@ -15,7 +16,7 @@ const UNREACHABLE_DIRECTORY = 'https://127.0.0.1:1/directory';
 export function createOurs(program: string, name = { id: 'ours', title: 'dstack-ingress' }): Peer {
   return {
     ...name,
-    rows: [...HTTP_ROWS, 'h1-logged', 'h1-h2c', 'tcp'],
+    rows: [...HTTP_ROWS, ...NGINX_FILE_ROWS, 'h1-logged', 'h1-h2c', 'tcp'],
     version: nodeCommand(program, ['--version']),
     prepare: (site) => prepareOurs(program, site),
   };
@@ -25,17 +26,18 @@ export function createOurs(program: string, name = { id: 'ours', title: 'dstack-
 export async function prepareOurs(program: string, site: Site, routesFile?: string): Promise<Command> {
   const stateDir = join(site.folder, 'state');
   await placeCertificate(stateDir, site);
-  const upstream = `${site.target.protocol}://127.0.0.1:${site.target.port}`;
   return {
     ...nodeCommand(program, ['serve']),
     env: {
-      ...(routesFile === undefined ? { TARGET_ENDPOINT: upstream } : { ROUTES_FILE: routesFile }),
+      ...(await routing(site, routesFile)),
       DOMAIN: 'localhost',
       PORT: String(site.port),
       LISTEN_ADDRESS: '127.0.0.1',
       STATE_DIR: stateDir,
       WORKERS: '1',
       MAXCONN: '8192',
+      // While the others take their turns nothing is asked.
+      KEEPALIVE_TIMEOUT: '600s',
       ACCESS_LOG: site.accessLog ? 'on' : 'off',
       LOG_LEVEL: 'info',
       // Of the challenges the one that needs no DNS provider; none is ever answered here.
@@ -46,6 +48,12 @@ export async function prepareOurs(program: string, site: Site, routesFile?: stri
       ACME_EMAIL: 'bench@localhost.invalid',
     },
   };
+}
+
+async function routing(site: Site, routesFile: string | undefined): Promise<Record<string, string>> {
+  if (routesFile !== undefined) return { ROUTES_FILE: routesFile };
+  if (site.nginxFile !== undefined) return { NGINX_CONF_DIR: await writeNginxFile(site, site.nginxFile) };
+  return { TARGET_ENDPOINT: `${site.target.protocol}://127.0.0.1:${site.target.port}` };
 }
 
 async function placeCertificate(stateDir: string, { certificate }: Site): Promise<void> {

@@ -12,6 +12,15 @@ export interface Target {
   readonly port: number;
 }
 
+/** A file of nginx's conf.d, the same for all but for where each has to listen. */
+export type NginxFile = (told: {
+  /** The arguments of `listen`. */
+  readonly listen: string;
+  readonly target: Target;
+  /** The folder of `/1k` and `/100m`. */
+  readonly filesRoot: string;
+}) => string;
+
 /** One proxy to be started, in a folder of its own. */
 export interface Site {
   readonly folder: string;
@@ -20,6 +29,9 @@ export interface Site {
   readonly certificate: CertificateFiles;
   readonly target: Target;
   readonly accessLog: boolean;
+  readonly filesRoot: string;
+  /** Says where everything goes, instead of the target. */
+  readonly nginxFile: NginxFile | undefined;
 }
 
 export interface Peer {

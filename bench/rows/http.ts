@@ -12,13 +12,13 @@ import type { Stage } from '../stage.ts';
 import { until } from '../until.ts';
 import type { LoadRow, Measurement, SingleRow, Subject } from './row.ts';
 
-const wrk = { program: 'wrk', package: 'wrk' };
+export const wrk = { program: 'wrk', package: 'wrk' };
 const h2load = { program: 'h2load', package: 'nghttp2-client' };
-const curl = { program: 'curl', package: 'curl' };
+export const curl = { program: 'curl', package: 'curl' };
 
 const UPLOAD = { connections: 16, bytes: 1_024 * 1_024 };
 const H2 = { connections: 32, streams: 8 };
-const DOWNLOADS = 5;
+export const DOWNLOADS = 5;
 const LOG_TIMEOUT_MS = 3_000;
 
 /** A handshake, which takes nginx 5 ms with P-384 alone, and requests of those that are open. */

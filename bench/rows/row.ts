@@ -1,7 +1,7 @@
 // A row of the table: one kind of work, how it is set going, and what a unit of it is.
 
 import type { Load } from '../load/children.ts';
-import type { Target } from '../peers/peer.ts';
+import type { NginxFile, Target } from '../peers/peer.ts';
 import type { Stage } from '../stage.ts';
 import type { RowId } from './ids.ts';
 
@@ -48,6 +48,8 @@ interface RowBase {
   /** Whether the proxy writes an access log; otherwise none does. */
   readonly accessLog?: true;
   target(stage: Stage): Target;
+  /** What every peer reads, instead of passing all on to the target. */
+  readonly nginxFile?: NginxFile;
   /** Looks at one unit of the work: rejects unless its status and size are what they must be. */
   verify(measurement: Measurement): Promise<void>;
 }

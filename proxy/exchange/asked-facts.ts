@@ -5,7 +5,7 @@ import type { MessageHead } from '../http1/message.ts';
 import type { Facts, Fields, TlsFacts } from '../rules/compiled.ts';
 import { clientCertificateOf } from './client-certificate.ts';
 import type { ClientConnection } from './context.ts';
-import { HeadFields, type SentField, valuesOf } from './head-fields.ts';
+import { type HeadFields, type SentField, valuesOf } from './head-fields.ts';
 import type { Http2Request } from './http2-request.ts';
 
 /** The fields of a request in the order they came. */
@@ -113,6 +113,7 @@ function tlsFactsOf(client: ClientConnection): TlsFacts {
 /** `target` in origin form or `*`; `host` as it was sent. */
 export function http1Facts(
   head: MessageHead,
+  headers: HeadFields,
   target: string,
   host: string,
   client: ClientConnection,
@@ -125,7 +126,7 @@ export function http1Facts(
     headerBytes: head.text.length - head.fieldsStart,
     contentLength: head.contentLength,
   };
-  return new AskedFacts(asked, new HeadFields(head), client);
+  return new AskedFacts(asked, headers, client);
 }
 
 export function http2Facts(request: Http2Request, client: ClientConnection): AskedFacts {

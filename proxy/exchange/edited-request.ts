@@ -1,7 +1,10 @@
 // The fields of a request as rules let them leave for the upstream; what concerns the client's connection never does.
 
 import { dropsFromRequest } from '../http1/drops.ts';
+import { field, nameById } from '../http1/known-fields.ts';
+import { LINE, type MessageHead } from '../http1/message.ts';
 import type { Field } from '../rules/compiled.ts';
+import { saidBit } from '../rules/field-names.ts';
 import type { Forward } from '../rules/step.ts';
 import type { SentField } from './head-fields.ts';
 
@@ -28,14 +31,15 @@ export function editedRequest(step: Forward, request: EditedRequest): Field[] {
   const fields: Field[] = request.sent.filter((field) => passes(field, step, request));
   fields.push(...step.own);
   const said = step.forwardedFields ? [...request.forwarded, ...request.own] : request.own;
-  if (said.length === 0) return fields;
-  const taken = new Set(step.own.map(({ name }) => name.toLowerCase()));
-  for (const [name, value] of said)
-    if (!step.removed.has(name) && !taken.has(name)) fields.push({ name, value });
+  for (const [name, value] of said) if ((step.says & saidBit(name)) === 0) fields.push({ name, value });
   return fields;
 }
 
-function passes({ lower }: SentField, step: Forward, request: EditedRequest): boolean {
+function passes(
+  { lower }: Pick<SentField, 'lower'>,
+  step: Forward,
+  request: Pick<EditedRequest, 'nominated' | 'withBody' | 'passUnderscores'>,
+): boolean {
   const { nominated, withBody, passUnderscores = step.passUnderscores || step.passInvalid } = request;
   if (saidElsewhere.has(lower)) return false;
   if (ofBody.has(lower)) return withBody;
@@ -44,6 +48,53 @@ function passes({ lower }: SentField, step: Forward, request: EditedRequest): bo
   // A name with an underscore is the one thing of that table which rules may let through.
   if (dropsFromRequest(lower)) return passUnderscores && lower.includes('_');
   return step.passInvalid || /^[a-z0-9-]+$/.test(lower);
+}
+
+/**
+ * The lines of a head of HTTP/1.1 that leave, as they came: what editedRequest() makes of the client's fields, without
+ * cutting them out one by one.
+ */
+export function keptLines(
+  { text, lines, count, fieldsStart }: MessageHead,
+  step: Forward,
+  request: Pick<EditedRequest, 'nominated' | 'withBody'>,
+): string {
+  let kept = '';
+  let start = fieldsStart;
+  for (let line = 0; line < count; line++) {
+    const at = line * LINE;
+    const end = line + 1 < count ? lines[at + LINE]! : text.length - EMPTY_LINE;
+    const name = lines[at]!;
+    const nameEnd = lines[at + 1]!;
+    const id = lines[at + 4]!;
+    if (isSimple(id) && isPlain(text, name, nameEnd) && !isAsked(step, request, nameEnd - name)) continue;
+    const lower = nameById[id] ?? text.slice(name, nameEnd).toLowerCase();
+    if (passes({ lower }, step, request)) continue;
+    if (name > start) kept += text.slice(start, name);
+    start = end;
+  }
+  return kept + text.slice(start, text.length - EMPTY_LINE);
+}
+
+const EMPTY_LINE = '\r\n'.length;
+
+/** A field of which the tables know nothing. */
+function isSimple(id: number): boolean {
+  return id === field.other;
+}
+
+function isAsked(step: Forward, { nominated }: Pick<EditedRequest, 'nominated'>, length: number): boolean {
+  return !step.passHeaders || nominated.length > 0 || step.removed.mayHave(length);
+}
+
+/** Letters, digits and hyphens, as passes() wants them. */
+function isPlain(text: string, start: number, end: number): boolean {
+  for (let i = start; i < end; i++) {
+    const code = text.charCodeAt(i);
+    const lower = code | 32;
+    if (!((lower >= 97 && lower <= 122) || (code >= 48 && code <= 57) || code === 45)) return false;
+  }
+  return true;
 }
 
 /** As lines of an HTTP/1.1 head. */

@@ -75,6 +75,8 @@ export abstract class Exchange implements Observed, Tries {
   protected readonly observer: ExchangeObserver | undefined;
   /** The observer reads more of it than that it is there. */
   private readonly timed: boolean;
+  /** An upstream has been had, and is waited for. */
+  private isAsking = false;
   /** The observer reads texts. */
   protected readonly detailed: boolean;
 
@@ -95,7 +97,7 @@ export abstract class Exchange implements Observed, Tries {
   sent = 0;
   startedAt = 0;
   replyAt = 0;
-  askedAt = 0;
+  endedAt = 0;
   countedAt = 0;
   upstream: Address | undefined = undefined;
   /** Where the last attempt went. */
@@ -198,8 +200,9 @@ export abstract class Exchange implements Observed, Tries {
     this.received = 0;
     this.sent = 0;
     this.replyAt = 0;
-    this.askedAt = 0;
+    this.endedAt = 0;
     this.countedAt = 0;
+    this.isAsking = false;
     this.upstream = undefined;
     this.endpoint = undefined;
     this.fault = undefined;
@@ -266,7 +269,7 @@ export abstract class Exchange implements Observed, Tries {
     const { requestIds } = this.context;
     if (requestIds !== undefined && this.id === '') this.id = requestIds();
     if (observer === undefined) return;
-    if (this.timed) this.startedAt = this.context.deadlines.now();
+    if (this.timed) this.startedAt = this.context.deadlines.instant();
     observer.headTaken?.(this);
   }
 
@@ -275,15 +278,15 @@ export abstract class Exchange implements Observed, Tries {
     this.endpoint = endpoint;
     this.upstream = endpoint.address;
     this.attempts++;
-    if (this.timed) this.askedAt = this.context.deadlines.now();
-    if (this.detailed) this.upstreamAt = this.askedAt;
+    if (this.timed) this.upstreamAt = this.context.deadlines.instant();
+    this.isAsking = true;
     this.observer?.upstreamChosen?.(this);
   }
 
   private upstreamDone(): void {
-    if (this.askedAt === 0) return;
+    if (!this.isAsking) return;
+    this.isAsking = false;
     this.observer?.upstreamDone?.(this);
-    this.askedAt = 0;
   }
 
   beginReply(status: number): void {
@@ -291,7 +294,7 @@ export abstract class Exchange implements Observed, Tries {
     this.status = status;
     const { observer } = this;
     if (observer === undefined) return;
-    if (this.timed) this.replyAt = this.context.deadlines.now();
+    if (this.timed) this.replyAt = this.context.deadlines.instant();
     this.upstreamDone();
     observer.replyBegun?.(this);
   }
@@ -308,6 +311,7 @@ export abstract class Exchange implements Observed, Tries {
     if (this.over) return;
     this.over = true;
     this.guide?.over();
+    if (this.timed) this.endedAt = this.context.deadlines.instant();
     this.upstreamDone();
     this.observer?.over?.(this);
   }

@@ -2,16 +2,29 @@
 
 import { STATUS_CODES } from 'node:http';
 import { dropsFromReply } from '../http1/drops.ts';
-import { LINE, lowerName, type MessageHead } from '../http1/message.ts';
+import { LINE, lowerName, type MessageHead, valueAt } from '../http1/message.ts';
 import { isPseudo, kindOf } from '../http2/fields.ts';
 import { createField, type HeaderField } from '../http2/hpack.ts';
-import type { Field, Fields } from '../rules/compiled.ts';
-import type { FieldEdits } from '../rules/reply-headers.ts';
+import type { Field, FieldEdits, Fields } from '../rules/compiled.ts';
 import { finalDrops, type ReplyFraming, rewrittenLength } from './headers.ts';
 
 /** What the rules make of a reply's head. */
 export interface ReplyEdits extends FieldEdits {
   readonly status: number;
+  /** `own` is the same object for all replies of a place. */
+  readonly isFixed: boolean;
+}
+
+/** By the lists that rules make once for all replies of a place. */
+const texts = new WeakMap<readonly Field[], string>();
+
+function ownTextOf(own: readonly Field[]): string {
+  let text = texts.get(own);
+  if (text === undefined) {
+    text = ownText(own);
+    texts.set(own, text);
+  }
+  return text;
 }
 
 /** A field that a message was sent with. */
@@ -20,35 +33,69 @@ export interface SentField extends Field {
   readonly lower: string;
 }
 
-/** Of a head of HTTP/1.1, whose object is filled anew by the next parse. Nothing is cut out unless somebody asks. */
+/**
+ * Of a head of HTTP/1.1. The object of the head is filled anew by the next parse: as long as it still holds this one, its
+ * lines are used as they were read; afterwards the text is cut into lines again.
+ */
 export class HeadFields implements Fields {
   private readonly head: MessageHead;
+  private readonly text: string;
+  private readonly fieldsStart: number;
   private known: readonly SentField[] | undefined = undefined;
 
   constructor(head: MessageHead) {
-    this.head = { ...head, lines: head.lines.slice(0, head.count * LINE) };
+    this.head = head;
+    this.text = head.text;
+    this.fieldsStart = head.fieldsStart;
+  }
+
+  /** The head as it was read; undefined: it has made room for another. */
+  get read(): MessageHead | undefined {
+    return this.head.text === this.text ? this.head : undefined;
   }
 
   list(): readonly SentField[] {
-    if (this.known !== undefined) return this.known;
-    const { head } = this;
-    const { text, lines } = head;
-    const list: SentField[] = [];
-    for (let line = 0; line < head.count; line++) {
-      const at = line * LINE;
-      list.push({
-        name: text.slice(lines[at], lines[at + 1]),
-        lower: lowerName(head, line),
-        value: text.slice(lines[at + 2], lines[at + 3]),
-      });
-    }
-    this.known = list;
-    return list;
+    this.known ??= this.text.slice(this.fieldsStart, -EMPTY_LINE).split('\r\n').flatMap(sentField);
+    return this.known;
   }
 
   all(name: string): readonly string[] {
-    return valuesOf(this.list(), name);
+    const { read } = this;
+    if (read === undefined || this.known !== undefined) return valuesOf(this.list(), name);
+    const { lines, count } = read;
+    let found: string[] | undefined;
+    for (let line = 0; line < count; line++) {
+      const at = line * LINE;
+      if (lines[at + 1]! - lines[at]! !== name.length || lowerName(read, line) !== name) continue;
+      found ??= [];
+      found.push(valueAt(read, line));
+    }
+    return found ?? NONE;
   }
+}
+
+/** And the end of the line before it. */
+const EMPTY_LINE = '\r\n\r\n'.length;
+
+/** Of a line that has been read before: it has a colon. */
+function sentField(line: string): SentField[] {
+  const colon = line.indexOf(':');
+  if (colon < 0) return [];
+  const name = line.slice(0, colon);
+  return [{ name, lower: name.toLowerCase(), value: withoutBlanks(line.slice(colon + 1)) }];
+}
+
+/** RFC 9110 §5.5: of blanks around a value; String's own trim() would take bytes of the value for some. */
+function withoutBlanks(text: string): string {
+  let start = 0;
+  let end = text.length;
+  while (start < end && isBlank(text.charCodeAt(start))) start++;
+  while (end > start && isBlank(text.charCodeAt(end - 1))) end--;
+  return text.slice(start, end);
+}
+
+function isBlank(code: number): boolean {
+  return code === 32 || code === 9;
 }
 
 const NONE: readonly string[] = [];
@@ -124,20 +171,36 @@ export function editedReplyText(
   own: string,
   edits: ReplyEdits,
 ): string {
-  const { text, lines, count, nominated } = head;
+  const { text, lines, count, fieldsStart } = head;
   const drops = finalDrops(head, framing);
   const reason =
     edits.status === head.status
-      ? text.slice(STATUS_LINE_START, head.fieldsStart).trim()
+      ? text.slice(STATUS_LINE_START, fieldsStart - '\r\n'.length).trim()
       : (STATUS_CODES[edits.status] ?? '');
   let kept = `HTTP/1.1 ${edits.status} ${reason}\r\n`;
+  let start = fieldsStart;
   for (let line = 0; line < count; line++) {
     const at = line * LINE;
-    if (drops[lines[at + 4]!] === 1) continue;
-    const name = lowerName(head, line);
-    if (isEditedAway(edits, name) || nominated.includes(name)) continue;
-    kept += `${text.slice(lines[at], lines[at + 1])}: ${text.slice(lines[at + 2], lines[at + 3])}\r\n`;
+    if (drops[lines[at + 4]!] === 0 && !isLineEditedAway(head, line, edits)) continue;
+    if (lines[at]! > start) kept += text.slice(start, lines[at]);
+    start = line + 1 < count ? lines[at + LINE]! : text.length - '\r\n'.length;
   }
-  for (const { name, value } of edits.own) if (isOwnable(name.toLowerCase())) kept += `${name}: ${value}\r\n`;
-  return `${kept}${rewrittenLength(head)}${own}\r\n`;
+  kept += text.slice(start, text.length - '\r\n'.length);
+  return `${kept}${edits.isFixed ? ownTextOf(edits.own) : ownText(edits.own)}${rewrittenLength(head)}${own}\r\n`;
+}
+
+/** Those that rules add, as lines of HTTP/1.1. */
+function ownText(own: readonly Field[]): string {
+  let lines = '';
+  for (const { name, value } of own) if (isOwnable(name.toLowerCase())) lines += `${name}: ${value}\r\n`;
+  return lines;
+}
+
+function isLineEditedAway(head: MessageHead, line: number, { hidden, removed }: FieldEdits): boolean {
+  const at = line * LINE;
+  const { nominated, lines } = head;
+  const mayBeHidden = hidden.mayHave(lines[at + 1]! - lines[at]!);
+  if (!mayBeHidden && removed.length === 0 && nominated.length === 0) return false;
+  const name = lowerName(head, line);
+  return (mayBeHidden && hidden.has(name)) || removed.includes(name) || nominated.includes(name);
 }

@@ -1,6 +1,5 @@
 // The heads that leave, with what passes of those that came, and what the ingress says about the client (RFC 9110 §7.6, RFC 7239).
 
-import { isIPv6 } from 'node:net';
 import {
   interimDrops,
   replyDrops,
@@ -12,6 +11,7 @@ import {
 } from '../http1/drops.ts';
 import { field } from '../http1/known-fields.ts';
 import { LINE, type MessageHead, nameAt, valueAt } from '../http1/message.ts';
+import { saidBit } from '../rules/field-names.ts';
 import type { ClientConnection } from './context.ts';
 
 /** What is said about a client, and whether what it says itself is believed. */
@@ -43,17 +43,34 @@ function appended(list: string | undefined, item: string): string {
 
 /** RFC 7239 §4 to §6: IPv6 in brackets, and what is not a token in quotes. */
 function forwardedElement(address: string, host: string): string {
-  const node = isIPv6(address) ? `"[${address}]"` : address;
+  const node = address.includes(':') ? `"[${address}]"` : address;
   const asked = /[^A-Za-z0-9._-]/.test(host) ? `"${host}"` : host;
   return `for=${node};host=${asked};proto=https`;
 }
 
-const EMPTY: ForwardedBefore = {};
-
-/** The forwarded family as header lines; of an untrusted client they change only with the host, so ask once and keep. */
-export function forwardedLines(client: Client, host: string, before: ForwardedBefore = EMPTY): string {
-  return headerLines(forwardedFields(client, host, before));
+/**
+ * The forwarded family of a client that is not believed, as header lines without those that rules have said (saidBit()). It
+ * changes with the host alone, so ask once and keep. Put together in one piece: hosts may change with every request.
+ */
+export function forwardedLines(client: Omit<Client, 'trustedClient'>, host: string, says = 0): string {
+  const { clientAddress: address, serverPort } = client;
+  if (says === 0)
+    return `x-forwarded-for: ${address}\r\nx-forwarded-proto: https\r\nx-forwarded-host: ${host}\r\nx-forwarded-port: ${serverPort}\r\nx-real-ip: ${address}\r\nforwarded: ${forwardedElement(address, host)}\r\n`;
+  let lines = '';
+  if ((says & FOR) === 0) lines += `x-forwarded-for: ${address}\r\n`;
+  if ((says & PROTO) === 0) lines += 'x-forwarded-proto: https\r\n';
+  if ((says & HOST) === 0) lines += `x-forwarded-host: ${host}\r\n`;
+  if ((says & PORT) === 0) lines += `x-forwarded-port: ${serverPort}\r\n`;
+  if ((says & REAL_IP) === 0) lines += `x-real-ip: ${address}\r\n`;
+  return (says & FORWARDED) === 0 ? `${lines}forwarded: ${forwardedElement(address, host)}\r\n` : lines;
 }
+
+const FORWARDED = saidBit('forwarded');
+const FOR = saidBit('x-forwarded-for');
+const PROTO = saidBit('x-forwarded-proto');
+const HOST = saidBit('x-forwarded-host');
+const PORT = saidBit('x-forwarded-port');
+const REAL_IP = saidBit('x-real-ip');
 
 /** Fields of our own as complete HTTP/1.1 header lines. */
 export function headerLines(fields: readonly (readonly [string, string])[]): string {

@@ -7,7 +7,7 @@ import type { BodyReader } from '../http1/body-reader.ts';
 import { type MessageHead, nameAt, REFUSED, valueAt } from '../http1/message.ts';
 import { NO_LIMIT } from '../limits.ts';
 import type { RouteMatch } from '../rules/routes.ts';
-import { gather } from '../socket/writes.ts';
+import { flush, gather, writeLent } from '../socket/writes.ts';
 import type { ClientConnection } from './context.ts';
 import { headerLines } from './headers.ts';
 import { type Http1Question, ownHead, writeOwnReply } from './http1-reply.ts';
@@ -170,19 +170,27 @@ export class Http1Answer {
       return exchange.endOwnReply();
     }
     this.replyBody = new ReplyBody(source, length, {
-      take: (bytes) => this.write(bytes, chunked),
+      // As it is written, so it is encrypted.
+      mostLent: Number.POSITIVE_INFINITY,
+      take: (bytes, lent) => this.write(bytes, chunked, lent),
       whole: () => this.end(chunked),
       broken: (cause) => this.cut(cause),
     });
     void this.replyBody.send();
   }
 
-  private write(bytes: Buffer, chunked: boolean): boolean {
+  private write(bytes: Buffer, chunked: boolean, lent: boolean): boolean {
     const { exchange } = this;
     const { client } = exchange;
-    gather(client);
-    if (chunked) client.write(`${bytes.length.toString(16)}\r\n`, 'latin1');
-    client.write(bytes);
+    if (lent && !chunked) {
+      // What waits for the end of this turn goes first: behind it nothing is encrypted at once.
+      flush(client);
+      writeLent(client, bytes, 0, bytes.length);
+    } else {
+      gather(client);
+      if (chunked) client.write(`${bytes.length.toString(16)}\r\n`, 'latin1');
+      client.write(lent ? Buffer.from(bytes) : bytes);
+    }
     if (chunked) client.write('\r\n', 'latin1');
     exchange.sent += bytes.length;
     if (!client.writableNeedDrain) return true;

@@ -25,7 +25,7 @@ import {
 import { type Asked, decide, isRefusal } from './decide.ts';
 import { forwardedBefore, forwardedFields, forwardedLines, headerLines, requestHeadText } from './headers.ts';
 import { type Http1Carrier, Http1Exchange } from './http1-exchange.ts';
-import { Http1Ruled, type Http1Sides } from './http1-ruled.ts';
+import { FamilyLines, Http1Ruled, type Http1Sides } from './http1-ruled.ts';
 import { Http1ToHttp1 } from './http1-to-http1.ts';
 import { Http1ToHttp2 } from './http1-to-http2.ts';
 import { type ExchangeObserver, observerOf } from './observe.ts';
@@ -99,6 +99,8 @@ class Http1Client implements Http1Carrier, Http1Sides, RosterMember, Holder {
   private readonly connection: ClientConnection;
   private readonly exchange: Http1Exchange;
   readonly asItComes: Http1ToHttp1;
+  /** Made with the first request that rules decide about. */
+  private familyLines: FamilyLines | undefined = undefined;
   /** Made with the first request for such an upstream. */
   private framesSide: Http1ToHttp2 | undefined = undefined;
   private state = IDLE;
@@ -116,7 +118,7 @@ class Http1Client implements Http1Carrier, Http1Sides, RosterMember, Holder {
   private hostText = '';
   private host: string | undefined = undefined;
   private hostCovered = false;
-  private forwardedText = '';
+  private forwardedText: string | undefined = undefined;
   private forwardedPairs: readonly (readonly [string, string])[] | undefined = undefined;
 
   constructor(shared: Shared, connection: ClientConnection) {
@@ -135,7 +137,14 @@ class Http1Client implements Http1Carrier, Http1Sides, RosterMember, Holder {
     connection.holder = this;
     clock.at = deadlines.after(limits.headerTimeoutMs);
     deadlines.watch(clock);
-    onData(socket, (bytes) => this.take(bytes));
+    onData(socket, (bytes) => {
+      deadlines.enter();
+      try {
+        this.take(bytes);
+      } finally {
+        deadlines.leave();
+      }
+    });
     socket.on('drain', () => this.drained());
     socket.on('end', () => this.ended());
     destroyOnError(socket);
@@ -182,7 +191,13 @@ class Http1Client implements Http1Carrier, Http1Sides, RosterMember, Holder {
   beginInTurn(): void {
     if (this.state !== IN_LINE) return;
     this.state = IDLE;
-    this.readHeld();
+    const { deadlines } = this.shared.context;
+    deadlines.enter();
+    try {
+      this.readHeld();
+    } finally {
+      deadlines.leave();
+    }
   }
 
   /** Pipelined requests (RFC 9112 §9.3.2), or a body whose upstream is not connected yet, wait where the client is. */
@@ -294,9 +309,9 @@ class Http1Client implements Http1Carrier, Http1Sides, RosterMember, Holder {
     this.hostText = hostText;
     this.host = parseHost(hostText);
     this.forwardedPairs = undefined;
+    this.forwardedText = undefined;
     if (this.host === undefined) return;
     this.hostCovered = coveredBy(connection.certificateNames, this.host);
-    this.forwardedText = forwardedLines(connection, hostText);
   }
 
   /** HTTP/1.0 without Host: a target in absolute form names the host, and otherwise the handshake did. */
@@ -322,13 +337,20 @@ class Http1Client implements Http1Carrier, Http1Sides, RosterMember, Holder {
     exchange.forward(match, this.asItComes);
   }
 
+  get family(): FamilyLines {
+    this.familyLines ??= new FamilyLines();
+    return this.familyLines;
+  }
+
   inFrames(): Http1ToHttp2 {
     this.framesSide ??= new Http1ToHttp2(this.exchange);
     return this.framesSide;
   }
 
   private forwardedLines(head: MessageHead): string {
-    return this.connection.trustedClient ? headerLines(this.forwardedFields(head)) : this.forwardedText;
+    if (this.connection.trustedClient) return headerLines(this.forwardedFields(head));
+    this.forwardedText ??= forwardedLines(this.connection, this.hostText);
+    return this.forwardedText;
   }
 
   private forwardedFields(head: MessageHead): readonly (readonly [string, string])[] {

@@ -4,22 +4,50 @@ import { STATUS_CODES } from 'node:http';
 import { beginBody } from '../http1/body-reader.ts';
 import type { MessageHead } from '../http1/message.ts';
 import { NO_LIMIT } from '../limits.ts';
-import type { Field } from '../rules/compiled.ts';
+import { SAID_ID, saidBit } from '../rules/field-names.ts';
 import { type ForwardMatch, speaksHttp2 } from '../rules/routes.ts';
 import type { Forward } from '../rules/step.ts';
 import { type AskedFacts, http1Facts } from './asked-facts.ts';
-import { linesOf } from './edited-request.ts';
-import { type ForwardedBefore, forwardedBefore, headerLines } from './headers.ts';
+import { keptLines, linesOf } from './edited-request.ts';
+import { HeadFields } from './head-fields.ts';
+import {
+  type Client,
+  type ForwardedBefore,
+  forwardedBefore,
+  forwardedFields,
+  forwardedLines,
+  headerLines,
+} from './headers.ts';
 import { Http1Answer } from './http1-answer.ts';
 import type { Http1Exchange } from './http1-exchange.ts';
 import { writeOwnReply } from './http1-reply.ts';
 import type { Http1ToHttp1 } from './http1-to-http1.ts';
 import type { Http1ToHttp2 } from './http1-to-http2.ts';
-import type { OwnFields, OwnReply, RuledClient } from './ruled-client.ts';
+import { fieldsFor, type OwnFields, type OwnReply, type RuledClient } from './ruled-client.ts';
 import { usualReply } from './usual-reply.ts';
 
-/** The ways to upstreams that a connection keeps. */
+/** What is said of a client in the forwarded family is the same for most requests of its connection. */
+export class FamilyLines {
+  private says = -1;
+  private clientAddress = '';
+  private host = '';
+  private lines = '';
+
+  of(client: Client, host: string, says: number): string {
+    const { clientAddress } = client;
+    if (says !== this.says || host !== this.host || clientAddress !== this.clientAddress) {
+      this.says = says;
+      this.clientAddress = clientAddress;
+      this.host = host;
+      this.lines = forwardedLines(client, host, says);
+    }
+    return this.lines;
+  }
+}
+
+/** What a connection keeps from one request to the next: the ways to upstreams, and what it says of itself. */
 export interface Http1Sides {
+  readonly family: FamilyLines;
   readonly asItComes: Http1ToHttp1;
   inFrames(): Http1ToHttp2;
 }
@@ -32,6 +60,7 @@ export class Http1Ruled implements RuledClient {
   readonly askedProtocol = undefined;
   readonly passUnderscores = undefined;
   private readonly sides: Http1Sides;
+  private readonly headers: HeadFields;
   private readonly chunked: boolean;
   private readonly upgradeTo: string;
   private bodyGone = false;
@@ -47,7 +76,8 @@ export class Http1Ruled implements RuledClient {
     const { connection } = exchange;
     this.exchange = exchange;
     this.sides = sides;
-    this.facts = http1Facts(head, target, hostText, connection);
+    this.headers = new HeadFields(head);
+    this.facts = http1Facts(head, this.headers, target, hostText, connection);
     if (exchange.id !== '') this.facts.id = exchange.id;
     this.nominated = head.nominated;
     this.chunked = head.chunked;
@@ -77,7 +107,7 @@ export class Http1Ruled implements RuledClient {
     exchange.carrier.takeHeld();
   }
 
-  forward(step: Forward, match: ForwardMatch, fields: readonly Field[]) {
+  forward(step: Forward, match: ForwardMatch, clientAddress: string) {
     const { exchange, facts, sides } = this;
     const method = exchange.changedMethod ?? exchange.method;
     const host = step.host ?? facts.host;
@@ -86,18 +116,40 @@ export class Http1Ruled implements RuledClient {
       // No connection of HTTP/2 becomes another protocol's (RFC 9113 §8.6).
       exchange.upgrading = undefined;
       const side = sides.inFrames();
+      const fields = fieldsFor(this, step, clientAddress, step.passBody);
       const pairs = fields.flatMap(({ name, value }) => [name.toLowerCase(), value]);
       if (length >= 0) pairs.push('content-length', String(length));
       side.keepFields({ method, path: step.target, authority: host }, pairs);
       return exchange.forward(match, side);
     }
-    let lines = linesOf(fields);
+    let lines = this.linesFor(step, clientAddress);
     if (this.chunked && !this.bodyGone) lines += 'Transfer-Encoding: chunked\r\n';
     else if (length >= 0) lines += `Content-Length: ${length}\r\n`;
     else if (this.bodyGone && method !== 'GET' && method !== 'HEAD') lines += 'Content-Length: 0\r\n';
     if (exchange.upgrading !== undefined) lines += `Connection: Upgrade\r\nUpgrade: ${this.upgradeTo}\r\n`;
     exchange.headText = `${method} ${step.target} HTTP/1.1\r\nHost: ${host}\r\n${lines}\r\n`;
     exchange.forward(match, sides.asItComes);
+  }
+
+  /** What fieldsFor() says, as lines: those of the client as they came, as long as they are at hand. */
+  private linesFor(step: Forward, clientAddress: string): string {
+    const { exchange, nominated } = this;
+    const { read } = this.headers;
+    if (read === undefined) return linesOf(fieldsFor(this, step, clientAddress, step.passBody));
+    const kept = keptLines(read, step, { nominated, withBody: step.passBody });
+    const family = step.forwardedFields ? this.familyLines(step.says, clientAddress) : '';
+    const id = (step.says & SAID_ID) === 0 ? exchange.ownLines : '';
+    return kept + linesOf(step.own) + family + id;
+  }
+
+  private familyLines(says: number, clientAddress: string): string {
+    const { exchange, facts, sides, forwardedBefore } = this;
+    const { serverPort, trustedClient } = exchange.connection;
+    const known = { clientAddress, serverPort, trustedClient };
+    if (!trustedClient) return sides.family.of(known, facts.host, says);
+    // What a proxy before us says changes with every request.
+    const fields = forwardedFields(known, facts.host, forwardedBefore);
+    return headerLines(fields.filter(([name]) => (says & saidBit(name)) === 0));
   }
 
   reply(own: OwnReply): void {

@@ -5,6 +5,7 @@ import { Fault, type FaultCode } from '../faults.ts';
 import type { StreamUser } from '../http2/connection.ts';
 import { errorCode } from '../http2/frames.ts';
 import type { HeaderField } from '../http2/hpack.ts';
+import { WRITE_BYTES } from '../http2/sending.ts';
 import { NO_LIMIT } from '../limits.ts';
 import type { Deadline } from '../socket/deadlines.ts';
 import type { Http2Exchange } from './http2-exchange.ts';
@@ -142,6 +143,7 @@ export class Http2Answer implements StreamUser, Deadline {
     }
     if (!this.bodyAsked) stream.resume();
     this.replyBody = new ReplyBody(source, length, {
+      mostLent: WRITE_BYTES,
       take: (bytes) => this.write(bytes),
       whole: () => this.end(),
       broken: (cause) => this.cut(cause),

@@ -113,7 +113,7 @@ function createClient(shared: Shared, connection: ClientConnection, closed: () =
     expired: () => http2.destroy(),
   };
   const watchIdle = () => {
-    idle.at = deadlines.now() + limits.keepAliveTimeoutMs;
+    idle.at = deadlines.instant() + limits.keepAliveTimeoutMs;
     deadlines.watch(idle);
   };
   const user: Http2ConnectionUser = {
@@ -162,7 +162,14 @@ function createClient(shared: Shared, connection: ClientConnection, closed: () =
     leave: () => http2.leave(),
   };
   deadlines.watch(preface);
-  onData(socket, (bytes) => http2.receive(bytes, bytes.length));
+  onData(socket, (bytes) => {
+    deadlines.enter();
+    try {
+      http2.receive(bytes, bytes.length);
+    } finally {
+      deadlines.leave();
+    }
+  });
   return client;
 }
 

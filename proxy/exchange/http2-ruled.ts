@@ -1,7 +1,6 @@
 // A client of HTTP/2 whose request the rules decide about.
 
 import { createField } from '../http2/hpack.ts';
-import type { Field } from '../rules/compiled.ts';
 import { type ForwardMatch, speaksHttp2 } from '../rules/routes.ts';
 import type { Forward } from '../rules/step.ts';
 import { type AskedFacts, http2Facts } from './asked-facts.ts';
@@ -13,7 +12,7 @@ import { replyWhole } from './http2-reply.ts';
 import type { Http2Request } from './http2-request.ts';
 import { Http2ToHttp1 } from './http2-to-http1.ts';
 import { Http2ToHttp2 } from './http2-to-http2.ts';
-import type { OwnFields, OwnReply, RuledClient } from './ruled-client.ts';
+import { fieldsFor, type OwnFields, type OwnReply, type RuledClient } from './ruled-client.ts';
 import { grpcTrailersOf, usualReply } from './usual-reply.ts';
 
 export class Http2Ruled implements RuledClient {
@@ -52,7 +51,8 @@ export class Http2Ruled implements RuledClient {
     exchange.stream.resume();
   }
 
-  forward(step: Forward, match: ForwardMatch, fields: readonly Field[]): void {
+  forward(step: Forward, match: ForwardMatch, clientAddress: string): void {
+    const fields = fieldsFor(this, step, clientAddress, step.passBody);
     const { exchange, request } = this;
     const gone = exchange.ignoresBody;
     exchange.request = {

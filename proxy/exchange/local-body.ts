@@ -4,10 +4,25 @@ import type { LocalReply } from '../../src/lib/local-handler.ts';
 
 type Source = AsyncIterable<Uint8Array>;
 
+/** A stream that can also lend its pieces: each is good until the next one is asked for. */
+export interface LendingSource extends Source {
+  /** So many bytes at most. Undefined: that was all. */
+  nextLent(most: number): Buffer | Promise<Buffer | undefined>;
+}
+
+function isLending(source: Source): source is LendingSource {
+  return 'nextLent' in source;
+}
+
 /** Where a reply's body goes. */
 export interface BodySink {
-  /** False: enough waits for the client; drained() will say when it has gone. */
-  take(bytes: Buffer): boolean;
+  /** How much of what is lent leaves at once: the rest would be copied. */
+  readonly mostLent: number;
+  /**
+   * False: enough waits for the client; drained() will say when it has gone. `lent`: nobody may read the bytes once this
+   * has returned.
+   */
+  take(bytes: Buffer, lent: boolean): boolean;
   /** That was all of it. */
   whole(): void;
   /** There is more to it, which will never come. */
@@ -19,6 +34,7 @@ export class ReplyBody {
   private readonly source: Source;
   private readonly length: number | undefined;
   private readonly sink: BodySink;
+  private readonly lends: boolean;
   private iterator: AsyncIterator<Uint8Array> | undefined;
   private free: PromiseWithResolvers<void> | undefined;
   private over = false;
@@ -27,6 +43,7 @@ export class ReplyBody {
     this.source = source;
     this.length = length;
     this.sink = sink;
+    this.lends = isLending(source);
   }
 
   async send(): Promise<void> {
@@ -56,15 +73,14 @@ export class ReplyBody {
   private async pass(): Promise<void> {
     const { length, sink } = this;
     let sent = 0;
-    this.iterator = this.source[Symbol.asyncIterator]();
     for (;;) {
-      const { done, value } = await this.iterator.next();
+      const bytes = await this.nextPiece();
       if (this.over) return;
-      if (done === true) break;
-      sent += value.byteLength;
+      if (bytes === undefined) break;
+      sent += bytes.length;
       if (length !== undefined && sent > length)
         throw new Error(`the body is longer than its ${length} bytes`);
-      if (value.byteLength === 0 || sink.take(asBuffer(value))) continue;
+      if (bytes.length === 0 || sink.take(bytes, this.lends)) continue;
       this.free = Promise.withResolvers();
       await this.free.promise;
       if (this.over) return;
@@ -73,6 +89,13 @@ export class ReplyBody {
       throw new Error(`the body ended after ${sent} of ${length} bytes`);
     this.over = true;
     sink.whole();
+  }
+
+  private async nextPiece(): Promise<Buffer | undefined> {
+    if (isLending(this.source)) return this.source.nextLent(this.sink.mostLent);
+    this.iterator ??= this.source[Symbol.asyncIterator]();
+    const { done, value } = await this.iterator.next();
+    return done === true ? undefined : asBuffer(value);
   }
 }
 

@@ -2,7 +2,6 @@
 
 import type { FaultCode } from '../faults.ts';
 import type { Address, RouteMatch, UpstreamSettings } from '../rules/routes.ts';
-import type { Deadlines } from '../socket/deadlines.ts';
 import type { AccessEntry } from './access-entry.ts';
 import type { AccessLog } from './access-log.ts';
 
@@ -16,8 +15,8 @@ export interface Observed extends AccessEntry {
   readonly logged: boolean;
   /** When its reply began, in the deadlines' time; 0: it has not. */
   readonly replyAt: number;
-  /** Since when the upstream that was asked last has been waited for, in the same time; 0: none is. */
-  readonly askedAt: number;
+  /** When nothing more was to happen to it, in the same time; 0: it is under way. */
+  readonly endedAt: number;
   /** Where the route leads; undefined: nowhere. */
   readonly settings: UpstreamSettings | undefined;
   /** For whoever counts what is under way: where it has counted this one; 0 at its beginning. */
@@ -55,7 +54,6 @@ export interface ExchangeObserver {
 export interface Watchers {
   readonly accessLog?: AccessLog | undefined;
   readonly observer?: ExchangeObserver | undefined;
-  readonly deadlines: Deadlines;
 }
 
 /** Counts requests at `place`. Every head counts, be it read or not, and so does every stream of HTTP/2. */
@@ -69,11 +67,11 @@ export function countRequests(counts: Float64Array, place: number): ExchangeObse
 }
 
 /** All that watch as one; undefined: nobody does. */
-export function observerOf({ accessLog, observer, deadlines }: Watchers): ExchangeObserver | undefined {
+export function observerOf({ accessLog, observer }: Watchers): ExchangeObserver | undefined {
   if (accessLog === undefined) return observer;
   const log: ExchangeObserver = {
     over(exchange) {
-      if (exchange.logged) accessLog.write(exchange, deadlines.now());
+      if (exchange.logged) accessLog.write(exchange, exchange.endedAt);
     },
   };
   return observer === undefined ? log : both(log, observer);

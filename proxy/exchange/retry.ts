@@ -2,6 +2,7 @@
 
 import type { FaultCode } from '../faults.ts';
 import type { Retry, RetryCause } from '../rules/model.ts';
+import type { Deadlines } from '../socket/deadlines.ts';
 import type { Endpoint } from '../upstream/balance.ts';
 import type { Loss } from '../upstream/http1-pool.ts';
 import { isIdempotent } from './methods.ts';
@@ -54,14 +55,17 @@ export interface RuledTries {
   readonly rule: Retry;
   /** Where it has been. */
   readonly tried: Set<Endpoint>;
+  /** Where the rule limits their time. */
   readonly since: number;
   count: number;
   /** Attempts that had left when the last try began: with another one since then it may have been sent. */
   attempts: number;
 }
 
-export function beginTries(rule: Retry, now: number): RuledTries {
-  return { rule, tried: new Set(), since: now, count: 1, attempts: 0 };
+export function beginTries(rule: Retry, { now }: Pick<Deadlines, 'now'>): RuledTries {
+  const { timeoutMs = 0 } = rule;
+  // The clock is read where somebody wants to know.
+  return { rule, tried: new Set(), since: timeoutMs > 0 ? now() : 0, count: 1, attempts: 0 };
 }
 
 export interface TryAsked {

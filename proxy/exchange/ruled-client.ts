@@ -5,8 +5,9 @@ import type { Field } from '../rules/compiled.ts';
 import type { ForwardMatch } from '../rules/routes.ts';
 import type { Forward } from '../rules/step.ts';
 import type { AskedFacts } from './asked-facts.ts';
+import { editedRequest } from './edited-request.ts';
 import type { Exchange } from './exchange.ts';
-import type { ForwardedBefore } from './headers.ts';
+import { type ForwardedBefore, forwardedFields } from './headers.ts';
 
 export type OwnFields = readonly (readonly [name: string, value: string])[];
 
@@ -32,8 +33,8 @@ export interface RuledClient {
   hasWholeBody(match: ForwardMatch): boolean;
   /** Nobody wants the body any more. */
   ignoreBody(): void;
-  /** `fields` without Host and without what frames the body. */
-  forward(step: Forward, match: ForwardMatch, fields: readonly Field[]): void;
+  /** `clientAddress`: as the rules know it, who may know the client behind a proxy. */
+  forward(step: Forward, match: ForwardMatch, clientAddress: string): void;
   reply(reply: OwnReply): void;
   /** A reply whose body is a stream. */
   stream(
@@ -44,4 +45,24 @@ export interface RuledClient {
   ): void;
   /** Ends without a word. */
   close(): void;
+}
+
+/** The fields that leave for the upstream, without Host and without what frames the body. */
+export function fieldsFor(
+  client: RuledClient,
+  step: Forward,
+  clientAddress: string,
+  withBody: boolean,
+): readonly Field[] {
+  const { facts, nominated, exchange, passUnderscores, forwardedBefore } = client;
+  const { serverPort, trustedClient } = exchange.connection;
+  const known = { clientAddress, serverPort, trustedClient };
+  return editedRequest(step, {
+    sent: facts.headers.list(),
+    nominated,
+    forwarded: step.forwardedFields ? forwardedFields(known, facts.host, forwardedBefore) : [],
+    own: exchange.ownFields,
+    withBody,
+    ...(passUnderscores === undefined ? {} : { passUnderscores }),
+  });
 }

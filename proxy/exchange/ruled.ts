@@ -7,10 +7,8 @@ import type { Address, ForwardMatch, RouteMatch } from '../rules/routes.ts';
 import { beginRun, type RuleRun } from '../rules/run.ts';
 import type { Ask, Forward, Own, Pass, SendFile, Step } from '../rules/step.ts';
 import { refusalOf } from './decide.ts';
-import { editedRequest } from './edited-request.ts';
 import type { Exchange, Guide, Taking } from './exchange.ts';
 import { isEditedAway, isOwnable } from './head-fields.ts';
-import { forwardedFields } from './headers.ts';
 import { ask } from './question.ts';
 import {
   type Coding,
@@ -24,7 +22,7 @@ import {
 import type { ReplyContent } from './reply-content.ts';
 import { beginTries, isFailure } from './retry.ts';
 import { type Answer, type Asking, type LastStep, RuleSteps } from './rule-steps.ts';
-import type { OwnFields, RuledClient } from './ruled-client.ts';
+import { fieldsFor, type OwnFields, type RuledClient } from './ruled-client.ts';
 import type { RulesInUse } from './rules-in-use.ts';
 import { type FileReply, sendFile } from './send-file.ts';
 import { stickyCookie, wishOf } from './wish.ts';
@@ -98,7 +96,7 @@ class Ruled extends RuleSteps implements Guide {
     if (!step.passBody) client.ignoreBody();
     if (step.upgrade === false) exchange.upgrading = undefined;
     exchange.tries =
-      step.retry === undefined ? undefined : beginTries(step.retry, exchange.context.deadlines.now());
+      step.retry === undefined ? undefined : beginTries(step.retry, exchange.context.deadlines);
     exchange.wish = wishOf(step, this.run.client, client.facts.headers, exchange.tries);
     this.pool = step.pool;
     this.asked = true;
@@ -107,7 +105,7 @@ class Ruled extends RuleSteps implements Guide {
     // Whether a reply has a body depends on the method (RFC 9110 §9.3.2): rules do not change that.
     const bodiless = step.method === 'HEAD' || exchange.method === 'HEAD';
     exchange.changedMethod = bodiless || step.method === exchange.method ? undefined : step.method;
-    client.forward(step, match, fieldsFor(client, this.run, step, step.passBody));
+    client.forward(step, match, this.run.client);
   }
 
   takesReply(status: number, fields: Fields): Taking {
@@ -123,14 +121,21 @@ class Ruled extends RuleSteps implements Guide {
     const step = this.decide(() => this.run.replied({ status, fields, addresses }));
     if (step?.do === 'pass' && step.of === 'reply' && keepsBody(status, step.status)) {
       exchange.logged = step.logged;
-      const edits = { ...step.edits, own: this.ownOf(step, fields) };
+      const { hidden, removed } = step.edits;
+      const own = this.ownOf(step, fields);
       // What of the request is still to come would have no way to the upstream any more.
       const coding = exchange.requestEnded ? codingOf(step.compression) : undefined;
       if (coding !== undefined) {
-        this.recoding = { step: { ...step, edits }, coding };
+        this.recoding = { step: { ...step, edits: { hidden, removed, own } }, coding };
         return 'content';
       }
-      exchange.edits = { ...edits, status: step.status };
+      exchange.edits = {
+        hidden,
+        removed,
+        own,
+        status: step.status,
+        isFixed: own === step.edits.own && step.isFixed,
+      };
       return 'passes';
     }
     this.next = step;
@@ -168,8 +173,7 @@ class Ruled extends RuleSteps implements Guide {
   }
 
   private ownOf(step: Pass, fields: Fields): Pass['edits']['own'] {
-    const passing = step.edits.removed.includes('vary') ? [] : fields.all('vary');
-    const own = withVary(step, passing);
+    const own = step.compression?.vary === true ? withVary(step, fields) : step.edits.own;
     const sticky = stickyCookie(this.pool!, this.exchange.endpoint, this.client.facts.headers);
     return sticky === undefined ? own : [...own, sticky];
   }
@@ -323,13 +327,14 @@ class InnerSteps extends RuleSteps {
 
   protected forward(step: Forward) {
     const { client, run } = this;
-    const { context, connection } = client.exchange;
+    const { exchange } = client;
+    const { context, connection } = exchange;
     const match = forwardMatch(undefined, step);
     const asked = {
       method: step.method,
       target: step.target,
       host: step.host ?? client.facts.host,
-      fields: fieldsFor(client, undefined, { ...step, upgrade: false }, false),
+      fields: fieldsFor(client, { ...step, upgrade: false }, exchange.connection.clientAddress, false),
       match,
     };
     this.question = ask(context, connection, asked, (outcome) => {
@@ -365,35 +370,33 @@ class InnerSteps extends RuleSteps {
   }
 }
 
-/** `run`: knows the client behind proxies that rules trust. */
-function fieldsFor(client: RuledClient, run: RuleRun | undefined, step: Forward, withBody: boolean) {
-  const { facts, nominated, exchange, passUnderscores } = client;
-  const { clientAddress, serverPort, trustedClient } = exchange.connection;
-  const known = { clientAddress: run?.client ?? clientAddress, serverPort, trustedClient };
-  return editedRequest(step, {
-    sent: facts.headers.list(),
-    nominated,
-    forwarded: step.forwardedFields ? forwardedFields(known, facts.host, client.forwardedBefore) : [],
-    own: exchange.ownFields,
-    withBody,
-    ...(passUnderscores === undefined ? {} : { passUnderscores }),
-  });
-}
-
 /** As `$upstream_addr` has it. */
 function addressText({ host, port }: Address): string {
   return `${host.includes(':') ? `[${host}]` : host}:${port}`;
 }
 
+/** One object for all that is forwarded alike: whoever counts requests knows it by sight. */
+const knownMatches = new WeakMap<RouteMatch, ForwardMatch[]>();
+const MOST_KNOWN = 32;
+
 function forwardMatch(match: RouteMatch | undefined, { pool, maxBodyBytes }: Forward): ForwardMatch {
-  return {
+  const most = maxBodyBytes > 0 ? maxBodyBytes : (match?.maxBodyBytes ?? NO_LIMIT);
+  const known = match && knownMatches.get(match);
+  const before = known?.find(({ upstream, maxBodyBytes }) => upstream === pool && maxBodyBytes === most);
+  if (before !== undefined) return before;
+  const made: ForwardMatch = {
     route: match?.route ?? pool.name,
     captures: match?.captures ?? {},
     rules: undefined,
-    maxBodyBytes: maxBodyBytes > 0 ? maxBodyBytes : (match?.maxBodyBytes ?? NO_LIMIT),
+    maxBodyBytes: most,
     answeredBy: undefined,
     upstream: pool,
   };
+  if (match === undefined) return made;
+  if (known === undefined) knownMatches.set(match, [made]);
+  // Pools of URLs that are put together of variables are without number.
+  else if (known.length < MOST_KNOWN) known.push(made);
+  return made;
 }
 
 function pairsOf(fields: readonly { readonly name: string; readonly value: string }[]): OwnFields {
@@ -411,7 +414,8 @@ function hasBody(status: number): boolean {
   return status >= 200 && status !== 204 && status !== 205 && status !== 304;
 }
 
-function withVary({ edits, compression }: Pass, passing: readonly string[]): Pass['edits']['own'] {
+function withVary({ edits, compression }: Pass, fields: Fields): Pass['edits']['own'] {
+  const passing = edits.removed.includes('vary') ? [] : fields.all('vary');
   const before = [...passing.map((value) => ['Vary', value] as const), ...pairsOf(edits.own)];
   const isNew = variedFields(before, compression).length > before.length;
   return isNew ? [...edits.own, { name: 'Vary', value: 'Accept-Encoding' }] : edits.own;

@@ -115,6 +115,8 @@ export function lowerName(head: MessageHead, line: number): string {
 }
 
 export function reset(head: MessageHead): void {
+  // Whoever remembers a head by its text sees that its lines are gone.
+  head.text = '';
   head.count = 0;
   head.method = '';
   head.target = '';

@@ -26,7 +26,7 @@ const RESETS_OF_SESSION = 64;
 const RESETS_FORGOTTEN_PER_S = 10;
 
 export function strike(connection: Http2ConnectionState): void {
-  const now = connection.deadlines.now();
+  const now = connection.deadlines.instant();
   if (now - connection.strikesSince > STRIKE_WINDOW_MS) {
     connection.strikesSince = now;
     connection.strikes = 0;
@@ -41,7 +41,7 @@ export function countExcess(connection: Http2ConnectionState, octets: number): v
   if (octets <= 0) return;
   connection.excess += octets;
   if (connection.excess <= (connection.isServer ? EXCESS_OF_CLIENT : EXCESS_OF_UPSTREAM)) return;
-  const now = connection.deadlines.now();
+  const now = connection.deadlines.instant();
   const period = now - connection.excessSince;
   connection.excess = 0;
   connection.excessSince = now;
@@ -67,7 +67,7 @@ export function isRestless(connection: Http2ConnectionState): boolean {
 }
 
 function addReset(connection: Http2ConnectionState, forgottenPerS: number): number {
-  const now = connection.deadlines.now();
+  const now = connection.deadlines.instant();
   const forgotten = ((now - connection.resetsAt) / 1_000) * forgottenPerS;
   connection.resets = Math.max(0, connection.resets - forgotten) + 1;
   connection.resetsAt = now;

@@ -30,7 +30,7 @@ export function growWindow(stream: StreamState): number {
 
 /** Sixteenths of a millisecond as a small integer, never 0: in each stream, a fraction would be an object of its own. */
 export function ticksOf({ deadlines }: Http2ConnectionState): number {
-  return (deadlines.now() * 16) | 1;
+  return (deadlines.instant() * 16) | 1;
 }
 
 /** The peer has answered what we sent at `sentAt` (by ticksOf()). The shortest time counts: longer ones include waits. */

@@ -17,7 +17,7 @@ const HIGH_WATER = 64 * 1024;
 /** What the streams of a connection may have queued together before each pauses at its first byte. */
 const HIGH_WATER_IN_ALL = 256 * 1024;
 /** Gathered for one write to the socket. */
-const WRITE_BYTES = 64 * 1024;
+export const WRITE_BYTES = 64 * 1024;
 
 const NO_BYTES = Buffer.alloc(0);
 

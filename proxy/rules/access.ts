@@ -157,6 +157,7 @@ function question(run: Control, ask: Access['ask'] & { kind: 'forward' }): Forwa
     target: safeValue(uri.startsWith('/') ? uri : `/${uri}`).replaceAll(' ', '%20'),
     host: fields.host,
     removed: fields.removed,
+    says: fields.says,
     own: fields.own,
     passHeaders: true,
     passBody: false,

@@ -1,6 +1,7 @@
 // What compile() makes of a model: tables and functions; and the state of one request that these functions read.
 
 import type { BlockList } from 'node:net';
+import type { FieldNames } from './field-names.ts';
 import type {
   ClientAuth,
   Compress,
@@ -202,8 +203,8 @@ export interface Place {
 }
 
 export interface Locations {
-  /** Whether any of them adds a slash by a redirect. */
-  readonly addSlashes: boolean;
+  /** Paths to which one of them adds a slash by a redirect. */
+  readonly slashed: ReadonlySet<string>;
   exact(path: string): readonly Place[];
   /** The longest prefix first. */
   prefix(path: string): PrefixMatch | undefined;
@@ -346,7 +347,9 @@ export interface FileSettings {
 
 export interface RequestHeaders {
   /** Lower-case names of which the client's do not pass. */
-  readonly removed: ReadonlySet<string>;
+  readonly removed: FieldNames;
+  /** The bits of `removed`, as saidBit() has them. */
+  readonly says: number;
   readonly own: readonly {
     readonly name: string;
     readonly lower: string;
@@ -354,6 +357,10 @@ export interface RequestHeaders {
     readonly value: Value;
     /** The whole field, where its value holds no variable. */
     readonly field: Field | undefined;
+    /** saidBit() of its name. */
+    readonly says: number;
+    /** The relay's own, which rules cannot set: they say no more by it than whether they ask for an upgrade. */
+    readonly framing: boolean;
   }[];
 }
 
@@ -365,7 +372,7 @@ export interface ForwardSettings {
   readonly method: Value | undefined;
   readonly upgrades: 'as-asked' | 'if-set';
   readonly retry: Retry | undefined;
-  readonly hidden: ReadonlySet<string>;
+  readonly hidden: FieldNames;
   readonly redirects: readonly (TextRewrite | 'default')[];
   readonly cookies: CookieRules | undefined;
   readonly accelRedirect: boolean;
@@ -394,9 +401,20 @@ export interface ReplySettings {
     readonly always: boolean;
   }[];
   readonly edits: RequestHeaders['own'];
+  /** What becomes of an upstream's reply where nothing of it depends on the request: the same objects for all. */
+  readonly fixed: { readonly usual: FieldEdits; readonly others: FieldEdits } | undefined;
   readonly expires: { readonly value: Value; readonly modified: boolean } | undefined;
   readonly compress: Compress | undefined;
   readonly cors: Cors | undefined;
+}
+
+/** What becomes of a reply's fields. A name that is in `hidden` or `removed` does not pass; then `own` follow in order. */
+export interface FieldEdits {
+  /** Lower case. The same object for all replies of a place. */
+  readonly hidden: FieldNames;
+  /** Lower case. */
+  readonly removed: readonly string[];
+  readonly own: readonly Field[];
 }
 
 export interface ErrorSettings {

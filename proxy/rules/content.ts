@@ -111,6 +111,7 @@ function forward(run: Control, pool: Pool, target: string): Forward {
     target,
     host: fields.host,
     removed: fields.removed,
+    says: fields.says,
     own: fields.own,
     passHeaders: settings.passHeaders,
     passBody: settings.passBody && !run.isSub && !run.bodyGone,

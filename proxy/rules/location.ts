@@ -17,7 +17,7 @@ export function createLocations(places: readonly Place[]): Locations {
   const tree = createTree(prefixes);
   return {
     patterns,
-    addSlashes: places.some(({ addsSlash }) => addsSlash),
+    slashed: new Set(places.filter(({ addsSlash }) => addsSlash).map(({ path }) => path.slice(0, -1))),
     exact: (path) => exact.get(path) ?? NONE,
     prefix: (path) => longestPrefix(tree, path),
   };
@@ -170,7 +170,7 @@ function firstThatFits(places: readonly Place[], run: Run): Place | undefined {
 }
 
 function addingSlash(locations: Locations, run: Run): Found | undefined {
-  if (!locations.addSlashes || run.uri.endsWith('/')) return undefined;
+  if (!locations.slashed.has(run.uri) || run.uri.endsWith('/')) return undefined;
   // Whoever has the path as it is keeps it.
   if (locations.prefix(run.uri)?.length === run.uri.length) return undefined;
   const wanted = `${run.uri}/`;

@@ -1,6 +1,6 @@
 // The fields of a reply on its way to the client: what of the upstream's stays behind, what is rewritten, what rules add.
 
-import type { CompiledContent, Field, Fields, Run, TextRewrite } from './compiled.ts';
+import type { CompiledContent, Field, FieldEdits, Fields, Run, TextRewrite } from './compiled.ts';
 import { rewriteCookie, rewriteText } from './cookies.ts';
 import { corsFields, corsNames, isPreflight } from './cors.ts';
 import { expiresFields } from './expires.ts';
@@ -8,27 +8,31 @@ import { fits } from './match.ts';
 import { redirectTarget } from './redirect.ts';
 import { safeValue } from './request-headers.ts';
 
-/** What becomes of a reply's fields. A name that is in `hidden` or `removed` does not pass; then `own` follow in order. */
-export interface FieldEdits {
-  /** Lower case. The same object for all replies of a place. */
-  readonly hidden: ReadonlySet<string>;
-  /** Lower case. */
-  readonly removed: readonly string[];
-  readonly own: readonly Field[];
-}
-
 /** nginx's: unless `always`, and for expires. */
 const ADDED_STATUSES: ReadonlySet<number> = new Set([200, 201, 204, 206, 301, 302, 303, 304, 307, 308]);
 
 const NONE: readonly string[] = [];
+const NO_FIELDS: readonly Field[] = [];
+
+/** As in nginx: of these a reply has one, and it is the one that is added. */
+export function replacesOnReply(lower: string): boolean {
+  return lower === 'etag' || lower === 'last-modified';
+}
 
 /** Of an upstream's reply. */
 export function upstreamReplyEdits(run: Run, status: number, fields: Fields): FieldEdits {
   const { forward, reply } = run.place.settings;
+  run.told = NO_FIELDS;
+  const moves = forward.redirects.length > 0 && mayMove(fields);
+  if (reply.fixed !== undefined && forward.cookies === undefined && !moves) {
+    const edits = ADDED_STATUSES.has(status) ? reply.fixed.usual : reply.fixed.others;
+    run.status = status;
+    run.sent = edits.own;
+    return edits;
+  }
   const removed: string[] = [];
   const own: Field[] = [];
-  run.told = [];
-  if (forward.redirects.length > 0) {
+  if (moves) {
     rewriteLocation(run, 'location', fields, removed, own);
     rewriteLocation(run, 'refresh', fields, removed, own);
   }
@@ -36,6 +40,10 @@ export function upstreamReplyEdits(run: Run, status: number, fields: Fields): Fi
   if (reply.cors !== undefined) removed.push(...corsNames);
   addOwn(run, status, fields, removed, own);
   return { hidden: forward.hidden, removed: removed.length === 0 ? NONE : removed, own };
+}
+
+function mayMove(fields: Fields): boolean {
+  return fields.all('location').length > 0 || fields.all('refresh').length > 0;
 }
 
 /** Of a reply of ours, whose own fields are `fields`. */
@@ -63,8 +71,7 @@ function addOwn(run: Run, status: number, fields: Fields, removed: string[], own
   run.sent = own;
   for (const { name, lower, value, field, always } of reply.added) {
     if (!usual && !always) continue;
-    // As in nginx: of these a reply has one, and it is the one that is added.
-    if (lower === 'etag' || lower === 'last-modified') removed.push(lower);
+    if (replacesOnReply(lower)) removed.push(lower);
     if (field !== undefined) {
       own.push(field);
       continue;

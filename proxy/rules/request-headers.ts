@@ -2,14 +2,17 @@
 
 import { percent } from './bytes.ts';
 import type { Field, RequestHeaders, Run } from './compiled.ts';
+import { FieldNames, saidBits } from './field-names.ts';
 
 export interface RequestFields {
   /** Lower-case names of which none of the client's passes. */
-  readonly removed: ReadonlySet<string>;
+  readonly removed: FieldNames;
   /** In the order of the rules. Neither Host nor what frames a message is among them. */
   readonly own: readonly Field[];
   /** Undefined: the client's. */
   readonly host: string | undefined;
+  /** What of what we say of a request the rules have said, or removed: bits of saidBit(). */
+  readonly says: number;
   /** Whether the rules ask for an upgrade. */
   readonly upgrade: boolean;
 }
@@ -28,6 +31,11 @@ const framing: ReadonlySet<string> = new Set([
   'upgrade',
 ]);
 
+/** `lower`: in lower case. */
+export function isFraming(lower: string): boolean {
+  return framing.has(lower);
+}
+
 /** `more`: of a sub-request's reply, which wins over both. */
 export function requestFields(
   run: Run,
@@ -35,32 +43,38 @@ export function requestFields(
   more: readonly Field[] = NONE,
 ): RequestFields {
   const own: Field[] = [];
+  let { says } = headers;
   let host: string | undefined;
   let upgradeTo = '';
   let connection = '';
-  for (const { do: how, name, lower, value, field } of headers.own) {
-    if (how === 'default' && run.facts.headers.all(lower).length > 0) continue;
-    if (field !== undefined && lower !== 'host' && !framing.has(lower)) {
-      own.push(field);
+  for (const edit of headers.own) {
+    const { lower } = edit;
+    if (edit.do === 'default' && run.facts.headers.all(lower).length > 0) continue;
+    if (edit.field !== undefined && lower !== 'host' && !edit.framing) {
+      own.push(edit.field);
+      says |= edit.says;
       continue;
     }
-    const text = value(run);
+    const text = edit.value(run);
     if (text === '') continue;
     if (lower === 'host') host = safeValue(text);
-    else if (!framing.has(lower)) own.push({ name, value: safeValue(text) });
-    else if (lower === 'upgrade') upgradeTo = text;
+    else if (!edit.framing) {
+      own.push({ name: edit.name, value: safeValue(text) });
+      says |= edit.says;
+    } else if (lower === 'upgrade') upgradeTo = text;
     else if (lower === 'connection') connection = text;
   }
   const upgrade = upgradeTo !== '' && /(?:^|,)\s*upgrade\s*(?:,|$)/i.test(connection);
-  if (more.length === 0) return { removed: headers.removed, own, host, upgrade };
+  if (more.length === 0) return { removed: headers.removed, own, host, says, upgrade };
   const winning = new Set(more.map(({ name }) => name.toLowerCase()));
   return {
-    removed: new Set([...headers.removed, ...winning]),
+    removed: new FieldNames([...headers.removed, ...winning]),
     own: [
       ...own.filter(({ name }) => !winning.has(name.toLowerCase())),
       ...more.filter(({ value }) => value !== ''),
     ],
     host,
+    says: says | saidBits(winning),
     upgrade,
   };
 }

@@ -198,38 +198,44 @@ export function createRouteTable(routes: readonly Route[], options: RouteTableOp
   }
   const pathsOf = (host: string) =>
     byHost.get(host) ?? (siteFor?.(host) === undefined ? byHost.get(wildcardFor(host)) : undefined);
-  const forward = (host: string, path: string) => {
-    const paths = pathsOf(host);
-    if (paths === undefined) return undefined;
-    for (const { prefix, match } of paths) {
-      if (prefix === '/' || path.startsWith(prefix)) return match;
-    }
-    return undefined;
-  };
+  const forward = (host: string, path: string) => entryFor(pathsOf(host), path);
   const bySite = new Map<string, RuledMatch>();
-  const ruled = (host: string) => {
-    if (pathsOf(host) !== undefined) return undefined;
-    const label = siteFor?.(host) ?? defaultSite?.();
-    if (label === undefined) return undefined;
-    let match = bySite.get(label);
-    if (match === undefined) {
-      match = ruledEntry(label, maxBodyBytes);
-      bySite.set(label, match);
-    }
+  const ofSite = (label: string): RuledMatch => {
+    const known = bySite.get(label);
+    if (known !== undefined) return known;
+    const match = ruledEntry(label, maxBodyBytes);
+    bySite.set(label, match);
     return match;
+  };
+  /** Each table is asked once: with a thousand hosts, what it answers with has left the processor's caches. */
+  const withRules = (host: string, path: string) => {
+    const exact = byHost.get(host);
+    if (exact !== undefined) return entryFor(exact, path);
+    const named = siteFor?.(host);
+    if (named !== undefined) return ofSite(named);
+    const wildcard = byHost.size === 0 ? undefined : byHost.get(wildcardFor(host));
+    if (wildcard !== undefined) return entryFor(wildcard, path);
+    const label = defaultSite?.();
+    return label === undefined ? undefined : ofSite(label);
   };
   return {
     knows: (host) =>
       pathsOf(host) !== undefined || siteFor?.(host) !== undefined || defaultSite?.() !== undefined,
     forward,
-    whole: (host) => forward(host, '/') ?? ruled(host),
+    whole: (host) => withRules(host, '/'),
     find(host, path) {
       for (const { below, match } of locals) {
         if (path.startsWith(below) || path === match.route) return match;
       }
-      return forward(host, path) ?? ruled(host);
+      return withRules(host, path);
     },
   };
+}
+
+function entryFor(paths: readonly PathEntry[] | undefined, path: string): ForwardMatch | undefined {
+  if (paths === undefined) return undefined;
+  for (const { prefix, match } of paths) if (prefix === '/' || path.startsWith(prefix)) return match;
+  return undefined;
 }
 
 interface PathEntry {

@@ -135,8 +135,9 @@ export class RuleRun implements Control, Resumable {
     return this.#safely(() => {
       if (this.#first !== undefined) return this.#first();
       if (!this.#decoded) return this.fail(400);
-      if (!this.site.hasName(this.host))
-        for (const one of this.site.matchers) if (fits(one, this.host, this)) break;
+      const { matchers } = this.site;
+      if (matchers.length > 0 && !this.site.hasName(this.host))
+        for (const one of matchers) if (fits(one, this.host, this)) break;
       this.#findClient();
       return this.#certificateFault() ?? this.#siteProgram();
     });
@@ -301,7 +302,8 @@ export class RuleRun implements Control, Resumable {
   #limits(): Step {
     this.#findClient();
     const { settings } = this.place;
-    if (this.#limited || this.isSub) return this.#access();
+    const isLimited = settings.requestLimits.length + settings.connectionLimits.length > 0;
+    if (!isLimited || this.#limited || this.isSub) return this.#access();
     const charges = settings.requestLimits
       .map(({ zone, key, burst, delay }) => ({ zone, key: key(this), burst, delay }))
       .filter(({ key }) => key !== '');
@@ -498,10 +500,12 @@ export class RuleRun implements Control, Resumable {
   #pass(of: 'reply' | 'answer', reply: Reply): Step {
     const status = of === 'answer' ? reply.status : this.#told || reply.status;
     const edits = upstreamReplyEdits(this, status, reply.fields);
+    const { fixed } = this.place.settings.reply;
     return {
       do: 'pass',
       of,
       status,
+      isFixed: this.#extra.length === 0 && (edits === fixed?.usual || edits === fixed?.others),
       edits: this.#extra.length === 0 ? edits : { ...edits, own: [...edits.own, ...this.#extra] },
       compression: this.#compression(status, reply.fields),
       logged: this.#logged(status),

@@ -7,6 +7,7 @@ import type {
   CompiledErrorPage,
   CookieRules,
   Field,
+  FieldEdits,
   FileSettings,
   ForwardSettings,
   PoolVariant,
@@ -18,11 +19,13 @@ import type {
   TextRewrite,
   Value,
 } from './compiled.ts';
+import { FieldNames, saidBit, saidBits } from './field-names.ts';
 import { compileMatcher } from './match.ts';
 import { mediaTypes } from './media.ts';
 import type { ErrorPage, HeaderEdit, Origin, Policy, Template, TextMatch, TextRule } from './model.ts';
 import type { Pools } from './pools.ts';
-import { safeValue } from './request-headers.ts';
+import { replacesOnReply } from './reply-headers.ts';
+import { isFraming, safeValue } from './request-headers.ts';
 import { RuleSetError, type Scope } from './scope.ts';
 import { compileTemplate, literalOf } from './template.ts';
 
@@ -52,6 +55,7 @@ export function variantOf(policy: Policy): PoolVariant {
 export function compileSettings(policy: Policy, tools: Tools): Settings {
   const value = (template: Template) => compileTemplate(template, tools.scope.resolve);
   const { accessLog = true } = policy;
+  const forward = compileForward(policy, tools);
   return {
     realIp: compileRealIp(policy),
     maxBodyBytes: policy.maxBodyBytes ?? 0,
@@ -67,8 +71,8 @@ export function compileSettings(policy: Policy, tools: Tools): Settings {
     connectionLimitStatus: policy.connectionLimitStatus ?? 503,
     access: compileAccess(policy, tools),
     files: compileFiles(policy, value),
-    forward: compileForward(policy, tools),
-    reply: compileReply(policy, tools),
+    forward,
+    reply: compileReply(policy, forward.hidden, tools),
     errors: {
       pages: compileErrorPages(policy.errorPages ?? [], value),
       recursive: policy.recursiveErrorPages === true,
@@ -162,7 +166,11 @@ function compileFiles(policy: Policy, value: (template: Template) => Value): Fil
 function compileRequestHeaders(edits: readonly HeaderEdit[], scope: Scope): RequestHeaders {
   const own = compileEdits(edits, scope);
   const removed = own.filter(({ do: how }) => how === 'set' || how === 'remove').map(({ lower }) => lower);
-  return { removed: new Set(removed), own: own.filter(({ do: how }) => how !== 'remove') };
+  return {
+    removed: new FieldNames(removed),
+    says: saidBits(removed),
+    own: own.filter(({ do: how }) => how !== 'remove'),
+  };
 }
 
 function compileEdits(edits: readonly HeaderEdit[], { resolve }: Scope): RequestHeaders['own'] {
@@ -172,6 +180,8 @@ function compileEdits(edits: readonly HeaderEdit[], { resolve }: Scope): Request
     lower: edit.name.toLowerCase(),
     value: compileTemplate(edit.do === 'remove' ? [] : edit.value, resolve),
     field: edit.do === 'remove' ? undefined : literalField(edit.name, edit.value),
+    says: saidBit(edit.name.toLowerCase()),
+    framing: isFraming(edit.name.toLowerCase()),
   }));
 }
 
@@ -198,7 +208,7 @@ function compileForward(policy: Policy, { scope }: Tools): ForwardSettings {
     method: policy.method && compileTemplate(policy.method, scope.resolve),
     upgrades: policy.upgrades ?? 'as-asked',
     retry: policy.retry,
-    hidden: new Set(names.filter((name) => !passed.has(name))),
+    hidden: new FieldNames(names.filter((name) => !passed.has(name))),
     redirects: (policy.redirects ?? []).map((rule) =>
       rule.kind === 'default' ? 'default' : compileTextRule(rule, scope),
     ),
@@ -228,16 +238,19 @@ function compileCookies(policy: Policy, scope: Scope): CookieRules | undefined {
   };
 }
 
-function compileReply(policy: Policy, { scope }: Tools): ReplySettings {
+function compileReply(policy: Policy, hidden: FieldNames, { scope }: Tools): ReplySettings {
   const { addHeaders = [], replyHeaders = [], expires, compress = false, cors = false } = policy;
+  const added = addHeaders.map(({ name, value, always }) => ({
+    lower: name.toLowerCase(),
+    name,
+    value: compileTemplate(value, scope.resolve),
+    field: literalField(name, value),
+    always: always === true,
+  }));
+  const varies = replyHeaders.length > 0 || expires !== undefined || cors !== false;
   return {
-    added: addHeaders.map(({ name, value, always }) => ({
-      lower: name.toLowerCase(),
-      name,
-      value: compileTemplate(value, scope.resolve),
-      field: literalField(name, value),
-      always: always === true,
-    })),
+    added,
+    fixed: varies ? undefined : fixedEdits(added, hidden),
     edits: compileEdits(replyHeaders, scope),
     expires: expires && {
       value: compileTemplate(expires.value, scope.resolve),
@@ -246,6 +259,16 @@ function compileReply(policy: Policy, { scope }: Tools): ReplySettings {
     compress: compress === false ? undefined : compress,
     cors: cors === false ? undefined : cors,
   };
+}
+
+function fixedEdits(added: ReplySettings['added'], hidden: FieldNames): ReplySettings['fixed'] {
+  if (added.some(({ field }) => field === undefined)) return undefined;
+  const editsOf = (fields: ReplySettings['added']): FieldEdits => ({
+    hidden,
+    removed: fields.filter(({ lower }) => replacesOnReply(lower)).map(({ lower }) => lower),
+    own: fields.map(({ field }) => field!),
+  });
+  return { usual: editsOf(added), others: editsOf(added.filter(({ always }) => always)) };
 }
 
 function compileErrorPages(

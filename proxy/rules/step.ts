@@ -1,10 +1,10 @@
 // What rules decide, one step at a time: whoever carries a step out resumes the run with what came of it.
 
-import type { Field, Pool, Reply, Run } from './compiled.ts';
+import type { Field, FieldEdits, Pool, Reply, Run } from './compiled.ts';
 import type { Compression } from './compress.ts';
+import type { FieldNames } from './field-names.ts';
 import type { Charge, Seat } from './limits.ts';
 import type { Retry } from './model.ts';
-import type { FieldEdits } from './reply-headers.ts';
 import type { LookKind } from './rewrite.ts';
 
 /** The last three are ends; the run is resumed after a forward as well, with the reply or with what failed. */
@@ -103,7 +103,9 @@ export interface Forward {
   /** Undefined: the client's Host. */
   readonly host: string | undefined;
   /** Lower-case names of which none of the client's passes. */
-  readonly removed: ReadonlySet<string>;
+  readonly removed: FieldNames;
+  /** What of what we say of a request the rules have said, or removed: bits of saidBit(). */
+  readonly says: number;
   /** In order, names as written. */
   readonly own: readonly Field[];
   readonly passHeaders: boolean;
@@ -126,6 +128,8 @@ export interface Pass {
   readonly of: 'reply' | 'answer';
   readonly status: number;
   readonly edits: FieldEdits;
+  /** The edits are the same object for all replies of a place. */
+  readonly isFixed: boolean;
   readonly compression: Compression | undefined;
   readonly logged: boolean;
 }

@@ -14,6 +14,11 @@ export interface Deadlines {
   now(): number;
   /** As now(), but up to one tick behind: for callers that ask with every message. */
   coarse(): number;
+  /** As now(), but read once for all that is asked between enter() and leave(): what one read of a socket brings. */
+  instant(): number;
+  /** Every enter() is followed by a leave() before anything else is waited for; they may be nested. */
+  enter(): void;
+  leave(): void;
   /** A `Deadline.at` that lies `ms` ahead, by the coarse clock: never early, and late by one more tick at most. */
   after(ms: number): number;
   watch(deadline: Deadline): void;
@@ -41,9 +46,24 @@ export function createDeadlines(now: () => number = () => performance.now(), tic
   };
   // While no timer runs, the coarse clock stands still.
   const coarse = () => (timer === undefined ? now() : swept);
+  let depth = 0;
+  /** Undefined: it has not been read since the outermost enter(). */
+  let moment: number | undefined;
   return {
     now,
     coarse,
+    instant() {
+      if (depth === 0) return now();
+      moment ??= now();
+      return moment;
+    },
+    enter() {
+      depth++;
+    },
+    leave() {
+      depth--;
+      if (depth === 0) moment = undefined;
+    },
     after: (ms) => coarse() + tickMs + ms,
     watch(deadline) {
       watched.add(deadline);

@@ -169,7 +169,7 @@ class LeastLoaded implements Balance {
   }
 
   isResolved(settings: UpstreamSettings): boolean {
-    const now = this.deadlines.now();
+    const now = this.deadlines.instant();
     for (const member of this.groupOf(settings).members) if (member.staleAt > now) return true;
     return false;
   }
@@ -271,7 +271,7 @@ class LeastLoaded implements Balance {
 
   pick(settings: UpstreamSettings, tried?: ReadonlySet<Endpoint>, wish?: Wish): Endpoint | undefined {
     const group = this.groupOf(settings);
-    const now = this.deadlines.now();
+    const now = this.deadlines.instant();
     for (const member of group.members) if (member.refreshAt <= now) void this.refresh(member);
     if (group.choice !== undefined) return pickByRule(group, group.choice, now, tried, wish);
     const { endpoints } = group;

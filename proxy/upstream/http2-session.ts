@@ -153,7 +153,7 @@ export class Session implements UpstreamSession {
     if (headBytes > LARGE_HEAD) this.largeHeads.push(headBytes);
     this.pool.endpoint.active++;
     if (this.streams++ === 0) this.watch(silenceMs);
-    if (deadlines.now() - this.heardAt > quietMs) this.ping();
+    if (deadlines.instant() - this.heardAt > quietMs) this.ping();
     return this.http2!.openStream(user);
   }
 
@@ -163,7 +163,7 @@ export class Session implements UpstreamSession {
     if (headBytes > LARGE_HEAD) this.judgeHead(heard, headBytes);
     this.streams--;
     endpoint.active--;
-    if (heard) this.heardAt = deadlines.now();
+    if (heard) this.heardAt = deadlines.instant();
     if (failed || this.lost) upstreams.balance.report(endpoint, 'failed');
     else if (heard) upstreams.balance.report(endpoint, 'well');
     if (this.streams === 0) this.watch(idleMs);
@@ -225,7 +225,13 @@ export class Session implements UpstreamSession {
 
   private receive(bytes: Buffer, end: number): void {
     if (!this.ready) this.noteForeign(bytes, end);
-    this.http2?.receive(bytes, end);
+    const { deadlines } = this.settings;
+    deadlines.enter();
+    try {
+      this.http2?.receive(bytes, end);
+    } finally {
+      deadlines.leave();
+    }
   }
 
   private noteForeign(bytes: Buffer, end: number): void {

@@ -90,9 +90,14 @@ const shortArrivals = arrivals.subarray(0, 64 * 1024);
 /** Where the reads of one connection land (`onread` of a socket). */
 class Reading {
   link: Link | undefined = undefined;
+  private readonly deadlines: Deadlines;
   private room = shortArrivals;
   private filled = false;
   private started = false;
+
+  constructor(deadlines: Deadlines) {
+    this.deadlines = deadlines;
+  }
 
   /** Asked before the first read and after each; undefined: the same again. */
   buffer = (): Buffer => {
@@ -108,9 +113,18 @@ class Reading {
     this.filled = size >= shortArrivals.length && user !== undefined;
     // Nobody asked for these bytes, and the next request would take them for its reply: the connection is not used again.
     if (user === undefined) socket.destroy();
-    else user.upstreamData(bytes as Buffer, size);
+    else this.give(user, bytes as Buffer, size);
     return true;
   };
+
+  private give(user: UpstreamUser, bytes: Buffer, size: number): void {
+    this.deadlines.enter();
+    try {
+      user.upstreamData(bytes, size);
+    } finally {
+      this.deadlines.leave();
+    }
+  }
 }
 
 /** Opens one connection; `failed` is called if it could not be had, otherwise everything goes to the user. */
@@ -125,7 +139,7 @@ export function open(
   const { deadlines } = home;
   const pool = home.poolOf(endpoint);
   const secure = speaksTls(settings.protocol);
-  const reading = new Reading();
+  const reading = new Reading(deadlines);
   const common = {
     host: endpoint.ip,
     port: address.port,

@@ -47,6 +47,8 @@ const FAULT_BITS = 6;
 const MOST_PLACES = 2 ** 16;
 /** More than there are rows: those of the last row are looked up as fast as the others. */
 const MOST_KINDS = 16_384;
+/** Of hosts that were asked for. */
+const MOST_FOUND = 4_096;
 
 class Counting implements ExchangeObserver {
   readonly reads = 'figures';
@@ -61,6 +63,8 @@ class Counting implements ExchangeObserver {
   private readonly numberOfHost = new Map<string, number>();
   /** Those that are served now. */
   private served = new Map<string, number>();
+  /** By what was asked for, so that no wildcard has to be put together for each request. */
+  private readonly found = new Map<string, number>();
   private readonly routeNames: string[] = [];
   private readonly numberOfRoute = new Map<string, number>();
   /** Pairs of host and route, numbered; a request of a pair that was seen makes nothing new. */
@@ -70,6 +74,8 @@ class Counting implements ExchangeObserver {
   private readonly byUpstream = new Map<string, Row>();
   private readonly byAddress = new WeakMap<Address, Row>();
   private readonly otherUpstream: Row;
+  /** Where one was counted last. */
+  private readonly seen = new WeakMap<RouteMatch, { readonly host: number; readonly place: number }>();
   private lastMatch: RouteMatch | undefined = undefined;
   private lastHost = -1;
   private lastPlace = 0;
@@ -84,6 +90,7 @@ class Counting implements ExchangeObserver {
   // --- What there is ---
 
   setHosts(names: readonly string[]): void {
+    this.found.clear();
     this.served = new Map(names.map((name) => [name, this.numberOfHost.get(name) ?? this.addHost(name)]));
   }
 
@@ -131,9 +138,9 @@ class Counting implements ExchangeObserver {
 
   upstreamDone(exchange: Observed): void {
     const row = this.rowOfUpstream(exchange);
-    // The clock was read for the reply a moment ago.
-    const { askedAt, replyAt } = exchange;
-    observe(row.numbers, UPSTREAM.duration, (replyAt === 0 ? this.now() : replyAt) - askedAt);
+    // The clock was read for the reply a moment ago, or for the end.
+    const { upstreamAt, replyAt, endedAt } = exchange;
+    observe(row.numbers, UPSTREAM.duration, (replyAt || endedAt || this.now()) - upstreamAt);
     this.upstreams.touch(row);
   }
 
@@ -144,7 +151,7 @@ class Counting implements ExchangeObserver {
   }
 
   over(exchange: Observed): void {
-    const { countedAt: host, startedAt, replyAt, fault, protocol } = exchange;
+    const { countedAt: host, startedAt, replyAt, endedAt, fault, protocol } = exchange;
     const atHost = this.hostRows[host]!;
     atHost.numbers[0]!--;
     this.hosts.touch(atHost);
@@ -154,7 +161,7 @@ class Counting implements ExchangeObserver {
     numbers[REQUEST.received]! += exchange.received;
     numbers[REQUEST.sent]! += exchange.sent;
     // A conversation lasts as long as its ends like: that says nothing of how fast anybody is.
-    if (protocol !== 'websocket') observe(numbers, REQUEST.duration, this.now() - startedAt);
+    if (protocol !== 'websocket') observe(numbers, REQUEST.duration, endedAt - startedAt);
     if (replyAt !== 0) observe(numbers, REQUEST.firstByte, replyAt - startedAt);
     this.requests.touch(row);
     if (fault !== undefined) this.countFault(host, fault);
@@ -163,7 +170,13 @@ class Counting implements ExchangeObserver {
   // --- Where it is counted ---
 
   private hostOf(host: string): number {
-    return this.served.get(host) ?? this.served.get(`*${host.slice(host.indexOf('.'))}`) ?? 0;
+    const known = this.found.get(host);
+    if (known !== undefined) return known;
+    const number = this.served.get(host) ?? this.served.get(`*${host.slice(host.indexOf('.'))}`) ?? 0;
+    // Names are what clients choose.
+    if (this.found.size >= MOST_FOUND) this.found.clear();
+    this.found.set(host, number);
+    return number;
   }
 
   private rowOf({ match, method, status }: Observed, host: number): Row {
@@ -190,6 +203,8 @@ class Counting implements ExchangeObserver {
   /** Most requests are for what the one before was for. */
   private placeOf(match: RouteMatch | undefined, host: number): number {
     if (match === this.lastMatch && host === this.lastHost) return this.lastPlace;
+    const seen = match && this.seen.get(match);
+    if (seen?.host === host) return seen.place;
     const label = routeLabel(match);
     const route = this.numberOfRoute.get(label) ?? this.addRoute(label);
     const pair = host * MOST_PLACES + route;
@@ -198,6 +213,7 @@ class Counting implements ExchangeObserver {
       place = Math.min(this.places.size, MOST_PLACES - 1);
       this.places.set(pair, place);
     }
+    if (match !== undefined) this.seen.set(match, { host, place });
     this.lastMatch = match;
     this.lastHost = host;
     this.lastPlace = place;

@@ -58,4 +58,22 @@ describe('a deadline', () => {
     for (; time < 100; time += 10) t.mock.timers.tick(10);
     assert.equal(seen.length, 3);
   });
+
+  it('what one read brings has one moment, and the next read has another', () => {
+    let reads = 0;
+    const deadlines = createDeadlines(() => ++reads);
+    assert.equal(deadlines.instant(), 1);
+    assert.equal(deadlines.instant(), 2, 'outside of a read the clock itself');
+    deadlines.enter();
+    assert.equal(deadlines.instant(), 3);
+    deadlines.enter();
+    assert.equal(deadlines.instant(), 3);
+    deadlines.leave();
+    assert.equal(deadlines.instant(), 3, 'still inside of the outer one');
+    assert.equal(deadlines.now(), 4, 'now() is never of before');
+    deadlines.leave();
+    deadlines.enter();
+    assert.equal(deadlines.instant(), 5);
+    deadlines.leave();
+  });
 });

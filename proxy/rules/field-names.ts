@@ -1,0 +1,45 @@
+// Names of header fields that stay behind, as each line of each message is asked about them; and which of our own rules say.
+
+import { field, fieldId } from '../http1/known-fields.ts';
+
+/** Names in lower case. Most lines are told apart by their length: their names are not even cut out. */
+export class FieldNames extends Set<string> {
+  private lengths = 0;
+
+  constructor(names: Iterable<string> = []) {
+    // Set's own constructor would add before there is anything to note their lengths in.
+    super();
+    for (const name of names) this.add(name);
+  }
+
+  override add(name: string): this {
+    this.lengths |= bitOf(name.length);
+    return super.add(name);
+  }
+
+  /** False: no name here has this length. */
+  mayHave(length: number): boolean {
+    return (this.lengths & bitOf(length)) !== 0;
+  }
+}
+
+/** Those of 31 bytes and more share one. */
+function bitOf(length: number): number {
+  return 1 << Math.min(length, 31);
+}
+
+/** A bit for each field that is said of a request by us, unless rules say it: the forwarded family, and its id. 0: another. */
+export function saidBit(lower: string): number {
+  const id = fieldId(lower);
+  if (id >= field.forwarded && id <= field.xRealIp) return 1 << (id - field.forwarded);
+  return id === field.xRequestId ? SAID_ID : 0;
+}
+
+/** That of X-Request-ID. */
+export const SAID_ID = 1 << 6;
+
+export function saidBits(names: Iterable<string>): number {
+  let bits = 0;
+  for (const name of names) bits |= saidBit(name.toLowerCase());
+  return bits;
+}
