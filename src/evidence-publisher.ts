@@ -1,5 +1,6 @@
 // Keeps the published evidence equal to what is served: rebuilt with every change, retried until the agent answers.
 
+import { isDeepStrictEqual } from 'node:util';
 import type { Bundle } from '../evidence/bundle.ts';
 import { HistoryError } from '../evidence/history-file.ts';
 import type { Attestation } from '../evidence/statement.ts';
@@ -13,6 +14,7 @@ import { newestWins } from './lib/newest-wins.ts';
 /** The account's public document. What else it holds does not matter here. */
 export interface AccountDocument {
   readonly uri: string;
+  readonly body?: { readonly key?: Readonly<Record<string, string>> };
 }
 
 export interface PublisherOptions {
@@ -108,7 +110,7 @@ export function createPublisher(options: PublisherOptions): Publisher {
     complete: completed.promise,
     shown: show.shown,
     setAccount(document) {
-      if (document.uri === account?.uri) return;
+      if (account !== undefined && isSameAccount(document, account)) return;
       account = document;
       wanted++;
       wake();
@@ -142,6 +144,13 @@ export function createPublisher(options: PublisherOptions): Publisher {
       }
     },
   };
+}
+
+/** A statement names URL and key, and a rollover changes the key. Some documents do not have it. */
+function isSameAccount(one: AccountDocument, other: AccountDocument): boolean {
+  const [key, otherKey] = [one.body?.key, other.body?.key];
+  const known = key !== undefined && otherKey !== undefined;
+  return one.uri === other.uri && (!known || isDeepStrictEqual(key, otherKey));
 }
 
 /** Two writes at once could end in either order, and the older one would stay in the folder. */
