@@ -51,6 +51,8 @@ after(async () => {
 interface Scene {
   readonly collateral?: string;
   readonly root?: string;
+  /** The collateral that the site publishes. */
+  readonly published?: string;
   readonly instead?: Readonly<Record<string, string>>;
 }
 
@@ -71,7 +73,11 @@ const honest = (): Scene => ({
 async function checked(scene: Scene, on = page): Promise<Outcome> {
   await on.open(`${origin}/evidences/`);
   await on.evaluate(`(() => {
-    const { collateral, root, instead = {} } = ${JSON.stringify(scene)};
+    const { collateral, root, published, instead = {} } = ${JSON.stringify(scene)};
+    if (published !== undefined) {
+      instead['quote-collateral.json'] = published;
+      document.getElementById('collateral').dataset.published = '';
+    }
     globalThis.shift = 0;
     new PerformanceObserver((list) => {
       for (const { value } of list.getEntries()) globalThis.shift += value;
@@ -137,6 +143,19 @@ test('honest files pass under the root that the reader chose, and the page says 
   assert.deepEqual(faults(outcome), {}, JSON.stringify(outcome.reasons));
   assert.match(outcome.said, /^9 of 9 hold\. .*quote-root\.pem.*in place of Intel’s.*simulated/);
   assert.deepEqual(outcome.badges, [...Array(4).fill('holds, simulated'), 'not for a page to check']);
+});
+
+test('collateral that the site publishes is taken where the reader has chosen none', async () => {
+  const { root, collateral: published } = honest() as { root: string; collateral: string };
+  assert.deepEqual(faults(await checked({ root, published })), {});
+  const other = await createSimulatedProcessor();
+  const lying = await checked({ root, published: JSON.stringify(other.collateral) });
+  assert.equal(lying.verdicts['quote.collateral'], 'fail');
+  assert.deepEqual(
+    faults(await checked({ ...honest(), published: '[]' })),
+    {},
+    "the reader's own goes before it",
+  );
 });
 
 test("under Intel's root a simulated platform fails, by its signature", async () => {
