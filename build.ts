@@ -111,13 +111,21 @@ export async function bundleForBrowser(outfile: string): Promise<void> {
   });
 }
 
-/** Of the verifying library and its packages: curves and digests that no quote has, and requests that the page makes itself. */
+/**
+ * What is never called: curves and digests that no quote has, requests that the page makes itself, certificate requests and
+ * signed mail, schemas written as JSON.
+ */
 const needless = [
   /\/elliptic\/lib\/elliptic\/(precomputed\/secp256k1|curve\/(mont|edwards)|eddsa\/index)\.js$/,
-  /\/hash\.js\/lib\/hash\/(ripemd|sha\/(1|384|512))\.js$/,
-  /\/hmac-drbg\/lib\/hmac-drbg\.js$/,
+  /\/hash\.js\/lib\/hash\/(ripemd|hmac|sha\/(1|224|384|512))\.js$/,
+  /\/(hmac-drbg\/lib\/hmac-drbg|brorand\/index)\.js$/,
   /\/dcap-qvl\/src\/collateral\.js$/,
+  /\/@peculiar\/asn1-(cms|csr|pkcs9|x509-post-quantum)\/build\/es2015\/index\.js$/,
+  /\/zod\/v4\/core\/(json-schema-processors|to-json-schema)\.js$/,
 ];
+
+/** Numbers of curves, which do not compress. */
+const OTHER_CURVES = /^defineCurve\('(?!p256')[\s\S]*?^\}\);$/gm;
 
 /** What a script for pages does without, so that it is fetched in a moment. */
 function lighter(): Plugin {
@@ -132,6 +140,9 @@ function lighter(): Plugin {
       );
       for (const filter of needless)
         building.onLoad({ filter }, () => ({ contents: 'module.exports = {};' }));
+      building.onLoad({ filter: /\/elliptic\/lib\/elliptic\/curves\.js$/ }, ({ path }) => ({
+        contents: readFileSync(path, 'utf8').replace(OTHER_CURVES, ''),
+      }));
     },
   };
 }

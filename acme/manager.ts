@@ -198,6 +198,8 @@ class CertificateManager implements Manager {
       this.#recovered = true;
     }
     await this.#adoptFromDisk();
+    // Its key may have been replaced beside us.
+    await this.#announceStored();
     await this.#ledger.refresh();
     await this.#windows.refresh(this.#entries, signal);
     for (const entry of this.#entries) if (entry.unsaved) await this.#renewer.save(entry);

@@ -5,6 +5,7 @@ import type { RecordType } from './provider.ts';
 import type { Exchange } from './wire/exchange.ts';
 import {
   CLASS_IN,
+  FLAG_AUTHENTIC_DATA,
   FLAG_AUTHORITATIVE,
   FLAG_TRUNCATED,
   type Message,
@@ -22,11 +23,23 @@ const LONGEST_CHAIN = 8;
 
 /** Repeats the question while the server follows an alias by one step only. */
 export async function lookUp(exchange: Exchange, name: string, type: LookupType): Promise<string[]> {
+  return (await lookUpWhole(exchange, name, type)).values;
+}
+
+/** The same, and whether the server has validated each step. */
+export async function lookUpWhole(
+  exchange: Exchange,
+  name: string,
+  type: LookupType,
+): Promise<{ values: string[]; authentic: boolean }> {
   const chain = [normalizeName(name)];
+  let authentic = true;
   for (;;) {
     const asked = chain.at(-1)!;
-    const { values, exists } = await lookUpOnce(exchange, chain, type);
-    if (values.length > 0 || !exists || chain.at(-1) === asked) return values;
+    const look = await lookUpOnce(exchange, chain, type);
+    authentic &&= look.authentic;
+    if (look.values.length > 0 || !look.exists || chain.at(-1) === asked)
+      return { values: look.values, authentic };
   }
 }
 
@@ -36,6 +49,8 @@ export interface Look {
   readonly exists: boolean;
   /** Whether the server holds the zone itself (RFC 1035 §4.1.1, AA). */
   readonly authoritative: boolean;
+  /** Whether the server says that it has validated the answer (DNSSEC). */
+  readonly authentic: boolean;
 }
 
 /**
@@ -50,6 +65,7 @@ export async function lookUpOnce(exchange: Exchange, chain: string[], type: Look
     values: valuesIn(message, chain, type, exchange.server),
     exists: responseCode(message) !== 3,
     authoritative: (message.flags & FLAG_AUTHORITATIVE) !== 0,
+    authentic: (message.flags & FLAG_AUTHENTIC_DATA) !== 0,
   };
 }
 

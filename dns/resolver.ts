@@ -2,7 +2,7 @@
 
 import { createAuthority } from './authority.ts';
 import { DnsError } from './error.ts';
-import { lookUp } from './lookup.ts';
+import { lookUp, lookUpWhole } from './lookup.ts';
 import type { RecordType } from './provider.ts';
 import type { Resolver, ResolverView } from './views.ts';
 import { createHttpsExchange, createPlainExchange, type Exchange } from './wire/exchange.ts';
@@ -38,6 +38,7 @@ export function createResolver(options: ResolverOptions = {}): Resolver {
   const views = exchanges.map((exchange) => ({
     server: exchange.server,
     resolve: (name: string, type: RecordType) => lookUp(exchange, name, type),
+    look: (name: string, type: RecordType) => lookUpWhole(exchange, name, type),
   }));
   const quorum = options.quorum ?? Math.ceil(views.length / 2);
   const resolve = (name: string, type: RecordType) => union(views, quorum, name, type);

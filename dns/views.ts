@@ -16,6 +16,8 @@ export interface Resolver {
 export interface ResolverView extends Pick<Resolver, 'resolve'> {
   /** The server as the operator wrote it. */
   readonly server: string;
+  /** As resolve, and whether the server says that it has validated what it answers (DNSSEC). */
+  look?(name: string, type: RecordType): Promise<{ values: string[]; authentic: boolean }>;
 }
 
 export interface Authority {

@@ -142,12 +142,20 @@ function checksumFile(covered: readonly BundleFile[]): BundleFile {
 
 function quoteFile(answer: QuoteAnswer): BundleFile {
   return fileOf(
-    'quote.json',
+    QUOTE_FILE,
     'application/json',
     `${JSON.stringify(answer)}\n`,
     'the TDX quote whose report data is the SHA-256 of sha256sum.txt',
   );
 }
+
+/** The quote of a bundle, hex; undefined: there is no bundle. */
+export function quoteIn(bundle: Bundle | undefined): string | undefined {
+  const file = bundle?.files.find(({ name }) => name === QUOTE_FILE);
+  return file && (JSON.parse(file.text) as QuoteAnswer).quote;
+}
+
+const QUOTE_FILE = 'quote.json';
 
 export function fileOf(name: string, contentType: string, text: string, about: string): BundleFile {
   return { name, contentType, text, sha256: createHash('sha256').update(text).digest('hex'), about };

@@ -3,6 +3,7 @@
 import { createHash } from 'node:crypto';
 import * as z from 'zod';
 import { CodedError } from '../src/lib/coded-error.ts';
+import { parseStrictJson } from './strict-json.ts';
 
 /** One measurement. `digest` is what extends the register, computed here where the log carries the content. */
 export interface LogEvent {
@@ -156,7 +157,7 @@ function digestOf(event: RawEvent, index: number): string {
 
 function readLog(text: string): RawEvent[] {
   try {
-    return logSchema.parse(JSON.parse(text));
+    return logSchema.parse(parseStrictJson(text));
   } catch (cause) {
     throw new EventLogError('unintelligible', 'the event log is not the JSON list that it should be', {
       cause,

@@ -40,7 +40,7 @@ page before you: each vouches for the next, and none is better than what it rest
 ${chain(facts, visit)}
 ${stated(facts)}
 ${files(facts, visit)}
-${check(host)}
+${check(host, facts)}
 </main>
 <footer><p>Made from the evidence of ${moment(facts.builtAt)} by the ingress itself. No script, style or picture comes from anywhere else.</p></footer>
 </body>
@@ -241,7 +241,8 @@ const checks: readonly (readonly [id: string, name: string, meaning: string])[] 
   ['bundle.sums', 'Files', 'the account and the certificates have the digests in sha256sum.txt'],
 ];
 
-function check(host: string): Html {
+function check(host: string, { files }: Facts): Html {
+  const published = files.some(({ name }) => name === 'quote-collateral.json');
   return html`<section id="check" aria-labelledby="check-title">
 <h2 id="check-title">Check it</h2>
 <div class="limit"><h3>What a page can never prove</h3>
@@ -253,9 +254,12 @@ That <em>you are connected</em> to the machine they describe takes a program tha
 <h3>In this browser</h3>
 <p>It fetches the files again and judges them here, under Intel’s root, which the script brings. Nobody else is asked.</p>
 <p><label for="collateral">Collateral</label>
-<input type="file" id="collateral" accept=".json,application/json" aria-describedby="collateral-about"></p>
-<p class="about" id="collateral-about">What Intel says of the processor, signed by Intel: <code>quote-collateral.json</code>, which the command keeps with
-<code>--save</code>. Intel’s service does not answer pages; without the file, what needs it is not run.</p>
+<input type="file" id="collateral" accept=".json,application/json" aria-describedby="collateral-about"${published ? html` data-published` : ''}></p>
+<p class="about" id="collateral-about">What Intel says of the processor, signed by Intel: <code>quote-collateral.json</code>. ${
+    published
+      ? html`If you choose none, the one that this site publishes is taken: it may be a few days old, and is refused when it has run out.`
+      : html`The command keeps it with <code>--save</code>. Intel’s service does not answer pages; without the file, what needs it is not run.`
+  }</p>
 <details><summary>The platform is simulated</summary>
 <p><label for="root">Its root, in place of Intel’s</label>
 <input type="file" id="root" accept=".pem" aria-describedby="root-about"></p>

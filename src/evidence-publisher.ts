@@ -1,6 +1,7 @@
 // Keeps the published evidence equal to what is served: rebuilt with every change, retried until the agent answers.
 
-import type { Bundle } from '../evidence/bundle.ts';
+import { isDeepStrictEqual } from 'node:util';
+import type { Bundle, BundleFile } from '../evidence/bundle.ts';
 import { HistoryError } from '../evidence/history-file.ts';
 import type { Attestation } from '../evidence/statement.ts';
 import type { Statements } from '../evidence/statements.ts';
@@ -13,6 +14,7 @@ import { newestWins } from './lib/newest-wins.ts';
 /** The account's public document. What else it holds does not matter here. */
 export interface AccountDocument {
   readonly uri: string;
+  readonly body?: { readonly key?: Readonly<Record<string, string>> };
 }
 
 export interface PublisherOptions {
@@ -37,6 +39,8 @@ export interface PublisherOptions {
 
 export interface Publisher {
   setAccount(account: AccountDocument): void;
+  /** Shown beside the evidence, now and from now on; undefined: no longer. Rejects if the workers cannot be told. */
+  setCollateral(file: BundleFile | undefined): Promise<void>;
   /**
    * Carries out `swap`, after which these certificates are served. The evidence is made beforehand and replaced right
    * after it, so that it describes something else for no longer than that; if the agent does not answer in time the
@@ -73,31 +77,34 @@ export function createPublisher(options: PublisherOptions): Publisher {
   let published = 0;
   let wake: () => void = () => {};
   const show = createShow(options);
-
+  const beside = createBeside();
   const write = createWriter(options);
+
+  /** Whether it came to be shown: there may be something newer to describe by then. */
+  async function put(bundle: Bundle, describes: number): Promise<boolean> {
+    const isNewest = await write(bundle, () => describes === wanted);
+    if (describes !== wanted || !isNewest) return false;
+    await show.put(bundle);
+    return true;
+  }
 
   /** `without`: it is shown, but has no statement. */
   async function publish(draft: Draft, describes: number): Promise<'outdated' | 'without' | 'whole'> {
     if (describes !== wanted) return 'outdated';
     const files = await committed(options, draft);
-    const bundle = { ...draft.bundle, files: [...draft.bundle.files, ...files] };
-    if (describes !== wanted) return 'outdated';
-    const isNewest = await write(bundle, () => describes === wanted);
-    if (describes !== wanted || !isNewest) return 'outdated';
-    await show.put(bundle);
+    const bundle = beside.added({ ...draft.bundle, files: [...draft.bundle.files, ...files] });
+    if (describes !== wanted || !(await put(bundle, describes))) return 'outdated';
     published = describes;
     log.info({ builtAt: bundle.builtAt, names: Object.keys(bundle.certificates) }, 'evidence published');
     completed.resolve();
     return files.length === 0 ? 'without' : 'whole';
   }
-  /** One try; says how long to wait before the next, and whether it failed. */
-  async function attempt(retryMs: number): Promise<{ pauseMs: number; failed: boolean }> {
+  async function attempt(retryMs: number): Promise<Attempt> {
     if (account === undefined || certificates.length === 0) return { pauseMs: LAST_RETRY_MS, failed: false };
     const describes = wanted;
     try {
-      const outcome = await publish(await drafted(options, account, certificates), describes);
-      if (outcome === 'without') return { pauseMs: retryMs, failed: true };
-      return { pauseMs: options.requoteMs ?? REQUOTE_MS, failed: false };
+      const failed = 'without' === (await publish(await drafted(options, account, certificates), describes));
+      return { pauseMs: failed ? retryMs : (options.requoteMs ?? REQUOTE_MS), failed };
     } catch (err) {
       log.error({ err, retryMs }, 'evidence cannot be made');
       return { pauseMs: retryMs, failed: true };
@@ -108,10 +115,16 @@ export function createPublisher(options: PublisherOptions): Publisher {
     complete: completed.promise,
     shown: show.shown,
     setAccount(document) {
-      if (document.uri === account?.uri) return;
+      if (account !== undefined && isSameAccount(document, account)) return;
       account = document;
       wanted++;
       wake();
+    },
+    async setCollateral(file) {
+      beside.set(file);
+      const bundle = show.shown();
+      // What is being made will have it.
+      if (bundle !== undefined && published === wanted) await put(beside.added(bundle), wanted);
     },
     async deploy(next, swap) {
       const isPublished = published !== 0 && published === wanted;
@@ -131,17 +144,57 @@ export function createPublisher(options: PublisherOptions): Publisher {
       }
       wake();
     },
-    async run(signal) {
-      let retryMs = FIRST_RETRY_MS;
-      while (!signal.aborted) {
-        const woken = new AbortController();
-        wake = () => woken.abort();
-        const { pauseMs, failed } = await attempt(retryMs);
-        retryMs = failed ? Math.min(retryMs * 2, LAST_RETRY_MS) : FIRST_RETRY_MS;
-        await clock.sleep(pauseMs, AbortSignal.any([signal, woken.signal])).catch(() => {});
-      }
+    run: (signal) =>
+      keepTrying(attempt, clock, signal, (next) => {
+        wake = next;
+      }),
+  };
+}
+
+/** How long to wait before the next one. */
+interface Attempt {
+  readonly pauseMs: number;
+  readonly failed: boolean;
+}
+
+/** `onTry` is given what ends the wait after that try: what changes during one is tried at once. */
+async function keepTrying(
+  attempt: (retryMs: number) => Promise<Attempt>,
+  clock: Clock,
+  signal: AbortSignal,
+  onTry: (wake: () => void) => void,
+): Promise<void> {
+  let retryMs = FIRST_RETRY_MS;
+  while (!signal.aborted) {
+    const woken = new AbortController();
+    onTry(() => woken.abort());
+    const { pauseMs, failed } = await attempt(retryMs);
+    retryMs = failed ? Math.min(retryMs * 2, LAST_RETRY_MS) : FIRST_RETRY_MS;
+    await clock.sleep(pauseMs, AbortSignal.any([signal, woken.signal])).catch(() => {});
+  }
+}
+
+/** A file that is shown beside every bundle, or none. */
+function createBeside() {
+  let file: BundleFile | undefined;
+  const names = new Set<string>();
+  return {
+    set(next: BundleFile | undefined): void {
+      file = next;
+      if (next !== undefined) names.add(next.name);
+    },
+    added(bundle: Bundle): Bundle {
+      const others = bundle.files.filter(({ name }) => !names.has(name));
+      return { ...bundle, files: file === undefined ? others : [...others, file] };
     },
   };
+}
+
+/** A statement names URL and key, and a rollover changes the key. Some documents do not have it. */
+function isSameAccount(one: AccountDocument, other: AccountDocument): boolean {
+  const [key, otherKey] = [one.body?.key, other.body?.key];
+  const known = key !== undefined && otherKey !== undefined;
+  return one.uri === other.uri && (!known || isDeepStrictEqual(key, otherKey));
 }
 
 /** Two writes at once could end in either order, and the older one would stay in the folder. */

@@ -5,14 +5,14 @@ import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { type Agent, createAgent } from '../evidence/agent.ts';
 import { createAttestRounds } from '../evidence/attest-rounds.ts';
-import { buildBundle } from '../evidence/bundle.ts';
+import { buildBundle, quoteIn } from '../evidence/bundle.ts';
 import { publishBundle } from '../evidence/publish.ts';
 import { createStatements } from '../evidence/statements.ts';
 import { NO_LIMIT } from '../proxy/limits.ts';
 import { createTally } from './admin/tally.ts';
 import type { Config } from './config/config.ts';
 import { createDeployment, type Deployment } from './deployment.ts';
-import { createPublisher } from './evidence-publisher.ts';
+import { createPublisher, type Publisher } from './evidence-publisher.ts';
 import { createChallengeLook } from './fleet-challenges.ts';
 import { createFollowing } from './following.ts';
 import type { Issuance, IssuanceOptions } from './issuance.ts';
@@ -84,6 +84,7 @@ export async function startIngress(config: Config, options: IngressOptions): Pro
   log.info({ ...address, httpPort, workers: config.workers, domains: config.domains }, 'serving');
   log.info({ routes: describeRoutes(config) }, 'where requests go');
   void publisher.run(stopping.signal);
+  void publisher.complete.then(() => publishCollateral(config, publisher, stopping.signal, log));
 
   const { createIssuance } = await import('./issuance.ts');
   const { setChallenge, setHttpChallenge } = workers;
@@ -175,6 +176,18 @@ function createParts(config: Config, { log, forkedAhead }: IngressOptions, later
   const { setRoutes, setCertificates } = workers;
   const deployment = createDeployment(config, { setRoutes, setCertificates, publisher, log });
   return { workers, agent, publisher, deployment };
+}
+
+async function publishCollateral(
+  { evidence: { pccs } }: Config,
+  { shown, setCollateral }: Publisher,
+  signal: AbortSignal,
+  log: Log,
+): Promise<void> {
+  if (pccs?.length === 0) return;
+  const { keepCollateral } = await import('./collateral.ts');
+  const quote = () => quoteIn(shown());
+  await keepCollateral({ quote, publish: setCollateral, services: pccs, log }, signal);
 }
 
 /** Another one after every boot of the machine; see random(4). */

@@ -61,6 +61,8 @@ export const FLAG_RESPONSE = 0x8000;
 export const FLAG_AUTHORITATIVE = 0x0400;
 export const FLAG_TRUNCATED = 0x0200;
 export const FLAG_RECURSION_DESIRED = 0x0100;
+/** In a question: tell me (RFC 6840 §5.7). In an answer: the resolver has validated it (RFC 4035 §3.2.3). */
+export const FLAG_AUTHENTIC_DATA = 0x0020;
 export const CLASS_IN = 1;
 
 export function responseCode(message: Message): number {
@@ -71,7 +73,7 @@ export function responseCode(message: Message): number {
 export function encodeQuery(id: number, question: Question, recursionDesired: boolean): Buffer {
   return encodeMessage({
     id,
-    flags: recursionDesired ? FLAG_RECURSION_DESIRED : 0,
+    flags: recursionDesired ? FLAG_RECURSION_DESIRED | FLAG_AUTHENTIC_DATA : 0,
     questions: [question],
     answers: [],
     authority: [],

@@ -92,9 +92,17 @@ async function chosen(id) {
   return file.text();
 }
 
+/** What the reader has chosen; else what the site publishes, if it does: it is signed, and so can only be old. */
+async function collateralText() {
+  const own = await chosen('collateral');
+  if (own !== undefined || !('published' in byId('collateral').dataset)) return own;
+  return new TextDecoder().decode(await fetchFile('quote-collateral.json'));
+}
+
 async function check() {
-  const [collateral, root] = [await chosen('collateral'), await chosen('root')];
-  const [{ verifyFiles, verifyStatement }, sums, quote] = await Promise.all([
+  const root = await chosen('root');
+  const [collateral, { verifyFiles, verifyStatement }, sums, quote] = await Promise.all([
+    collateralText(),
     loadVerifier(),
     fetchFile('sha256sum.txt'),
     fetchFile('quote.json'),

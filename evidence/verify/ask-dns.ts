@@ -37,14 +37,16 @@ async function askServer(view: ResolverView, host: string, signal: AbortSignal):
   const ask = (name: string, type: RecordType) => sorted(view, name, type, signal);
   const [caa, alias, app] = await Promise.allSettled([
     climb(host, (name) => ask(name, 'CAA')),
-    ask(host, 'CNAME'),
-    ask(`${APP_LABEL}.${host}`, 'TXT'),
+    ask(host, 'CNAME').then(valuesOf),
+    ask(`${APP_LABEL}.${host}`, 'TXT').then(valuesOf),
   ]);
+  const climbed = settled(caa);
   return {
     server: view.server,
-    caa: settled(caa),
+    caa: climbed?.steps,
     alias: settled(alias),
     app: settled(app),
+    authentic: climbed?.authentic,
     ...(caa.status === 'rejected' && { why: (caa.reason as Error).message }),
   };
 }
@@ -53,17 +55,33 @@ function settled<T>(result: PromiseSettledResult<T>): T | undefined {
   return result.status === 'fulfilled' ? result.value : undefined;
 }
 
+interface Answer {
+  readonly values: string[];
+  /** Whether the server says that it has validated it. */
+  readonly authentic: boolean;
+}
+
+const valuesOf = ({ values }: Answer): string[] => values;
+
+interface Climbed {
+  readonly steps: SeenRecords[];
+  /** Whether the server has validated all of them. */
+  readonly authentic: boolean;
+}
+
 /** To the first name that has records (RFC 8659 §3). A name above it need not have answered. */
-async function climb(host: string, ask: (name: string) => Promise<string[]>): Promise<SeenRecords[]> {
+async function climb(host: string, ask: (name: string) => Promise<Answer>): Promise<Climbed> {
   const asked = namesAbove(host).map((name) => ({ name, answer: ask(name) }));
   for (const { answer } of asked) answer.catch(() => {});
   const steps: SeenRecords[] = [];
+  let authentic = true;
   for (const { name, answer } of asked) {
-    const values = await answer;
+    const { values, authentic: own } = await answer;
+    authentic &&= own;
     steps.push({ name, values });
     if (values.length > 0) break;
   }
-  return steps;
+  return { steps, authentic };
 }
 
 function namesAbove(host: string): string[] {
@@ -76,10 +94,13 @@ async function sorted(
   name: string,
   type: RecordType,
   signal: AbortSignal,
-): Promise<string[]> {
-  const values = await abandoned(view.resolve(name, type), signal);
-  return values.map((value) => normalizeValue(type, value)).sort();
+): Promise<Answer> {
+  const answer = view.look?.(name, type) ?? view.resolve(name, type).then(unvalidated);
+  const { values, authentic } = await abandoned(answer, signal);
+  return { values: values.map((value) => normalizeValue(type, value)).sort(), authentic };
 }
+
+const unvalidated = (values: string[]): Answer => ({ values, authentic: false });
 
 function abandoned<T>(promise: Promise<T>, signal: AbortSignal): Promise<T> {
   return new Promise((resolve, reject) => {
@@ -125,18 +146,18 @@ async function askZoneServer(
         return askZoneOf(name, authority, signal);
       }
     }),
-    sorted(view, host, 'CNAME', signal),
+    sorted(view, host, 'CNAME', signal).then(valuesOf),
   ]);
   return {
     server: view.server,
-    caa: settled(caa),
+    caa: settled(caa)?.steps,
     alias: settled(alias),
     app: undefined,
     ...(caa.status === 'rejected' && { why: (caa.reason as Error).message }),
   };
 }
 
-async function askZoneOf(name: string, authority: Authority, signal: AbortSignal): Promise<string[]> {
+async function askZoneOf(name: string, authority: Authority, signal: AbortSignal): Promise<Answer> {
   const views = await abandoned(authority.viewsOf(name), signal);
   return Promise.any(views.map((view) => sorted(view, name, 'CAA', signal)));
 }

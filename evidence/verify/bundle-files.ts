@@ -1,11 +1,11 @@
 // The files of a bundle as a stranger publishes them: read strictly, or a sentence that says what is wrong with them.
 
-import { createHash, X509Certificate } from 'node:crypto';
+import { X509Certificate } from 'node:crypto';
 import * as z from 'zod';
 import { splitChain } from '../../src/lib/certificate.ts';
 import { covers } from '../../src/lib/domain.ts';
 import { certificateFileName } from '../bundle.ts';
-import { parseQuote, type Quote, QuoteError } from '../quote.ts';
+import { bundleReportData, jsonIn, readQuoteDocument, sha256 } from './documents.ts';
 import type { Fetched, SeenBundle } from './seen.ts';
 
 export interface SumLine {
@@ -51,10 +51,6 @@ export function ownCertificateName(sums: readonly SumLine[], host: string): stri
   return covers(wildcard, host) && sums.some(({ name }) => name === shared) ? shared : undefined;
 }
 
-export function sha256(bytes: Uint8Array): string {
-  return createHash('sha256').update(bytes).digest('hex');
-}
-
 /** The first certificate of a PEM file; undefined if there is none to be read. */
 export function leafIn(body: Uint8Array): X509Certificate | undefined {
   const [first] = splitChain(Buffer.from(body).toString('latin1'));
@@ -71,68 +67,6 @@ const accountSchema = z.looseObject({ uri: z.url({ protocol: /^https?$/ }) });
 export function accountIn(body: Uint8Array): string | undefined {
   const read = accountSchema.safeParse(jsonIn(body));
   return read.success ? read.data.uri : undefined;
-}
-
-/** A quote with what is published beside it. */
-export interface QuoteDocument {
-  /** As published, hex. */
-  readonly quote: string;
-  readonly parsed: Quote;
-  /** JSON text, not looked at yet. */
-  readonly eventLog: string;
-}
-
-const quoteSchema = z.looseObject({
-  quote: z.string(),
-  event_log: z.string(),
-  report_data: z.string().optional(),
-});
-
-/** A text instead says what is wrong. */
-export function readQuoteDocument(body: Uint8Array): QuoteDocument | string {
-  const read = quoteSchema.safeParse(jsonIn(body));
-  if (!read.success) return 'quote.json is not JSON with the texts "quote" and "event_log"';
-  return readQuoteFields(read.data);
-}
-
-/** The same for any document that carries a quote. */
-export function readQuoteFields(fields: {
-  readonly quote: string;
-  readonly event_log: string;
-  readonly report_data?: string | undefined;
-}): QuoteDocument | string {
-  const { quote, event_log: eventLog, report_data: claimed } = fields;
-  try {
-    const parsed = parseQuote(quote);
-    if (claimed !== undefined && claimed.replace(/^0x/, '').toLowerCase() !== parsed.reportData)
-      return 'the report_data beside the quote is not that of the quote';
-    return { quote, parsed, eventLog };
-  } catch (error) {
-    if (error instanceof QuoteError) return error.message;
-    throw error;
-  }
-}
-
-export function jsonIn(body: Uint8Array): unknown {
-  try {
-    return JSON.parse(textIn(body) ?? '');
-  } catch {
-    return undefined;
-  }
-}
-
-/** Undefined: it is not UTF-8, and two readers may see two texts in it. */
-export function textIn(body: Uint8Array): string | undefined {
-  try {
-    return new TextDecoder('utf-8', { fatal: true, ignoreBOM: true }).decode(body);
-  } catch {
-    return undefined;
-  }
-}
-
-/** What the report data of a bundle's quote has to be: the SHA-256 of the sums, then zeros; hex. */
-export function bundleReportData(sums: Uint8Array): string {
-  return sha256(sums).padEnd(128, '0');
 }
 
 /**

@@ -1,6 +1,6 @@
 // One TLS connection to a host that may be anybody: its certificate and keying material, then files, one after the other.
 
-import type { X509Certificate } from 'node:crypto';
+import { constants, type X509Certificate } from 'node:crypto';
 import { once } from 'node:events';
 import { Agent, type IncomingMessage, request } from 'node:http';
 import { isIP } from 'node:net';
@@ -54,6 +54,8 @@ export async function openConnection(
     ...(isIP(target.host) === 0 && { servername: target.host }),
     ALPNProtocols: ['http/1.1'],
     minVersion: 'TLSv1.2',
+    // In TLS 1.2 a host could change its certificate after it was looked at.
+    secureOptions: constants.SSL_OP_NO_RENEGOTIATION,
     rejectUnauthorized: false,
     // The name is judged with the rest of the chain.
     checkServerIdentity: () => undefined,

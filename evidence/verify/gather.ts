@@ -4,9 +4,9 @@ import { isIP } from 'node:net';
 import { type Clock, systemClock } from '../../src/lib/clock.ts';
 import { askSources, type CtSource } from './ask-ct.ts';
 import { askDns, type DnsSources } from './ask-dns.ts';
-import { readQuoteDocument } from './bundle-files.ts';
 import type { Collateral } from './collateral.ts';
 import type { Target } from './connection.ts';
+import { readQuoteDocument } from './documents.ts';
 import type { Fetched, Seen, SeenDns } from './seen.ts';
 import { visit } from './visit.ts';
 

@@ -8,7 +8,7 @@ import {
   replay,
   systemEvent,
 } from '../event-log.ts';
-import type { QuoteDocument } from './bundle-files.ts';
+import type { QuoteDocument } from './documents.ts';
 import { fail, pass, type Verdict } from './verdict.ts';
 
 /** What the system measured at boot; lower-case hex, the key provider as JSON text. */
@@ -44,6 +44,17 @@ export function readLog({ eventLog, parsed }: Pick<QuoteDocument, 'eventLog' | '
     system,
     identity: system.verdict === 'pass' ? identityIn(events) : undefined,
   };
+}
+
+/** Whether a quote is sound by `judge` and the log beside it is its own: what cannot be proven weighs less than a lie. */
+export async function judgeWithLog(
+  document: QuoteDocument,
+  judge: (quote: string) => Promise<Verdict>,
+): Promise<Verdict> {
+  const sound = await judge(document.quote);
+  if (sound.verdict === 'fail') return sound;
+  const { replay: log } = readLog(document);
+  return log.verdict === 'fail' ? log : sound;
 }
 
 function parse(text: string): LogEvent[] | string {

@@ -8,8 +8,8 @@ import {
   foldPath,
   verifyKeyProof,
 } from '../attest-claims.ts';
-import { jsonIn, type QuoteDocument, readQuoteFields, sha256 } from './bundle-files.ts';
 import type { Verdicts } from './checks.ts';
+import { jsonIn, type QuoteDocument, readQuoteFields, sha256 } from './documents.ts';
 import { type Identity, readLog } from './identity.ts';
 import type { QuoteJudge } from './judge-quotes.ts';
 import type { Fetched, Seen } from './seen.ts';

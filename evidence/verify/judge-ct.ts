@@ -4,8 +4,8 @@ import { X509Certificate } from 'node:crypto';
 import { covers } from '../../src/lib/domain.ts';
 import type { StatedCertificate } from '../statement.ts';
 import { plainSerial } from './ask-ct.ts';
-import { sha256 } from './bundle-files.ts';
 import type { Verdicts } from './checks.ts';
+import { sha256 } from './documents.ts';
 import type { Expected } from './expected.ts';
 import { type LoggedCertificate, ownConnection, type Seen, type SeenSource } from './seen.ts';
 import { fail, notRun, pass, type Verdict } from './verdict.ts';
@@ -97,20 +97,37 @@ function judgeHistory(
   if (certificates === undefined) return notRun('there is no intact history to compare with');
   const inForce = found.filter(({ notAfter }) => Date.parse(notAfter) > at.getTime());
   const known = (expected?.known ?? []).map((text) => text.toLowerCase());
-  const foreign = inForce.find((one) => !isKnown(one, certificates, known));
+  const stated = indexOf(certificates);
+  const foreign = inForce.find((one) => !isKnown(one, stated, known));
   if (foreign !== undefined)
-    return fail(
-      `${describe(foreign)} is in the logs and not in the history of ${certificates.length} certificates`,
-    );
+    return fail(`${describe(foreign)} is in the logs and not in the history of ${stated.size} certificates`);
   return pass(`${inForce.length} certificates in force are in the logs, and all of them in the history`);
 }
 
-function isKnown(
-  one: LoggedCertificate,
-  certificates: readonly StatedCertificate[],
-  known: readonly string[],
-): boolean {
-  if (certificates.some((each) => isSame(one, each))) return true;
+interface Index {
+  readonly size: number;
+  /** By whatever a source may tell it by: digest, key, serial. */
+  readonly by: ReadonlyMap<string, readonly StatedCertificate[]>;
+}
+
+/** Each certificate is stated every day, and a source may have thousands to look for. */
+function indexOf(certificates: readonly StatedCertificate[]): Index {
+  const distinct = new Map(certificates.map((each) => [each.sha256, each]));
+  const by = new Map<string, StatedCertificate[]>();
+  for (const each of distinct.values())
+    for (const key of [each.sha256, each.spki, plainSerial(each.serial)]) {
+      const same = by.get(key);
+      if (same === undefined) by.set(key, [each]);
+      else same.push(each);
+    }
+  return { size: distinct.size, by };
+}
+
+function isKnown(one: LoggedCertificate, { by }: Index, known: readonly string[]): boolean {
+  const alike = [one.sha256, one.spki, one.serial].flatMap((key) =>
+    key === undefined ? [] : (by.get(key) ?? []),
+  );
+  if (alike.some((each) => isSame(one, each))) return true;
   return known.some(
     (text) =>
       text === one.spki ||

@@ -44,7 +44,16 @@ function judgeAgreement(all: readonly SeenServer[], answered: readonly SeenServe
     if (difference !== undefined) return fail(difference);
   }
   const said = describeSteps(first.caa ?? []);
-  return pass(`${answered.length} of ${all.length} resolvers answered, and say the same: ${said}`);
+  return pass(
+    `${answered.length} of ${all.length} resolvers answered, and say the same: ${said}; ${describeValidation(answered)}`,
+  );
+}
+
+/** No signature of a zone is verified here, so that is all that can be said of DNSSEC. */
+function describeValidation(answered: readonly SeenServer[]): string {
+  const validated = answered.filter(({ authentic }) => authentic === true).length;
+  if (validated === 0) return 'none of them has validated it (DNSSEC)';
+  return `${validated === answered.length ? 'all' : validated} of them have validated it (DNSSEC)`;
 }
 
 function judgeAuthority(

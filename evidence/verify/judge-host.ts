@@ -4,16 +4,13 @@ import { X509Certificate } from 'node:crypto';
 import {
   ACCOUNT_FILE,
   accountIn,
-  bundleReportData,
   leafIn,
   ownCertificateName,
   parseSums,
-  type QuoteDocument,
-  readQuoteDocument,
   type SumLine,
-  sha256,
 } from './bundle-files.ts';
 import type { Verdicts } from './checks.ts';
+import { judgeBinding, type QuoteDocument, readQuoteDocument, sha256 } from './documents.ts';
 import { type Fetched, ownConnection, type Seen, type SeenBundle } from './seen.ts';
 import { judgeChain } from './tls-chain.ts';
 import { fail, notRun, pass, type Verdict } from './verdict.ts';
@@ -74,7 +71,10 @@ export function judgeBundle(
     'bundle.format': judgeFormat(bundle),
     'bundle.sums': judgeSums(bundle, read, host),
     'bundle.leaf': judgeLeaf(bundle, read, host, ownConnection(seen)?.chain[0]),
-    'quote.binding': judgeBinding(bundle, read),
+    'quote.binding':
+      bundle.sums.state !== 'got' || read.quote === undefined
+        ? notRun('there are no sums, or there is no quote')
+        : judgeBinding(read.quote.parsed, bundle.sums.body),
   };
 }
 
@@ -145,13 +145,4 @@ function judgeLeaf(
       `served is the certificate ${served.serialNumber} (SHA-256 ${sha256(wire)}), in the evidence ${leaf.serialNumber} (${sha256(leaf.raw)})`,
     );
   return pass(`the certificate served is that of ${name}: ${served.serialNumber}`);
-}
-
-function judgeBinding({ sums }: SeenBundle, { quote }: ReadBundle): Verdict {
-  if (sums.state !== 'got' || quote === undefined) return notRun('there are no sums, or there is no quote');
-  const wanted = bundleReportData(sums.body);
-  const { reportData } = quote.parsed;
-  if (reportData !== wanted)
-    return fail(`the quote is for report data ${reportData}, the sums have the digest ${sha256(sums.body)}`);
-  return pass(`the report data is the digest of sha256sum.txt, ${sha256(sums.body)}, then zeros`);
 }

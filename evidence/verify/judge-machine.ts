@@ -1,8 +1,8 @@
 // Quote, log and what the reader expects -> verdicts on the app, its configuration, the system and the source of keys.
 
 import type { Quote } from '../quote.ts';
-import type { QuoteDocument } from './bundle-files.ts';
 import type { Verdicts } from './checks.ts';
+import type { QuoteDocument } from './documents.ts';
 import type { Expected, KeyProvider, TrustedSystem } from './expected.ts';
 import { type Identity, type LogReading, readLog } from './identity.ts';
 import { readKeyProvider } from './key-provider.ts';

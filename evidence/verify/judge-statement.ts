@@ -2,15 +2,10 @@
 
 import { covers } from '../../src/lib/domain.ts';
 import { readHistory } from '../history.ts';
-import {
-  attestationSchema,
-  type StatedCertificate,
-  type Statement,
-  statementDigest,
-  statementReportData,
-} from '../statement.ts';
-import { jsonIn, readQuoteFields, sha256, textIn } from './bundle-files.ts';
+import { type StatedCertificate, type Statement, statementDigest } from '../statement.ts';
 import type { Verdicts } from './checks.ts';
+import { readAttestation, type StatedQuote, sha256, textIn } from './documents.ts';
+import { type Identity, judgeWithLog, readLog } from './identity.ts';
 import type { ReadBundle } from './judge-host.ts';
 import type { QuoteJudge } from './judge-quotes.ts';
 import { type Fetched, ownConnection, type Seen } from './seen.ts';
@@ -30,10 +25,11 @@ export async function judgeStatement(
   seen: Seen,
   bundle: ReadBundle,
   quotes: QuoteJudge,
+  ofBundle: Identity | undefined,
 ): Promise<StatementJudgement> {
-  const read = readAttestation(seen.statement);
-  const quote = 'fault' in read ? read.fault : await quotes.judge(read.quote);
-  const statement = 'fault' in read ? undefined : read.statement;
+  const read = readStated(seen.statement);
+  const quote = 'verdict' in read ? read : await judgeStated(read, quotes, ofBundle);
+  const statement = 'verdict' in read ? undefined : read.statement;
   const history = judgeHistory(seen.history, statement);
   return {
     statement,
@@ -49,31 +45,28 @@ export async function judgeStatement(
   };
 }
 
-type Read = { readonly fault: Verdict } | { readonly statement: Statement; readonly quote: string };
-
-function readAttestation(file: Fetched): Read {
-  if (file.state === 'absent') return { fault: notRun(`attestation.json is not there (${file.why})`) };
-  if (file.state === 'missing') return { fault: notRun(`attestation.json: ${file.why}`) };
-  if (file.state === 'refused') return { fault: fail(`attestation.json: ${file.why}`) };
-  const read = attestationSchema.safeParse(jsonIn(file.body));
-  if (!read.success) return { fault: fail('attestation.json is not a statement with its quote') };
-  const { statement, ...fields } = read.data;
-  const document = readQuoteFields(fields);
-  if (typeof document === 'string') return { fault: fail(`attestation.json: ${document}`) };
-  const wanted = reportDataOf(statement);
-  const { reportData } = document.parsed;
-  if (reportData !== wanted)
-    return { fault: fail(`the quote is for report data ${reportData}, the statement has ${wanted}`) };
-  return { statement, quote: document.quote };
+/** The file as it is to be read, or why it is not. */
+function readStated(file: Fetched): StatedQuote | Verdict {
+  if (file.state === 'absent') return notRun(`attestation.json is not there (${file.why})`);
+  if (file.state === 'missing') return notRun(`attestation.json: ${file.why}`);
+  if (file.state === 'refused') return fail(`attestation.json: ${file.why}`);
+  const read = readAttestation(file.body);
+  return typeof read === 'string' ? fail(read) : read;
 }
 
-/** A statement with half a surrogate pair in it has no canonical form, and so no report data. */
-function reportDataOf(statement: Statement): string {
-  try {
-    return statementReportData(statement).toString('hex');
-  } catch {
-    return 'none, as it has no canonical form';
-  }
+/** Any machine can have a quote made over any statement: it has to be that of the evidence. */
+async function judgeStated(
+  { document }: StatedQuote,
+  quotes: QuoteJudge,
+  ofBundle: Identity | undefined,
+): Promise<Verdict> {
+  const sound = await judgeWithLog(document, (quote) => quotes.judge(quote));
+  const { identity } = readLog(document);
+  if (sound.verdict !== 'pass' || ofBundle === undefined) return sound;
+  if (identity?.appId === ofBundle.appId && identity.composeHash === ofBundle.composeHash) return sound;
+  return fail(
+    `its quote is of the app ${identity?.appId} with compose hash ${identity?.composeHash}, that of the bundle of ${ofBundle.appId} with ${ofBundle.composeHash}`,
+  );
 }
 
 function judgeContent(statement: Statement, seen: Seen, { account }: ReadBundle): Verdict {

@@ -28,7 +28,11 @@ export async function judge(seen: Seen, expected: Expected, at: Date): Promise<R
     seen.withoutCollateral,
   );
   const machine = judgeMachine(bundle.quote, expected);
-  const { statement, certificates, verdicts: stated } = await judgeStatement(seen, bundle, quotes);
+  const {
+    statement,
+    certificates,
+    verdicts: stated,
+  } = await judgeStatement(seen, bundle, quotes, machine.identity);
   const { host } = seen;
   const verdicts: Verdicts = {
     ...judgeConnection(seen, { at, ca: expected.ca }),

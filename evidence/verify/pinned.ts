@@ -15,10 +15,12 @@ export class NotVerifiedError extends CodedError<'not-verified' | 'another-host'
 }
 
 export interface VerifiedHost {
-  readonly report: Report & { readonly seen: Seen };
-  /** Accept a host of which nothing failed, though not everything could be run. Default: false. */
+  readonly report: JudgedHost;
+  /** Accept a host of which nothing failed, and all that its key hangs on ran: see lackingProof. Default: false. */
   readonly acceptUnknown?: boolean;
 }
+
+type JudgedHost = Report & { readonly seen: Seen; readonly expected: Expected };
 
 interface Pin {
   readonly host: string;
@@ -26,12 +28,13 @@ interface Pin {
   readonly spki: Buffer;
 }
 
-/** Throws NotVerifiedError ('not-verified') unless the report allows it. */
+/** Throws NotVerifiedError ('not-verified') where proof is lacking. */
 function pinOf({ report, acceptUnknown = false }: VerifiedHost): Pin {
-  const { verdict, seen } = report;
+  const { seen } = report;
   const connection = ownConnection(seen);
-  if (verdict === 'fail' || (verdict === 'unknown' && !acceptUnknown) || connection === undefined)
-    throw new NotVerifiedError('not-verified', `${seen.host} is not verified: the verdict is ${verdict}`);
+  const lacking = lackingProof(report, acceptUnknown).map(({ id }) => id);
+  if (lacking.length > 0 || connection === undefined)
+    throw new NotVerifiedError('not-verified', `${seen.host} is not verified: ${lacking.join(', ')}`);
   return { host: seen.host, port: seen.port, spki: connection.spki };
 }
 
@@ -54,16 +57,21 @@ const PROOF: readonly CheckId[] = [
 ];
 
 /**
- * What stands between a host and trust in its key: the checks that failed, and those that could not be run though the key
- * hangs on them or something was expected of them. A host that withholds its evidence fails nothing, and proves nothing.
+ * What stands between a host and trust in its key: every check that did not pass. With `acceptUnknown` those that failed, and
+ * those that could not be run though the key hangs on them or something was expected of them: a host that withholds its
+ * evidence fails nothing, and proves nothing.
  */
-export function lackingProof({ checks }: Report, expected: Expected): Check[] {
+export function lackingProof({ checks, expected }: JudgedHost, acceptUnknown: boolean): Check[] {
   const needed = new Set<CheckId>(PROOF);
   if (expected.appId !== undefined) needed.add('app.id');
   if (expected.composeHash !== undefined) needed.add('app.compose');
   if (expected.systems !== undefined) needed.add('os.image');
   if (expected.keyProviders !== undefined) needed.add('key.provider');
-  return checks.filter(({ id, verdict }) => verdict === 'fail' || (verdict === 'not-run' && needed.has(id)));
+  if (expected.caa?.account !== undefined) needed.add('caa.account');
+  if (expected.caa?.methods !== undefined) needed.add('caa.method');
+  if (expected.ct?.sources !== undefined) needed.add('ct.sources');
+  const mayBeOpen = (id: CheckId) => acceptUnknown && !needed.has(id);
+  return checks.filter(({ id, verdict }) => verdict === 'fail' || (verdict === 'not-run' && !mayBeOpen(id)));
 }
 
 export type AlpnProtocol = 'http/1.1' | 'h2';

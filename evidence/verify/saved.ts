@@ -1,13 +1,15 @@
 // What was seen of a host, kept in a folder: for judging it again later and elsewhere, and for others to look at.
 
+import { X509Certificate } from 'node:crypto';
 import { mkdir, readdir, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import * as z from 'zod';
 import { whyUnwritable } from '../../src/lib/atomic-file.ts';
 import { CodedError } from '../../src/lib/coded-error.ts';
 import { readGuardedFile } from '../../src/lib/guarded-file.ts';
-import { parseCollateral } from './collateral.ts';
-import { type Fetched, ownConnection, type Seen } from './seen.ts';
+import { type Collateral, parseCollateral } from './collateral.ts';
+import { sha256 } from './documents.ts';
+import { type Fetched, ownConnection, type Seen, type SeenConnection } from './seen.ts';
 
 export class SavedError extends CodedError<'not-empty' | 'not-writable' | 'not-saved' | 'unintelligible'> {
   override readonly name = 'SavedError';
@@ -57,11 +59,18 @@ async function writeAll(folder: string, seen: Seen): Promise<void> {
     ['attestation.json', statement],
     ['history.jsonl', history],
   ] as const;
-  for (const [name, file] of kept) await keep(join(folder, FILES, name), file);
+  for (const [name, file] of kept) await keep(join(folder, FILES, nameOnDisk(name)), file);
   await keep(join(folder, ATTEST), attest.answer);
   if (collateral !== undefined) await writeFile(join(folder, COLLATERAL), JSON.stringify(collateral));
   await writeFile(join(folder, WIRE), (ownConnection(seen)?.chain ?? []).map(pem).join(''));
   await writeFile(join(folder, SEEN), `${JSON.stringify(withoutBodies(seen), undefined, 2)}\n`);
+}
+
+const LONGEST_NAME_ON_DISK = 255;
+
+/** A host may choose names that no disk takes. */
+function nameOnDisk(name: string): string {
+  return name.length > LONGEST_NAME_ON_DISK ? sha256(Buffer.from(name)) : name;
 }
 
 async function keep(path: string, file: Fetched): Promise<void> {
@@ -113,6 +122,7 @@ const serverSchema = z.object({
   caa: z.array(z.object({ name: z.string(), values: texts })).optional(),
   alias: texts.optional(),
   app: texts.optional(),
+  authentic: z.boolean().optional(),
   why: z.string().optional(),
 });
 const loggedSchema = z.object({
@@ -179,17 +189,12 @@ export async function loadSeen(folder: string): Promise<Seen> {
     ...rest
   } = saved;
   const bodies = await Promise.all(
-    files.map(async (file) => [file.name, await body(`${FILES}/${file.name}`, file)] as const),
+    files.map(async (file) => [file.name, await body(`${FILES}/${nameOnDisk(file.name)}`, file)] as const),
   );
   const collateral = await readWithin(join(folder, COLLATERAL)).catch(() => undefined);
   return {
     ...rest,
-    connections: connections.map(({ chain, spki, protocol, distrust }) => ({
-      chain: chain.map((der) => Buffer.from(der, 'base64')),
-      spki: Buffer.from(spki, 'base64'),
-      protocol,
-      distrust,
-    })),
+    connections: connections.map((one) => restoreConnection(folder, one)),
     bundle: {
       connection,
       sums: await body(`${FILES}/sha256sum.txt`, sums),
@@ -199,7 +204,7 @@ export async function loadSeen(folder: string): Promise<Seen> {
     statement: await body(`${FILES}/attestation.json`, statement),
     history: await body(`${FILES}/history.jsonl`, history),
     attest: { ...attest, answer: await body(ATTEST, attest.answer) },
-    collateral: collateral === undefined ? undefined : parseCollateral(collateral.toString('utf8')),
+    collateral: collateral === undefined ? undefined : restoreCollateral(folder, collateral),
     dns: {
       ...rest.dns,
       resolvers: rest.dns.resolvers.map(whole),
@@ -213,8 +218,37 @@ export async function loadSeen(folder: string): Promise<Seen> {
   };
 }
 
-function whole({ server, caa, alias, app, why }: z.infer<typeof serverSchema>) {
-  return { server, caa, alias, app, why };
+function restoreConnection(
+  folder: string,
+  { chain, spki, protocol, distrust }: SavedSeen['connections'][number],
+): SeenConnection {
+  const ders = chain.map((der) => Buffer.from(der, 'base64'));
+  const key = Buffer.from(spki, 'base64');
+  if (!spkiIn(ders[0]!)?.equals(key))
+    throw new SavedError('unintelligible', `${join(folder, SEEN)} has a connection without its certificate`);
+  return { chain: ders, spki: key, protocol, distrust };
+}
+
+function spkiIn(der: Buffer): Buffer | undefined {
+  try {
+    return new X509Certificate(der).publicKey.export({ type: 'spki', format: 'der' });
+  } catch {
+    return undefined;
+  }
+}
+
+function restoreCollateral(folder: string, body: Buffer): Collateral {
+  try {
+    return parseCollateral(body.toString('utf8'));
+  } catch (cause) {
+    throw new SavedError('unintelligible', `${join(folder, COLLATERAL)}: ${(cause as Error).message}`, {
+      cause,
+    });
+  }
+}
+
+function whole({ server, caa, alias, app, authentic, why }: z.infer<typeof serverSchema>) {
+  return { server, caa, alias, app, authentic, why };
 }
 
 async function readSeen(folder: string): Promise<SavedSeen> {

@@ -57,6 +57,8 @@ export interface SeenServer {
   /** Where the name leads, if it is an alias, and which app the gateway takes it for; undefined: not answered. */
   readonly alias: readonly string[] | undefined;
   readonly app: readonly string[] | undefined;
+  /** Whether it says that it has validated what it answered about CAA (DNSSEC). */
+  readonly authentic?: boolean | undefined;
   /** Why it did not answer. */
   readonly why?: string | undefined;
 }

@@ -37,6 +37,8 @@ export interface VerifyOptions {
 
 export interface Verification extends Report {
   readonly seen: Seen;
+  /** What it was judged by. */
+  readonly expected: Expected;
 }
 
 export class TargetError extends CodedError<'not-https' | 'not-a-host'> {
@@ -60,7 +62,7 @@ export async function verify(options: VerifyOptions): Promise<Verification> {
     ...(options.progress !== undefined && { progress: options.progress }),
   });
   options.progress?.('judging');
-  return { ...(await judge(seen, expected, new Date(seen.at))), seen };
+  return { ...(await judge(seen, expected, new Date(seen.at))), seen, expected };
 }
 
 function collateralFrom(

@@ -5,7 +5,6 @@ import {
   type AlpnProtocol,
   type Check,
   createVerifiedConnector,
-  type Expected,
   lackingProof,
   NotVerifiedError,
   type Verification,
@@ -30,11 +29,11 @@ export type Judged =
   | { readonly lacking: readonly Check[] };
 
 /** Under `strict` every check must have passed; otherwise what the key hangs on, and nothing may have failed. */
-export function judgeProof(report: Verification, expected: Expected, strict: boolean): Judged {
-  const open = report.checks.filter(({ verdict }) => verdict !== 'pass');
-  const lacking = strict ? open : lackingProof(report, expected);
+export function judgeProof(report: Verification, strict: boolean): Judged {
+  const lacking = lackingProof(report, !strict);
   if (lacking.length > 0) return { lacking };
-  return { proven: createVerifiedConnector({ report, acceptUnknown: true }), open };
+  const open = report.checks.filter(({ verdict }) => verdict !== 'pass');
+  return { proven: createVerifiedConnector({ report, acceptUnknown: !strict }), open };
 }
 
 export interface StandingOptions {

@@ -62,7 +62,7 @@ async function proxy(asked: ProxyRequest, { tell, streams, exits, signal }: Surr
   tell(`verifying ${name}`);
   const first = await verifyOnce(request, signal);
   if (signal.aborted) return exits.ok;
-  const judged = judgeProof(first, request.expected, request.strict);
+  const judged = judgeProof(first, request.strict);
   if ('lacking' in judged) {
     const { asReport } = await import('./verify-text.ts');
     streams.out.write(asReport(first, { verbose: request.verbose, colour: false }));
@@ -72,7 +72,7 @@ async function proxy(asked: ProxyRequest, { tell, streams, exits, signal }: Surr
   const standing = createStanding({
     name,
     first: judged.proven,
-    verify: async (cut) => judgeProof(await verifyOnce(request, cut), request.expected, request.strict),
+    verify: async (cut) => judgeProof(await verifyOnce(request, cut), request.strict),
     everyMs,
     tell,
   });

@@ -1,6 +1,5 @@
 // A verification as text: JSON in the shape that programs rely on, and a report that begins with what matters.
 
-import { stripVTControlCharacters } from 'node:util';
 import {
   adviceOn,
   type Check,
@@ -72,18 +71,12 @@ const marks = {
 
 function lineOf({ id, verdict, reason }: Check, { verbose }: ReportOptions, paint: Paint): string {
   const { text, colour } = marks[verdict];
-  // Parts of it come from the other side: it must not write on the terminal what it likes.
-  const plain = onOneLine(reason);
-  const shown = verbose || verdict === 'fail' ? plain : abridged(plain);
+  const shown = verbose || verdict === 'fail' ? reason : abridged(reason);
   const line = `  ${paint(text, colour)}  ${id.padEnd(18)} ${shown}\n`;
   if (verdict !== 'fail') return line;
   const { means, cure } = adviceOn(id);
   const indent = ' '.repeat(30);
   return `${line}${indent}${means}\n${indent}${cure}\n`;
-}
-
-export function onOneLine(text: string): string {
-  return stripVTControlCharacters(text).replace(/[\p{Cc}\p{Cf}\p{Zl}\p{Zp}]+/gu, ' ');
 }
 
 /** Digests and the like are for -v. */

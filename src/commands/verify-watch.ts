@@ -4,7 +4,6 @@ import type { CheckId, Verification } from '../../evidence/verify/index.ts';
 import { systemClock } from '../lib/clock.ts';
 import { HttpError, httpRequest } from '../lib/fetch.ts';
 import type { VerifyRequest, WatchRequest } from './verify-arguments.ts';
-import { onOneLine } from './verify-text.ts';
 
 interface Streams {
   readonly out: NodeJS.WritableStream;
@@ -93,7 +92,7 @@ interface Line {
 function lineOf({ url, json }: VerifyRequest, at: string, { id, was, verdict, reason }: Line): string {
   if (json) return `${JSON.stringify({ at, url, id, was: was ?? null, verdict, reason })}\n`;
   const turn = was === undefined ? verdict : `${was} -> ${verdict}`;
-  return `${at} ${url} ${id}: ${turn}${reason === undefined ? '' : `: ${onOneLine(reason)}`}\n`;
+  return `${at} ${url} ${id}: ${turn}${reason === undefined ? '' : `: ${reason}`}\n`;
 }
 
 /** Why it was not taken; undefined if it was. */

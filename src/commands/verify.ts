@@ -54,7 +54,7 @@ async function run(request: VerifyRequest, progress: Progress, signal?: AbortSig
   if (request.offline !== undefined) {
     const seen = await library.loadSeen(request.offline);
     const at = request.at ?? new Date(seen.at);
-    return { ...(await library.judge(seen, request.expected, at)), seen };
+    return { ...(await library.judge(seen, request.expected, at)), seen, expected: request.expected };
   }
   if (request.save !== undefined) await library.prepareFolder(request.save);
   const options: VerifyOptions = {

@@ -38,7 +38,15 @@ import {
 import { retiredSettings, unsupportedSettings } from './settings.ts';
 import { type ShownSetting, shownSettings } from './shown.ts';
 import { readStore, type StoreSettings } from './store.ts';
-import { parseChoice, parseCount, parseSwitch, quote, ValueError } from './values.ts';
+import {
+  parseChoice,
+  parseCount,
+  parseHttpsUrl,
+  parseSwitch,
+  quote,
+  splitWords,
+  ValueError,
+} from './values.ts';
 
 /** Well-formed as a whole. */
 export interface Config extends RoutingPlan {
@@ -66,6 +74,8 @@ export interface Config extends RoutingPlan {
     /** Whether /evidences/ is answered; the files are written to `dir` either way. */
     readonly serve: boolean;
     readonly dir: string;
+    /** Services to ask for collateral; empty: nobody is asked; undefined: the usual ones. */
+    readonly pccs: readonly string[] | undefined;
     readonly agentEndpoint: string | undefined;
   };
   readonly admin: AdminSettings;
@@ -142,6 +152,7 @@ export function readConfig(
     evidence: {
       serve: environment.read('EVIDENCE_SERVER', parseSwitch) ?? true,
       dir: resolve(environment.read('EVIDENCE_DIR', parsePath) ?? '/evidences'),
+      pccs: environment.read('PCCS_URL', parsePccs),
       agentEndpoint: environment.read('DSTACK_SIMULATOR_ENDPOINT', parseAgentEndpoint),
     },
     admin,
@@ -182,6 +193,10 @@ function refuseUnsupported(environment: Environment): void {
 }
 
 /** A socket's path or a URL, as the agent's SDK takes it. */
+function parsePccs(text: string): string[] {
+  return text.toLowerCase() === 'off' ? [] : splitWords(text).map(parseHttpsUrl);
+}
+
 function parseAgentEndpoint(text: string): string {
   if (/^https?:\/\//i.test(text)) {
     if (URL.canParse(text)) return text;

@@ -41,8 +41,7 @@ export const settings: readonly Setting[] = [
       'The upstream of every domain that has no route of its own: `http://`, `https://`, `h2c://`, `grpc://`, `grpcs://`, `tcp://`, or a bare `host:port`, which takes HTTP as HTTP/1.1 and anything else as raw bytes (with `ALPN=h2`: HTTP/2 without TLS).',
     byDefault: '',
     example: 'http://app:80',
-    security:
-      'The way from the ingress to the upstream is in the clear unless it is `https://` or `grpcs://`.',
+    security: 'To the upstream it is in the clear unless that is `https://` or `grpcs://`.',
   },
   {
     name: 'ROUTING_MAP',
@@ -133,8 +132,7 @@ export const settings: readonly Setting[] = [
   },
   {
     name: 'UPSTREAM_CA_FILE',
-    meaning:
-      "PEM file of roots to trust, in addition to the system's, for `https://` and `grpcs://` upstreams.",
+    meaning: "PEM file of roots to trust beside the system's, for `https://` and `grpcs://` upstreams.",
     byDefault: '',
     example: '/config/upstream-root.pem',
     security: 'Who holds one of these roots can stand in for an upstream.',
@@ -378,6 +376,13 @@ export const settings: readonly Setting[] = [
     byDefault: '/evidences',
     example: '/srv/evidences',
     security: 'Nothing in it is secret. Mount it read-only into the app.',
+  },
+  {
+    name: 'PCCS_URL',
+    meaning: 'PCCS to ask daily for what Intel says of the processor, to be published; or `off`.',
+    byDefault: 'Intel and a public cache of it',
+    example: 'https://pccs.example.com',
+    security: 'Intel signs it: a PCCS can withhold it, and learns the model of the processor.',
   },
   {
     name: 'DSTACK_SIMULATOR_ENDPOINT',

@@ -269,6 +269,21 @@ test('the account on disk is announced at load, before the CA is asked', async (
   assert.deepEqual(uris, ['https://ca.example/acct/9']);
 });
 
+test('an account whose key was replaced on disk is announced at the next pass', async (t) => {
+  const keys: unknown[] = [];
+  const s = await stage(t, { onAccount: ({ body }) => keys.push(body.key?.x) });
+  const url = 'https://ca.example/acct/9';
+  await s.store.keepCertificate(await newCertificate([a], START));
+  await s.store.writeAccount({ key: 'k', url, publicKey: { kty: 'EC', x: 'before' } });
+  await s.manager.load();
+  s.start();
+  await s.clock.idle();
+  await s.store.writeAccount({ key: 'l', url, publicKey: { kty: 'EC', x: 'after' } });
+  await pass(s.clock, DAY);
+  assert.equal(keys[0], 'before');
+  assert.equal(keys.at(-1), 'after');
+});
+
 test('a certificate is renewed at its moment, not at the next pass after it', async (t) => {
   const s = await stage(t, { intervalMs: 7 * DAY });
   await s.store.keepCertificate({ ...(await newCertificate([a], START)) });

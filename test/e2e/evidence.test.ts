@@ -2,11 +2,12 @@
 // restarts, and fresh quotes while the agent comes and goes.
 
 import assert from 'node:assert/strict';
-import { execFileSync } from 'node:child_process';
+import { execFile } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import { appendFile, mkdtemp, readdir, readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { after, before, test } from 'node:test';
+import { promisify } from 'node:util';
 import { canonicalJson } from '../../evidence/canonical-json.ts';
 import { readHistory } from '../../evidence/history.ts';
 import {
@@ -68,24 +69,44 @@ async function readStatement() {
   };
 }
 
-test('the recipe of a third party works as it stands: curl, sha256sum, openssl', async () => {
-  const folder = await mkdtemp(join(world.folder, 'recipe-'));
+/** The agent is in this process, and must not be kept waiting. */
+async function sh(script: string, options: { cwd: string; env: NodeJS.ProcessEnv }): Promise<string> {
+  return (await promisify(execFile)('sh', ['-euc', script], options)).stdout;
+}
+
+test('the steps by hand work as they stand in docs/verification.md: curl, sha256sum, openssl, jq', async () => {
+  const page = await readFile(new URL('../../docs/verification.md', import.meta.url), 'utf8');
+  const section = page.slice(page.indexOf('\n## By hand\n'), page.indexOf('\n## What is published'));
+  const steps = [...section.matchAll(/^```sh\n([^`]*(?:`(?!``)[^`]*)*)```$/gm)].map(([, block]) => block);
+  assert.equal(steps.length, 3);
+  const folder = await mkdtemp(join(world.folder, 'by-hand-'));
   await writeFile(join(folder, 'roots.pem'), target.ca);
-  const recipe = `
-    set -e
-    fetch() { curl -fsS --noproxy '*' --resolve "$domain:$port:127.0.0.1" --cacert roots.pem --remote-name-all "$@"; }
-    fetch "https://$domain:$port/evidences/{sha256sum.txt,quote.json}"
-    fetch $(cut -c67- sha256sum.txt | sed "s|^|https://$domain:$port/evidences/|")
-    sha256sum -c sha256sum.txt
-    test "$(sed 's/.*"quote":"\\([0-9a-f]*\\)".*/\\1/' quote.json | cut -c1137-1200)" = "$(sha256sum < sha256sum.txt | cut -c1-64)"
-    openssl x509 -in "cert-$domain.pem" -noout -fingerprint -sha256 > file
-    openssl s_client -connect "127.0.0.1:$port" -servername "$domain" </dev/null 2>/dev/null | openssl x509 -noout -fingerprint -sha256 > wire
-    cmp file wire`;
-  const env = { PATH: process.env.PATH ?? '', domain, port: String(target.port) };
-  const said = execFileSync('sh', ['-c', recipe], { cwd: folder, env, encoding: 'utf8' });
-  assert.match(said, /acme-account\.json: OK/);
-  assert.match(said, /cert-app\.example\.com\.pem: OK/);
-  const sums = await readFile(join(folder, 'sha256sum.txt'), 'utf8');
+  const { statement } = await readStatement();
+  const here = `127.0.0.1:${target.port}`;
+  // The name leads here, and DNS has what the ingress asks for.
+  const stands: Readonly<Record<string, string>> = {
+    curl: `exec /usr/bin/curl --noproxy '*' --connect-to ${domain}:443:${here} --cacert ${folder}/roots.pem "$@"`,
+    openssl: `for arg; do shift; test "$arg" = ${domain}:443 && arg=${here}; set -- "$@" "$arg"; done; exec /usr/bin/openssl "$@"`,
+    dig: `echo '${statement.caa[domain]}'`,
+  };
+  for (const [name, script] of Object.entries(stands))
+    await writeFile(join(folder, name), `#!/bin/sh\n${script}\n`, { mode: 0o755 });
+  const env = { PATH: `${folder}:${process.env.PATH}`, HOME: folder };
+  const said = await sh(steps.join('\n'), { cwd: folder, env });
+  const lines = said.trimEnd().split('\n');
+  const pair = (at: number) => assert.equal(lines[at], lines[at + 1], `${at}: ${said}`);
+  assert.deepEqual(lines.slice(0, 3), ['acme-account.json: OK', `cert-${domain}.pem: OK`, 'bound']);
+  pair(3);
+  assert.ok(lines[6]!.includes(`accounturi=${lines[5]}`), said);
+  pair(7);
+  assert.equal(lines[9], 'last');
+  pair(10);
+  assert.deepEqual(lines.slice(12, 15), ['this nonce', 'this connection', 'this key']);
+  pair(15);
+  assert.match(lines[15]!, /^[0-9a-f]{128}$/);
+  assert.equal(lines[17], 'Verified OK');
+  assert.equal(lines.length, 18);
+  const sums = await readFile(join(folder, 'evidence', 'sha256sum.txt'), 'utf8');
   assert.doesNotMatch(sums, /attestation|history|quote/, 'what vouches for itself is in no checksum');
 });
 

@@ -117,6 +117,62 @@ test('an agent that refuses delays no renewal: the old evidence goes, and comes 
   await run;
 });
 
+test('another key of the same account is stated at once, the same key in another order is not', async () => {
+  const certificate = await makeCertificate('app.example.com');
+  let drafts = 0;
+  const { publisher } = stage({
+    statements: {
+      draft: async () => {
+        drafts++;
+        return sampleAttestation();
+      },
+      commit: async () => [statementFile],
+    },
+  });
+  publisher.setAccount({ ...account, body: { key: { kty: 'EC', x: 'one' } } });
+  await publisher.deploy([certificate], async () => {});
+  const stop = new AbortController();
+  const run = publisher.run(stop.signal);
+  await publisher.complete;
+  assert.equal(drafts, 1);
+  publisher.setAccount({ ...account, body: { key: { x: 'one', kty: 'EC' } } });
+  publisher.setAccount(account);
+  publisher.setAccount({ ...account, body: { key: { kty: 'EC', x: 'two' } } });
+  await until(() => drafts > 1);
+  assert.equal(drafts, 2);
+  stop.abort();
+  await run;
+});
+
+test('collateral stands beside whatever is shown, from the moment that it is there until it is taken away', async () => {
+  const names: string[][] = [];
+  const [first, second] = [
+    await makeCertificate('app.example.com'),
+    await makeCertificate('app.example.com'),
+  ];
+  const { publisher } = stage({
+    serve: async (bundle) => void names.push(bundle?.files.map(({ name }) => name) ?? []),
+  });
+  const file = (text: string) => fileOf('quote-collateral.json', 'application/json', text, 'of the vendor');
+  await publisher.setCollateral(file('too early'));
+  publisher.setAccount(account);
+  await publisher.deploy([first], async () => {});
+  const stop = new AbortController();
+  const run = publisher.run(stop.signal);
+  await publisher.complete;
+  const both = ['attestation.json', 'quote-collateral.json'];
+  assert.deepEqual(names.at(-1), both);
+  await publisher.setCollateral(file('another'));
+  assert.deepEqual(names.at(-1), both);
+  assert.equal(publisher.shown()?.files.at(-1)?.text, 'another');
+  await publisher.deploy([second], async () => {});
+  assert.deepEqual(names.at(-1), both);
+  await publisher.setCollateral(undefined);
+  assert.deepEqual(names.at(-1), ['attestation.json']);
+  stop.abort();
+  await run;
+});
+
 test('certificates that could not be swapped in change nothing about the evidence', async () => {
   const [first, second] = [
     await makeCertificate('app.example.com'),

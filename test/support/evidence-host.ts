@@ -53,6 +53,8 @@ interface Wanted {
   readonly until?: Date;
   /** Another certificate for the key of this one, in force as long. */
   readonly like?: Served;
+  /** Signed with the key of this one, which is no authority, and sent with it. */
+  readonly by?: Served;
 }
 
 export interface TestCa {
@@ -82,15 +84,15 @@ async function issue(
   root: PeculiarCertificate,
   signingKey: webcrypto.CryptoKey,
   names: readonly string[],
-  { like, from, until }: Wanted,
+  { like, from, until, by }: Wanted,
 ): Promise<Served> {
   const keys = like?.keys ?? (await webcrypto.subtle.generateKey(EC, true, ['sign', 'verify']));
   const certificate = await X509CertificateGenerator.create({
     serialNumber: (++serial).toString(16).padStart(4, '0'),
     subject: 'CN=test',
-    issuer: root.subject,
+    issuer: by === undefined ? root.subject : by.leaf.subject,
     publicKey: keys.publicKey,
-    signingKey,
+    signingKey: by?.keys.privateKey ?? signingKey,
     notBefore: from ?? like?.leaf.validFromDate ?? new Date(Date.now() - 3 * DAY_MS),
     notAfter: until ?? like?.leaf.validToDate ?? new Date(Date.now() + 60 * DAY_MS),
     signingAlgorithm: EC,
@@ -99,7 +101,8 @@ async function issue(
     ],
   });
   const pkcs8 = Buffer.from(await webcrypto.subtle.exportKey('pkcs8', keys.privateKey)).toString('base64');
-  const cert = certificate.toString('pem');
+  const own = certificate.toString('pem');
+  const cert = by === undefined ? own : `${own}\n${by.cert}`;
   return {
     cert,
     key: `-----BEGIN PRIVATE KEY-----\n${pkcs8}\n-----END PRIVATE KEY-----\n`,
@@ -212,7 +215,7 @@ export interface AttestLie {
     spki: string;
     exporter: string;
   };
-  /** Of the answer. */
+  /** Of the answer; a text is sent as it is. */
   readonly answer?: (answer: Record<string, unknown>) => unknown;
   readonly machine?: MachineOptions;
   readonly processor?: SimulatedProcessor;
@@ -253,6 +256,11 @@ export interface Lie {
     readonly certSpotter?: Reply | ((honest: object[]) => unknown);
     readonly crtsh?: Reply | ((honest: object[]) => unknown);
   };
+}
+
+/** All quotes are of this machine. */
+export function everywhere(changed: MachineOptions): Lie {
+  return { machine: changed, stated: changed, attest: { machine: changed } };
 }
 
 export interface World {
@@ -468,7 +476,8 @@ async function attest(
     signature: Buffer.from(signature).toString('hex'),
     ...quoteOf(lie.attest?.processor ?? processor, options, attestReportData(root)),
   };
-  return JSON.stringify(edit?.(honest) ?? honest);
+  const answer = edit?.(honest) ?? honest;
+  return typeof answer === 'string' ? answer : JSON.stringify(answer);
 }
 
 /** What the double makes is what the tree says, and not what the verifier's own folding says. */

@@ -26,6 +26,8 @@ export const prerequisites: readonly Prerequisite[] = [
     whatFor: 'the key-value store that replicas share',
   },
   { command: 'curl', debianPackage: 'curl', whatFor: 'the client of the demo and of the evidence' },
+  { command: 'jq', debianPackage: 'jq', whatFor: 'the steps by hand in docs/verification.md' },
+  { command: 'xxd', debianPackage: 'xxd', whatFor: 'the steps by hand in docs/verification.md' },
   {
     command: 'promtool',
     debianPackage: 'prometheus',

@@ -3,6 +3,9 @@
 import assert from 'node:assert/strict';
 import { createPrivateKey } from 'node:crypto';
 import { after, before, describe, test } from 'node:test';
+import { gzipSync } from 'node:zlib';
+import { historyLine } from '../../../evidence/history.ts';
+import type { Statement } from '../../../evidence/statement.ts';
 import {
   adviceOn,
   type CheckId,
@@ -19,6 +22,7 @@ import {
   ACCOUNT,
   createEvidenceWorld,
   type EvidenceHost,
+  everywhere,
   HOST,
   type Lie,
   machine,
@@ -44,11 +48,6 @@ interface Case {
 const platform = (simulated: SimulatedPlatform) => async (): Promise<Lie> => ({
   processor: await createSimulatedProcessor(simulated),
 });
-const everywhere = (changed: NonNullable<Lie['machine']>): Lie => ({
-  machine: changed,
-  stated: changed,
-  attest: { machine: changed },
-});
 const file = (
   name: string,
   change: (honest: string) => ReturnType<NonNullable<NonNullable<Lie['files']>[string]>>,
@@ -61,6 +60,8 @@ const caa = (...values: string[]): Lie => {
   const table = { [`CAA ${HOST}`]: values, [`TXT ${HOST}`]: ['there'] };
   return { dns: { first: table, second: table, authority: table } };
 };
+/** A second value under a name that is there already. */
+const twice = (name: string, honest: string, value: string) => honest.replace('{', `{"${name}":${value},`);
 const spotted = (change: object) => (honest: object[]) => [...honest, { ...honest[0], id: '2', ...change }];
 
 const cases: readonly Case[] = [
@@ -91,6 +92,14 @@ const cases: readonly Case[] = [
     },
   },
   {
+    title: 'a certificate that another certificate has signed, which is no authority',
+    fails: 'tls.chain',
+    lie: async ({ ca, served }) => {
+      const below = await ca.issue([HOST], { by: served });
+      return { served: [below], published: below };
+    },
+  },
+  {
     title: 'another key on the second connection',
     fails: 'tls.pinned',
     lie: async ({ ca, served }) => ({ served: [served, await ca.issue([HOST])] }),
@@ -117,6 +126,11 @@ const cases: readonly Case[] = [
     title: 'an account of more than a mebibyte',
     fails: 'bundle.fetch',
     lie: () => file('acme-account.json', () => Buffer.alloc(1024 * 1024 + 1, ' ')),
+  },
+  {
+    title: 'a head without end',
+    fails: 'bundle.fetch',
+    lie: () => file('acme-account.json', (body) => ({ body, headers: { x: 'a'.repeat(100_000) } })),
   },
   {
     title: 'a host that asks for patience',
@@ -158,6 +172,35 @@ const cases: readonly Case[] = [
     title: 'a report_data beside the quote that is not that of the quote',
     fails: 'bundle.format',
     lie: () => json('quote.json', (honest) => ({ ...honest, report_data: 'ab'.repeat(64) })),
+  },
+  {
+    title: 'a quote of an SGX enclave',
+    fails: 'bundle.format',
+    lie: () =>
+      json('quote.json', (honest) => ({
+        ...honest,
+        quote: `0300020000000000${String(honest.quote).slice(16)}`,
+      })),
+  },
+  {
+    title: 'a quote of a TEE that is not known',
+    fails: 'bundle.format',
+    lie: () =>
+      json('quote.json', (honest) => ({
+        ...honest,
+        quote: `0400020082000000${String(honest.quote).slice(16)}`,
+      })),
+  },
+  {
+    title: 'a quote.json with two quotes',
+    fails: 'bundle.format',
+    lie: () => file('quote.json', (honest) => twice('quote', honest, '"00"')),
+  },
+  {
+    title: 'a quote.json that came compressed, unasked',
+    fails: 'bundle.format',
+    lie: () =>
+      file('quote.json', (body) => ({ body: gzipSync(body), headers: { 'content-encoding': 'gzip' } })),
   },
   {
     title: 'an account that is none',
@@ -317,6 +360,26 @@ const cases: readonly Case[] = [
     lie: () => ({ files: { 'attestation.json': undefined, 'history.jsonl': undefined } }),
   },
   {
+    title: 'a statement that another app has had quoted',
+    fails: 'statement.quote',
+    lie: () => ({ stated: { appId: 'b2'.repeat(20) } }),
+  },
+  {
+    title: 'a statement beside the log of another machine',
+    fails: 'statement.quote',
+    lie: () => json('attestation.json', (honest) => ({ ...honest, event_log: '[]' })),
+  },
+  {
+    title: 'an attestation.json with two statements',
+    fails: 'statement.quote',
+    lie: () => file('attestation.json', (honest) => twice('statement', honest, '{}')),
+  },
+  {
+    title: 'a statement for a host that only looks the same',
+    fails: 'statement.content',
+    lie: () => ({ statement: (honest) => ({ ...honest, domains: [HOST.replace('o', '\u043e')] }) }),
+  },
+  {
     title: 'a statement for another host',
     fails: 'statement.content',
     lie: () => ({ statement: (honest) => ({ ...honest, domains: ['other.example'] }) }),
@@ -338,6 +401,20 @@ const cases: readonly Case[] = [
     title: 'a history that ends before the statement',
     fails: 'statement.history',
     lie: () => file('history.jsonl', (honest) => honest.slice(0, honest.indexOf('\n') + 1)),
+  },
+  {
+    title: 'a history that was forked',
+    fails: 'statement.history',
+    lie: () => ({
+      files: {
+        'history.jsonl': (honest) => {
+          const [first, last] = honest.trimEnd().split('\n');
+          const { previous } = JSON.parse(last!) as { previous: string };
+          const other = { ...(JSON.parse(first!) as Statement), revision: 'another', previous };
+          return `${first}\n${historyLine(other)}${last}\n`;
+        },
+      },
+    }),
   },
   {
     title: 'a history in another form than the canonical one',
@@ -374,6 +451,16 @@ const cases: readonly Case[] = [
     title: 'nonsense for a fresh quote',
     fails: 'attest.quote',
     lie: () => ({ attest: { reply: 'nonsense' } }),
+  },
+  {
+    title: 'a fresh quote that is somewhere else',
+    fails: 'attest.quote',
+    lie: () => ({ attest: { reply: { status: 307, headers: { location: 'https://elsewhere.example/' } } } }),
+  },
+  {
+    title: 'an answer with two nonces',
+    fails: 'attest.quote',
+    lie: () => ({ attest: { answer: (honest) => twice('nonce', JSON.stringify(honest), '"00"') } }),
   },
   {
     title: 'no fresh quotes',
@@ -526,6 +613,18 @@ const cases: readonly Case[] = [
     title: 'a certificate of somebody else, by its serial',
     fails: 'ct.history',
     lie: () => ({ ct: { crtsh: spotted({ id: 12, serial_number: 'abcd' }) } }),
+  },
+  {
+    title: 'a certificate of somebody else with a serial of ours, which ends at another time',
+    fails: 'ct.history',
+    lie: () => ({ ct: { crtsh: spotted({ id: 12, not_after: '2099-01-01T00:00:00' }) } }),
+  },
+  {
+    title: 'a certificate of somebody else for the name in capitals',
+    fails: 'ct.history',
+    lie: () => ({
+      ct: { certSpotter: spotted({ pubkey_sha256: 'ab'.repeat(32), dns_names: [HOST.toUpperCase()] }) },
+    }),
   },
   {
     title: 'a certificate of somebody else that a reader knows of',

@@ -1,11 +1,17 @@
 // Hosts, resolvers and logs that mean harm: endless, silent, garbled, cut anywhere. There is a verdict, in time and within memory.
 
 import assert from 'node:assert/strict';
+import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { before, describe, test } from 'node:test';
 import {
   judge,
+  loadSeen,
   parseTarget,
+  SavedError,
   type Seen,
+  saveSeen,
   TargetError,
   type Verification,
   verify,
@@ -13,7 +19,9 @@ import {
 import {
   createEvidenceWorld,
   type EvidenceHost,
+  everywhere,
   type Lie,
+  sha256,
   startEvidenceHost,
   type World,
 } from '../../support/evidence-host.ts';
@@ -90,6 +98,85 @@ test('a host that is changing its certificate is asked again, each time over a c
   assert.equal(verdictOf(found, 'attest.key'), 'pass');
   // All the same there were two keys.
   assert.equal(verdictOf(found, 'tls.pinned'), 'fail');
+});
+
+test('an answer that was given before is no answer', async () => {
+  let recorded: unknown;
+  const record = (honest: Record<string, unknown>) => (recorded ??= honest);
+  const again = await withHost({ attest: { answer: record } }, async (host) => {
+    assert.equal(verdictOf(await verify(host.options), 'attest.nonce'), 'pass');
+    return verify(host.options);
+  });
+  const failed = again.checks.filter(({ verdict }) => verdict === 'fail').map(({ id }) => id);
+  assert.deepEqual(failed, ['attest.nonce', 'attest.exporter']);
+});
+
+test('what a host says stands in reasons as plain text, and not at any length', async () => {
+  const evil = `\u001b]0;owned\u0007\u009b31m\u202eelpmaxe\u2028${'a'.repeat(200_000)}`;
+  const { checks } = await withHost(
+    { ...everywhere({ keyProvider: evil }), statement: (honest) => ({ ...honest, domains: [evil] }) },
+    (host) => verify(host.options),
+  );
+  assert.equal(checks.find(({ id }) => id === 'statement.content')?.verdict, 'fail');
+  for (const { id, reason } of checks) {
+    assert.ok(reason.length <= 2_001, id);
+    assert.doesNotMatch(reason, /[\p{Cc}\p{Cf}\p{Cs}\p{Zl}\p{Zp}]/u, id);
+  }
+});
+
+test('how many resolvers have validated what they say is told, and is no verdict', async () => {
+  const validating = (_: unknown, honest: Buffer) => {
+    const reply = Buffer.from(honest);
+    reply.writeUInt16BE(reply.readUInt16BE(2) | 0x0020, 2);
+    return [reply];
+  };
+  await withHost({}, async (host) => {
+    for (const [resolver, said] of [
+      [undefined, /none of them has validated it \(DNSSEC\)$/],
+      [host.resolvers[0], /1 of them have validated it/],
+      [host.resolvers[1], /all of them have validated it/],
+    ] as const) {
+      resolver?.misanswer(validating);
+      const { checks } = await verify(host.options);
+      const { verdict, reason } = checks.find(({ id }) => id === 'dns.agreement')!;
+      assert.equal(verdict, 'pass');
+      assert.match(reason, said);
+    }
+    for (const { query, transport } of host.resolvers[0].asked)
+      if (transport === 'https') assert.equal(query.readUInt16BE(2) & 0x0020, 0x0020, 'it is asked for');
+  });
+});
+
+test('what a host names as no disk would can be kept, and judged again', async () => {
+  const folder = await mkdtemp(join(tmpdir(), 'hostile-'));
+  const name = 'a'.repeat(300);
+  const lie: Lie = {
+    sums: (honest) => `${honest}${sha256('x')}  ${name}\n`,
+    files: { [name]: () => 'x' },
+  };
+  try {
+    const live = await withHost(lie, async (host) => {
+      const found = await verify(host.options);
+      return { ...found, expected: host.options.expected };
+    });
+    assert.equal(verdictOf(live, 'bundle.sums'), 'pass');
+    await saveSeen(join(folder, 'kept'), live.seen);
+    const seen = await loadSeen(join(folder, 'kept'));
+    const again = await judge(seen, live.expected, new Date(seen.at));
+    assert.deepEqual(again.checks, live.checks);
+
+    const path = join(folder, 'kept', 'seen.json');
+    const saved = JSON.parse(await readFile(path, 'utf8'));
+    for (const chain of [['AAAA'], [saved.connections[1].chain[0], 'AAAA'].reverse()]) {
+      await writeFile(path, JSON.stringify({ ...saved, connections: [{ ...saved.connections[0], chain }] }));
+      await assert.rejects(loadSeen(join(folder, 'kept')), SavedError);
+    }
+    await writeFile(path, JSON.stringify(saved));
+    await writeFile(join(folder, 'kept', 'quote-collateral.json'), '{}');
+    await assert.rejects(loadSeen(join(folder, 'kept')), SavedError);
+  } finally {
+    await rm(folder, { recursive: true });
+  }
 });
 
 describe('what was seen, damaged in any way', () => {
@@ -177,5 +264,7 @@ test('the address of a host is https, and nothing but a host and a port', () => 
   ])
     assert.throws(() => parseTarget(text), TargetError, text);
   assert.deepEqual(parseTarget('https://App.example.com.:8443/'), { host: 'app.example.com', port: 8443 });
+  // A name in other letters is shown as what it is.
+  assert.equal(parseTarget('https://\u0430pp.example.com').host, 'xn--pp-6kc.example.com');
   assert.deepEqual(parseTarget('https://[::1]'), { host: '::1', port: 443 });
 });

@@ -3,16 +3,22 @@
 import assert from 'node:assert/strict';
 import { get } from 'node:https';
 import { text } from 'node:stream/consumers';
-import { before, test } from 'node:test';
+import { before, describe, test } from 'node:test';
 import { request } from 'undici';
 import {
   createVerifiedAgent,
   createVerifiedDispatcher,
+  type Expected,
   NotVerifiedError,
-  type Verification,
   verify,
 } from '../../../evidence/verify/index.ts';
-import { createEvidenceWorld, startEvidenceHost, type World } from '../../support/evidence-host.ts';
+import {
+  createEvidenceWorld,
+  type Lie,
+  machine,
+  startEvidenceHost,
+  type World,
+} from '../../support/evidence-host.ts';
 
 let world: World;
 
@@ -56,12 +62,39 @@ test('a host that was verified is reached over node:https and undici, one that c
   }
 });
 
-test('a host that is not verified gets no agent, and one of which not all is known only if that is accepted', async () => {
-  const host = await startEvidenceHost(world);
-  const report = await verify(host.options).finally(() => host.close());
-  const with_ = (verdict: Verification['verdict']) => ({ ...report, verdict });
-  assert.throws(() => createVerifiedAgent({ report: with_('fail'), acceptUnknown: true }), NotVerifiedError);
-  assert.throws(() => createVerifiedAgent({ report: with_('unknown') }), NotVerifiedError);
-  await assert.rejects(createVerifiedDispatcher({ report: with_('fail') }), NotVerifiedError);
-  createVerifiedAgent({ report: with_('unknown'), acceptUnknown: true }).destroy();
+describe('a host that is not verified gets no agent', () => {
+  const judged = async (lie: Lie, change: (expected: Expected) => Expected = (expected) => expected) => {
+    const host = await startEvidenceHost(world, lie);
+    const expected = change(host.options.expected);
+    return verify({ ...host.options, expected }).finally(() => host.close());
+  };
+  const isRefused = (naming: RegExp) => (error: unknown) =>
+    error instanceof NotVerifiedError && error.code === 'not-verified' && naming.test(error.message);
+
+  test('if a check failed', async () => {
+    const report = await judged({}, (expected) => ({ ...expected, appId: 'b2'.repeat(20) }));
+    assert.throws(() => createVerifiedAgent({ report, acceptUnknown: true }), isRefused(/app\.id/));
+    await assert.rejects(createVerifiedDispatcher({ report }), isRefused(/app\.id/));
+  });
+
+  test('if not all is known, unless that is accepted and the key does not hang on it', async () => {
+    const report = await judged({ dns: { silent: 'second' } });
+    assert.throws(() => createVerifiedAgent({ report }), isRefused(/dns\.agreement/));
+    createVerifiedAgent({ report, acceptUnknown: true }).destroy();
+  });
+
+  test('if it withholds its evidence, whatever is accepted', async () => {
+    const report = await judged({ files: { 'sha256sum.txt': () => ({ status: 500 }) } });
+    assert.equal(report.verdict, 'unknown');
+    assert.throws(() => createVerifiedAgent({ report, acceptUnknown: true }), isRefused(/quote\.signature/));
+  });
+
+  test('if something was expected that could not be compared, whatever is accepted', async () => {
+    const rtmrs = {};
+    const report = await judged({}, (expected) => ({
+      ...expected,
+      systems: [{ mrtd: undefined, rtmrs, image: machine.image }],
+    }));
+    assert.throws(() => createVerifiedAgent({ report, acceptUnknown: true }), isRefused(/os\.image/));
+  });
 });

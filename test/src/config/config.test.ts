@@ -68,6 +68,16 @@ test('five different mistakes are told together, each with its name and what it 
   );
 });
 
+test('collateral is asked for at the usual services, at those named, or nowhere', () => {
+  assert.equal(configOf().evidence.pccs, undefined);
+  assert.deepEqual(configOf({ PCCS_URL: 'off' }).evidence.pccs, []);
+  const two = 'https://a.example/, https://b.example/sgx/certification/v4/';
+  assert.deepEqual(configOf({ PCCS_URL: two }).evidence.pccs, two.split(', '));
+  assert.deepEqual(problemsOf({ ...base, PCCS_URL: 'http://a.example' }), [
+    'PCCS_URL: "http://a.example" is not an https:// URL: wants https://…',
+  ]);
+});
+
 test('the message of the error holds every mistake', () => {
   assert.throws(() => readConfig({ ...base, PORT: 'x', SET_CAA: 'maybe' }, noFiles), {
     message:
