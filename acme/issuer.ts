@@ -39,6 +39,8 @@ export interface Issuer {
 export interface ObtainOptions {
   /** The ARI identifier of the certificate that this one follows (RFC 9773 §5). */
   replaces?: string | undefined;
+  /** The certificate that this one follows: where others order too, nothing is ordered once the store has a later one. */
+  follows?: Certificate | undefined;
 }
 
 export type IssuerErrorCode =
@@ -48,6 +50,7 @@ export type IssuerErrorCode =
   | 'order-unfinished'
   | 'deadline-passed'
   | 'replaced-elsewhere'
+  | 'obtained-elsewhere'
   | 'certificate-unfit';
 
 /** Why the CA's answers did not lead to a certificate. The cause is the CA's problem document, if it sent one. */

@@ -17,6 +17,7 @@ import { createPendingOrders, isFinal, type PendingOrders } from './pending-orde
 import { sameSet } from './selection.ts';
 import { StorageError } from './storage.ts';
 import type { Store } from './store.ts';
+import type { StoredOrder } from './stored.ts';
 import type { Transport } from './transport.ts';
 
 export interface IssuerOptions {
@@ -72,11 +73,11 @@ async function finishStored(parts: Parts, attempt: Attempt): Promise<Certificate
   const resumed = await parts.pending.resume(attempt);
   if (resumed === undefined) return undefined;
   try {
-    return await finish(parts, resumed.order, resumed.key, attempt);
+    return await finish(parts, resumed.order, resumed.stored.key, attempt);
   } catch (err) {
     if (!isFinal(err)) throw err;
     parts.log.warn({ domain: attempt.names[0], order: resumed.order.url, err }, 'resumed order failed');
-    await parts.store.dropOrder(attempt.names[0]!);
+    await parts.store.dropOrder(attempt.names[0]!, resumed.stored);
     return undefined;
   }
 }
@@ -86,7 +87,7 @@ async function orderAnew(parts: Parts, attempt: Attempt, extras: ObtainOptions):
   return finish(parts, order, key, attempt);
 }
 
-async function place(parts: Parts, { names, signal }: Attempt, { replaces }: ObtainOptions) {
+async function place(parts: Parts, { names, signal }: Attempt, { replaces, follows }: ObtainOptions) {
   const { transport, account, store, clock, log } = parts;
   const { newOrder, renewalInfo, meta } = await transport.directory(signal);
   const identifiers = names.map((value) => ({ type: 'dns', value }));
@@ -94,7 +95,7 @@ async function place(parts: Parts, { names, signal }: Attempt, { replaces }: Obt
   const successor = renewalInfo === undefined ? undefined : replaces;
   const key = generateCertificateKey();
   const intent = { names: [...names], key, account: account.url, createdAt: clock.now().toISOString() };
-  if (store.shared) await store.intendOrder(names[0]!, intent, await store.readOrder(names[0]!));
+  if (store.shared) await intend(store, names, intent, follows);
   signal.throwIfAborted();
   const answer = await postOrder(parts, newOrder, payload, successor, signal);
   const url = readObject(z.url(), answer.headers.location, 'the URL of the new order');
@@ -104,12 +105,30 @@ async function place(parts: Parts, { names, signal }: Attempt, { replaces }: Obt
   const stored = { names: [...names], url, key, account: account.url, createdAt };
   // A full disk must not cost the certificate: without the file, a crash now costs one more order.
   await store.writeOrder(names[0]!, stored).catch((err: unknown) => {
-    // Another replica orders in our place.
-    if (err instanceof StorageError && ['overtaken', 'lease-lost'].includes(err.code)) throw err;
+    // Another replica orders in our place, or will: it cannot know of this order, and both would come to a certificate.
+    if (store.shared) throw err;
     log.error({ domain: names[0], order: url, err }, 'order could not be stored');
   });
   log.info({ domain: names[0], order: url }, 'order placed');
   return { order: readOrder(url, answer.data), key };
+}
+
+/** Whoever has ordered before us has stored the certificate before the order went, and whoever orders after us finds ours. */
+async function intend(
+  store: Store,
+  names: readonly Domain[],
+  intent: StoredOrder,
+  follows: Certificate | undefined,
+): Promise<void> {
+  const [name] = names as [Domain];
+  const over = await store.readOrder(name);
+  // What could not be resumed had no URL, or is gone by now.
+  if (over?.url !== undefined)
+    throw new StorageError('overtaken', `another replica has placed an order for ${name}`);
+  await store.intendOrder(name, intent, over);
+  if (!(await store.hasNewer(name, follows))) return;
+  await store.dropOrder(name, intent);
+  throw new IssuerError('obtained-elsewhere', `another replica has obtained a certificate for ${name}`);
 }
 
 function offeredProfile(

@@ -22,7 +22,7 @@ export interface PendingOrdersOptions {
 
 export interface PendingOrders {
   /** The stored order and its key, if it is for these names and the CA can still finish it. */
-  resume(attempt: Attempt): Promise<{ order: Order; key: string } | undefined>;
+  resume(attempt: Attempt): Promise<{ order: Order; stored: StoredOrder } | undefined>;
   /** Drops the stored order if this failure shows that it can never be finished: every later attempt would resume it. */
   dropIfHopeless(names: readonly Domain[], error: unknown): Promise<void>;
 }
@@ -73,18 +73,18 @@ export function createPendingOrders(options: PendingOrdersOptions): PendingOrder
       if (stored === undefined || !isPlaced(stored)) return undefined;
       const order = (await isOurs(stored, names)) ? await fetchStored(stored, signal) : undefined;
       if (order === undefined || isOver(order, stored)) {
-        await store.dropOrder(names[0]!);
+        await store.dropOrder(names[0]!, stored);
         return undefined;
       }
       log.info({ domain: names[0], order: order.url, status: order.status }, 'order resumed');
-      return { order, key: stored.key };
+      return { order, stored };
     },
     async dropIfHopeless(names, error) {
       const stored = await store.readOrder(names[0]!).catch(() => undefined);
       if (stored === undefined || !isPlaced(stored)) return;
       if (!isFinal(error) && !(isAnswer(error) && isOlderThan(stored, FORLORN_MS))) return;
       log.warn({ domain: names[0], order: stored.url }, 'order given up, the next attempt places another');
-      await store.dropOrder(names[0]!).catch(() => {});
+      await store.dropOrder(names[0]!, stored).catch(() => {});
     },
   };
 }

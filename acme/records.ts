@@ -1,13 +1,13 @@
 // Records as JSON over a storage: what fits no schema is set aside, and a change never undoes that of another.
 
 import type * as z from 'zod';
-import { type Lease, type Storage, StorageError } from './storage.ts';
+import { type Lease, type ReadOptions, type Storage, StorageError } from './storage.ts';
 
 export const NOT_WRITTEN = 'it is not the JSON that was written';
 
 export interface Records {
   /** Undefined if there is no such record, or none that fits the schema: that one is set aside. */
-  read<T>(name: string, schema: z.ZodType<T>): Promise<T | undefined>;
+  read<T>(name: string, schema: z.ZodType<T>, options?: ReadOptions): Promise<T | undefined>;
   /**
    * Where others write too: what `over` says of what is there takes its place, and nothing is written when it says
    * undefined. Where nobody else writes `value` is written without looking.
@@ -33,8 +33,8 @@ const MOST_TRIES = 20;
 
 /** `held` is the lease under which is written now, if there is one. */
 export function createRecords(storage: Storage, held: () => Lease | undefined): Records {
-  async function fetch<T>(name: string, schema: z.ZodType<T>) {
-    const stored = await storage.read(name);
+  async function fetch<T>(name: string, schema: z.ZodType<T>, options?: ReadOptions) {
+    const stored = await storage.read(name, options);
     if (stored === undefined) return undefined;
     try {
       return { value: schema.parse(JSON.parse(stored.bytes.toString('utf8'))), version: stored.version };
@@ -64,7 +64,7 @@ export function createRecords(storage: Storage, held: () => Lease | undefined): 
     });
 
   return {
-    read: async (name, schema) => (await fetch(name, schema))?.value,
+    read: async (name, schema, options) => (await fetch(name, schema, options))?.value,
     change,
     write: (name, value, schema, over) =>
       storage.alone === undefined

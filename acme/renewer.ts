@@ -4,7 +4,7 @@ import type { Certificate } from '../src/lib/certificate.ts';
 import type { Clock } from '../src/lib/clock.ts';
 import type { Log } from '../src/lib/log.ts';
 import type { Entry } from './entry.ts';
-import type { Issuer } from './issuer.ts';
+import { type Issuer, IssuerError } from './issuer.ts';
 import { begun, failed, longestDelayMs, obtained } from './ledger.ts';
 import type { LedgerFile } from './ledger-file.ts';
 import { type Renewal, renewalInfoId } from './renewal.ts';
@@ -64,7 +64,7 @@ export function createRenewer(options: RenewerOptions): Renewer {
     const { names, certificate: old } = entry;
     // After a failure the hint is left out, as it may have been the reason.
     const replaces = old === undefined || (before?.failures ?? 0) > 0 ? undefined : renewalInfoId(old);
-    const fresh = await issuer.obtain(names, signal, { replaces });
+    const fresh = await issuer.obtain(names, signal, { replaces, follows: old });
     await deploy(entry, fresh);
     adopt(entry, fresh);
     await save(entry);
@@ -83,8 +83,9 @@ export function createRenewer(options: RenewerOptions): Renewer {
   }
 
   async function giveUp(entry: Entry, before: LedgerEntry | undefined, err: unknown, signal: AbortSignal) {
-    // A stop is no failure: the ledger says what it said before, and the stored order waits for the next start.
-    if (signal.aborted) {
+    // A stop is no failure: the ledger says what it said before, and the stored order waits for the next start. Neither is
+    // it one that another replica was faster: its certificate is there to be taken over.
+    if (signal.aborted || (err instanceof IssuerError && err.code === 'obtained-elsewhere')) {
       await (before === undefined ? ledger.forget(entry.names) : ledger.note(before)).catch(() => {});
       return;
     }

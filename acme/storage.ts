@@ -20,9 +20,11 @@ export interface Lease {
 
 export interface ReadOptions {
   readonly signal?: AbortSignal | undefined;
+  /** Rejects where all there is to answer with is what was seen before. */
+  readonly current?: boolean | undefined;
 }
 
-export interface WriteOptions extends ReadOptions {
+export interface WriteOptions extends Pick<ReadOptions, 'signal'> {
   /** The write is refused, with StorageError `lease-lost`, unless this is held. */
   readonly lease?: Lease | undefined;
 }

@@ -61,6 +61,8 @@ export interface Store {
   damagedCertificates(name: Domain): Promise<DamagedCertificate[]>;
   /** Replaces the one with the same first name, and drops that name's order, which is finished. */
   keepCertificate(certificate: Certificate): Promise<void>;
+  /** Whether one is stored under this name that was issued later, or any at all if `than` is undefined. */
+  hasNewer(name: Domain, than: Certificate | undefined): Promise<boolean>;
   readOrder(name: Domain): Promise<StoredOrder | undefined>;
   /** Where others write too: only over what intendOrder has written, with the same key. */
   writeOrder(name: Domain, order: StoredOrder): Promise<void>;
@@ -69,7 +71,8 @@ export interface Store {
    * StorageError `overtaken`. Where nobody else writes nothing is written. `over`: what readOrder said.
    */
   intendOrder(name: Domain, intent: StoredOrder, over: StoredOrder | undefined): Promise<void>;
-  dropOrder(name: Domain): Promise<void>;
+  /** Where others write too: not if another order has taken its place. */
+  dropOrder(name: Domain, order: StoredOrder): Promise<void>;
   readLedger(): Promise<Ledger>;
   /**
    * The whole of it, of which the entries with these names have changed or gone: where others write too, theirs stay as
@@ -137,6 +140,7 @@ export async function createStore(options: StoreOptions): Promise<Store> {
     ...accountIn(folder, directoryUrl, storage, records),
     readCertificates: () => stored.readAll(),
     damagedCertificates: (name) => stored.damaged(name),
+    hasNewer: stored.hasNewer,
     async keepCertificate(certificate) {
       await stored.write(certificate);
       const isAnothers = ({ key }: StoredOrder) => key !== certificate.key;
@@ -151,11 +155,11 @@ export async function createStore(options: StoreOptions): Promise<Store> {
     async intendOrder(name, intent, over) {
       if (!shared) return;
       await records.change(order(name), OrderSchema, (there) => {
-        if (there?.key === over?.key) return intent;
+        if (there?.key === over?.key && there?.url === over?.url) return intent;
         throw new StorageError('overtaken', `another replica orders the certificate for ${name}`);
       });
     },
-    dropOrder: (name) => records.remove(order(name), OrderSchema),
+    dropOrder: (name, { key }) => records.remove(order(name), OrderSchema, (there) => there.key !== key),
     ...entriesIn(folder, records),
     ...challengeNotesIn(folder, records),
     ...sharedChallengesIn(validations, records, clock),

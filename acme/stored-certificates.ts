@@ -19,6 +19,8 @@ export interface StoredCertificates {
   readAll(): Promise<Certificate[]>;
   damaged(name: Domain): Promise<DamagedCertificate[]>;
   write(certificate: Certificate): Promise<void>;
+  /** See Store.hasNewer. */
+  hasNewer(name: Domain, than: Certificate | undefined): Promise<boolean>;
 }
 
 const CertificateSchema = z.object({ name: z.string(), chain: z.string(), key: z.string() });
@@ -29,6 +31,7 @@ export function createStoredCertificates(
 ): StoredCertificates {
   /** What each record held when it was read last: an unchanged text is not parsed again. */
   const parsed = new Map<string, { text: string; certificate: Certificate }>();
+  const recordOf = (name: Domain) => `${folder}/${fileName(name)}.json`;
 
   async function read(record: string): Promise<Certificate | undefined> {
     const name = `${folder}/${record}`;
@@ -80,9 +83,13 @@ export function createStoredCertificates(
       const { names, chain, key } = certificate;
       const name = names[0]!;
       const value = { name, chain, key };
-      return records.write(`${folder}/${fileName(name)}.json`, value, CertificateSchema, (before) =>
+      return records.write(recordOf(name), value, CertificateSchema, (before) =>
         isNewer(before, certificate) ? undefined : value,
       );
+    },
+    async hasNewer(name, than) {
+      const there = await records.read(recordOf(name), CertificateSchema, { current: true });
+      return than === undefined ? there !== undefined : isNewer(there, than);
     },
   };
 }

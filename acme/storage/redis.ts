@@ -23,11 +23,13 @@ type Ask = <T>(call: (client: Client) => Promise<T>, signal?: AbortSignal) => Pr
 
 /**
  * Token of the lease or empty, version that must be there or empty for none, version to come or empty to remove, bytes,
- * name, channel. Returns 1, 0 for another version, or -1 where the lease is another's.
+ * name, channel. Returns 1, 0 for another version, or -1 where the lease is another's. The client sends a command again whose
+ * answer a broken connection has swallowed: what was written already is written.
  */
 const WRITE = `
-if ARGV[1] ~= '' and redis.call('GET', KEYS[3]) ~= ARGV[1] then return -1 end
 local there = redis.call('HGET', KEYS[1], 'version') or ''
+if ARGV[3] ~= '' and there == ARGV[3] then return 1 end
+if ARGV[1] ~= '' and redis.call('GET', KEYS[3]) ~= ARGV[1] then return -1 end
 if there ~= ARGV[2] then return 0 end
 if ARGV[3] == '' then
   redis.call('DEL', KEYS[1])

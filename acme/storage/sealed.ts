@@ -2,7 +2,14 @@
 
 import type { Log } from '../../src/lib/log.ts';
 import type { Opened, Sealing } from '../sealing.ts';
-import { type Engine, type Storage, StorageError, type Stored, type WriteOptions } from '../storage.ts';
+import {
+  type Engine,
+  type ReadOptions,
+  type Storage,
+  StorageError,
+  type Stored,
+  type WriteOptions,
+} from '../storage.ts';
 import type { LocalCopy } from './local-copy.ts';
 import { proveConflicts } from './proof.ts';
 
@@ -58,12 +65,15 @@ export function createSealed({ engine, sealing, copy, log }: SealedOptions): Sea
     throw error;
   }
 
-  async function read(name: string, signal?: AbortSignal): Promise<Stored | undefined> {
+  async function read(
+    name: string,
+    { signal, current = false }: ReadOptions = {},
+  ): Promise<Stored | undefined> {
     try {
       const found = await fetch(name, signal);
       return found?.bytes && { bytes: found.bytes, version: versionOf(found.counter, found.inner) };
     } catch (error) {
-      const kept = isAway(error) ? copy.read(name) : undefined;
+      const kept = isAway(error) && !current ? copy.read(name) : undefined;
       if (kept === undefined) throw error;
       return kept.bytes && { bytes: kept.bytes, version: versionOf(kept.counter, '') };
     }
@@ -74,7 +84,7 @@ export function createSealed({ engine, sealing, copy, log }: SealedOptions): Sea
 
   return {
     place: (name) => engine.place(name),
-    read: (name, { signal } = {}) => read(name, signal),
+    read,
     async create(name, bytes, options) {
       const there = await fetch(name, options?.signal);
       if (there?.bytes !== undefined) return undefined;

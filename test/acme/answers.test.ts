@@ -174,7 +174,7 @@ test('whatever the CA answers at each step, an attempt ends in a bounded number 
           assert.ok(requests < MOST_REQUESTS, 'it asks without end');
           return answered(next);
         });
-        if (forget) await shared.dropOrder(name);
+        if (forget) await shared.dropOrder(name, (await shared.readOrder(name))!);
         await assert.rejects(
           issuer.obtain([name], new AbortController().signal, { replaces: 'AAAA.BBBB' }),
           isTold,
