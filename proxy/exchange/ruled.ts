@@ -374,7 +374,7 @@ function fieldsFor(client: RuledClient, run: RuleRun | undefined, step: Forward,
     sent: facts.headers.list(),
     nominated,
     forwarded: step.forwardedFields ? forwardedFields(known, facts.host, client.forwardedBefore) : [],
-    own: exchange.ownFields,
+    own: run === undefined ? exchange.fieldsOfQuestion : exchange.ownFields,
     withBody,
     ...(passUnderscores === undefined ? {} : { passUnderscores }),
   });

@@ -548,6 +548,83 @@ export const settings: readonly Setting[] = [
     security: 'Secret. The health answers are given without it.',
   },
   {
+    name: 'OTEL_EXPORTER_OTLP_ENDPOINT',
+    meaning:
+      'An OpenTelemetry collector that takes OTLP over HTTP; the path `v1/traces` is added. With it requests are traced and their spans go there, see [traces.md](traces.md). Without it traces pass as they come.',
+    byDefault: 'nothing is traced',
+    example: 'http://collector:4318',
+    security:
+      'Spans name clients, hosts and paths: with `http://` whoever is on the way reads them, and HEADERS too.',
+  },
+  {
+    name: 'OTEL_EXPORTER_OTLP_TRACES_ENDPOINT',
+    meaning: 'The same, as it is: nothing is added. It goes before OTEL_EXPORTER_OTLP_ENDPOINT.',
+    byDefault: '',
+    example: 'https://otlp.example.net/v1/traces',
+  },
+  {
+    name: 'OTEL_EXPORTER_OTLP_HEADERS',
+    aliases: ['OTEL_EXPORTER_OTLP_TRACES_HEADERS'],
+    meaning: 'Headers for the collector: `name=value,other=value`, values percent-encoded.',
+    byDefault: '',
+    example: '',
+    secret: true,
+    security: 'Secret: a key as a rule. The workers do not have it.',
+  },
+  {
+    name: 'OTEL_EXPORTER_OTLP_PROTOCOL',
+    aliases: ['OTEL_EXPORTER_OTLP_TRACES_PROTOCOL'],
+    meaning: 'How spans are written: `http/json` or `http/protobuf`. gRPC is not spoken.',
+    byDefault: 'http/json',
+    example: 'http/protobuf',
+  },
+  {
+    name: 'OTEL_EXPORTER_OTLP_TIMEOUT',
+    aliases: ['OTEL_EXPORTER_OTLP_TRACES_TIMEOUT'],
+    meaning: 'Milliseconds that the collector has to answer; without a unit, as OpenTelemetry has it.',
+    byDefault: '10000',
+    example: '3000',
+  },
+  {
+    name: 'OTEL_EXPORTER_OTLP_CERTIFICATE',
+    aliases: ['OTEL_EXPORTER_OTLP_TRACES_CERTIFICATE'],
+    meaning: 'PEM file of the roots that the collector may be under, in the place of the public ones.',
+    byDefault: '',
+    example: '/config/collector-root.pem',
+  },
+  {
+    name: 'OTEL_EXPORTER_OTLP_COMPRESSION',
+    aliases: ['OTEL_EXPORTER_OTLP_TRACES_COMPRESSION'],
+    meaning: '`gzip` or `none`.',
+    byDefault: 'none',
+    example: 'gzip',
+  },
+  {
+    name: 'OTEL_TRACES_SAMPLER',
+    meaning:
+      'Which requests are recorded: `always_on`, `always_off`, `traceidratio`, or the same after a trusted peer that says so itself: `parentbased_always_on`, `parentbased_always_off`, `parentbased_traceidratio`.',
+    byDefault: 'parentbased_always_on',
+    example: 'parentbased_traceidratio',
+  },
+  {
+    name: 'OTEL_TRACES_SAMPLER_ARG',
+    meaning: 'The part that `traceidratio` records, from 0 to 1.',
+    byDefault: '1',
+    example: '0.01',
+  },
+  {
+    name: 'OTEL_SERVICE_NAME',
+    meaning: 'What the spans call this program.',
+    byDefault: 'dstack-ingress',
+    example: 'shop-ingress',
+  },
+  {
+    name: 'OTEL_RESOURCE_ATTRIBUTES',
+    meaning: 'What else they say of it: `name=value,other=value`, values percent-encoded.',
+    byDefault: '',
+    example: 'deployment.environment.name=production',
+  },
+  {
     name: 'LOG_LEVEL',
     meaning: '`trace`, `debug`, `info`, `warn`, `error` or `silent`.',
     byDefault: 'info',
