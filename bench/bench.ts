@@ -43,7 +43,7 @@ async function main(args: readonly string[]): Promise<number> {
   const wantedRows = choose(rows, options.only, 'row');
   const wantedPeers = options.peers ?? (options.mode === 'connections' ? PLOTTED : undefined);
   // Before anything is built or started.
-  choose(allPeers(SOURCE, options.before && SOURCE), wantedPeers, 'peer');
+  choose(allPeers(SOURCE, options.before && SOURCE, options.traced), wantedPeers, 'peer');
 
   requireTwoCores();
   extendPath();
@@ -55,7 +55,7 @@ async function main(args: readonly string[]): Promise<number> {
   try {
     const ourProgram = options.fromSource ? SOURCE : await buildBundle(stage.folder);
     const before = options.before && (await buildBefore(stage.folder, options.before));
-    const peers = choose(allPeers(ourProgram, before), wantedPeers, 'peer');
+    const peers = choose(allPeers(ourProgram, before, options.traced), wantedPeers, 'peer');
     switch (options.mode) {
       case 'connections':
         return await connections(stage, options, peers);

@@ -17,6 +17,8 @@ export interface Options {
   readonly fromSource: boolean;
   /** A commit whose program is measured beside this one, as the peer `before`. */
   readonly before: string | undefined;
+  /** One more peer, `traced`: this program with one request in a hundred traced. */
+  readonly traced: boolean;
 }
 
 export class UsageError extends Error {
@@ -38,6 +40,7 @@ turns of 300 ms, again and again: what disturbs the machine meets all of them.
   --write-docs      puts the result into docs/performance.md
   --source          runs src/main.ts instead of the bundle that the image ships
   --before COMMIT   one more peer, before: the bundle of that commit
+  --traced          one more peer, traced: this program with 1 % of the requests traced, its collector away
   --connections     instead: CPU per request at 1 to 4,096 connections, and a plot of it
   --memory          instead: memory over --minutes (10) of mixed load, 20,000 connections opened and closed
   --list            names rows and peers
@@ -58,6 +61,7 @@ export function parseOptions(args: readonly string[]): Options {
     writeDocs: values['write-docs'],
     fromSource: values.source,
     before: values.before,
+    traced: values.traced,
   };
 }
 
@@ -76,6 +80,7 @@ function parse(args: readonly string[]) {
         'write-docs': { type: 'boolean', default: false },
         source: { type: 'boolean', default: false },
         before: { type: 'string' },
+        traced: { type: 'boolean', default: false },
         connections: { type: 'boolean', default: false },
         memory: { type: 'boolean', default: false },
         list: { type: 'boolean', default: false },

@@ -25,10 +25,12 @@ import { watchFiles } from './routes/files-watch.ts';
 import { describeRoutes } from './routes/plan.ts';
 import { foldersOf } from './routes/rule-needs.ts';
 import { type ShowsOptions, show } from './showing.ts';
+import type { Tracer } from './tracing/own-spans.ts';
+import type { Traces } from './tracing/tracing.ts';
 import { version } from './version.ts';
 import type { WorkerSettings } from './workers/messages.ts';
 import { allowReading } from './workers/process.ts';
-import { createWorkers } from './workers/workers.ts';
+import { createWorkers, type Workers } from './workers/workers.ts';
 
 export interface Ingress {
   readonly address: { readonly address: string; readonly port: number };
@@ -53,6 +55,8 @@ export interface IngressOptions {
 
 /** A container that is asked to stop is killed ten seconds later. */
 const DRAIN_MS = 8_000;
+/** For spans that are still to be sent, after that. */
+const LAST_SPANS_MS = 1_000;
 
 /**
  * Resolves as soon as it listens and serves what is on disk; it waits for nothing that can be unreachable. Rejects with
@@ -61,11 +65,10 @@ const DRAIN_MS = 8_000;
 export async function startIngress(config: Config, options: IngressOptions): Promise<Ingress> {
   const { log } = options;
   const stopping = new AbortController();
+  const traces = await openTraces(config, log);
   // Both are asked only once visitors come, or there is an account.
-  const parts = createParts(config, withFiles(config, options), {
-    stored: () => stored,
-    issuance: () => issuance,
-  });
+  const later = { stored: () => stored, issuance: () => issuance };
+  const parts = createParts(config, { ...withFiles(config, options), traces }, later);
   sayIfTooFewDescriptors(config, log);
   const { workers, agent, publisher, deployment } = parts;
   await deployment.follow(config, []);
@@ -88,7 +91,7 @@ export async function startIngress(config: Config, options: IngressOptions): Pro
 
   const { createIssuance } = await import('./issuance.ts');
   const { setChallenge, setHttpChallenge } = workers;
-  const from = { config, store, storage, refuseToRegister, agent, log };
+  const from = { config, store, storage, refuseToRegister, agent, tracer: traces?.tracer, log };
   const issuance = createIssuance({ ...from, setChallenge, setHttpChallenge });
   const tally = createTally();
   const hooks = { deploy: deployment.offer, onAccount: publisher.setAccount, onOutcome: tally.renewalEnded };
@@ -104,7 +107,8 @@ export async function startIngress(config: Config, options: IngressOptions): Pro
   };
   const follow = createFollowing(config, following);
   const watch = watchFiles(config, { follow: (plan) => void follow(plan), onRefused: tally.refused, log });
-  const showing = options.shows && { ...options.shows, ...parts, tally, stopping: stopping.signal, log };
+  const shown = { ...parts, traces, tally, stopping: stopping.signal, log };
+  const showing = options.shows && { ...options.shows, ...shown };
   const admin = showing && (await show(config, showing));
   return {
     address,
@@ -116,10 +120,8 @@ export async function startIngress(config: Config, options: IngressOptions): Pro
     async stop() {
       watch.close();
       stopping.abort();
-      await workers.drain(options.drainMs ?? DRAIN_MS);
-      log.info({ ...workers.state().totals }, 'workers have ended');
-      await issuance.close();
-      await admin?.close();
+      await drainAll(workers, options);
+      await Promise.all([issuance.close(), admin?.close(), traces?.close(LAST_SPANS_MS)]);
       await kept.close();
     },
   };
@@ -144,16 +146,33 @@ interface Later {
   issuance(): Pick<Issuance, 'describeAccount'>;
 }
 
+async function openTraces({ tracing }: Config, log: Log): Promise<Traces | undefined> {
+  if (tracing === undefined) return undefined;
+  const { createTraces } = await import('./tracing/tracing.ts');
+  return createTraces(tracing, version(), log);
+}
+
+async function drainAll(workers: Workers, { drainMs = DRAIN_MS, log }: IngressOptions): Promise<void> {
+  await workers.drain(drainMs);
+  log.info({ ...workers.state().totals }, 'workers have ended');
+}
+
+interface PartsOptions extends IngressOptions {
+  readonly traces: Traces | undefined;
+}
+
 /** Makes what serves, and starts nothing. */
-function createParts(config: Config, { log, forkedAhead }: IngressOptions, later: Later) {
+function createParts(config: Config, { log, forkedAhead, traces }: PartsOptions, later: Later) {
   const { agentEndpoint, dir } = config.evidence;
-  const agent = createAgent({ ...(agentEndpoint !== undefined && { endpoint: agentEndpoint }), log });
+  const asked = createAgent({ ...(agentEndpoint !== undefined && { endpoint: agentEndpoint }), log });
+  const agent = traces === undefined ? asked : withTracedQuotes(asked, traces.tracer);
   const look = createChallengeLook();
   const workers = createWorkers({
     count: config.workers,
     settings: workerSettings(config),
     findChallenge: async (domain) =>
       sharedChallenge(domain, { config, own: deployment.plan().domains, stored: later.stored, look }),
+    takeRecorded: traces?.take,
     attest: createAttestRounds({ quote: (data) => agent.quote(data), log }).ask,
     log,
     ...(forkedAhead !== undefined && { forkedAhead }),
@@ -188,6 +207,10 @@ async function publishCollateral(
   const { keepCollateral } = await import('./collateral.ts');
   const quote = () => quoteIn(shown());
   await keepCollateral({ quote, publish: setCollateral, services: pccs, log }, signal);
+}
+
+function withTracedQuotes(agent: Agent, { inSpan }: Tracer): Agent {
+  return { ...agent, quote: (data) => inSpan('quote', [], () => agent.quote(data)) };
 }
 
 /** Another one after every boot of the machine; see random(4). */
@@ -251,6 +274,11 @@ function workerSettings(config: Config): WorkerSettings {
     sharedHttpChallenges: config.acme.challenge === 'http-01' && config.store !== undefined,
     accessLog: config.accessLog,
     requestIds: config.requestIds,
+    tracing: config.tracing && {
+      followsParent: config.tracing.followsParent,
+      ratio: config.tracing.ratio,
+      query: config.tracing.query,
+    },
     logLevel: config.logLevel,
     readableLog: process.stdout.isTTY === true,
   };

@@ -4,8 +4,8 @@ import { type Acme, type AcmeOptions, createAcme } from '../acme/connect.ts';
 import { createDnsPersist01Solver } from '../acme/dns-persist01.ts';
 import { createDns01Solver } from '../acme/dns01.ts';
 import { createHttp01Solver } from '../acme/http01.ts';
-import type { Solver } from '../acme/issuer.ts';
-import { createManager, type Manager, type ManagerOptions } from '../acme/manager.ts';
+import type { Issuer, Solver } from '../acme/issuer.ts';
+import { type CaConnection, createManager, type Manager, type ManagerOptions } from '../acme/manager.ts';
 import type { Storage } from '../acme/storage.ts';
 import type { Store } from '../acme/store.ts';
 import { createTlsAlpn01Solver } from '../acme/tls-alpn01.ts';
@@ -29,6 +29,8 @@ import { createRecordsSetup, type RecordsMode } from './records/setup.ts';
 import { createWebhook } from './records/webhook.ts';
 import { createWrittenPins } from './records/written-pins.ts';
 import type { RoutingPlan } from './routes/plan.ts';
+import { noTracer, type Tracer } from './tracing/own-spans.ts';
+import type { Attributes } from './tracing/span.ts';
 
 export interface IssuanceOptions {
   readonly config: Config;
@@ -41,6 +43,8 @@ export interface IssuanceOptions {
   /** Resolves once every worker answers the challenge so. */
   setChallenge(domain: string, certificate: ChallengeCertificate | undefined): Promise<void>;
   setHttpChallenge(token: string, keyAuthorization: string | undefined): Promise<void>;
+  /** Records each pass as a span. Default: none is. */
+  readonly tracer?: Tracer | undefined;
   readonly log: Log;
 }
 
@@ -62,7 +66,7 @@ interface Parts extends IssuanceOptions {
 }
 
 export function createIssuance(options: IssuanceOptions): Issuance {
-  const { config, store, log } = options;
+  const { config, store, tracer = noTracer, log } = options;
   const { resolvers, dohResolvers, provider } = config.dns;
   const parts: Parts = {
     ...options,
@@ -105,22 +109,23 @@ export function createIssuance(options: IssuanceOptions): Issuance {
       const manager = createManager({
         wanted: plan.certificates,
         store,
-        connect: (abort) => acme.connect(abort),
+        connect: async (abort) => withTracedOrders(await acme.connect(abort), tracer),
         renewalInfo: (certificate, abort) => acme.renewalInfo(certificate, abort),
         recover: () => acme.recover(),
-        async prepare(account, names, abort) {
-          try {
-            await records.ensure(names, account.url, abort);
-          } catch (err) {
-            // The records can be mended at any time, a lapsed certificate cannot. Whether it is renewed the CA decides.
-            if (abort.aborted || !(await haveCertificates(names, store))) throw err;
-            log[needsOperator(err) ? 'warn' : 'error'](
-              { err, domains: names },
-              'DNS records are not in place, renewing all the same',
-            );
-          }
-          await caa.check(names, account.url, abort);
-        },
+        prepare: (account, names, abort) =>
+          tracer.inSpan('prepare domains', aboutDomains(names), async () => {
+            try {
+              await records.ensure(names, account.url, abort);
+            } catch (err) {
+              // The records can be mended at any time, a lapsed certificate cannot. Whether it is renewed the CA decides.
+              if (abort.aborted || !(await haveCertificates(names, store))) throw err;
+              log[needsOperator(err) ? 'warn' : 'error'](
+                { err, domains: names },
+                'DNS records are not in place, renewing all the same',
+              );
+            }
+            await caa.check(names, account.url, abort);
+          }),
         ...hooks,
         intervalMs: renewIntervalMs,
         renewal: { ...(renewDaysBefore !== undefined && { daysBefore: renewDaysBefore }) },
@@ -135,6 +140,17 @@ export function createIssuance(options: IssuanceOptions): Issuance {
     describeAccount: (uri, domains) => describeAccount(uri, domains, parts, acme),
     close: () => acme.close(),
   };
+}
+
+function withTracedOrders(connection: CaConnection, { inSpan }: Tracer): CaConnection {
+  const { issuer, ...rest } = connection;
+  const obtain: Issuer['obtain'] = (names, ...others) =>
+    inSpan('obtain certificate', aboutDomains(names), () => issuer.obtain(names, ...others));
+  return { ...rest, issuer: { obtain } };
+}
+
+function aboutDomains(names: readonly Domain[]): Attributes {
+  return [['dstack_ingress.domains', names.join(' ')]];
 }
 
 async function describeAccount(

@@ -8,6 +8,7 @@ import type { Deployment } from './deployment.ts';
 import type { Publisher } from './evidence-publisher.ts';
 import type { Log } from './lib/log.ts';
 import { describeRoutes } from './routes/plan.ts';
+import type { Traces } from './tracing/tracing.ts';
 import { createProcessFigures } from './workers/process-figures.ts';
 import type { Workers } from './workers/workers.ts';
 
@@ -23,6 +24,7 @@ export interface ShowingParts extends ShowsOptions {
   readonly deployment: Pick<Deployment, 'plan' | 'certificates'>;
   readonly publisher: Pick<Publisher, 'shown'>;
   readonly tally: Tally;
+  readonly traces: Pick<Traces, 'counts' | 'queued'> | undefined;
   readonly stopping: AbortSignal;
   readonly log: Log;
 }

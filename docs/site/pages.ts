@@ -24,6 +24,7 @@ export const groups: readonly Group[] = [
     files: [
       'docs/operation.md',
       'docs/metrics.md',
+      'docs/traces.md',
       'docs/logs.md',
       'docs/troubleshooting.md',
       'docs/fleet.md',

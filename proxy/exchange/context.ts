@@ -13,6 +13,7 @@ import type { Http2Upstreams } from '../upstream/http2-pool.ts';
 import type { AccessLog } from './access-log.ts';
 import type { ExchangeObserver } from './observe.ts';
 import type { RulesInUse } from './rules-in-use.ts';
+import type { Tracing } from './tracing.ts';
 
 /** The part that carries a connection. It is asked when there is no room for another one. */
 export interface Holder {
@@ -64,6 +65,8 @@ export interface ProxyContext {
   readonly tunnels: Set<OpenTunnel>;
   /** Makes the id of each request; undefined: they have none, and what clients send passes. */
   readonly requestIds?: (() => string) | undefined;
+  /** Undefined: traces pass as they come. */
+  readonly tracing?: Tracing | undefined;
   /** Undefined: none is written. */
   readonly accessLog?: AccessLog | undefined;
   /** Told of the moments of each exchange, beside the access log. */

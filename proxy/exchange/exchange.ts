@@ -27,6 +27,7 @@ import {
   type Tries,
   wantsTry,
 } from './retry.ts';
+import { isSampled, type Tracing } from './tracing.ts';
 
 /** The way to the upstream of one exchange: a connection of HTTP/1.1, or a stream of HTTP/2. */
 export interface UpstreamSide {
@@ -65,7 +66,11 @@ export interface Guide {
 
 /** In lower case, as HTTP/2 and the tables of names have it. */
 export const REQUEST_ID = 'x-request-id';
+export const TRACEPARENT = 'traceparent';
 const NO_FIELDS: readonly (readonly [string, string])[] = [];
+const NO_NAMES: readonly string[] = [];
+const TRACE_NAMES: readonly string[] = [TRACEPARENT, 'tracestate'];
+const TRACEPARENT_ALONE: readonly string[] = [TRACEPARENT];
 
 /** What each protocol of clients adds is in its own class: Http1Exchange, Http2Exchange. */
 export abstract class Exchange implements Observed, Tries {
@@ -107,10 +112,20 @@ export abstract class Exchange implements Observed, Tries {
   /** Empty: requests have none. */
   id = '';
   userAgent = '';
-  /** As it came and passes on; empty: none came that is sound. */
+  /** Of our own span, where requests are traced; otherwise as it came and passes on; empty: none came that is sound. */
   traceparent = '';
+  /** Where requests are traced: that of a trusted peer, whose trace goes on; empty: it began here. */
+  parentTrace = '';
+  /** Where requests are traced: of the span that is the present attempt, for the upstream. */
+  upstreamTrace = '';
+  /** Its spans are recorded. */
+  sampled = false;
   /** When the upstream that was asked last was had, in the deadlines' time; 0: none was. */
   upstreamAt = 0;
+  /** What the upstream that was asked last has answered, whatever the client is told; 0: nothing. */
+  upstreamStatus = 0;
+  /** Why the upstream that was asked last was given up. */
+  loss: FaultCode | undefined = undefined;
   /** Of the request: what the access log shows of it. */
   shownHeaders: readonly ShownHeader[] | undefined = undefined;
 
@@ -182,6 +197,8 @@ export abstract class Exchange implements Observed, Tries {
   protected abstract tell(fault: Fault): void;
   /** The client takes or sends nothing, in the middle of a reply: it is let go. */
   protected abstract letGo(): void;
+  /** What is about to be sent again names another span. */
+  protected abstract traceAnew(before: string, now: string): void;
   /** The upstream has reset this one stream. True: the client was told the same in its protocol. */
   protected abstract passReset(code: number, fault: Fault): boolean;
 
@@ -210,7 +227,12 @@ export abstract class Exchange implements Observed, Tries {
     this.id = '';
     this.userAgent = '';
     this.traceparent = '';
+    this.parentTrace = '';
+    this.upstreamTrace = '';
+    this.sampled = false;
     this.upstreamAt = 0;
+    this.upstreamStatus = 0;
+    this.loss = undefined;
     this.shownHeaders = undefined;
     this.refusals = 0;
     this.repeated = false;
@@ -239,21 +261,64 @@ export abstract class Exchange implements Observed, Tries {
     return true;
   }
 
-  /** True: it passes on. */
-  protected takesTrace(fields: TraceFields): boolean {
-    if (!isTrace(fields)) return false;
-    this.traceparent = fields.traceparent!;
-    return true;
+  /** Returns the names of what came of a trace and does not pass on as it came. */
+  protected takesTrace(fields: TraceFields): readonly string[] {
+    const sound = isTrace(fields);
+    if (this.context.tracing === undefined) {
+      if (!sound) return TRACE_NAMES;
+      this.traceparent = fields.traceparent!;
+      return NO_NAMES;
+    }
+    // Whoever may not name a request may not put it among the traces of others either, or have it recorded.
+    if (!sound || !this.connection.trustedClient) return TRACE_NAMES;
+    this.parentTrace = fields.traceparent!;
+    return TRACEPARENT_ALONE;
+  }
+
+  /** Nothing more comes of the trace that it is a part of. */
+  protected beginTrace(): void {
+    const { tracing } = this.context;
+    if (tracing === undefined || this.traceparent !== '') return;
+    this.traceparent = tracing.begin(this.parentTrace);
+    this.upstreamTrace = this.traceparent;
+    if (!isSampled(this.traceparent)) return;
+    this.sampled = true;
+    this.upstreamTrace = tracing.next(this.traceparent);
+    this.connection.tlsVersion ??= this.connection.socket.getProtocol() ?? '';
+  }
+
+  /** The next attempt is a span of its own. */
+  private beginAttempt(): void {
+    if (this.sampled) this.upstreamTrace = (this.context.tracing as Tracing).next(this.traceparent);
   }
 
   /** What the upstream is told of this request alone. */
   get ownFields(): readonly (readonly [name: string, value: string])[] {
-    return this.id === '' ? NO_FIELDS : [[REQUEST_ID, this.id]];
+    return this.fieldsUnder(this.upstreamTrace);
+  }
+
+  /** The same for a service that rules ask about it: that is no attempt. */
+  get fieldsOfQuestion(): readonly (readonly [name: string, value: string])[] {
+    return this.fieldsUnder(this.upstreamTrace === '' ? '' : this.traceparent);
+  }
+
+  private fieldsUnder(trace: string): readonly (readonly [name: string, value: string])[] {
+    const { id } = this;
+    if (trace === '') return id === '' ? NO_FIELDS : [[REQUEST_ID, id]];
+    if (id === '') return [[TRACEPARENT, trace]];
+    return [
+      [REQUEST_ID, id],
+      [TRACEPARENT, trace],
+    ];
   }
 
   /** The same as lines of HTTP/1.1. */
   get ownLines(): string {
-    return this.id === '' ? '' : `X-Request-ID: ${this.id}\r\n`;
+    return this.replyLine + this.traceLine;
+  }
+
+  get traceLine(): string {
+    return this.upstreamTrace === '' ? '' : `${TRACEPARENT}: ${this.upstreamTrace}\r\n`;
   }
 
   /** What a reply to its client says of it, as a line of HTTP/1.1. */
@@ -268,6 +333,7 @@ export abstract class Exchange implements Observed, Tries {
     const { observer } = this;
     const { requestIds } = this.context;
     if (requestIds !== undefined && this.id === '') this.id = requestIds();
+    this.beginTrace();
     if (observer === undefined) return;
     if (this.timed) this.startedAt = this.context.deadlines.instant();
     observer.headTaken?.(this);
@@ -280,6 +346,8 @@ export abstract class Exchange implements Observed, Tries {
     this.attempts++;
     if (this.timed) this.upstreamAt = this.context.deadlines.instant();
     this.isAsking = true;
+    this.upstreamStatus = 0;
+    this.loss = undefined;
     this.observer?.upstreamChosen?.(this);
   }
 
@@ -301,7 +369,7 @@ export abstract class Exchange implements Observed, Tries {
 
   /** `fields`: of a reply, or its trailers. */
   noteGrpcStatus(fields: readonly HeaderField[]): void {
-    if (!this.detailed) return;
+    if (!this.detailed && !this.sampled) return;
     for (const { name, value } of fields) {
       if (name === 'grpc-status' && /^\d{1,3}$/.test(value)) this.grpcStatus = Number(value);
     }
@@ -369,6 +437,7 @@ export abstract class Exchange implements Observed, Tries {
   /** The upstream is gone. `resetCode`: of HTTP/2, if it has reset this one stream. `reused`: its connection was. */
   lost(loss: Loss, fault: Fault, resetCode = 0, reused = false) {
     if (this.over || this.failed || this.replied) return;
+    this.loss = fault.code;
     if (!this.responded && !this.heard && this.isSentAgainUnasked(loss, reused)) return this.sendAgain();
     if (this.triesAfter(fault)) return;
     if (resetCode === 0 || !this.passReset(resetCode, fault)) this.fail(fault);
@@ -401,6 +470,7 @@ export abstract class Exchange implements Observed, Tries {
     const cause = tries && causeOf(fault.code);
     if (cause === undefined || !this.mayTry(cause, this.attempts > tries!.attempts)) return false;
     const { host, method } = this;
+    this.loss = fault.code;
     this.context.log.debug({ host, method, err: fault }, 'upstream failed, another is tried');
     this.side?.giveUp(fault.side === 'upstream');
     this.tryNext();
@@ -419,6 +489,11 @@ export abstract class Exchange implements Observed, Tries {
     if (!this.requestEnded) this.pauseRequest();
     this.upstreamDone();
     this.observer?.sentAgain?.(this);
+    if (this.sampled) {
+      const before = this.upstreamTrace;
+      this.beginAttempt();
+      this.traceAnew(before, this.upstreamTrace);
+    }
     this.side!.begin(true);
   }
 
@@ -445,6 +520,7 @@ export abstract class Exchange implements Observed, Tries {
 
   /** The upstream that was asked is done with, and the client has not been told anything: another one may be asked. */
   beginAgain(): void {
+    this.beginAttempt();
     this.heard = false;
     this.replied = false;
     this.refusals = 0;

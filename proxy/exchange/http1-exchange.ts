@@ -23,6 +23,8 @@ import { asksForUpgrade } from './upgrade.ts';
 export interface Http1Side extends UpstreamSide {
   /** More of the request's body has come, framed as the client frames it; what lies behind its end is held. */
   takeBody(bytes: Buffer): void;
+  /** Where it keeps the head's fields itself: one of these values has changed. */
+  changeField?(before: string, now: string): void;
 }
 
 /** What an exchange needs of the connection that carries it. */
@@ -128,17 +130,17 @@ export class Http1Exchange extends Exchange implements Http1Answering {
   /** What is not to pass on is left out as if Connection had nominated it. */
   private readIdentity(head: MessageHead): void {
     const { accessLog } = this.context;
-    if (this.detailed) {
-      if (head.userAgentLine >= 0) this.userAgent = valueAt(head, head.userAgentLine);
-      if (accessLog?.shows !== undefined) this.shownHeaders = accessLog.shows(head.text);
-    }
+    if (this.detailed && accessLog?.shows !== undefined) this.shownHeaders = accessLog.shows(head.text);
     if (head.requestIdLine >= 0 && this.takesId(valueAt(head, head.requestIdLine)))
       head.nominated = [...head.nominated, REQUEST_ID];
     if (head.traceparentLine >= 0 || head.tracestateLine >= 0) {
       const traceparent = head.traceparents === 1 ? valueAt(head, head.traceparentLine) : undefined;
-      if (!this.takesTrace({ traceparent, tracestate: tracestateOf(head) }))
-        head.nominated = [...head.nominated, 'traceparent', 'tracestate'];
+      const gone = this.takesTrace({ traceparent, tracestate: tracestateOf(head) });
+      if (gone.length > 0) head.nominated = [...head.nominated, ...gone];
     }
+    this.beginTrace();
+    if ((this.detailed || this.sampled) && head.userAgentLine >= 0)
+      this.userAgent = valueAt(head, head.userAgentLine);
   }
 
   /** A request whose head could not be read; `head` has what was, if anything was. */
@@ -238,6 +240,11 @@ export class Http1Exchange extends Exchange implements Http1Answering {
     // HTTP/1.0 knows no chunks: the client would take the end of the connection for that of the body.
     if (this.http10) resetConnection(this.client);
     this.carrier.destroy();
+  }
+
+  protected traceAnew(before: string, now: string): void {
+    this.headText = this.headText.replace(before, now);
+    this.side?.changeField?.(before, now);
   }
 
   protected passReset(): boolean {

@@ -4,7 +4,7 @@ import { STATUS_CODES } from 'node:http';
 import { beginBody } from '../http1/body-reader.ts';
 import type { MessageHead } from '../http1/message.ts';
 import { NO_LIMIT } from '../limits.ts';
-import { SAID_ID, saidBit } from '../rules/field-names.ts';
+import { SAID_ID, SAID_TRACE, saidBit } from '../rules/field-names.ts';
 import { type ForwardMatch, speaksHttp2 } from '../rules/routes.ts';
 import type { Forward } from '../rules/step.ts';
 import { type AskedFacts, http1Facts } from './asked-facts.ts';
@@ -116,7 +116,7 @@ export class Http1Ruled implements RuledClient {
       // No connection of HTTP/2 becomes another protocol's (RFC 9113 §8.6).
       exchange.upgrading = undefined;
       const side = sides.inFrames();
-      const fields = fieldsFor(this, step, clientAddress, step.passBody);
+      const fields = fieldsFor(this, step, { clientAddress, own: this.exchange.ownFields, withBody: step.passBody });
       const pairs = fields.flatMap(({ name, value }) => [name.toLowerCase(), value]);
       if (length >= 0) pairs.push('content-length', String(length));
       side.keepFields({ method, path: step.target, authority: host }, pairs);
@@ -135,11 +135,12 @@ export class Http1Ruled implements RuledClient {
   private linesFor(step: Forward, clientAddress: string): string {
     const { exchange, nominated } = this;
     const { read } = this.headers;
-    if (read === undefined) return linesOf(fieldsFor(this, step, clientAddress, step.passBody));
+    if (read === undefined) return linesOf(fieldsFor(this, step, { clientAddress, own: this.exchange.ownFields, withBody: step.passBody }));
     const kept = keptLines(read, step, { nominated, withBody: step.passBody });
     const family = step.forwardedFields ? this.familyLines(step.says, clientAddress) : '';
-    const id = (step.says & SAID_ID) === 0 ? exchange.ownLines : '';
-    return kept + linesOf(step.own) + family + id;
+    const id = (step.says & SAID_ID) === 0 ? exchange.replyLine : '';
+    const trace = (step.says & SAID_TRACE) === 0 ? exchange.traceLine : '';
+    return kept + linesOf(step.own) + family + id + trace;
   }
 
   private familyLines(says: number, clientAddress: string): string {

@@ -111,6 +111,11 @@ export class Http1ToHttp2 extends ToHttp2 implements Http1Side {
     this.headBytes = bytes;
   }
 
+  changeField(before: string, now: string): void {
+    const at = this.fields.indexOf(before);
+    if (at > 0) this.fields[at] = now;
+  }
+
   // --- The request ---
 
   protected sendHead(up: Http2Stream, scheme: string): boolean {

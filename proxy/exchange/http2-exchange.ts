@@ -85,10 +85,9 @@ export class Http2Exchange extends Exchange implements StreamUser, Deadline, For
 
   /** The head has come and cannot be read; these are its fields, however malformed. */
   beginUnread(fields: readonly HeaderField[]): void {
-    if (this.detailed) {
-      this.noteRequestLine(fields);
-      this.noteShown(fields);
-    }
+    this.beginTrace();
+    if (this.detailed || this.sampled) this.noteRequestLine(fields);
+    if (this.detailed) this.noteShown(fields);
     this.headTaken();
   }
 
@@ -123,12 +122,12 @@ export class Http2Exchange extends Exchange implements StreamUser, Deadline, For
   /** What is not to pass on is left out. */
   private withIdentity(request: Http2Request): Http2Request {
     const { requestId, traceparent, tracestate } = request;
-    if (this.detailed) this.userAgent = request.userAgent;
-    if (requestId === undefined && traceparent === undefined && tracestate === undefined) return request;
     const gone: string[] = [];
     if (requestId !== undefined && this.takesId(requestId)) gone.push(REQUEST_ID);
     const traced = traceparent !== undefined || tracestate !== undefined;
-    if (traced && !this.takesTrace({ traceparent, tracestate })) gone.push('traceparent', 'tracestate');
+    if (traced) gone.push(...this.takesTrace({ traceparent, tracestate }));
+    this.beginTrace();
+    if (this.detailed || this.sampled) this.userAgent = request.userAgent;
     if (gone.length === 0) return request;
     return { ...request, fields: request.fields.filter(({ name }) => !gone.includes(name)) };
   }
@@ -257,6 +256,16 @@ export class Http2Exchange extends Exchange implements StreamUser, Deadline, For
 
   protected letGo(): void {
     this.stream.reset(errorCode.cancel);
+  }
+
+  protected traceAnew(before: string, now: string): void {
+    const changed = (fields: readonly HeaderField[]) =>
+      fields.map((field) =>
+        field.value === before ? createField(field.name, now, field.neverIndexed) : field,
+      );
+    const { request, forwarded } = this;
+    this.request = { ...request, fields: changed(request.fields) };
+    this.forwarded = { fields: changed(forwarded.fields), lines: forwarded.lines.replace(before, now) };
   }
 
   protected passReset(code: number, { code: fault }: Fault): boolean {

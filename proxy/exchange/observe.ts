@@ -21,6 +21,17 @@ export interface Observed extends AccessEntry {
   readonly settings: UpstreamSettings | undefined;
   /** For whoever counts what is under way: where it has counted this one; 0 at its beginning. */
   countedAt: number;
+  /** Its spans are recorded. */
+  readonly sampled: boolean;
+  /** As `traceparent`: of a trusted peer, whose trace goes on; empty: it began here. */
+  readonly parentTrace: string;
+  /** As `traceparent`: of the span that is the present attempt. */
+  readonly upstreamTrace: string;
+  /** What the upstream that was asked last has answered, whatever the client is told; 0: nothing. */
+  readonly upstreamStatus: number;
+  /** Why the upstream that was asked last was given up. */
+  readonly loss: FaultCode | undefined;
+  readonly connection: { readonly serverPort: number };
   /** What went wrong; `client-closed`: the client went away. */
   readonly fault: FaultCode | undefined;
 }

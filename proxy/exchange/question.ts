@@ -116,6 +116,8 @@ class Question extends Exchange implements Deadline, Asking {
     this.fail(new Fault('upstream-timeout'));
   }
 
+  protected traceAnew(): void {}
+
   protected passReset(): boolean {
     return false;
   }

@@ -47,12 +47,19 @@ export interface RuledClient {
   close(): void;
 }
 
+/** What the fields that leave for an upstream depend on, beside the step. */
+export interface ForwardedWith {
+  readonly clientAddress: string;
+  /** What is said of this request alone. */
+  readonly own: OwnFields;
+  readonly withBody: boolean;
+}
+
 /** The fields that leave for the upstream, without Host and without what frames the body. */
 export function fieldsFor(
   client: RuledClient,
   step: Forward,
-  clientAddress: string,
-  withBody: boolean,
+  { clientAddress, own, withBody }: ForwardedWith,
 ): readonly Field[] {
   const { facts, nominated, exchange, passUnderscores, forwardedBefore } = client;
   const { serverPort, trustedClient } = exchange.connection;
@@ -61,7 +68,7 @@ export function fieldsFor(
     sent: facts.headers.list(),
     nominated,
     forwarded: step.forwardedFields ? forwardedFields(known, facts.host, forwardedBefore) : [],
-    own: exchange.ownFields,
+    own,
     withBody,
     ...(passUnderscores === undefined ? {} : { passUnderscores }),
   });

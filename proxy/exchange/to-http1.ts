@@ -163,6 +163,7 @@ export abstract class ToHttp1 implements UpstreamSide, UpstreamUser {
     // The client gets the one by which the log knows it.
     if (exchange.id !== '' && head.requestIdLine >= 0) head.nominated = [...head.nominated, REQUEST_ID];
     const { guide } = exchange;
+    exchange.upstreamStatus = head.status;
     if (guide !== undefined) {
       const taking = guide.takesReply(head.status, new HeadFields(head));
       if (taking === 'content') return this.handContent(guide, bytes, pos, end);
@@ -203,6 +204,7 @@ export abstract class ToHttp1 implements UpstreamSide, UpstreamUser {
       return exchange.fail(new Fault('upstream-malformed', 'a switch of protocols that was not asked for'));
     }
     this.link = undefined;
+    exchange.upstreamStatus = head.status;
     this.switchTo(head, link!, bytes, pos, end);
   }
 

@@ -149,6 +149,7 @@ export abstract class ToHttp2 implements UpstreamSide, Company {
     if (!bodiless) up.expects = length;
     exchange.hear();
     const { guide } = exchange;
+    exchange.upstreamStatus = status;
     if (guide !== undefined) {
       const taking = guide.takesReply(status, fieldsIn(fields));
       if (taking === 'content') return this.handContent(guide, up, fields, ended);

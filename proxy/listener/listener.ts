@@ -12,6 +12,7 @@ import { createHttp2Acceptor, type Http2Acceptor } from '../exchange/http2-clien
 import { both, countRequests, type ExchangeObserver } from '../exchange/observe.ts';
 import type { Compare } from '../exchange/passwords.ts';
 import { createRules, type Rules } from '../exchange/rules-in-use.ts';
+import type { Tracing } from '../exchange/tracing.ts';
 import { serverNameOf } from '../http1/authority.ts';
 import { fieldLimitsOf } from '../http2/fields.ts';
 import { type ListenerLimits, limitsWith, NO_LIMIT } from '../limits.ts';
@@ -66,7 +67,9 @@ import { acceptUnnamed, type HttpAcceptors } from './unnamed.ts';
 
 export { createAccessLog } from '../exchange/access-log.ts';
 export { createRequestIds } from '../exchange/identity.ts';
+export { both } from '../exchange/observe.ts';
 export { compileInPauses } from '../exchange/rules-in-use.ts';
+export { createTracing } from '../exchange/tracing.ts';
 export type { UpstreamNow } from '../upstream/http1-pool.ts';
 export { logChange, type UpstreamChange } from '../upstream/troubles.ts';
 export type { ServedCertificate } from './secure-contexts.ts';
@@ -119,6 +122,8 @@ export interface ListenerOptions {
   readonly accessLog?: AccessLog | undefined;
   /** Makes the id of each request. Default: requests have none. */
   readonly requestIds?: (() => string) | undefined;
+  /** Puts each request into a trace. Default: traces pass as they come. */
+  readonly tracing?: Tracing | undefined;
   /** Told of the moments of each exchange. Default: nobody is. */
   readonly observer?: ExchangeObserver | undefined;
 }
@@ -243,6 +248,7 @@ class TlsListener implements Listener {
       tunnels: new Set(),
       accessLog: options.accessLog,
       requestIds: options.requestIds,
+      tracing: options.tracing,
       observer: this.observerWith(options.observer),
     };
     this.http1 = createHttp1Acceptor(this.context);

@@ -28,15 +28,18 @@ function bitOf(length: number): number {
   return 1 << Math.min(length, 31);
 }
 
-/** A bit for each field that is said of a request by us, unless rules say it: the forwarded family, and its id. 0: another. */
+/** A bit for each field that is said of a request by us, unless rules say it: the forwarded family, its id and its trace. 0: another. */
 export function saidBit(lower: string): number {
   const id = fieldId(lower);
   if (id >= field.forwarded && id <= field.xRealIp) return 1 << (id - field.forwarded);
-  return id === field.xRequestId ? SAID_ID : 0;
+  if (id === field.xRequestId) return SAID_ID;
+  return id === field.traceparent ? SAID_TRACE : 0;
 }
 
 /** That of X-Request-ID. */
 export const SAID_ID = 1 << 6;
+/** That of traceparent. */
+export const SAID_TRACE = 1 << 7;
 
 export function saidBits(names: Iterable<string>): number {
   let bits = 0;

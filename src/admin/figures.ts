@@ -1,5 +1,6 @@
 // The figures of the ingress as families of metrics, taken from their sources when they are asked for.
 
+import type { SpanCounts } from '../tracing/exporter.ts';
 import { HISTOGRAM_PLACES, REQUEST, UPSTREAM } from '../workers/counters.ts';
 import type { TotalRow } from '../workers/totals.ts';
 import type { Family, Sample } from './exposition.ts';
@@ -14,6 +15,7 @@ export function familiesOf(sources: Sources): Family[] {
     ...aboutConnections(sources),
     ...aboutUpstreams(sources),
     ...aboutCertificates(sources),
+    ...aboutTraces(sources),
     ...aboutProcesses(sources),
   ];
 }
@@ -135,6 +137,17 @@ function aboutCertificates(sources: Sources): Family[] {
       sources.domains().map((domain) => ({ labels: [domain], value: expiryOf(sources, domain) / 1_000 })),
     ),
     family(metrics.evidenceQuoted, single(quoted === undefined ? 0 : Date.parse(quoted) / 1_000)),
+  ];
+}
+
+const NO_SPANS: SpanCounts = { exported: 0, rejected: 0, failed: 0, dropped: 0 };
+
+function aboutTraces({ workers, traces }: Sources): Family[] {
+  const counts = traces?.counts() ?? NO_SPANS;
+  const { dropped: droppedByWorkers = 0 } = workers.state().totals.spans!;
+  return [
+    family(metrics.spans, countsOf({ ...counts, dropped: counts.dropped + droppedByWorkers })),
+    family(metrics.spansQueued, single(traces?.queued ?? 0)),
   ];
 }
 

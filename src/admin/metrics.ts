@@ -116,6 +116,13 @@ export const metrics = {
     'When the quote over what is served was made; 0: there is none.',
     [],
   ),
+  spans: metric(
+    'spans_total',
+    'counter',
+    'Spans of requests that are traced, by what became of them: taken or refused by the collector, not taken because it could not be reached or did not answer well, or dropped here for want of room.',
+    ['result'],
+  ),
+  spansQueued: metric('spans_queued', 'gauge', 'Spans that wait for the collector.', []),
   workers: metric('workers', 'gauge', 'Worker processes that serve.', []),
   workerRestarts: metric(
     'worker_restarts_total',

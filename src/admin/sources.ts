@@ -2,6 +2,7 @@
 
 import type { Certificate } from '../lib/certificate.ts';
 import type { Domain } from '../lib/domain.ts';
+import type { Traces } from '../tracing/tracing.ts';
 import type { ProcessFigures } from '../workers/process-figures.ts';
 import type { Workers } from '../workers/workers.ts';
 import type { Tally } from './tally.ts';
@@ -16,6 +17,8 @@ export interface Sources {
   /** When the evidence that is shown was made, ISO 8601; undefined: there is none. */
   evidenceAt(): string | undefined;
   readonly tally: Tally;
+  /** Undefined: nothing is traced. */
+  readonly traces?: Pick<Traces, 'counts' | 'queued'> | undefined;
   /** Of the supervisor. */
   readonly figures: ProcessFigures;
   stopping(): boolean;

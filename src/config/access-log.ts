@@ -16,33 +16,34 @@ import {
   ValueError,
 } from './values.ts';
 
-/** Undefined: none is written. */
-export function readAccessLog(environment: Environment): AccessLogOptions | undefined {
+/** `traced`: requests are recorded as spans, which show of queries what the log would. Undefined: none is written. */
+export function readAccessLog(environment: Environment, traced: boolean): AccessLogOptions | undefined {
   const on = environment.read('ACCESS_LOG', parseSwitch) ?? false;
   const options = {
     format:
       environment.read('ACCESS_LOG_FORMAT', (text) => parseChoice(text, accessLogFormats)) ??
       plainAccessLog.format,
-    query: environment.read('ACCESS_LOG_QUERY', parseSwitch) ?? plainAccessLog.query,
+    ...readShownQueries(environment),
     headers: environment.read('ACCESS_LOG_HEADERS', parseNames) ?? [],
-    redact: environment.read('ACCESS_LOG_REDACT', parseNames) ?? [],
     sample: environment.read('ACCESS_LOG_SAMPLE', parseFraction) ?? plainAccessLog.sample,
     slowMs: environment.read('ACCESS_LOG_SLOW', parseDuration) ?? plainAccessLog.slowMs,
   };
   if (on) return options;
-  for (const name of DEPENDENT)
+  for (const name of traced ? DEPENDENT : [...DEPENDENT, ...OF_QUERIES])
     if (environment.has(name)) environment.warn(name, 'does nothing: ACCESS_LOG is off');
   return undefined;
 }
 
-const DEPENDENT = [
-  'ACCESS_LOG_FORMAT',
-  'ACCESS_LOG_QUERY',
-  'ACCESS_LOG_HEADERS',
-  'ACCESS_LOG_REDACT',
-  'ACCESS_LOG_SAMPLE',
-  'ACCESS_LOG_SLOW',
-];
+/** Whether queries are shown, and of which parameters the values are not. */
+export function readShownQueries(environment: Environment): Pick<AccessLogOptions, 'query' | 'redact'> {
+  return {
+    query: environment.read('ACCESS_LOG_QUERY', parseSwitch) ?? plainAccessLog.query,
+    redact: environment.read('ACCESS_LOG_REDACT', parseNames) ?? [],
+  };
+}
+
+const DEPENDENT = ['ACCESS_LOG_FORMAT', 'ACCESS_LOG_HEADERS', 'ACCESS_LOG_SAMPLE', 'ACCESS_LOG_SLOW'];
+const OF_QUERIES = ['ACCESS_LOG_QUERY', 'ACCESS_LOG_REDACT'];
 
 const MOST_NAMES = 20;
 

@@ -38,6 +38,7 @@ import {
 import { retiredSettings, unsupportedSettings } from './settings.ts';
 import { type ShownSetting, shownSettings } from './shown.ts';
 import { readStore, type StoreSettings } from './store.ts';
+import { readTracing, type TracingConfig } from './tracing.ts';
 import {
   parseChoice,
   parseCount,
@@ -54,6 +55,8 @@ export interface Config extends RoutingPlan {
   readonly workers: number;
   /** Undefined: none is written. */
   readonly accessLog: AccessLogOptions | undefined;
+  /** Undefined: no spans are recorded. */
+  readonly tracing: TracingConfig | undefined;
   /** Whether each request gets an id, or keeps that of a trusted peer. */
   readonly requestIds: boolean;
   readonly routesFile: RoutesFile | undefined;
@@ -132,12 +135,14 @@ export function readConfig(
   const plan = readPlan(environment, fixedRouting, file, nginx?.first);
   const listen = readListen(environment, alpn, trust);
   const acme = readAcme(environment, readFile);
-  const accessLog = readAccessLog(environment);
+  const tracing = readTracing(environment, readFile);
+  const accessLog = readAccessLog(environment, tracing !== undefined);
   const config: Config = {
     ...plan,
     listen,
     workers: environment.read('WORKERS', (text) => parseCount(text, 1, 1024)) ?? availableParallelism(),
     accessLog,
+    tracing,
     requestIds: environment.read('REQUEST_ID', parseSwitch) ?? accessLog !== undefined,
     routesFile,
     routesFileOptions,

@@ -1,18 +1,9 @@
 // The table of all settings: what each is for, its default and what it means for security; docs/settings.md shows it.
 
-export interface Setting {
-  readonly name: string;
-  /** Older names that still work. */
-  readonly aliases?: readonly string[];
-  readonly meaning: string;
-  /** Empty: there is none. */
-  readonly byDefault: string;
-  readonly example: string;
-  /** What another choice does to the security of the deployment. */
-  readonly security?: string;
-  /** Shown to nobody, and may stand in a file that `NAME_FILE` names. */
-  readonly secret?: true;
-}
+import type { Setting } from './setting.ts';
+import { telemetrySettings } from './settings-telemetry.ts';
+
+export type { Setting } from './setting.ts';
 
 export const settings: readonly Setting[] = [
   {
@@ -480,91 +471,7 @@ export const settings: readonly Setting[] = [
     byDefault: '100',
     example: '256',
   },
-  {
-    name: 'ACCESS_LOG',
-    meaning: 'Whether every request is logged.',
-    byDefault: 'false',
-    example: 'true',
-    security: 'The log names clients and paths, and dstack can publish container logs.',
-  },
-  {
-    name: 'ACCESS_LOG_FORMAT',
-    meaning: 'The form of its lines: `json`, `caddy`, `ecs` or `common`, see [logs.md](logs.md).',
-    byDefault: 'json',
-    example: 'ecs',
-  },
-  {
-    name: 'ACCESS_LOG_QUERY',
-    meaning: 'Whether queries are shown, without the values of what is redacted.',
-    byDefault: 'false',
-    example: 'true',
-    security: 'Queries carry tokens under any name: what is not known to be secret is shown.',
-  },
-  {
-    name: 'ACCESS_LOG_HEADERS',
-    meaning: 'Headers of requests to show, names separated by commas or spaces.',
-    byDefault: '',
-    example: 'referer,x-tenant',
-    security: 'Headers carry tokens under any name: what is not known to be secret is shown.',
-  },
-  {
-    name: 'ACCESS_LOG_REDACT',
-    meaning:
-      'More names of headers and of parameters in queries whose values are not shown. Those that are never shown are in [logs.md](logs.md).',
-    byDefault: '',
-    example: 'x-tenant,email',
-  },
-  {
-    name: 'ACCESS_LOG_SAMPLE',
-    meaning:
-      'The part of the lines that is written, from 0 to 1. Faults, replies of 500 and above, and slow ones are written always.',
-    byDefault: '1',
-    example: '0.01',
-  },
-  {
-    name: 'ACCESS_LOG_SLOW',
-    meaning: 'From so long on a request is slow, and its line is written whatever ACCESS_LOG_SAMPLE says.',
-    byDefault: '1s',
-    example: '5s',
-  },
-  {
-    name: 'REQUEST_ID',
-    meaning:
-      'Whether each request has an id: X-Request-ID to the upstream and in the reply, `id` in the log. That of a peer in TRUSTED_FORWARDERS is kept, of others it is replaced. Without it X-Request-ID passes as it came.',
-    byDefault: 'as ACCESS_LOG',
-    example: 'true',
-  },
-  {
-    name: 'ADMIN_ADDRESS',
-    meaning:
-      'Where metrics, health and the status page are served: `127.0.0.1:9180`, `unix:/path`, or an address of the network with ADMIN_TOKEN. Commands inside the container need none of it.',
-    byDefault: 'off',
-    example: '127.0.0.1:9180',
-    security:
-      'It shows domains, routes, upstreams and traffic, in the clear. It changes nothing, and holds no secret.',
-  },
-  {
-    name: 'ADMIN_TOKEN',
-    meaning:
-      'What ADMIN_ADDRESS asks for: as a Bearer token, or as the password of any user in a browser. At least 16 characters. An address beyond loopback is refused without one.',
-    byDefault: '',
-    example: '',
-    secret: true,
-    security: 'Secret. The health answers are given without it.',
-  },
-  {
-    name: 'LOG_LEVEL',
-    meaning: '`trace`, `debug`, `info`, `warn`, `error` or `silent`.',
-    byDefault: 'info',
-    example: 'debug',
-  },
-  {
-    name: 'DSTACK_INGRESS_NODE_INSIDES',
-    meaning:
-      "For diagnosis: which uses of Node's insides are switched off, `off` for all or names from docs/performance.md. What is off is done by Node's public interface alone, at a higher cost.",
-    byDefault: '',
-    example: 'off',
-  },
+  ...telemetrySettings,
 ];
 
 export interface RetiredSetting {

@@ -109,6 +109,16 @@ export const upstreamLayout: BlockLayout = {
 /** Places of upstreamLayout. */
 export const UPSTREAM = { fails: 0, retries: 1, duration: 2 };
 
+export const spanLayout: BlockLayout = {
+  id: 'spans',
+  version: 1,
+  names: ['recorded', 'dropped'],
+  gauges: [],
+};
+
+/** Places of spanLayout. */
+export const SPANS = { recorded: 0, dropped: 1 };
+
 /** Every block that a worker has. */
 export const layouts: readonly BlockLayout[] = [
   connectionLayout,
@@ -117,6 +127,7 @@ export const layouts: readonly BlockLayout[] = [
   hostLayout,
   faultLayout,
   upstreamLayout,
+  spanLayout,
 ];
 
 /** Where `numbers` differ from `known`, from the front, `most` numbers at most. Changes neither. */

@@ -4,7 +4,8 @@ import * as z from 'zod';
 import type { RoundAnswer } from '../../evidence/attest-rounds.ts';
 import type { AccessLogOptions } from '../../proxy/exchange/access-entry.ts';
 import { LONGEST_PASSWORD_BYTES } from '../../proxy/exchange/password-hashes.ts';
-import type { FaultCode } from '../../proxy/faults.ts';
+import type { Sampling } from '../../proxy/exchange/tracing.ts';
+import { type FaultCode, faultCodes } from '../../proxy/faults.ts';
 import type { ListenerLimits } from '../../proxy/limits.ts';
 import type { ChallengeCertificate } from '../lib/certificate.ts';
 import type { LogLevel } from '../lib/log.ts';
@@ -33,8 +34,15 @@ export interface WorkerSettings {
   readonly accessLog: AccessLogOptions | undefined;
   /** Whether each request has an id. */
   readonly requestIds: boolean;
+  /** Which requests are recorded as spans; undefined: none, and traces pass as they come. */
+  readonly tracing?: TracingSettings | undefined;
   readonly logLevel: LogLevel;
   readonly readableLog: boolean;
+}
+
+export interface TracingSettings extends Sampling {
+  /** What spans show of queries; undefined: nothing. */
+  readonly query: { readonly redact: readonly string[] } | undefined;
 }
 
 /** What the CA is to be shown: a certificate for tls-alpn-01, or the text for http-01 (RFC 8555 §8.1). */
@@ -146,6 +154,65 @@ const AttestSchema = z.strictObject({
   hash: z.string().regex(/^[0-9a-f]{64}$/),
 });
 
+const TraceIdSchema = z.string().regex(/^[0-9a-f]{32}$/);
+const SpanIdSchema = z.string().regex(/^[0-9a-f]{16}$/);
+const FaultSchema = z.enum(faultCodes);
+const StatusSchema = z.int().min(0).max(999);
+const PortSchema = z.int().min(0).max(65_535);
+/** Ten years: connections do not live longer. */
+const SpanMsSchema = z.number().min(0).max(315_576_000_000);
+const AddressTextSchema = z.string().max(300);
+
+/** One upstream that was asked. */
+const TrySchema = z.strictObject({
+  span: SpanIdSchema,
+  /** From 1 on. */
+  number: z.int().positive(),
+  /** From the beginning of the request. */
+  afterMs: SpanMsSchema,
+  ms: SpanMsSchema,
+  host: AddressTextSchema,
+  port: PortSchema,
+  tls: z.boolean(),
+  /** 0: it did not answer. */
+  status: StatusSchema,
+  fault: FaultSchema.optional(),
+});
+
+/** A request whose spans are wanted. What a stranger wrote into it is carried and never read. */
+const RecordedSchema = z.strictObject({
+  trace: TraceIdSchema,
+  span: SpanIdSchema,
+  /** Empty: the trace began here. */
+  parent: z.union([SpanIdSchema, z.literal('')]),
+  /** Milliseconds since 1970. */
+  at: z.number().min(0).max(Number.MAX_SAFE_INTEGER),
+  ms: SpanMsSchema,
+  /** `_OTHER`: none that is known; then `sentMethod` is the one that was sent. */
+  method: z.string().min(1).max(10),
+  sentMethod: z.string().max(64).optional(),
+  path: z.string().max(2_010),
+  query: z.string().max(1_000).optional(),
+  host: AddressTextSchema,
+  port: PortSchema,
+  client: z.string().max(64),
+  userAgent: z.string().max(500),
+  protocol: z.enum(['http/1.1', 'h2', 'websocket']),
+  tls: z.string().max(16),
+  /** Empty: none was found. */
+  route: z.string().max(600),
+  status: StatusSchema,
+  /** -1: it is none of gRPC. */
+  grpcStatus: z.int().min(-1).max(999),
+  received: NumberSchema,
+  sent: NumberSchema,
+  /** Somebody should look at it. */
+  trouble: z.boolean(),
+  fault: FaultSchema.optional(),
+  attempts: z.int().min(0),
+  tries: z.array(TrySchema).max(10),
+});
+
 /**
  * What a worker may say. Strangers' bytes may have taken it over: everything is checked, and a worker that says anything
  * else is ended, see worker-link.ts.
@@ -161,6 +228,8 @@ export const FromWorkerSchema = z.union([
   z.strictObject({ attest: AttestSchema }),
   /** What has happened and changed since the last one; at most one a second, see telemetry.ts. */
   z.strictObject({ telemetry: TelemetrySchema }),
+  /** Requests whose spans are wanted; at most four a second, see spans.ts. */
+  z.strictObject({ recorded: z.array(RecordedSchema).min(1) }),
   z.strictObject({
     id: z.int().positive(),
     done: z.literal(true),
@@ -181,6 +250,8 @@ export type FromWorker = z.infer<typeof FromWorkerSchema>;
 export type Comparison = z.infer<typeof ComparisonSchema>;
 export type AttestQuestion = z.infer<typeof AttestSchema>;
 export type Telemetry = z.infer<typeof TelemetrySchema>;
+export type RecordedRequest = z.infer<typeof RecordedSchema>;
+export type RecordedTry = z.infer<typeof TrySchema>;
 export type WorkerEvent = Telemetry['events'][number];
 export type Reply = Extract<FromWorker, { id: number }>;
 export type DoneReply = Extract<Reply, { done: true }>;

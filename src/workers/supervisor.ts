@@ -9,7 +9,7 @@ import { layouts } from './counters.ts';
 import { firstUnprivilegedPort } from './fence.ts';
 import { createVocabulary } from './labels.ts';
 import { createLimitCounts } from './limit-counts.ts';
-import type { FoundChallenge, Telemetry, WorkerSettings } from './messages.ts';
+import type { FoundChallenge, RecordedRequest, Telemetry, WorkerSettings } from './messages.ts';
 import { createPasswordProcess, type PasswordProcess } from './password-process.ts';
 import { claimAddress, withBoundSockets } from './ports.ts';
 import { fenceOfWorkers, forkWorker } from './process.ts';
@@ -28,6 +28,8 @@ export interface SupervisorOptions {
   readonly forkedAhead?: ChildProcess;
   findChallenge?(domain: string): Promise<FoundChallenge | undefined>;
   attest?(hash: Uint8Array): Promise<RoundAnswer | undefined>;
+  /** Takes requests that are recorded as spans. Undefined: none are. */
+  readonly takeRecorded?: ((requests: readonly RecordedRequest[]) => void) | undefined;
 }
 
 interface Started {
@@ -121,6 +123,7 @@ export class Supervisor {
       log: this.log,
       stopping: this.stopped,
       takeTelemetry: (from, telemetry) => this.takeTelemetry(from, telemetry),
+      takeRecorded: this.options.takeRecorded,
       countLimits: (from, questions) => this.limits.answer(from.pid ?? 0, questions),
       findChallenge: async (domain) => this.options.findChallenge?.(domain),
       attest: async (hash) => this.options.attest?.(hash),

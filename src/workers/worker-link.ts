@@ -15,6 +15,7 @@ import {
   type LimitAnswer,
   type LimitQuestions,
   type Order,
+  type RecordedRequest,
   type Reply,
   type Telemetry,
 } from './messages.ts';
@@ -27,6 +28,8 @@ export interface WorkerLinkOptions {
   readonly stopping: AbortSignal;
   /** Returns why no honest worker sends it, if so. */
   takeTelemetry(worker: WorkerLink, telemetry: Telemetry): string | undefined;
+  /** Undefined: nobody wants any. */
+  readonly takeRecorded?: ((requests: readonly RecordedRequest[]) => void) | undefined;
   findChallenge(domain: string): Promise<FoundChallenge | undefined>;
   /** Undefined: nobody could compare it. */
   comparePassword(hash: string, password: string): Promise<boolean | undefined>;
@@ -50,6 +53,9 @@ const EXIT_MS = 1_000;
 
 /** One message a second is allowed. What was not used, or was held up on the way, may follow: so many at once. */
 const TELEMETRY_SAVED = 60;
+/** An honest worker keeps to four, see spans.ts. */
+const RECORDED_A_SECOND = 5;
+const RECORDED_SAVED = 60;
 
 export class WorkerLink {
   readonly process: ChildProcess;
@@ -67,8 +73,8 @@ export class WorkerLink {
   private openComparisons = 0;
   private unansweredLimits = 0;
   private openAttests = 0;
-  private telemetryAllowance = TELEMETRY_SAVED;
-  private telemetryAt = performance.now();
+  private readonly telemetryAllowance = createAllowance(1, TELEMETRY_SAVED);
+  private readonly recordedAllowance = createAllowance(RECORDED_A_SECOND, RECORDED_SAVED);
   /** Nothing that it says counts any more. */
   private expelled = false;
 
@@ -171,6 +177,7 @@ export class WorkerLink {
     else if ('comparePassword' in message) this.hearComparison(message.comparePassword);
     else if ('attest' in message) void this.hearAttest(message.attest);
     else if ('telemetry' in message) this.hearTelemetry(message.telemetry);
+    else if ('recorded' in message) this.hearRecorded(message.recorded);
     else this.hearReply(message);
   }
 
@@ -224,13 +231,16 @@ export class WorkerLink {
   }
 
   private hearTelemetry(telemetry: Telemetry): void {
-    const now = performance.now();
-    const saved = this.telemetryAllowance + (now - this.telemetryAt) / 1_000;
-    this.telemetryAllowance = Math.min(saved, TELEMETRY_SAVED) - 1;
-    this.telemetryAt = now;
-    const flood = this.telemetryAllowance < 0 ? 'telemetry without end' : undefined;
+    const flood = this.telemetryAllowance() ? undefined : 'telemetry without end';
     const why = flood ?? this.options.takeTelemetry(this, telemetry);
     if (why !== undefined) this.expel(`it sent ${why}`);
+  }
+
+  private hearRecorded(requests: readonly RecordedRequest[]): void {
+    const { takeRecorded } = this.options;
+    if (takeRecorded === undefined) this.expel('it sent spans that nobody wants');
+    else if (this.recordedAllowance()) takeRecorded(requests);
+    else this.expel('it sent spans without end');
   }
 
   private hearReply(reply: Reply): void {
@@ -274,6 +284,18 @@ export class WorkerLink {
     if (!this.isAlive()) return Promise.resolve();
     return new Promise((resolve) => this.process.once('exit', () => resolve()));
   }
+}
+
+/** So many a second; what was not used may follow, up to `saved` at once. Says whether one more is within that. */
+function createAllowance(perSecond: number, saved: number): () => boolean {
+  let left = saved;
+  let at = performance.now();
+  return () => {
+    const now = performance.now();
+    left = Math.min(left + ((now - at) / 1_000) * perSecond, saved) - 1;
+    at = now;
+    return left >= 0;
+  };
 }
 
 export function isAlive(child: ChildProcess): boolean {

@@ -6,10 +6,12 @@ import { createAttester } from '../../evidence/attest.ts';
 import { createEvidenceEndpoint, type EvidenceEndpoint } from '../../evidence/endpoint.ts';
 import { createConnectionCounts } from '../../proxy/listener/counts.ts';
 import {
+  both,
   compileInPauses,
   createAccessLog,
   createListener,
   createRequestIds,
+  createTracing,
   type Listener,
   type UpstreamChange,
 } from '../../proxy/listener/listener.ts';
@@ -21,7 +23,7 @@ import { createLog, type Log } from '../lib/log.ts';
 import { createAttestQuestions } from './attest-questions.ts';
 import { CHANNEL_FD, FIRST_SOCKET_FD, MOST_QUESTIONS, readOrders, writeMessage } from './channel.ts';
 import { createComparisons } from './comparisons.ts';
-import { connectionLayout } from './counters.ts';
+import { connectionLayout, spanLayout } from './counters.ts';
 import { collectWhenIdle } from './idle-collection.ts';
 import { createKeyRing } from './key-ring.ts';
 import { hostLabels } from './labels.ts';
@@ -31,6 +33,7 @@ import type { FoundChallenge, FromWorker, Order, WorkerEvent, WorkerSettings } f
 import { createProcessFigures } from './process-figures.ts';
 import { createRequestCounts } from './request-counts.ts';
 import { type Generations, nothingServed, type Serving, type Snapshot, withNewer } from './serving.ts';
+import { createSpanRecorder, type SpanRecorder } from './spans.ts';
 import { createTelemetrySender } from './telemetry.ts';
 
 /** How long an orphan lets its open requests finish after the supervisor is gone. */
@@ -58,6 +61,7 @@ let httpChallenges: Serving['httpChallenges'] = new Map();
 
 const connectionCounts = createConnectionCounts();
 const requestCounts = createRequestCounts();
+const spanCounts = new Float64Array(spanLayout.names.length);
 const processFigures = createProcessFigures();
 
 const supervisor = new Socket({ fd: CHANNEL_FD, readable: true, writable: true });
@@ -73,8 +77,15 @@ const limiter = createAskingLimiter({
     ),
 });
 
+/** Undefined until it is told whether requests are traced, and for ever if they are not. */
+let spans: SpanRecorder | undefined;
+
 const telemetry = createTelemetrySender({
-  blocks: [{ layout: connectionLayout, numbers: connectionCounts }, processFigures],
+  blocks: [
+    { layout: connectionLayout, numbers: connectionCounts },
+    { layout: spanLayout, numbers: spanCounts },
+    processFigures,
+  ],
   rows: requestCounts.rows,
   sample() {
     processFigures.sample();
@@ -137,6 +148,7 @@ async function obey(order: Order): Promise<Outcome> {
       return {};
     case 'drain':
       await drain(order.timeoutMs);
+      spans?.flush();
       telemetry.flush();
       return {};
   }
@@ -233,6 +245,14 @@ async function start(order: Extract<Order, { type: 'start' }>): Promise<{ addres
   if (accessLog !== undefined) process.on('exit', accessLog.flush);
   const log = createLog({ level: settings.logLevel, readable: settings.readableLog });
   workerLog = log;
+  if (settings.tracing !== undefined) {
+    spans = createSpanRecorder({
+      numbers: spanCounts,
+      query: settings.tracing.query,
+      send: (recorded) => say({ recorded }),
+      backlog: () => supervisor.writableLength,
+    });
+  }
   listener = createListener({
     ...(settings.host !== undefined && { host: settings.host }),
     port: settings.port,
@@ -252,7 +272,8 @@ async function start(order: Extract<Order, { type: 'start' }>): Promise<{ addres
     comparePassword: comparisons.compare,
     onUpstreamChange: (change) => telemetry.report(eventOf(change)),
     counts: connectionCounts,
-    observer: requestCounts.observer,
+    observer: spans === undefined ? requestCounts.observer : both(requestCounts.observer, spans.observer),
+    ...(settings.tracing !== undefined && { tracing: createTracing(settings.tracing) }),
     accessLog,
     ...(settings.requestIds && { requestIds: createRequestIds() }),
     log,

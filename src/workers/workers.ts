@@ -12,7 +12,7 @@ import { type Clock, systemClock } from '../lib/clock.ts';
 import type { Log } from '../lib/log.ts';
 import type { FoundChallenge, WorkerSettings } from './messages.ts';
 import { createSnapshots, type Generations, type Kind, type Serving } from './serving.ts';
-import { Supervisor } from './supervisor.ts';
+import { Supervisor, type SupervisorOptions } from './supervisor.ts';
 import type { Counts, TotalRow } from './totals.ts';
 import { WorkersError } from './workers-error.ts';
 
@@ -29,6 +29,8 @@ export interface WorkersOptions {
   findChallenge?(domain: string): Promise<FoundChallenge | undefined>;
   /** A fresh quote over a hash; undefined: there is none for now. */
   attest?(hash: Uint8Array): Promise<RoundAnswer | undefined>;
+  /** See SupervisorOptions. */
+  readonly takeRecorded?: SupervisorOptions['takeRecorded'];
   /** How often session ticket keys change by themselves; a renewal changes them as well. */
   readonly ticketKeyLifeMs?: number;
 }

@@ -119,7 +119,7 @@ describe('the dashboard', () => {
   });
 });
 
-test('the compose file configures an ingress that Prometheus may ask', () => {
+test('the compose file configures an ingress that Prometheus may ask, and that sends its spans to the collector', () => {
   const { services } = parse(read('compose.yaml')) as {
     services: Record<string, { environment?: Record<string, string> }>;
   };
@@ -132,7 +132,18 @@ test('the compose file configures an ingress that Prometheus may ask', () => {
         .replace(/\$\{\w+\}/, '0123456789abcdef0123456789abcdef01234567'),
     ]),
   );
-  const { admin } = readConfig({ ...environment, NGINX_CONF_DIR: 'none' });
+  const { admin, tracing } = readConfig({ ...environment, NGINX_CONF_DIR: 'none' });
   assert.deepEqual(admin.address, { host: '0.0.0.0', port: 9180, loopback: false });
   assert.ok(read('prometheus.yaml').includes('ingress:9180'));
+  assert.deepEqual(
+    [tracing?.collector.url, tracing?.followsParent, tracing?.ratio],
+    ['http://collector:4318/v1/traces', true, 0.01],
+  );
+  const { receivers, exporters } = parse(read('collector.yaml')) as {
+    receivers: { otlp: { protocols: { http: { endpoint: string } } } };
+    exporters: { otlphttp: { endpoint: string } };
+  };
+  assert.match(receivers.otlp.protocols.http.endpoint, /:4318$/);
+  assert.equal(exporters.otlphttp.endpoint, 'http://tempo:4318');
+  assert.ok('collector' in services && 'tempo' in services);
 });

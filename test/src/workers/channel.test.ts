@@ -296,6 +296,7 @@ test('only what the schema describes is a message', () => {
         'findChallenge' in data ||
           'comparePassword' in data ||
           'telemetry' in data ||
+          'recorded' in data ||
           'limits' in data ||
           'attest' in data ||
           data.id > 0,
