@@ -9,7 +9,8 @@ import { chooseProvider, providerKinds } from '../dns/providers/choice.ts';
 import { cureOf } from '../dns/providers/cures.ts';
 import { metrics } from '../src/admin/metrics.ts';
 import { readConfig } from '../src/config/config.ts';
-import { retiredSettings, settings, unsupportedSettings } from '../src/config/settings.ts';
+import { retiredSettings, unsupportedSettings } from '../src/config/retired.ts';
+import { settings } from '../src/config/settings.ts';
 import { fileVariableOf, knownVariables, mayBeFiles } from '../src/config/variables.ts';
 import { pages, read, root } from './snippets/blocks.ts';
 
