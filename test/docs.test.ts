@@ -1,28 +1,19 @@
 // The README, the docs and the examples: what they say is what the program does.
 
 import assert from 'node:assert/strict';
-import { existsSync, globSync, readFileSync, writeFileSync } from 'node:fs';
+import { existsSync, globSync, writeFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { test } from 'node:test';
-import { fileURLToPath } from 'node:url';
 import { parse } from 'yaml';
 import { chooseProvider, providerKinds } from '../dns/providers/choice.ts';
 import { cureOf } from '../dns/providers/cures.ts';
 import { metrics } from '../src/admin/metrics.ts';
 import { readConfig } from '../src/config/config.ts';
-import { retiredSettings, settings, unsupportedSettings } from '../src/config/settings.ts';
+import { retiredSettings, unsupportedSettings } from '../src/config/retired.ts';
+import { settings } from '../src/config/settings.ts';
 import { fileVariableOf, knownVariables, mayBeFiles } from '../src/config/variables.ts';
+import { pages, read, root } from './snippets/blocks.ts';
 
-const root = fileURLToPath(new URL('..', import.meta.url));
-const read = (path: string) => readFileSync(`${root}/${path}`, 'utf8');
-/** What people read. */
-const pages = [
-  'README.md',
-  'CHANGELOG.md',
-  'CONTRIBUTING.md',
-  'SECURITY.md',
-  ...globSync('docs/*.md', { cwd: root }),
-];
 /** Every name that a setting goes by. */
 const inForce = new Set([
   ...settings.flatMap(({ name, aliases = [] }) => [name, ...aliases]),

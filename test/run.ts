@@ -20,6 +20,7 @@ const LONG = [
   'test/acme/year.test.ts',
   'test/acme/storage/conformance.test.ts',
   'test/e2e/deployments.test.ts',
+  'test/e2e/documented-commands.test.ts',
   'test/image-built.test.ts',
   'test/side-by-side/nginx.test.ts',
   'test/evidence/verify/checks.test.ts',

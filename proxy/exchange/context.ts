@@ -5,9 +5,10 @@ import type { LocalHandlers } from '../../src/lib/local-handler.ts';
 import type { Log } from '../../src/lib/log.ts';
 import type { ListenerLimits } from '../limits.ts';
 import type { ClientAuth } from '../rules/model.ts';
-import type { RouteTable } from '../rules/routes.ts';
+import type { RouteTable, UpstreamSettings } from '../rules/routes.ts';
 import type { Deadlines } from '../socket/deadlines.ts';
 import type { OpenTunnel } from '../tunnel/tunnel.ts';
+import { type Announcement, announce } from '../upstream/announcement.ts';
 import type { Upstreams } from '../upstream/http1-pool.ts';
 import type { Http2Upstreams } from '../upstream/http2-pool.ts';
 import type { AccessLog } from './access-log.ts';
@@ -39,12 +40,30 @@ export interface ClientConnection {
   readonly clientAuth?: ClientAuth | undefined;
   /** Of the client; from the PROXY header if there was one. */
   readonly clientAddress: string;
+  /** From the PROXY header if there was one; 0: not known. */
+  readonly clientPort: number;
   /** The port that the client connected to. */
   readonly serverPort: number;
   /** Whether it is a proxy that ends TLS before us, whose X-Forwarded-* and Forwarded fields are kept and appended to. */
   readonly trustedClient: boolean;
   /** Set by the part that carries it. Without one it never counts as idle. */
   holder?: Holder | undefined;
+  /** What upstreams are told of it, made when the first one wants to be: see announcementOf(). */
+  announcement?: Announcement | undefined;
+}
+
+/** For an upstream that reads one; undefined for all others. To be called while the socket is open. */
+export function announcementOf(
+  connection: ClientConnection,
+  { announced }: UpstreamSettings,
+): Announcement | undefined {
+  if (announced !== true) return undefined;
+  const { clientAddress, clientPort, serverPort, socket } = connection;
+  connection.announcement ??= announce({
+    source: { address: clientAddress, port: clientPort },
+    destination: { address: socket.localAddress ?? '', port: serverPort },
+  });
+  return connection.announcement;
 }
 
 /** How long a drain leaves an idle connection open: a request may be on its way. */

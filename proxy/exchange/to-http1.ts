@@ -15,6 +15,7 @@ import type {
   UpstreamLink,
   UpstreamUser,
 } from '../upstream/http1-pool.ts';
+import { announcementOf } from './context.ts';
 import { type Exchange, type Guide, REQUEST_ID, type UpstreamSide } from './exchange.ts';
 import { contentFieldsOf, HeadFields } from './head-fields.ts';
 import { UNTAKEN } from './interim.ts';
@@ -64,12 +65,18 @@ export abstract class ToHttp1 implements UpstreamSide, UpstreamUser {
   }
 
   begin(again: boolean): void {
-    const { settings, upgrading, context, wish } = this.exchange;
+    const { settings, upgrading, context, wish, connection } = this.exchange;
     this.paused = false;
     this.keeps = false;
     this.partialHead = undefined;
     const fresh = again || upgrading !== undefined;
-    const how = wish !== undefined ? { fresh, wish } : fresh ? FRESH : undefined;
+    const announcement = announcementOf(connection, settings!);
+    const how =
+      wish !== undefined || announcement !== undefined
+        ? { fresh, wish, announcement }
+        : fresh
+          ? FRESH
+          : undefined;
     this.acquisition = context.upstreams.acquire(settings!, this, how);
   }
 

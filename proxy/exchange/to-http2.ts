@@ -5,8 +5,10 @@ import type { Http2Stream, StreamUser } from '../http2/connection.ts';
 import { errorCode } from '../http2/frames.ts';
 import type { HeaderField } from '../http2/hpack.ts';
 import type { Deadline } from '../socket/deadlines.ts';
+import type { Announcement } from '../upstream/announcement.ts';
 import type { Wish } from '../upstream/balance.ts';
 import type { Company, UpstreamSession } from '../upstream/http2-pool.ts';
+import { announcementOf } from './context.ts';
 import type { Exchange, Guide, UpstreamSide } from './exchange.ts';
 import { contentFieldsIn, editedFields, fieldsIn } from './head-fields.ts';
 import { UNTAKEN } from './interim.ts';
@@ -59,6 +61,11 @@ export abstract class ToHttp2 implements UpstreamSide, Company {
 
   get wish(): Wish | undefined {
     return this.exchange.wish;
+  }
+
+  get announcement(): Announcement | undefined {
+    const { connection, settings } = this.exchange;
+    return announcementOf(connection, settings!);
   }
 
   begin(_again: boolean): void {

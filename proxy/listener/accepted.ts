@@ -5,6 +5,7 @@ import type { TLSSocket } from 'node:tls';
 import { type ClientConnection, FIRST_WORDS_MS, type Holder } from '../exchange/context.ts';
 import type { ClientAuth } from '../rules/model.ts';
 import { rawSocketUnder } from '../socket/insides/raw-sockets.ts';
+import type { Announcement } from '../upstream/announcement.ts';
 import type { Occupant } from './capacity.ts';
 
 const acceptedOf = Symbol('accepted');
@@ -47,6 +48,8 @@ export class Accepted implements Occupant {
 /** What is known of a connection before its handshake. */
 export interface Origin {
   readonly address: string;
+  /** 0: not known. */
+  readonly port: number;
   readonly serverPort: number;
   /** Whether what its requests say of other clients is believed. */
   readonly forwarder: boolean;
@@ -59,6 +62,7 @@ export class Secured implements ClientConnection {
   readonly serverName: string;
   readonly clientAuth: ClientAuth | undefined;
   holder: Holder | undefined = undefined;
+  announcement: Announcement | undefined = undefined;
   private readonly origin: () => Origin;
 
   constructor(
@@ -77,6 +81,10 @@ export class Secured implements ClientConnection {
 
   get clientAddress(): string {
     return this.origin().address;
+  }
+
+  get clientPort(): number {
+    return this.origin().port;
   }
 
   get serverPort(): number {

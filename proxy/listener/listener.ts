@@ -449,6 +449,7 @@ class TlsListener implements Listener {
       taken: ({ source, destinationPort }) => {
         connection.origin = {
           address: source?.address ?? origin.address,
+          port: source?.port ?? origin.port,
           serverPort: destinationPort ?? origin.serverPort,
           // A header without an address does not say whose connection it is, so nothing more is believed of it.
           forwarder: source !== undefined && this.isForwarder(source.address),
@@ -497,8 +498,9 @@ class TlsListener implements Listener {
 
   private originOf(accepted: Accepted): Origin {
     if (accepted.origin !== undefined) return accepted.origin;
-    const address = unmapped(accepted.socket.remoteAddress ?? '');
-    accepted.origin = { address, serverPort: this.boundPort, forwarder: this.isForwarder(address) };
+    const { remoteAddress = '', remotePort: port = 0 } = accepted.socket;
+    const address = unmapped(remoteAddress);
+    accepted.origin = { address, port, serverPort: this.boundPort, forwarder: this.isForwarder(address) };
     return accepted.origin;
   }
 

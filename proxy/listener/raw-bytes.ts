@@ -3,6 +3,7 @@
 import type { TLSSocket } from 'node:tls';
 import { type AccessEntry, createAccessEntry } from '../exchange/access-entry.ts';
 import {
+  announcementOf,
   type ClientConnection,
   FIRST_WORDS_MS,
   type Holder,
@@ -23,7 +24,8 @@ export function acceptTcp(
   connection.holder = createTunnelHolder(context, socket, tunnel);
   joinClient(socket, tunnel);
   logAtClose(context, socket, access);
-  const attempt = context.upstreams.acquire(settings, tunnel, { fresh: true });
+  const announcement = announcementOf(connection, settings);
+  const attempt = context.upstreams.acquire(settings, tunnel, { fresh: true, announcement });
   socket.once('close', () => attempt.abandon());
 }
 

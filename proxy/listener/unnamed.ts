@@ -2,6 +2,7 @@
 
 import type { AccessEntry } from '../exchange/access-entry.ts';
 import {
+  announcementOf,
   type ClientConnection,
   FIRST_WORDS_MS,
   type Holder,
@@ -206,7 +207,8 @@ class Unnamed implements UpstreamUser, Deadline, Holder {
   }
 
   private connect(user: UpstreamUser): void {
-    this.attempt = this.context.upstreams.acquire(this.settings, user, { fresh: true });
+    const announcement = announcementOf(this.connection, this.settings);
+    this.attempt = this.context.upstreams.acquire(this.settings, user, { fresh: true, announcement });
   }
 
   upstreamReady(link: UpstreamLink): void {

@@ -50,6 +50,8 @@ export interface UpstreamSettings {
   readonly choice?: Choice | undefined;
   /** Undefined: trusted as the system trusts, by the name of the address. */
   readonly tls?: TlsToUpstream | undefined;
+  /** It reads a PROXY protocol header, which names the client, in front of each connection. Not with TLS. */
+  readonly announced?: boolean;
 }
 
 export interface ServerShare {

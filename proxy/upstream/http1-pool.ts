@@ -5,6 +5,7 @@ import { type Log, silentLog } from '../../src/lib/log.ts';
 import type { Fault } from '../faults.ts';
 import type { UpstreamSettings } from '../rules/routes.ts';
 import type { Deadline, Deadlines } from '../socket/deadlines.ts';
+import type { Announcement } from './announcement.ts';
 import { type Balance, createBalance, type Endpoint, type Wish } from './balance.ts';
 import { createHealthChecks } from './health.ts';
 import { type Link, type LinkHome, open, type Pool, type UpstreamUser } from './link.ts';
@@ -24,6 +25,8 @@ export interface AcquireOptions {
   /** Do not take an idle connection: for a retry, and for tunnels. */
   readonly fresh?: boolean;
   readonly wish?: Wish | undefined;
+  /** What the upstream is told of the client first. The connection is then that client's connection's alone. */
+  readonly announcement?: Announcement | undefined;
 }
 
 /** How an address stands, by what this process has seen. */
@@ -86,6 +89,8 @@ class Pools implements Upstreams, LinkHome {
   private readonly idleTimeoutMs: number;
   private readonly onExhausted: (() => void) | undefined;
   private readonly pools = new Map<Endpoint, Pool>();
+  /** Where upstreams are told who their client is: by that, while something of it is idle. */
+  private readonly ownPools = new Map<Endpoint, Map<string, Pool>>();
   private readonly watch: UpstreamWatch;
   private readonly troubles: Troubles;
   private served: readonly UpstreamSettings[] = [];
@@ -117,7 +122,7 @@ class Pools implements Upstreams, LinkHome {
       return NOTHING_TO_ABANDON;
     }
     if (how?.fresh !== true) {
-      const link = this.takeIdle(endpoint);
+      const link = this.takeIdle(endpoint, how?.announcement);
       if (link !== undefined) {
         wish?.tried?.add(endpoint);
         link.user = user;
@@ -126,7 +131,7 @@ class Pools implements Upstreams, LinkHome {
         return NOTHING_TO_ABANDON;
       }
     }
-    return new Connecting(this, settings, user, endpoint, wish);
+    return new Connecting(this, settings, user, endpoint, how);
   }
 
   serve(list: readonly UpstreamSettings[]): void {
@@ -149,12 +154,13 @@ class Pools implements Upstreams, LinkHome {
 
   closeIdle(): number {
     let closed = 0;
-    for (const { idle } of this.pools.values()) {
+    for (const { idle } of this.allPools()) {
       for (const link of idle.splice(0)) {
         link.socket.destroy();
         closed++;
       }
     }
+    this.ownPools.clear();
     return closed;
   }
 
@@ -168,13 +174,15 @@ class Pools implements Upstreams, LinkHome {
     this.watch.close();
     this.balance.close();
     this.deadlines.forget(this.reaper);
-    for (const endpoint of [...this.pools.keys()]) this.closePool(endpoint);
+    for (const endpoint of [...this.pools.keys(), ...this.ownPools.keys()]) this.closePool(endpoint);
   }
 
-  poolOf(endpoint: Endpoint): Pool {
+  poolOf(endpoint: Endpoint, announcement: Announcement | undefined): Pool {
+    // One of a client's own is kept with the first connection that comes to be idle, if that ever happens.
+    if (announcement !== undefined) return { endpoint, announcement, idle: [], session: undefined };
     let pool = this.pools.get(endpoint);
     if (pool === undefined) {
-      pool = { endpoint, idle: [], session: undefined };
+      pool = { endpoint, announcement, idle: [], session: undefined };
       // Nothing is kept for an endpoint that is retired.
       if (!endpoint.retired && !this.closed) this.pools.set(endpoint, pool);
     }
@@ -182,8 +190,11 @@ class Pools implements Upstreams, LinkHome {
   }
 
   keepIdle(link: Link): boolean {
-    const { endpoint, idle } = link.pool;
-    if (this.closed || endpoint.retired || idle.length >= MAX_IDLE_PER_ADDRESS) return false;
+    const { endpoint, announcement } = link.pool;
+    if (this.closed || endpoint.retired) return false;
+    if (announcement !== undefined) link.pool = this.ownPool(link.pool, announcement);
+    const { idle } = link.pool;
+    if (idle.length >= MAX_IDLE_PER_ADDRESS) return false;
     link.idleSince = this.deadlines.coarse();
     idle.push(link);
     if (this.reaper.at === Number.POSITIVE_INFINITY) this.watchIdle();
@@ -210,14 +221,37 @@ class Pools implements Upstreams, LinkHome {
     };
   }
 
-  private closePool(endpoint: Endpoint): void {
-    const pool = this.pools.get(endpoint);
-    this.pools.delete(endpoint);
-    for (const link of pool?.idle.splice(0) ?? []) link.socket.destroy();
+  /** That in which what this client's connection has left idle is kept; `made` becomes it if there is none. */
+  private ownPool(made: Pool, { key }: Announcement): Pool {
+    let own = this.ownPools.get(made.endpoint);
+    if (own === undefined) {
+      own = new Map();
+      this.ownPools.set(made.endpoint, own);
+    }
+    const pool = own.get(key);
+    if (pool !== undefined) return pool;
+    own.set(key, made);
+    return made;
   }
 
-  private takeIdle(endpoint: Endpoint): Link | undefined {
-    const idle = this.pools.get(endpoint)?.idle;
+  private *allPools(): Iterable<Pool> {
+    yield* this.pools.values();
+    for (const own of this.ownPools.values()) yield* own.values();
+  }
+
+  private closePool(endpoint: Endpoint): void {
+    const closed = [this.pools.get(endpoint), ...(this.ownPools.get(endpoint)?.values() ?? [])];
+    this.pools.delete(endpoint);
+    this.ownPools.delete(endpoint);
+    for (const pool of closed) for (const link of pool?.idle.splice(0) ?? []) link.socket.destroy();
+  }
+
+  private takeIdle(endpoint: Endpoint, announcement: Announcement | undefined): Link | undefined {
+    const pool =
+      announcement === undefined
+        ? this.pools.get(endpoint)
+        : this.ownPools.get(endpoint)?.get(announcement.key);
+    const idle = pool?.idle;
     if (idle === undefined) return undefined;
     const oldest = this.deadlines.coarse() - this.idleTimeoutMs;
     for (let link = idle.pop(); link !== undefined; link = idle.pop()) {
@@ -225,6 +259,14 @@ class Pools implements Upstreams, LinkHome {
       link.socket.destroy();
     }
     return undefined;
+  }
+
+  /** Of clients that have gone, or whose connections are in use. */
+  private forgetEmptyPools(): void {
+    for (const [endpoint, own] of this.ownPools) {
+      for (const [key, { idle }] of own) if (idle.length === 0) own.delete(key);
+      if (own.size === 0) this.ownPools.delete(endpoint);
+    }
   }
 
   private watchIdle(): void {
@@ -236,10 +278,11 @@ class Pools implements Upstreams, LinkHome {
     this.reaper.at = Number.POSITIVE_INFINITY;
     const oldest = this.deadlines.now() - this.idleTimeoutMs;
     let left = 0;
-    for (const { idle } of this.pools.values()) {
+    for (const { idle } of this.allPools()) {
       while (idle.length > 0 && idle[0]!.idleSince <= oldest) idle.shift()!.socket.destroy();
       left += idle.length;
     }
+    this.forgetEmptyPools();
     if (left > 0 && !this.closed) this.watchIdle();
   }
 }
@@ -254,6 +297,7 @@ class Connecting implements Acquisition {
   private readonly settings: UpstreamSettings;
   private readonly user: UpstreamUser;
   private readonly wish: Wish | undefined;
+  private readonly announcement: Announcement | undefined;
   private readonly tried: Set<Endpoint>;
   private readonly lastStart: number;
   private abandoned = false;
@@ -266,12 +310,13 @@ class Connecting implements Acquisition {
     settings: UpstreamSettings,
     user: UpstreamUser,
     first: Endpoint,
-    wish: Wish | undefined,
+    { wish, announcement }: AcquireOptions = {},
   ) {
     this.pools = pools;
     this.settings = settings;
     this.user = user;
     this.wish = wish;
+    this.announcement = announcement;
     this.tried = wish?.tried ?? new Set();
     this.lastStart = pools.deadlines.now() + 2 * settings.connectTimeoutMs;
     this.attempt(first);
@@ -285,7 +330,8 @@ class Connecting implements Acquisition {
 
   private attempt(endpoint: Endpoint): void {
     this.tried.add(endpoint);
-    this.link = open(this.pools, endpoint, this.settings, this.user, (fault) => this.failed(endpoint, fault));
+    const failed = (fault: Fault) => this.failed(endpoint, fault);
+    this.link = open(this.pools, endpoint, this.settings, this.announcement, this.user, failed);
   }
 
   private failed(endpoint: Endpoint, fault: Fault): void {

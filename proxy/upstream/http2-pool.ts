@@ -4,6 +4,7 @@ import type { Fault } from '../faults.ts';
 import type { BlockLimits } from '../http2/hpack.ts';
 import { speaksTls, type UpstreamSettings } from '../rules/routes.ts';
 import type { Deadlines } from '../socket/deadlines.ts';
+import type { Announcement } from './announcement.ts';
 import type { Endpoint, Wish } from './balance.ts';
 import { createHeadMemory } from './head-memory.ts';
 import type { Upstreams } from './http1-pool.ts';
@@ -25,6 +26,8 @@ export interface Company {
   /** Whether its client resets many streams: see Http2Stream.restless. */
   readonly restless: boolean;
   readonly wish?: Wish | undefined;
+  /** What the upstream is told of the client first: it shares sessions with its own connection's requests alone. */
+  readonly announcement?: Announcement | undefined;
 }
 
 export interface Http2Upstreams {
@@ -69,6 +72,8 @@ export function createHttp2Upstreams(options: Http2UpstreamsOptions): Http2Upstr
 
 class Http2Pools implements Http2Upstreams {
   private readonly pools = new Map<Endpoint, Pool>();
+  /** Where upstreams are told who their client is: by that, as long as there are sessions. */
+  private readonly ownPools = new Map<Endpoint, Map<string, Pool>>();
   private readonly balance: Upstreams['balance'];
   private readonly settings: SessionSettings;
 
@@ -84,6 +89,7 @@ class Http2Pools implements Http2Upstreams {
       fieldLimits: options.fieldLimits,
       requeue: (pool, session, waiter) =>
         this.joinQueue(pool, session.connectTimeoutMs, waiter, session.apart),
+      emptied: (pool) => this.forget(pool),
     };
     this.balance.onRetired((endpoint) => this.retire(endpoint));
   }
@@ -102,18 +108,18 @@ class Http2Pools implements Http2Upstreams {
       });
       return;
     }
-    const { wish } = company;
+    const { wish, announcement } = company;
     const endpoint = balance.pick(upstream, wish?.tried, wish);
     if (endpoint === undefined) {
       failed(balance.noneFault(upstream));
       return;
     }
     const apart = company.restless || company.headBytes > LARGE_HEAD;
-    const session = sessionWithRoom(this.poolOf(endpoint), apart);
+    const session = sessionWithRoom(this.poolOf(endpoint, announcement), apart);
     if (session !== undefined) {
       wish?.tried?.add(endpoint);
       taken(session);
-    } else this.connectInTurn(upstream, endpoint, { taken, failed }, apart, wish);
+    } else this.connectInTurn(upstream, endpoint, { taken, failed }, apart, company);
   }
 
   drain(): void {
@@ -125,26 +131,46 @@ class Http2Pools implements Http2Upstreams {
   }
 
   private forEachSession(act: (session: Session) => void): void {
-    for (const { sessions } of this.pools.values()) for (const session of [...sessions]) act(session);
+    const own = [...this.ownPools.values()].flatMap((pools) => [...pools.values()]);
+    for (const { sessions } of [...this.pools.values(), ...own])
+      for (const session of [...sessions]) act(session);
   }
 
   /** Sessions that are still connecting end once they are connected. */
   private retire(endpoint: Endpoint): void {
-    for (const session of this.pools.get(endpoint)?.sessions ?? []) if (session.ready) session.end();
+    const retired = [this.pools.get(endpoint), ...(this.ownPools.get(endpoint)?.values() ?? [])];
     this.pools.delete(endpoint);
+    this.ownPools.delete(endpoint);
+    for (const pool of retired) for (const session of pool?.sessions ?? []) if (session.ready) session.end();
   }
 
-  private poolOf(endpoint: Endpoint): Pool {
-    const known = this.pools.get(endpoint);
+  private poolOf(endpoint: Endpoint, announcement: Announcement | undefined): Pool {
+    const key = announcement?.key;
+    const known = key === undefined ? this.pools.get(endpoint) : this.ownPools.get(endpoint)?.get(key);
     if (known !== undefined) return known;
     const pool: Pool = {
       endpoint,
+      announcement,
       tls: speaksTls(endpoint.protocol),
       sessions: [],
       heads: createHeadMemory(this.settings.deadlines.now),
     };
-    if (!endpoint.retired) this.pools.set(endpoint, pool);
+    if (endpoint.retired) return pool;
+    if (key === undefined) this.pools.set(endpoint, pool);
+    else {
+      const own = this.ownPools.get(endpoint) ?? new Map<string, Pool>();
+      this.ownPools.set(endpoint, own.set(key, pool));
+    }
     return pool;
+  }
+
+  /** What there is of an address stays known; what is of one client's connection goes with it. */
+  private forget(pool: Pool): void {
+    const { endpoint, announcement } = pool;
+    const own = this.ownPools.get(endpoint);
+    if (announcement === undefined || own?.get(announcement.key) !== pool) return;
+    own.delete(announcement.key);
+    if (own.size === 0) this.ownPools.delete(endpoint);
   }
 
   private connectInTurn(
@@ -152,7 +178,7 @@ class Http2Pools implements Http2Upstreams {
     first: Endpoint,
     { taken, failed }: Waiter,
     apart: boolean,
-    wish: Wish | undefined,
+    { wish, announcement }: Company,
   ): void {
     const { balance } = this;
     const { deadlines } = this.settings;
@@ -161,7 +187,7 @@ class Http2Pools implements Http2Upstreams {
     let askedAnew = false;
     const tryOne = (endpoint: Endpoint) => {
       tried.add(endpoint);
-      const pool = this.poolOf(endpoint);
+      const pool = this.poolOf(endpoint, announcement);
       const session = sessionWithRoom(pool, apart);
       if (session !== undefined) taken(session);
       else this.joinQueue(pool, upstream.connectTimeoutMs, { taken, failed: tryNext }, apart);

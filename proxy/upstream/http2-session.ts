@@ -15,6 +15,7 @@ import type { BlockLimits } from '../http2/hpack.ts';
 import type { Deadline, Deadlines } from '../socket/deadlines.ts';
 import { destroyOnError } from '../socket/errors.ts';
 import { hearLastWords } from '../socket/insides/last-words.ts';
+import type { Announcement } from './announcement.ts';
 import type { Endpoint } from './balance.ts';
 import { asFault } from './faults.ts';
 import { foreignBytes } from './foreign-bytes.ts';
@@ -46,6 +47,8 @@ export interface Waiter {
 /** The sessions to one address. */
 export interface Pool {
   readonly endpoint: Endpoint;
+  /** What each of them begins with, as it is one client's connection's alone. */
+  readonly announcement: Announcement | undefined;
   readonly tls: boolean;
   readonly sessions: Session[];
   readonly heads: HeadMemory;
@@ -62,6 +65,8 @@ export interface SessionSettings {
   readonly fieldLimits: BlockLimits;
   /** For requests that find no room in the session that they have waited for. */
   requeue(pool: Pool, session: Session, waiter: Waiter): void;
+  /** The last session of a pool is gone. */
+  emptied(pool: Pool): void;
 }
 
 /** Per stream at first. A client that takes nothing can make us hold this much of one reply. */
@@ -77,6 +82,8 @@ const CONNECTION_WINDOW = 16 * 1024 * 1024;
 const MOST_STREAMS = 256;
 /** Browsers send more only with unusually large cookies, and every server accepts this much. */
 export const LARGE_HEAD = 4 * 1024;
+/** As connections of HTTP/1.1. */
+const OWN_IDLE_MS = 4_000;
 const NEVER = Number.POSITIVE_INFINITY;
 
 /** Bytes from upstreams land here, every connection's: they are read in one go. */
@@ -159,14 +166,14 @@ export class Session implements UpstreamSession {
 
   release(heard: boolean, failed = false, headBytes = 0): void {
     const { endpoint } = this.pool;
-    const { deadlines, upstreams, idleMs } = this.settings;
+    const { deadlines, upstreams } = this.settings;
     if (headBytes > LARGE_HEAD) this.judgeHead(heard, headBytes);
     this.streams--;
     endpoint.active--;
     if (heard) this.heardAt = deadlines.instant();
     if (failed || this.lost) upstreams.balance.report(endpoint, 'failed');
     else if (heard) upstreams.balance.report(endpoint, 'well');
-    if (this.streams === 0) this.watch(idleMs);
+    if (this.streams === 0) this.watch(this.idleMs);
   }
 
   /** If a head has ended the session, it was the largest one that was unanswered. */
@@ -204,6 +211,7 @@ export class Session implements UpstreamSession {
       );
       return;
     }
+    if (this.pool.announcement !== undefined) socket.write(this.pool.announcement.header);
     this.http2 = openHttp2Connection({
       socket,
       role: 'client',
@@ -243,11 +251,11 @@ export class Session implements UpstreamSession {
 
   private becomeReady(): void {
     const { endpoint } = this.pool;
-    const { upstreams, idleMs, requeue } = this.settings;
+    const { upstreams, requeue } = this.settings;
     const http2 = this.http2!;
     this.ready = true;
     upstreams.balance.connected(endpoint);
-    this.watch(idleMs);
+    this.watch(this.idleMs);
     for (const waiter of this.leaveQueue()) {
       if (this.hasRoom) waiter.taken(this);
       else if (http2.peerMaxStreams < 1)
@@ -267,6 +275,12 @@ export class Session implements UpstreamSession {
       this.ping();
       this.watch(this.settings.silenceMs);
     }
+  }
+
+  /** What one client has to itself is not worth keeping for as long as what all share. */
+  private get idleMs(): number {
+    const { idleMs } = this.settings;
+    return this.pool.announcement === undefined ? idleMs : Math.min(idleMs, OWN_IDLE_MS);
   }
 
   private watch(ms: number): void {
@@ -310,6 +324,7 @@ export class Session implements UpstreamSession {
     deadlines.forget(this.clock);
     deadlines.forget(this.pong);
     sessions.splice(sessions.indexOf(this), 1);
+    if (sessions.length === 0) this.settings.emptied(this.pool);
     const failure = this.failure ?? new Error('it closed before it spoke HTTP/2');
     const fault = asFault(failure, endpoint.address, endpoint.protocol);
     if (!this.ready && fault.side === 'upstream') upstreams.balance.report(endpoint, 'unreachable');

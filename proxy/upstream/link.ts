@@ -7,6 +7,7 @@ import { speaksTls, type UpstreamSettings } from '../rules/routes.ts';
 import type { Deadline, Deadlines } from '../socket/deadlines.ts';
 import { destroyOnError } from '../socket/errors.ts';
 import { endedByReset, hearLastWords, type LastWords } from '../socket/insides/last-words.ts';
+import type { Announcement } from './announcement.ts';
 import type { Balance, Endpoint } from './balance.ts';
 import { asFault } from './faults.ts';
 import { trustFor } from './trust.ts';
@@ -58,9 +59,11 @@ export interface UpstreamLink {
   fail(): void;
 }
 
-/** The idle connections to one endpoint. */
+/** The idle connections to one endpoint, or those of them that one client's connection has to itself. */
 export interface Pool {
   readonly endpoint: Endpoint;
+  /** What each of them begins with. */
+  readonly announcement: Announcement | undefined;
   /** The last in is the first out, so that the rest may grow old. */
   readonly idle: Link[];
   /** Of TLS, to be resumed. */
@@ -72,7 +75,7 @@ export interface LinkHome {
   readonly balance: Pick<Balance, 'report' | 'connected'>;
   readonly deadlines: Deadlines;
   readonly secureContext: () => tls.SecureContext;
-  poolOf(endpoint: Endpoint): Pool;
+  poolOf(endpoint: Endpoint, announcement: Announcement | undefined): Pool;
   /** Keeps a connection for the next request. False: there is no place for it. */
   keepIdle(link: Link): boolean;
 }
@@ -132,12 +135,13 @@ export function open(
   home: LinkHome,
   endpoint: Endpoint,
   settings: UpstreamSettings,
+  announcement: Announcement | undefined,
   user: UpstreamUser,
   failed: (fault: Fault) => void,
 ): Link {
   const { address } = endpoint;
   const { deadlines } = home;
-  const pool = home.poolOf(endpoint);
+  const pool = home.poolOf(endpoint, announcement);
   const secure = speaksTls(settings.protocol);
   const reading = new Reading(deadlines);
   const common = {
@@ -158,6 +162,7 @@ export function open(
   socket.once(secure ? 'secureConnect' : 'connect', () => {
     deadlines.forget(deadline);
     socket.setKeepAlive(true, TCP_KEEPALIVE_MS);
+    if (announcement !== undefined) socket.write(announcement.header);
     link.connected();
   });
   socket.on('drain', () => link.user?.upstreamDrained());
@@ -193,7 +198,7 @@ function connectTls(common: TcpNetConnectOpts, pool: Pool, usual: () => tls.Secu
 /** A connection to one endpoint, from its first attempt to its end. */
 export class Link implements UpstreamLink {
   readonly socket: Socket;
-  readonly pool: Pool;
+  pool: Pool;
   /** Nobody, while it is idle and once it is over. */
   user: UpstreamUser | undefined;
   reused = false;

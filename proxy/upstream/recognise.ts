@@ -5,6 +5,7 @@ import { connect as connectTls } from 'node:tls';
 import { Fault } from '../faults.ts';
 import { type Address, authorityOf, type UpstreamProtocol } from '../rules/routes.ts';
 import { destroyOnError } from '../socket/errors.ts';
+import { ownHeader } from './announcement.ts';
 import { foreignBytes, tlsBehindPlain } from './foreign-bytes.ts';
 
 /** Undefined: it does, or nobody can tell. Where there is TLS the handshake has shown it already. */
@@ -12,9 +13,11 @@ export async function recogniseUpstream(
   protocol: UpstreamProtocol,
   address: Address,
   timeoutMs: number,
+  announced: boolean,
 ): Promise<Fault | undefined> {
-  const greeting = greetingFor(protocol, address);
-  if (greeting === undefined) return undefined;
+  const asked = greetingFor(protocol, address);
+  if (asked === undefined) return undefined;
+  const greeting = announced ? Buffer.concat([ownHeader, asked]) : asked;
   const bytes = await firstBytes(connectTcp(address), 'connect', greeting, timeoutMs);
   if (bytes === undefined) return undefined;
   const foreign =

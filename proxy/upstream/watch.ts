@@ -173,7 +173,9 @@ export async function lookAtUpstreams(
       const unreachable = await probeUpstream(settings, address, { names, secureContext, timeoutMs });
       const fault =
         unreachable ??
-        (converses ? await recogniseUpstream(settings.protocol, address, timeoutMs) : undefined);
+        (converses
+          ? await recogniseUpstream(settings.protocol, address, timeoutMs, settings.announced === true)
+          : undefined);
       if (fault !== undefined) why.set(name, fault.message);
     }
   };

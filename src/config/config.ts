@@ -25,6 +25,7 @@ import {
 import { type ListFolder, parsePath, type ReadFile, readRoots } from './files.ts';
 import { knowsClients, type ListenSettings, parseAlpn, readListen, readTrust } from './listen.ts';
 import { describeMistake, type Mistake } from './mistake.ts';
+import { retiredSettings, unsupportedSettings } from './retired.ts';
 import {
   type FileReading,
   type NginxFolder,
@@ -35,7 +36,6 @@ import {
   readRoutesFile,
   readTimeouts,
 } from './routing.ts';
-import { retiredSettings, unsupportedSettings } from './settings.ts';
 import { type ShownSetting, shownSettings } from './shown.ts';
 import { readStore, type StoreSettings } from './store.ts';
 import { readTracing, type TracingConfig } from './tracing.ts';
@@ -168,6 +168,7 @@ export function readConfig(
   };
   environment.read('DSTACK_INGRESS_NODE_INSIDES', checkInsides);
   refuseWildcards(environment, config);
+  refuseUnannounced(environment, config);
   refuseUnanswerable(environment, config);
   if (environment.mistakes.length > 0) throw new ConfigError(environment.mistakes, environment.warnings);
   return config;
@@ -223,6 +224,20 @@ function refuseWildcards(environment: Environment, { domains, acme }: Config): v
     'CHALLENGE_TYPE',
     `${acme.challenge} cannot get a certificate for ${wildcards.join(', ')}`,
     'wants dns-01, or the single names',
+  );
+}
+
+/** A file has no word for it, so its upstreams would wait for a header that never comes. */
+function refuseUnannounced(environment: Environment, { routesFile, nginx, fixedRouting }: Config): void {
+  const { fallback, routes } = fixedRouting;
+  const upstreams = [fallback, ...routes.flatMap(({ paths }) => paths.map(({ upstream }) => upstream))];
+  if (!upstreams.some((upstream) => upstream?.announced === true)) return;
+  const has = (nginx?.first?.rules.sites.length ?? 0) > 0 ? 'nginx files' : 'a routes file';
+  if (routesFile === undefined && has !== 'nginx files') return;
+  environment.refuse(
+    'SEND_PROXY_PROTOCOL',
+    `is for TARGET_ENDPOINT and ROUTING_MAP, and there is ${has} beside them`,
+    'wants all upstreams in ROUTING_MAP, or apps that read X-Forwarded-For',
   );
 }
 

@@ -113,6 +113,15 @@ export const settings: readonly Setting[] = [
     security: '`any` lets every peer claim any address.',
   },
   {
+    name: 'SEND_PROXY_PROTOCOL',
+    meaning:
+      'Whether the upstreams of TARGET_ENDPOINT and ROUTING_MAP are sent a PROXY protocol header (v2) that names the client, in front of each connection. A connection then carries the requests of one client connection alone. Not for upstreams that speak TLS.',
+    byDefault: 'false',
+    example: 'true',
+    security:
+      'The address is that of whoever connects: behind a gateway it is the gateway unless PROXY_PROTOCOL names the client. An upstream that does not wait for the header takes it for a malformed request.',
+  },
+  {
     name: 'TRUSTED_FORWARDERS',
     meaning:
       'Proxies that end TLS in front of the ingress and speak HTTP to it: addresses and CIDR blocks. Their X-Forwarded-For, -Proto, -Host and -Port, X-Real-IP and Forwarded are kept and added to; of everyone else they are replaced. With PROXY_PROTOCOL it is the address that the PROXY header names which counts.',
@@ -472,36 +481,4 @@ export const settings: readonly Setting[] = [
     example: '256',
   },
   ...telemetrySettings,
-];
-
-export interface RetiredSetting {
-  readonly name: string;
-  readonly why: string;
-}
-
-/** Settings of the 1.x and 2.x images that no longer do anything, and need not. */
-export const retiredSettings: readonly RetiredSetting[] = [
-  { name: 'PROXY_BUFFERS', why: 'replies are streamed, not buffered' },
-  { name: 'PROXY_BUSY_BUFFERS_SIZE', why: 'replies are streamed, not buffered' },
-  { name: 'EVIDENCE_PORT', why: 'evidence is served on the TLS port, by the ingress itself' },
-  { name: 'TLSALPN_ADDRESS', why: 'challenges are answered by the serving listener' },
-  { name: 'TLSALPN_PORT', why: 'challenges are answered by the serving listener' },
-  { name: 'TLS_TERMINATE_PORT', why: 'TLS ends where connections are accepted' },
-  { name: 'LEGO_BIN', why: 'no other ACME client is run' },
-  { name: 'LEGO_PATH', why: 'no other ACME client is run; the state is in STATE_DIR' },
-  { name: 'CERTBOT_TIMEOUT', why: 'no other ACME client is run; every step has its own deadline' },
-  { name: 'DELEGATION_PROPAGATION_SECONDS', why: 'it waits until the records show, see DNS_SETUP_TIMEOUT' },
-  {
-    name: 'DELEGATION_GATEWAY_RECORD',
-    why: 'an alias is written, or addresses where the provider cannot hold CAA beside one',
-  },
-  { name: 'ALLOW_MISSING_CAA', why: 'SET_CAA says whether CAA records are written' },
-  { name: 'TAPPD_SIMULATOR_ENDPOINT', why: 'the agent to ask is named by DSTACK_SIMULATOR_ENDPOINT' },
-];
-
-/** Settings of the earlier images that would do harm if they were ignored: the start is refused. */
-export const unsupportedSettings: readonly RetiredSetting[] = [
-  { name: 'ROUTE53_INITIAL_WEIGHT', why: 'weighted records are not supported' },
-  { name: 'SEND_PROXY_PROTOCOL', why: 'is not supported: upstreams learn the client from X-Forwarded-For' },
-  { name: 'DETERMINISTIC_TLS_KEY', why: 'is not supported: every certificate gets a fresh key' },
 ];

@@ -1,7 +1,8 @@
 // Every environment variable that means something: settings, credentials of DNS providers, and files that hold secrets.
 
 import { providerKinds } from '../../dns/providers/choice.ts';
-import { retiredSettings, settings, unsupportedSettings } from './settings.ts';
+import { retiredSettings, unsupportedSettings } from './retired.ts';
+import { settings } from './settings.ts';
 
 /** What can be told of a variable before it is read. */
 export interface Variable {

@@ -1,10 +1,10 @@
 // Which domains are served and where their requests go: made of the settings and the routes file together.
 
 import type { RuleSet, Site } from '../../proxy/rules/model.ts';
-import { createRouteTable, type Route, type UpstreamSettings } from '../../proxy/rules/routes.ts';
+import { createRouteTable, type Route, speaksTls, type UpstreamSettings } from '../../proxy/rules/routes.ts';
 import type { Environment } from '../config/environment.ts';
 import { parseUpstreamUrl } from '../config/upstream-url.ts';
-import { quote, splitLines, splitWords, ValueError } from '../config/values.ts';
+import { parseSwitch, quote, splitLines, splitWords, ValueError } from '../config/values.ts';
 import { baseOf, covers, type Domain, DomainError, isWildcard, parseDomain } from '../lib/domain.ts';
 import { isTaken } from './sites.ts';
 import type { UpstreamTimeouts } from './yaml/file.ts';
@@ -60,12 +60,20 @@ export function readFixedRouting(
   timeouts: UpstreamTimeouts,
   bareIsH2c: boolean,
 ): FixedRouting {
+  const announced = environment.read('SEND_PROXY_PROTOCOL', parseSwitch) ?? false;
   const upstream = (text: string): UpstreamSettings => {
     const { protocol, address } = parseUpstreamUrl(text);
+    if (announced && speaksTls(protocol)) {
+      throw new ValueError(
+        `${quote(text)} would get a PROXY header in front of TLS`,
+        'wants an upstream without TLS, or SEND_PROXY_PROTOCOL=false',
+      );
+    }
     return {
       protocol: protocol === 'auto' && bareIsH2c ? 'h2c' : protocol,
       addresses: [address],
       ...timeouts,
+      ...(announced && { announced }),
     };
   };
   const domain = environment.read('DOMAIN', parseSingleDomain);

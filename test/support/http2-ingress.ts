@@ -124,6 +124,7 @@ export async function startHttp2Ingress(options: Http2IngressOptions): Promise<H
       serverName: HOST,
       clientAddress: '203.0.113.7',
       serverPort: 443,
+      clientPort: 40_000,
       trustedClient: options.trustedClient ?? false,
     });
   });

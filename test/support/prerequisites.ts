@@ -35,6 +35,7 @@ export const prerequisites: readonly Prerequisite[] = [
   },
   { command: 'ip', debianPackage: 'iproute2', whatFor: 'the machines on which whole deployments run' },
   { command: 'openssl', debianPackage: 'openssl', whatFor: 'the second opinion on TLS and certificates' },
+  { command: 'jq', debianPackage: 'jq', whatFor: 'the evidence, checked by hand as its page says' },
   { command: 'buildah', debianPackage: 'buildah', whatFor: 'the image, built as its Dockerfile says' },
   { command: 'chromium', debianPackage: 'chromium', whatFor: 'the pages as people see them' },
 ];

@@ -31,6 +31,8 @@ export interface Deployed {
   /** PEM of the root under which the CA issues. */
   readonly ca: string;
   readonly around: Surroundings;
+  /** All that the ingress was given. */
+  readonly environment: Readonly<Record<string, string>>;
 }
 
 const ZONES = { 'example.com': [], 'deleg.example.net': [] };
@@ -103,10 +105,12 @@ export async function holds(deployment: Deployment, around: Surroundings): Promi
   using _apps = await startApps(others, compose);
   const agent = await layOut(service);
   const takeBack = await deployment.prepare?.(around, agent);
-  const ingress = startIngressProcess({ ...service.environment, ...outside(around) });
+  const environment = { ...service.environment, ...outside(around) };
+  const ingress = startIngressProcess(environment);
   try {
     await ingress.waitFor('ready');
-    await deployment.promises({ ingress, agent, ca: await around.pebble.issuerRoots(), around });
+    const ca = await around.pebble.issuerRoots();
+    await deployment.promises({ ingress, agent, ca, around, environment });
   } finally {
     await ingress.stop();
     await agent.close();

@@ -148,6 +148,7 @@ test('a client that ends while its request is in line is cut off, and its reques
       serverName: HOST,
       clientAddress: '127.0.0.1',
       serverPort: 443,
+      clientPort: 40_000,
       trustedClient: false,
     });
   }

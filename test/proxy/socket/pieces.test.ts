@@ -90,6 +90,7 @@ function accepting(protocol: 'http/1.1' | 'h2') {
     serverName: HOST,
     clientAddress: '192.0.2.1',
     serverPort: 443,
+    clientPort: 40_000,
     trustedClient: false,
   };
   acceptor.accept(connection);

@@ -93,10 +93,3 @@ test('a file that is no YAML is told so, with where to see what it should be', (
   assert.equal(mistakes.length, 1);
   assert.match(describeMistake(mistakes[0]!), /^p:1:\d+: is not sound YAML: /);
 });
-
-test('the policy in docs/verification.md is one', () => {
-  const [, example] = /```yaml\n([\s\S]*?)```/.exec(read('docs/verification.md'))!;
-  const shown = example!.replace('compose: app-compose.json', `compose: "${'c0'.repeat(32)}"`);
-  assert.deepEqual(readPolicy(shown, 'p').mistakes, []);
-  assert.ok(schema(parse(shown)), JSON.stringify(schema.errors));
-});

@@ -11,8 +11,9 @@ import { providerKinds } from '../../../dns/providers/choice.ts';
 import { NO_LIMIT } from '../../../proxy/limits.ts';
 import { type Config, ConfigError, readConfig } from '../../../src/config/config.ts';
 import { describeMistake } from '../../../src/config/mistake.ts';
+import { retiredSettings, unsupportedSettings } from '../../../src/config/retired.ts';
 import { parseFile, planFromFiles } from '../../../src/config/routing.ts';
-import { retiredSettings, settings, unsupportedSettings } from '../../../src/config/settings.ts';
+import { settings } from '../../../src/config/settings.ts';
 import { RoutesFileError } from '../../../src/routes/yaml/file.ts';
 
 const TOKEN = 'v1.0-0123456789abcdef0123456789abcdef01234567';
@@ -696,14 +697,34 @@ test('a start that needs more than its provider can hold is refused', () => {
 test('what would have silently changed where records or certificates go stops the start', () => {
   for (const [name, value] of [
     ['ROUTE53_INITIAL_WEIGHT', '100'],
-    ['SEND_PROXY_PROTOCOL', 'true'],
     ['DETERMINISTIC_TLS_KEY', 'true'],
   ] as const) {
     const problems = mistakesOf({ [name]: value });
     assert.equal(problems.length, 1, name);
     assert.match(problems[0]!, new RegExp(`^${name}: .*not supported`), name);
   }
-  assert.deepEqual(mistakesOf({ SEND_PROXY_PROTOCOL: 'false', DETERMINISTIC_TLS_KEY: 'false' }), []);
+  assert.deepEqual(mistakesOf({ DETERMINISTIC_TLS_KEY: 'false' }), []);
+});
+
+test('upstreams of the environment are announced to where that is asked for, and nowhere else', () => {
+  const announced = (env: Env) =>
+    configOf(env).routes.flatMap(({ paths }) => paths.map(({ upstream }) => upstream.announced));
+  const both = { DOMAINS: 'api.example.com', ROUTING_MAP: 'api.example.com=tcp://api:1' };
+  assert.deepEqual(announced({ ...both, SEND_PROXY_PROTOCOL: 'true' }), [true, true]);
+  for (const env of [both, { ...both, SEND_PROXY_PROTOCOL: 'false' }])
+    assert.deepEqual(announced(env), [undefined, undefined]);
+  assert.deepEqual(mistakesOf({ SEND_PROXY_PROTOCOL: 'true', TARGET_ENDPOINT: 'https://app' }), [
+    'TARGET_ENDPOINT: "https://app" would get a PROXY header in front of TLS: wants an upstream without TLS, or SEND_PROXY_PROTOCOL=false',
+  ]);
+  assert.deepEqual(
+    mistakesOf(
+      { SEND_PROXY_PROTOCOL: 'true', ROUTES_FILE: '/r.yaml' },
+      { '/r.yaml': 'routes: [{ host: more.example.com, upstream: http://more }]' },
+    ),
+    [
+      'SEND_PROXY_PROTOCOL: is for TARGET_ENDPOINT and ROUTING_MAP, and there is a routes file beside them: wants all upstreams in ROUTING_MAP, or apps that read X-Forwarded-For',
+    ],
+  );
 });
 
 test('a setting that no longer does anything is named in a warning', () => {

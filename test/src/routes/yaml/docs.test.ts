@@ -11,7 +11,7 @@ import { explainRequest, readRequestLine } from '../../../../src/commands/check-
 import { describeMistake } from '../../../../src/config/mistake.ts';
 import { readRoutesFile } from '../../../../src/routes/yaml/file.ts';
 import { keys } from '../../../../src/routes/yaml/keys.ts';
-import { weakCertificate } from '../../../support/certificates.ts';
+import { documentedFile as readFile } from '../../../support/documented-files.ts';
 
 const root = fileURLToPath(new URL('../../../..', import.meta.url));
 const page = (path: string) => readFileSync(`${root}/${path}`, 'utf8');
@@ -20,17 +20,6 @@ const fitsSchema = new Ajv({ strict: true, strictRequired: false }).compile(
 );
 const timeouts = { connectTimeoutMs: 10_000, readTimeoutMs: 60_000, sendTimeoutMs: 30_000 };
 const admin = { host: '127.0.0.1', port: 9180, token: undefined };
-const { chain, key } = weakCertificate('ca.example.com');
-
-/** What the files that snippets name would hold. */
-function readFile(path: string): string {
-  if (path.endsWith('-key.pem')) return key;
-  if (path.endsWith('.pem')) return chain;
-  if (path.endsWith('/users')) return 'ann:$2y$05$abcdefghijklmnopqrstuuO5Hc1Yw9J8l0A7bqJ9tq6s1nVZxG6Hy\n';
-  if (path.endsWith('/more.yaml')) return 'routes: [{ host: more.example.com, upstream: web }]\n';
-  return 'words';
-}
-
 const ON_DISK = ['/srv/docs/a.html', '/srv/app/index.html', '/srv/www/index.html', '/srv/www/a.css'];
 const disk = (kind: string, path: string) => kind === 'file' && ON_DISK.includes(path);
 
