@@ -6,7 +6,7 @@ import type { Domain } from '../src/lib/domain.ts';
 import { type Log, silentLog } from '../src/lib/log.ts';
 import { createTurns } from '../src/lib/turns.ts';
 import { type Account, type AccountDocument, AccountError, storedDocument } from './account.ts';
-import { type CertificateStatus, type Entry, newEntry, statusOf } from './entry.ts';
+import { type CertificateStatus, type Entry, isInForce, newEntry, statusOf } from './entry.ts';
 import type { Issuer } from './issuer.ts';
 import { unprepared } from './ledger.ts';
 import { createLedgerFile, type LedgerFile } from './ledger-file.ts';
@@ -74,6 +74,8 @@ const PASS_DELAYS_MS = [10_000, 60_000, 300_000, 900_000, 3_600_000];
 const UNSAVED_DELAY_MS = 60_000;
 /** How often a replica looks for what another one has obtained. */
 const FOLLOW_MS = 10_000;
+/** The same while nothing can be served. */
+const FOLLOW_WITHOUT_MS = 1_000;
 /** An order changes several records: they are looked at together. */
 const HINT_REST_MS = 250;
 
@@ -159,7 +161,9 @@ class CertificateManager implements Manager {
     let hint = new AbortController();
     const unwatch = this.#store.watch(() => hint.abort());
     while (!signal.aborted) {
-      const restMs = FOLLOW_MS * (0.8 + 0.4 * this.#random());
+      const nowMs = this.#clock.now().getTime();
+      const serves = this.#entries.some((entry) => isInForce(entry, nowMs));
+      const restMs = (serves ? FOLLOW_MS : FOLLOW_WITHOUT_MS) * (0.8 + 0.4 * this.#random());
       await this.#clock.sleep(restMs, AbortSignal.any([signal, hint.signal])).catch(() => {});
       if (hint.signal.aborted) await this.#clock.sleep(HINT_REST_MS, signal).catch(() => {});
       hint = new AbortController();

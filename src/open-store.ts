@@ -13,6 +13,8 @@ export interface OpenedStore {
   readonly storage: Storage;
   /** Where replicas share it: whether it can be relied upon. Resolves to what is doubtful. */
   prove(): Promise<readonly string[]>;
+  /** Where replicas share it: why it cannot be used now, if so. */
+  trouble(): string | undefined;
   close(): Promise<void>;
 }
 
@@ -39,7 +41,13 @@ export async function openStore(
       log,
       ...(readOnly !== undefined && { readOnly }),
     });
-    return { store, storage: filesUnder({ stateDir, log }), prove: async () => [], close: async () => {} };
+    return {
+      store,
+      storage: filesUnder({ stateDir, log }),
+      prove: async () => [],
+      trouble: () => undefined,
+      close: async () => {},
+    };
   }
   const { openFleetStore } = await import('./fleet-store.ts');
   const sealed = await openFleetStore({
@@ -56,7 +64,8 @@ export async function openStore(
     log.warn({ err: error }, 'store does not answer, starting with the copy on this disk');
   });
   const store = await createStore({ stateDir, directoryUrl, log, storage: sealed });
-  return { store, storage: sealed, prove: () => sealed.prove(), close: sealed.close };
+  const { trouble, close } = sealed;
+  return { store, storage: sealed, prove: () => sealed.prove(), trouble, close };
 }
 
 function isAway(error: unknown): boolean {

@@ -23,6 +23,7 @@ export interface ShowingParts extends ShowsOptions {
   readonly deployment: Pick<Deployment, 'plan' | 'certificates'>;
   readonly publisher: Pick<Publisher, 'shown'>;
   readonly tally: Tally;
+  waitsFor(): string | undefined;
   readonly stopping: AbortSignal;
   readonly log: Log;
 }

@@ -16,6 +16,8 @@ export interface SealedOptions {
 export interface Sealed extends Storage {
   /** Whether the engine can be relied upon; done before its first use in any case. Resolves to warnings. */
   prove(signal?: AbortSignal): Promise<readonly string[]>;
+  /** Why nothing can be read or written now, if so. */
+  trouble(): string | undefined;
   close(): Promise<void>;
 }
 
@@ -29,7 +31,7 @@ const innerOf = (version: string) => version.slice(version.indexOf(':') + 1);
  * unreadable nothing is written at all: whoever did that may wait for us to write over it.
  */
 export function createSealed({ engine, sealing, copy, log }: SealedOptions): Sealed {
-  const { prove, asked } = createGate(engine, log);
+  const { prove, asked, awayFor } = createGate(engine, log);
   const trust = createTrust(engine, sealing, copy, log);
 
   async function fetch(name: string, signal?: AbortSignal) {
@@ -96,6 +98,7 @@ export function createSealed({ engine, sealing, copy, log }: SealedOptions): Sea
       throw trust.alarm(name, new StorageError('unreadable', `${engine.place(name)}: ${why.message}`));
     },
     prove,
+    trouble: () => awayFor() ?? trust.alarmed(),
     async close() {
       await Promise.all([engine.close(), copy.flush()]);
     },
@@ -105,7 +108,8 @@ export function createSealed({ engine, sealing, copy, log }: SealedOptions): Sea
 /** Nothing is asked of the engine before it is proven; that it is away, and that it is back, is said once. */
 function createGate(engine: Engine, log: Log) {
   let proven: Promise<readonly string[]> | undefined;
-  let away = false;
+  /** Why, if it is. */
+  let away: string | undefined;
 
   async function proof(signal?: AbortSignal): Promise<readonly string[]> {
     const warnings = await engine.prove(signal);
@@ -127,17 +131,19 @@ function createGate(engine: Engine, log: Log) {
     try {
       await prove();
       const answer = await call();
-      if (away) log.info({ store: engine.place('') }, 'store answers again');
-      away = false;
+      if (away !== undefined) log.info({ store: engine.place('') }, 'store answers again');
+      away = undefined;
       return answer;
     } catch (error) {
-      if (isAway(error) && !away) log.warn({ err: error }, 'store does not answer, serving on');
-      away ||= isAway(error);
+      if (isAway(error)) {
+        if (away === undefined) log.warn({ err: error }, 'store does not answer, serving on');
+        away = `the store does not answer: ${error.message}`;
+      }
       throw error;
     }
   }
 
-  return { prove, asked };
+  return { prove, asked, awayFor: () => away };
 }
 
 /** Compares what comes with what was seen, and remembers what cannot be trusted until it can be again. */
@@ -174,6 +180,10 @@ function createTrust(engine: Engine, sealing: Sealing, copy: LocalCopy, log: Log
         throw error instanceof StorageError ? alarm(name, error) : error;
       }
     },
+    alarmed(): string | undefined {
+      const [first] = alarms;
+      return first && `${engine.place(first)} cannot be trusted`;
+    },
     refuseIfAlarmed(): void {
       const [first] = alarms;
       if (first === undefined) return;
@@ -195,6 +205,6 @@ function refuseOlder(
   );
 }
 
-function isAway(error: unknown): boolean {
+function isAway(error: unknown): error is StorageError {
   return error instanceof StorageError && error.code === 'unavailable';
 }
