@@ -9,6 +9,7 @@ import { buildBundle } from '../evidence/bundle.ts';
 import { publishBundle } from '../evidence/publish.ts';
 import { createStatements } from '../evidence/statements.ts';
 import { NO_LIMIT } from '../proxy/limits.ts';
+import type { Admin } from './admin/admin.ts';
 import { createTally } from './admin/tally.ts';
 import type { Config } from './config/config.ts';
 import { createDeployment, type Deployment, type DeploymentParts } from './deployment.ts';
@@ -26,7 +27,7 @@ import { createRenewing } from './renewing.ts';
 import { watchFiles } from './routes/files-watch.ts';
 import { describeRoutes } from './routes/plan.ts';
 import { foldersOf } from './routes/rule-needs.ts';
-import { type ShowsOptions, show } from './showing.ts';
+import { type ShowingParts, type ShowsOptions, show } from './showing.ts';
 import { version } from './version.ts';
 import type { WorkerSettings } from './workers/messages.ts';
 import { allowReading } from './workers/process.ts';
@@ -75,6 +76,10 @@ export async function startIngress(config: Config, options: IngressOptions): Pro
   const { workers, agent, publisher, deployment, gate } = parts;
   await deployment.follow(config, []);
   const starting = gate.enter();
+  const tally = createTally();
+  const admin = createShowing(config, options.shows, { ...parts, tally, stopping: stopping.signal, log });
+  // A replica that waits says what for, while the store is still being asked.
+  if (waitsAtTheGate(config)) void starting.then(admin.show, () => {});
   // Awaited below; until then its failure must not count as unhandled.
   starting.catch(() => {});
   const stored = serveStored(config, deployment, agent, log);
@@ -93,7 +98,6 @@ export async function startIngress(config: Config, options: IngressOptions): Pro
   const { createIssuance } = await import('./issuance.ts');
   const from = { config, store, storage, refuseToRegister, agent, log };
   const issuance = createIssuance({ ...from, ...challengesThrough(gate, workers) });
-  const tally = createTally();
   const hooks = { deploy: deployment.offer, onAccount: publisher.setAccount, onOutcome: tally.renewalEnded };
   const renewing = createRenewing(issuance, hooks, stopping.signal);
   await renewing.keep(config).catch(giveUp);
@@ -107,8 +111,7 @@ export async function startIngress(config: Config, options: IngressOptions): Pro
   };
   const follow = createFollowing(config, following);
   const watch = watchFiles(config, { follow: (plan) => void follow(plan), onRefused: tally.refused, log });
-  const shown = { ...parts, tally, waitsFor: gate.waitsFor, stopping: stopping.signal, log };
-  const admin = options.shows && (await show(config, { ...options.shows, ...shown }));
+  await admin.show();
   return {
     ready: Promise.all([deployment.covered, publisher.complete, gate.opened]).then(() =>
       log.info({ domains: deployment.plan().domains }, 'ready'),
@@ -122,10 +125,35 @@ export async function startIngress(config: Config, options: IngressOptions): Pro
       await workers.drain(options.drainMs ?? DRAIN_MS);
       log.info({ ...workers.state().totals }, 'workers have ended');
       await issuance.close();
-      await admin?.close();
+      await admin.close();
       await kept.close();
     },
   };
+}
+
+interface Showing {
+  show(): Promise<unknown>;
+  close(): Promise<void>;
+}
+
+function createShowing(
+  config: Config,
+  shows: IngressOptions['shows'],
+  { gate, ...parts }: Omit<ShowingParts, keyof ShowsOptions | 'waitsFor'> & { readonly gate: Gate },
+): Showing {
+  let admin: Promise<Admin> | undefined;
+  return {
+    async show() {
+      if (shows !== undefined) admin ??= show(config, { ...shows, ...parts, waitsFor: gate.waitsFor });
+      await admin;
+    },
+    close: async () => (await admin)?.close(),
+  };
+}
+
+/** Where others may take the connections meanwhile. */
+function waitsAtTheGate({ store, fleet }: Config): boolean {
+  return store !== undefined || fleet !== undefined;
 }
 
 /** Said once it is so; a replica that does not listen yet says what it waits for. */
@@ -214,15 +242,16 @@ function createParts(config: Config, { log, forkedAhead }: IngressOptions, later
     log,
   });
   const gate = createGate({
-    waits: config.store !== undefined,
+    waits: waitsAtTheGate(config),
     start: workers.start,
     claim: workers.claim,
     trouble: later.trouble,
     log,
   });
   const { setRoutes } = workers;
-  const setCertificates =
-    config.store === undefined ? workers.setCertificates : openingFor(gate, workers.setCertificates);
+  const setCertificates = waitsAtTheGate(config)
+    ? openingFor(gate, workers.setCertificates)
+    : workers.setCertificates;
   const deployment = createDeployment(config, { setRoutes, setCertificates, publisher, log });
   return { workers, agent, publisher, deployment, gate };
 }

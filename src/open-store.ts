@@ -2,6 +2,7 @@
 
 import { adoptEarlierState } from '../acme/adopt.ts';
 import type { AcmeOptions } from '../acme/connect.ts';
+import type { Sealed } from '../acme/storage/sealed.ts';
 import { isStoreAway, type Storage } from '../acme/storage.ts';
 import { createStore, filesUnder, type Store, type StoreOptions } from '../acme/store.ts';
 import type { Agent } from '../evidence/agent.ts';
@@ -11,6 +12,8 @@ import type { Log } from './lib/log.ts';
 export interface OpenedStore {
   readonly store: Store;
   readonly storage: Storage;
+  /** The storage, where replicas share it. */
+  readonly sealed: Sealed | undefined;
   /** Where replicas share it: whether it can be relied upon. Resolves to what is doubtful. */
   prove(): Promise<readonly string[]>;
   /** Where replicas share it: why it cannot be used now, if so. */
@@ -44,6 +47,7 @@ export async function openStore(
     return {
       store,
       storage: filesUnder({ stateDir, log }),
+      sealed: undefined,
       prove: async () => [],
       trouble: () => undefined,
       close: async () => {},
@@ -65,7 +69,7 @@ export async function openStore(
   });
   const store = await createStore({ stateDir, directoryUrl, log, storage: sealed });
   const { trouble, close } = sealed;
-  return { store, storage: sealed, prove: () => sealed.prove(), trouble, close };
+  return { store, storage: sealed, sealed, prove: () => sealed.prove(), trouble, close };
 }
 
 function isAway(error: unknown): boolean {
