@@ -6,7 +6,7 @@ import { type Log, silentLog } from '../src/lib/log.ts';
 import { openAccount } from './account.ts';
 import type { Solver } from './issuer.ts';
 import type { CaConnection } from './manager.ts';
-import { createIssuer } from './obtain.ts';
+import { createIssuer, type IssuerOptions } from './obtain.ts';
 import { fetchRenewalInfo, type SuggestedWindow } from './renewal.ts';
 import type { Store } from './store.ts';
 import { createTransport, type ExternalAccount, type Transport } from './transport.ts';
@@ -20,6 +20,8 @@ export interface AcmeOptions {
   profile?: string | undefined;
   /** PEM, PKCS#8: a derived account key instead of one on disk. A rejection stops what needs the account. */
   accountKey?: (() => Promise<string>) | undefined;
+  /** See IssuerOptions. */
+  certificateKey?: IssuerOptions['certificateKey'];
   /** The result of adoptEarlierState, or what finds it out: its rejection stops what needs the account. */
   refuseToRegister?: string | (() => Promise<string | undefined>) | undefined;
   store: Store;
@@ -43,7 +45,7 @@ export interface Acme {
 /** Contacts nobody yet. Members with names of ManagerOptions are meant for it. */
 export function createAcme(options: AcmeOptions): Acme {
   const { directoryUrl, caPem, store, solver, clock = systemClock, log = silentLog } = options;
-  const { userAgent, deadlineMs } = options;
+  const { userAgent, deadlineMs, certificateKey } = options;
   const transport = createTransport({
     directoryUrl,
     caPem,
@@ -64,7 +66,17 @@ export function createAcme(options: AcmeOptions): Acme {
       const timing = deadlineMs === undefined ? {} : { deadlineMs };
       return {
         account,
-        issuer: createIssuer({ transport, account, solver, store, profile, clock, log, ...timing }),
+        issuer: createIssuer({
+          transport,
+          account,
+          solver,
+          store,
+          profile,
+          certificateKey,
+          clock,
+          log,
+          ...timing,
+        }),
       };
     },
     renewalInfo: (certificate, signal) => fetchRenewalInfo(transport, certificate, signal),

@@ -6,7 +6,7 @@ import type { Domain } from '../src/lib/domain.ts';
 import { type Log, silentLog } from '../src/lib/log.ts';
 import { createTurns } from '../src/lib/turns.ts';
 import { type Account, type AccountDocument, AccountError, storedDocument } from './account.ts';
-import { type CertificateStatus, type Entry, newEntry, statusOf } from './entry.ts';
+import { type CertificateStatus, type Entry, isInForce, newEntry, statusOf } from './entry.ts';
 import type { Issuer } from './issuer.ts';
 import { unprepared } from './ledger.ts';
 import { createLedgerFile, type LedgerFile } from './ledger-file.ts';
@@ -35,6 +35,11 @@ export interface ManagerOptions {
   renewalInfo?: AskRenewalInfo;
   /** Removes what a killed process left in DNS. Called once, before anything else. */
   recover?(): Promise<void>;
+  /**
+   * What another replica serves for these names, where replicas have no store in common; undefined if there is nothing, or if
+   * it was asked within the last `atMostEveryMs`. Never rejects.
+   */
+  peers?: (names: readonly Domain[], atMostEveryMs: number) => Promise<Certificate | undefined>;
   /** Prepares what an order for these names depends on. If it fails, nothing is ordered and nothing backs off. */
   prepare(account: Account, names: readonly Domain[], signal: AbortSignal): Promise<void>;
   /**
@@ -74,6 +79,10 @@ const PASS_DELAYS_MS = [10_000, 60_000, 300_000, 900_000, 3_600_000];
 const UNSAVED_DELAY_MS = 60_000;
 /** How often a replica looks for what another one has obtained. */
 const FOLLOW_MS = 10_000;
+/** Each such look is a connection through the public name. */
+const ASK_PEERS_MS = 60_000;
+/** The same while nothing can be served. */
+const FOLLOW_WITHOUT_MS = 1_000;
 /** An order changes several records: they are looked at together. */
 const HINT_REST_MS = 250;
 
@@ -96,6 +105,7 @@ class CertificateManager implements Manager {
   #wake = new AbortController();
   #failedPasses = 0;
   #recovered = false;
+  #accountTold = false;
   /** The part of its life that a certificate has left when it is renewed without the store; replicas differ in it. */
   #lastResort: number | undefined;
 
@@ -128,16 +138,32 @@ class CertificateManager implements Manager {
     const stored = await this.#store.readCertificates();
     for (const entry of this.#entries) entry.certificate = pick(stored, entry.names);
     await this.#announceStored();
+    if (this.#store.shared) await this.#deployLoaded();
     return this.#entries.map(({ certificate }) => certificate).filter((each) => each !== undefined);
+  }
+
+  /** The store may answer only now: then what is served was read while it was away. */
+  async #deployLoaded(): Promise<void> {
+    for (const entry of this.#entries) {
+      if (entry.certificate === undefined) continue;
+      await this.#deploy(entry, entry.certificate).catch((err: unknown) => {
+        this.#log.warn({ err, domain: entry.names[0] }, 'certificate of another replica cannot be served');
+      });
+    }
   }
 
   async #announceStored(): Promise<void> {
     try {
       const document = await storedDocument(this.#store);
-      if (document !== undefined) this.#options.onAccount?.(document);
+      if (document !== undefined) this.#tellAccount(document);
     } catch (err) {
       this.#log.error({ err }, 'account cannot be read from disk');
     }
+  }
+
+  #tellAccount(document: AccountDocument): void {
+    this.#accountTold = true;
+    this.#options.onAccount?.(document);
   }
 
   async run(signal: AbortSignal): Promise<void> {
@@ -155,11 +181,13 @@ class CertificateManager implements Manager {
 
   /** Takes over what other replicas obtain, without waiting for the lease: they may be at the next certificate already. */
   async #follow(signal: AbortSignal): Promise<void> {
-    if (!this.#store.shared) return;
+    if (!this.#store.shared && this.#options.peers === undefined) return;
     let hint = new AbortController();
     const unwatch = this.#store.watch(() => hint.abort());
     while (!signal.aborted) {
-      const restMs = FOLLOW_MS * (0.8 + 0.4 * this.#random());
+      const nowMs = this.#clock.now().getTime();
+      const serves = this.#entries.some((entry) => isInForce(entry, nowMs));
+      const restMs = (serves ? FOLLOW_MS : FOLLOW_WITHOUT_MS) * (0.8 + 0.4 * this.#random());
       await this.#clock.sleep(restMs, AbortSignal.any([signal, hint.signal])).catch(() => {});
       if (hint.signal.aborted) await this.#clock.sleep(HINT_REST_MS, signal).catch(() => {});
       hint = new AbortController();
@@ -168,8 +196,25 @@ class CertificateManager implements Manager {
       await this.#adopt(await this.#store.readCertificates().catch(() => [])).catch((err: unknown) => {
         this.#log.warn({ err }, 'certificate of another replica cannot be served');
       });
+      // A pass stores it, and tells the account.
+      if (await this.#adoptFromPeers(serves ? ASK_PEERS_MS : 0)) this.#wake.abort();
     }
     unwatch();
+  }
+
+  /** Resolves to whether there was one. */
+  async #adoptFromPeers(atMostEveryMs: number): Promise<boolean> {
+    const { peers } = this.#options;
+    if (peers === undefined) return false;
+    const found = await Promise.all(this.#entries.map(({ names }) => peers(names, atMostEveryMs)));
+    const now = this.#clock.now();
+    const before = this.#entries.map(({ certificate }) => certificate);
+    await this.#adopt(found.filter((one) => one !== undefined && one.notAfter > now) as Certificate[]).catch(
+      (err: unknown) => this.#log.warn({ err }, 'certificate of another replica cannot be served'),
+    );
+    const adopted = this.#entries.filter(({ certificate }, i) => certificate !== before[i]);
+    for (const entry of adopted) entry.unsaved = true;
+    return adopted.length > 0;
   }
 
   /** Resolves to how long to sleep before the next pass. */
@@ -198,6 +243,7 @@ class CertificateManager implements Manager {
       this.#recovered = true;
     }
     await this.#adoptFromDisk();
+    await this.#adoptFromPeers(0);
     // Its key may have been replaced beside us.
     await this.#announceStored();
     await this.#ledger.refresh();
@@ -205,9 +251,11 @@ class CertificateManager implements Manager {
     for (const entry of this.#entries) if (entry.unsaved) await this.#renewer.save(entry);
     const due = this.#entries.filter((entry) => this.#isDueNow(entry));
     for (const entry of this.#entries) this.#logPlan(entry);
-    if (due.length === 0) return;
+    // Whoever has his certificate from a peer has not met the account yet.
+    const isNew = this.#options.peers !== undefined && !this.#accountTold;
+    if (due.length === 0 && !isNew) return;
     const connection = await this.#connectFor(due, signal);
-    this.#options.onAccount?.(connection.account.document);
+    this.#tellAccount(connection.account.document);
     await this.#renewPrepared(due, connection, signal);
     signal.throwIfAborted();
   }

@@ -27,6 +27,8 @@ export interface IssuerOptions {
   store: Store;
   /** Asked for when the directory offers it. */
   profile?: string | undefined;
+  /** PEM, PKCS#8: derived keys, which other replicas have too. Otherwise each certificate has a fresh one. */
+  certificateKey?: ((names: readonly Domain[]) => Promise<string>) | undefined;
   /** For the whole of one certificate, propagation included. */
   deadlineMs?: number;
   clock?: Clock;
@@ -93,7 +95,7 @@ async function place(parts: Parts, { names, signal }: Attempt, { replaces, follo
   const identifiers = names.map((value) => ({ type: 'dns', value }));
   const payload = { identifiers, ...offeredProfile(parts, meta.profiles, names) };
   const successor = renewalInfo === undefined ? undefined : replaces;
-  const key = generateCertificateKey();
+  const key = (await parts.certificateKey?.(names)) ?? generateCertificateKey();
   const intent = { names: [...names], key, account: account.url, createdAt: clock.now().toISOString() };
   if (store.shared) await intend(store, names, intent, follows);
   signal.throwIfAborted();
@@ -143,7 +145,7 @@ function offeredProfile(
 }
 
 async function postOrder(
-  { post, log, store }: Parts,
+  { post, log, store, certificateKey }: Parts,
   url: string,
   payload: object,
   replaces: string | undefined,
@@ -158,7 +160,7 @@ async function postOrder(
       error instanceof AcmeProblem && (HINT_REFUSALS.has(error.type) || [404, 409].includes(error.status));
     if (!hintRefused) throw error;
     // Of replicas that cannot see each other the CA lets one through: the others come upon its certificate.
-    if (store.shared && error.type === 'alreadyReplaced') {
+    if ((store.shared || certificateKey !== undefined) && error.type === 'alreadyReplaced') {
       throw new IssuerError('replaced-elsewhere', 'another replica has ordered this renewal', {
         cause: error,
       });

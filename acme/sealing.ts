@@ -20,6 +20,8 @@ export interface Sealing {
   seal(name: string, content: Opened): Buffer;
   /** Throws StorageError: `unreadable` if none of our keys sealed it, `hostile` if one did and this is not what it sealed. */
   open(name: string, sealed: Buffer): Opened;
+  /** Whether it names the key that seals now. */
+  isCurrent(sealed: Buffer): boolean;
 }
 
 /** "dstack-ingress sealed", version 1. */
@@ -42,6 +44,7 @@ export function sealingKey(secret: Uint8Array): SealingKey {
 export function createSealing(keys: readonly [SealingKey, ...SealingKey[]], namespace: string): Sealing {
   const place = (name: string) => Buffer.concat([namespace, name].flatMap(withLength));
   return {
+    isCurrent: (sealed) => sealed.subarray(4, 4 + ID_BYTES).equals(keys[0].id),
     seal(name, { counter, bytes }) {
       const [{ id, key }] = keys;
       const count = Buffer.alloc(8);

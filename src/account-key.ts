@@ -37,12 +37,12 @@ function keyPath(directoryUrl: string): string {
 }
 
 /**
- * A private key from 32 secret bytes. They are stretched by HKDF-SHA-256 (RFC 5869) and become the scalar as FIPS 186-5
+ * A private key from 32 secret bytes, another one for each use. They are stretched by HKDF-SHA-256 (RFC 5869) and become the scalar as FIPS 186-5
  * §A.2.1 and §A.4.1 say: d = (c mod (n - 1)) + 1, with so many bits that the bias of the remainder does not matter.
  */
-export function p256KeyFrom(secret: Uint8Array): string {
+export function p256KeyFrom(secret: Uint8Array, use = 'acme-account'): string {
   const bits = Buffer.from(
-    hkdfSync('sha256', secret, new Uint8Array(), 'dstack-ingress acme-account P-256 v1', SCALAR_BYTES),
+    hkdfSync('sha256', secret, new Uint8Array(), `dstack-ingress ${use} P-256 v1`, SCALAR_BYTES),
   );
   const scalar = (BigInt(`0x${bits.toString('hex')}`) % (ORDER - 1n)) + 1n;
   const d = Buffer.from(scalar.toString(16).padStart(64, '0'), 'hex');

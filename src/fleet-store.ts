@@ -51,7 +51,9 @@ async function keysFromKms(agent: FleetStoreOptions['agent'], generation: number
         'set STORE_KEY, the same for every replica',
     );
   }
-  const generations = Array.from({ length: generation }, (_, i) => generation - i);
+  // The next one opens as well: while the number is being raised, replicas that have it already seal with it.
+  const earlier = Array.from({ length: generation - 1 }, (_, i) => generation - 1 - i);
+  const generations = [generation, generation + 1, ...earlier];
   const paths = generations.map((each) => (each === 1 ? KEY_PATH : `${KEY_PATH}/${each}`));
   const derived = await Promise.all(paths.map((path) => agent.deriveKey(path, 'storage')));
   return derived.map(({ key }) => key);

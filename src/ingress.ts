@@ -9,13 +9,16 @@ import { buildBundle, quoteIn } from '../evidence/bundle.ts';
 import { publishBundle } from '../evidence/publish.ts';
 import { createStatements } from '../evidence/statements.ts';
 import { NO_LIMIT } from '../proxy/limits.ts';
+import type { Admin } from './admin/admin.ts';
 import { createTally } from './admin/tally.ts';
 import type { Config } from './config/config.ts';
-import { createDeployment, type Deployment } from './deployment.ts';
+import { createDeployment, type Deployment, type DeploymentParts } from './deployment.ts';
 import { createPublisher, type Publisher } from './evidence-publisher.ts';
 import { createChallengeLook } from './fleet-challenges.ts';
 import { createFollowing } from './following.ts';
+import { createGate, type Gate } from './gate.ts';
 import type { Issuance, IssuanceOptions } from './issuance.ts';
+import { systemClock } from './lib/clock.ts';
 import { descriptorLimit, descriptorShortage } from './lib/descriptors.ts';
 import type { Domain } from './lib/domain.ts';
 import type { Log } from './lib/log.ts';
@@ -24,7 +27,7 @@ import { createRenewing } from './renewing.ts';
 import { watchFiles } from './routes/files-watch.ts';
 import { describeRoutes } from './routes/plan.ts';
 import { foldersOf } from './routes/rule-needs.ts';
-import { type ShowsOptions, show } from './showing.ts';
+import { type ShowingParts, type ShowsOptions, show } from './showing.ts';
 import type { Tracer } from './tracing/own-spans.ts';
 import type { Traces } from './tracing/tracing.ts';
 import { version } from './version.ts';
@@ -33,9 +36,10 @@ import { allowReading } from './workers/process.ts';
 import { createWorkers, type Workers } from './workers/workers.ts';
 
 export interface Ingress {
-  readonly address: { readonly address: string; readonly port: number };
   /** Every domain has a certificate that serves, and the evidence is complete. */
   readonly ready: Promise<void>;
+  /** Resolves with why, if the port that a replica opens later cannot be opened any more. */
+  readonly broken: Promise<unknown>;
   /** Renews every certificate, due or not. */
   renewNow(): void;
   /** Reads the routes file and the nginx files now; without any there is nothing to do. */
@@ -59,20 +63,25 @@ const DRAIN_MS = 8_000;
 const LAST_SPANS_MS = 1_000;
 
 /**
- * Resolves as soon as it listens and serves what is on disk; it waits for nothing that can be unreachable. Rejects with
- * WorkersError if the port cannot be had, and with StoreError if the state folder cannot.
+ * Resolves as soon as it listens and serves what is on disk; a replica may listen later, see gate.ts. It waits for nothing
+ * that can be unreachable. Rejects with WorkersError if the port cannot be had, and with StoreError if the state folder cannot.
  */
 export async function startIngress(config: Config, options: IngressOptions): Promise<Ingress> {
   const { log } = options;
   const stopping = new AbortController();
   const traces = await openTraces(config, log);
-  // Both are asked only once visitors come, or there is an account.
-  const later = { stored: () => stored, issuance: () => issuance };
+  let trouble: OpenedStore['trouble'] | undefined;
+  // The first two are asked only once visitors come, or there is an account.
+  const later = { stored: () => stored, issuance: () => issuance, trouble: () => trouble?.() };
   const parts = createParts(config, { ...withFiles(config, options), traces }, later);
   sayIfTooFewDescriptors(config, log);
-  const { workers, agent, publisher, deployment } = parts;
+  const { workers, agent, publisher, deployment, gate } = parts;
   await deployment.follow(config, []);
-  const starting = workers.start();
+  const starting = gate.enter();
+  const tally = createTally();
+  const admin = createShowing(config, options.shows, { ...parts, traces, tally, stopping: stopping.signal, log });
+  // A replica that waits says what for, while the store is still being asked.
+  if (waitsAtTheGate(config)) void starting.then(admin.show, () => {});
   // Awaited below; until then its failure must not count as unhandled.
   starting.catch(() => {});
   const stored = serveStored(config, deployment, agent, log);
@@ -81,19 +90,17 @@ export async function startIngress(config: Config, options: IngressOptions): Pro
     await workers.drain(0);
     throw error;
   };
-  const [kept, address] = await Promise.all([stored, starting]).catch(giveUp);
+  const [kept] = await Promise.all([stored, starting]).catch(giveUp);
   const { store, storage, refuseToRegister } = kept;
-  const { httpPort } = config.listen;
-  log.info({ ...address, httpPort, workers: config.workers, domains: config.domains }, 'serving');
+  trouble = kept.trouble;
+  await tellServing(config, gate, log);
   log.info({ routes: describeRoutes(config) }, 'where requests go');
   void publisher.run(stopping.signal);
   void publisher.complete.then(() => publishCollateral(config, publisher, stopping.signal, log));
 
   const { createIssuance } = await import('./issuance.ts');
-  const { setChallenge, setHttpChallenge } = workers;
   const from = { config, store, storage, refuseToRegister, agent, tracer: traces?.tracer, log };
-  const issuance = createIssuance({ ...from, setChallenge, setHttpChallenge });
-  const tally = createTally();
+  const issuance = createIssuance({ ...from, ...challengesThrough(gate, workers) });
   const hooks = { deploy: deployment.offer, onAccount: publisher.setAccount, onOutcome: tally.renewalEnded };
   const renewing = createRenewing(issuance, hooks, stopping.signal);
   await renewing.keep(config).catch(giveUp);
@@ -107,22 +114,80 @@ export async function startIngress(config: Config, options: IngressOptions): Pro
   };
   const follow = createFollowing(config, following);
   const watch = watchFiles(config, { follow: (plan) => void follow(plan), onRefused: tally.refused, log });
-  const shown = { ...parts, traces, tally, stopping: stopping.signal, log };
-  const showing = options.shows && { ...options.shows, ...shown };
-  const admin = showing && (await show(config, showing));
+  await admin.show();
   return {
-    address,
-    ready: Promise.all([deployment.covered, publisher.complete]).then(() =>
+    ready: Promise.all([deployment.covered, publisher.complete, gate.opened]).then(() =>
       log.info({ domains: deployment.plan().domains }, 'ready'),
     ),
+    broken: gate.broken,
     renewNow: renewing.renewNow,
     reloadRoutes: () => watch.reload(),
     async stop() {
       watch.close();
       stopping.abort();
       await drainAll(workers, options);
-      await Promise.all([issuance.close(), admin?.close(), traces?.close(LAST_SPANS_MS)]);
+      await Promise.all([issuance.close(), admin.close(), traces?.close(LAST_SPANS_MS)]);
       await kept.close();
+    },
+  };
+}
+
+interface Showing {
+  show(): Promise<unknown>;
+  close(): Promise<void>;
+}
+
+function createShowing(
+  config: Config,
+  shows: IngressOptions['shows'],
+  { gate, ...parts }: Omit<ShowingParts, keyof ShowsOptions | 'waitsFor'> & { readonly gate: Gate },
+): Showing {
+  let admin: Promise<Admin> | undefined;
+  return {
+    async show() {
+      if (shows !== undefined) admin ??= show(config, { ...shows, ...parts, waitsFor: gate.waitsFor });
+      await admin;
+    },
+    close: async () => (await admin)?.close(),
+  };
+}
+
+/** Where others may take the connections meanwhile. */
+function waitsAtTheGate({ store, fleet }: Config): boolean {
+  return store !== undefined || fleet !== undefined;
+}
+
+/** Said once it is so; a replica that does not listen yet says what it waits for. */
+async function tellServing(
+  { listen: { httpPort }, workers, domains }: Config,
+  gate: Gate,
+  log: Log,
+): Promise<void> {
+  const opened = gate.opened.then((address) =>
+    log.info({ ...address, httpPort, workers, domains }, 'serving'),
+  );
+  // That it could not be opened is said by whoever ends the program.
+  opened.catch(() => {});
+  const waitsFor = gate.waitsFor();
+  if (waitsFor === undefined) await opened;
+  else log.info({ waitsFor }, 'replica takes no connections yet');
+}
+
+/** A CA comes to the port: what is to be shown to it opens the port. */
+function challengesThrough(
+  gate: Gate,
+  { setChallenge, setHttpChallenge }: Workers,
+): Pick<IssuanceOptions, 'setChallenge' | 'setHttpChallenge'> {
+  const opened = (challenge: unknown) =>
+    challenge === undefined ? undefined : gate.open('a challenge must be answered');
+  return {
+    async setChallenge(domain, certificate) {
+      await opened(certificate);
+      await setChallenge(domain, certificate);
+    },
+    async setHttpChallenge(token, keyAuthorization) {
+      await opened(keyAuthorization);
+      await setHttpChallenge(token, keyAuthorization);
     },
   };
 }
@@ -144,6 +209,8 @@ interface Stored extends OpenedStore {
 interface Later {
   stored(): Promise<Stored>;
   issuance(): Pick<Issuance, 'describeAccount'>;
+  /** Of what is kept. */
+  trouble(): string | undefined;
 }
 
 async function openTraces({ tracing }: Config, log: Log): Promise<Traces | undefined> {
@@ -192,9 +259,39 @@ function createParts(config: Config, { log, forkedAhead, traces }: PartsOptions,
     serve: workers.setEvidence,
     log,
   });
-  const { setRoutes, setCertificates } = workers;
+  const gate = createGate({
+    waits: waitsAtTheGate(config),
+    start: workers.start,
+    claim: workers.claim,
+    trouble: later.trouble,
+    log,
+  });
+  const { setRoutes } = workers;
+  const setCertificates = waitsAtTheGate(config)
+    ? openingFor(gate, workers.setCertificates)
+    : workers.setCertificates;
   const deployment = createDeployment(config, { setRoutes, setCertificates, publisher, log });
-  return { workers, agent, publisher, deployment };
+  return { workers, agent, publisher, deployment, gate };
+}
+
+type Swap = DeploymentParts['setCertificates'];
+
+/** What has expired is better than nothing, but others may have something better still. */
+const EXPIRED_PATIENCE_MS = 30_000;
+
+function openingFor(gate: Gate, set: Swap): Swap {
+  return async (certificates) => {
+    await set(certificates);
+    const now = systemClock.now();
+    // What fails is told by `broken`.
+    const open = (why: string) => void gate.open(why).catch(() => {});
+    if (certificates.some(({ notAfter }) => notAfter > now)) open('it has a certificate in force');
+    else if (certificates.length > 0)
+      setTimeout(
+        () => open('it has nothing but certificates that have expired'),
+        EXPIRED_PATIENCE_MS,
+      ).unref();
+  };
 }
 
 async function publishCollateral(

@@ -17,6 +17,9 @@ import type { Agent } from '../evidence/agent.ts';
 import type { StatedAccount } from '../evidence/statements.ts';
 import { deriveAccountKey } from './account-key.ts';
 import type { Config } from './config/config.ts';
+import { createDerivedKeys } from './derived-keys.ts';
+import { createPeers, type Peers } from './derived-peers.ts';
+import { createIssuerInTurn } from './derived-turns.ts';
 import type { ChallengeCertificate } from './lib/certificate.ts';
 import { systemClock } from './lib/clock.ts';
 import { type Domain, parseDomain } from './lib/domain.ts';
@@ -76,6 +79,7 @@ export function createIssuance(options: IssuanceOptions): Issuance {
     }),
     provider: provider?.kind.create(provider.credentials),
   };
+  const derived = createDerived(parts);
   const acme = createAcme({
     directoryUrl: config.acme.directoryUrl,
     caPem: config.acme.ca,
@@ -86,30 +90,25 @@ export function createIssuance(options: IssuanceOptions): Issuance {
     ...(config.acme.accountKey === 'kms' && {
       accountKey: () => deriveAccountKey(options.agent, config.acme.directoryUrl),
     }),
+    certificateKey: derived?.certificateKey,
     store,
     solver: createSolver(parts),
     log,
   });
   const records = createRecords(parts, acme);
-  const caa = createCaaPreflight({
-    resolver: parts.resolver,
-    challenge: config.acme.challenge,
-    pins: config.dns.setCaa,
-    identities: async (signal) => {
-      const { meta } = await acme.transport.directory(signal);
-      // Where the CA does not tell its names, the one in the records that we write is taken.
-      return meta.caaIdentities ?? (config.dns.setCaa ? ownIdentities(config) : []);
-    },
-    store,
-    log,
-  });
+  const caa = createCaa(parts, acme);
   const { renewIntervalMs, renewDaysBefore } = config.acme;
   return {
     async keep(plan, hooks, signal) {
       const manager = createManager({
         wanted: plan.certificates,
         store,
-        connect: async (abort) => withTracedOrders(await acme.connect(abort), tracer),
+        connect: async (abort) => {
+          const { account, issuer } = await acme.connect(abort);
+          const ours = derived?.inTurn(issuer) ?? issuer;
+          return withTracedOrders({ account, issuer: ours }, tracer);
+        },
+        ...(derived && { peers: derived.peers.served }),
         renewalInfo: (certificate, abort) => acme.renewalInfo(certificate, abort),
         recover: () => acme.recover(),
         prepare: (account, names, abort) =>
@@ -153,6 +152,21 @@ function aboutDomains(names: readonly Domain[]): Attributes {
   return [['dstack_ingress.domains', names.join(' ')]];
 }
 
+function createCaa({ config, resolver, store, log }: Parts, acme: Acme) {
+  return createCaaPreflight({
+    resolver,
+    challenge: config.acme.challenge,
+    pins: config.dns.setCaa,
+    identities: async (signal) => {
+      const { meta } = await acme.transport.directory(signal);
+      // Where the CA does not tell its names, the one in the records that we write is taken.
+      return meta.caaIdentities ?? (config.dns.setCaa ? ownIdentities(config) : []);
+    },
+    store,
+    log,
+  });
+}
+
 async function describeAccount(
   uri: string,
   domains: readonly string[],
@@ -188,6 +202,26 @@ async function haveCertificates(
   const now = systemClock.now();
   const valid = (await store.readCertificates()).filter((certificate) => serves(certificate, now));
   return names.every((name) => valid.some((certificate) => certificate.names.includes(name)));
+}
+
+interface Derived {
+  readonly peers: Peers;
+  certificateKey(names: readonly Domain[]): Promise<string>;
+  inTurn(issuer: Issuer): Issuer;
+}
+
+/** What replicas without a store have instead; see config/fleet.ts. */
+function createDerived({ config, agent, resolver, provider, store, log }: Parts): Derived | undefined {
+  const { fleet, acme, dns } = config;
+  if (fleet === undefined || provider === undefined) return undefined;
+  const keys = createDerivedKeys(agent, acme.directoryUrl);
+  const peers = createPeers({ keys, resolver, port: fleet.port, log });
+  const recordName = (domain: Domain) => challengeName(domain, dns.delegationZone);
+  return {
+    peers,
+    certificateKey: (names) => keys.keyAt(names, systemClock.now()),
+    inTurn: (issuer) => createIssuerInTurn({ issuer, peers, provider, store, recordName, log }),
+  };
 }
 
 /** A statement waits for the CA's directory no longer: evidence is made when the CA cannot be reached, too. */

@@ -2,6 +2,7 @@
 
 import { adoptEarlierState } from '../acme/adopt.ts';
 import type { AcmeOptions } from '../acme/connect.ts';
+import type { Sealed } from '../acme/storage/sealed.ts';
 import { isStoreAway, type Storage } from '../acme/storage.ts';
 import { createStore, filesUnder, type Store, type StoreOptions } from '../acme/store.ts';
 import type { Agent } from '../evidence/agent.ts';
@@ -11,8 +12,12 @@ import type { Log } from './lib/log.ts';
 export interface OpenedStore {
   readonly store: Store;
   readonly storage: Storage;
+  /** The storage, where replicas share it. */
+  readonly sealed: Sealed | undefined;
   /** Where replicas share it: whether it can be relied upon. Resolves to what is doubtful. */
   prove(): Promise<readonly string[]>;
+  /** Where replicas share it: why it cannot be used now, if so. */
+  trouble(): string | undefined;
   close(): Promise<void>;
 }
 
@@ -39,7 +44,14 @@ export async function openStore(
       log,
       ...(readOnly !== undefined && { readOnly }),
     });
-    return { store, storage: filesUnder({ stateDir, log }), prove: async () => [], close: async () => {} };
+    return {
+      store,
+      storage: filesUnder({ stateDir, log }),
+      sealed: undefined,
+      prove: async () => [],
+      trouble: () => undefined,
+      close: async () => {},
+    };
   }
   const { openFleetStore } = await import('./fleet-store.ts');
   const sealed = await openFleetStore({
@@ -56,7 +68,8 @@ export async function openStore(
     log.warn({ err: error }, 'store does not answer, starting with the copy on this disk');
   });
   const store = await createStore({ stateDir, directoryUrl, log, storage: sealed });
-  return { store, storage: sealed, prove: () => sealed.prove(), close: sealed.close };
+  const { trouble, close } = sealed;
+  return { store, storage: sealed, sealed, prove: () => sealed.prove(), trouble, close };
 }
 
 function isAway(error: unknown): boolean {

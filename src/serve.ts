@@ -60,7 +60,11 @@ export async function serve(
   if (ingress !== undefined) {
     const detach = onSignals(ingress, log);
     void import('./commands/doctor-start.ts').then(({ tellFindings }) => tellFindings(config, log));
-    await requests.stop;
+    const broken = await Promise.race([requests.stop, ingress.broken.then((err) => ({ err }))]);
+    if (broken !== undefined) {
+      log.error(broken, 'cannot listen any more, ending');
+      return exits.failed;
+    }
     const overdue = systemClock.sleep(STOP_LIMIT_MS).then(() => 'overdue' as const);
     const outcome = await Promise.race([ingress.stop(), requests.stopAtOnce, overdue]);
     detach();

@@ -25,6 +25,7 @@ export interface ShowingParts extends ShowsOptions {
   readonly publisher: Pick<Publisher, 'shown'>;
   readonly tally: Tally;
   readonly traces: Pick<Traces, 'counts' | 'queued'> | undefined;
+  waitsFor(): string | undefined;
   readonly stopping: AbortSignal;
   readonly log: Log;
 }

@@ -82,6 +82,9 @@ export function createRedis(options: RedisStorageOptions): Engine {
   };
 }
 
+/** A replica that starts before the store waits no longer than this once the store is there. */
+const LONGEST_RECONNECT_MS = 1_000;
+
 function connect(options: RedisStorageOptions, timeoutMs: number): Client {
   const client = clientFor(options, commonOf(options, timeoutMs));
   // Whoever asks something is told by its own error.
@@ -102,7 +105,7 @@ function commonOf(options: RedisStorageOptions, timeoutMs: number) {
     commandTimeout: timeoutMs,
     socketTimeout: timeoutMs,
     maxRetriesPerRequest: 1,
-    retryStrategy: (times: number) => Math.min(times * 200, 3_000),
+    retryStrategy: (times: number) => Math.min(times * 200, LONGEST_RECONNECT_MS),
   };
 }
 
@@ -116,7 +119,7 @@ function clientFor(
       redisOptions: { ...common },
       // Names as they are given out: with TLS the certificate is for those.
       dnsLookup: (address, callback) => callback(null, address),
-      clusterRetryStrategy: (times) => Math.min(times * 200, 3_000),
+      clusterRetryStrategy: (times) => Math.min(times * 200, LONGEST_RECONNECT_MS),
       slotsRefreshTimeout: common.connectTimeout,
     });
   }

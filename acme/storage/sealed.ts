@@ -11,6 +11,7 @@ import {
   type WriteOptions,
 } from '../storage.ts';
 import type { LocalCopy } from './local-copy.ts';
+import { type Bound, createManifest, digestOf, MANIFEST } from './manifest.ts';
 import { proveConflicts } from './proof.ts';
 
 export interface SealedOptions {
@@ -23,6 +24,15 @@ export interface SealedOptions {
 export interface Sealed extends Storage {
   /** Whether the engine can be relied upon; done before its first use in any case. Resolves to warnings. */
   prove(signal?: AbortSignal): Promise<readonly string[]>;
+  /** Why nothing can be read or written now, if so. */
+  trouble(): string | undefined;
+  /** Seals a record anew with the key that seals now. Resolves to false if it was sealed with that already. */
+  reseal(name: string): Promise<boolean>;
+  /**
+   * Takes these records as they are from now on, after a backup was restored on purpose. Whatever remembers a later state
+   * has to forget it first: no other replica may run. Rejects where one was not sealed by us.
+   */
+  accept(names: readonly string[]): Promise<void>;
   close(): Promise<void>;
 }
 
@@ -35,35 +45,11 @@ const innerOf = (version: string) => version.slice(version.indexOf(':') + 1);
  * While the engine does not answer, reads are of the local copy and writes are refused. While anything in it is hostile or
  * unreadable nothing is written at all: whoever did that may wait for us to write over it.
  */
-export function createSealed({ engine, sealing, copy, log }: SealedOptions): Sealed {
-  const { prove, asked } = createGate(engine, log);
+export function createSealed(options: SealedOptions): Sealed {
+  const { engine, sealing, copy, log } = options;
+  const { prove, asked, awayFor } = createGate(engine, log);
   const trust = createTrust(engine, sealing, copy, log);
-
-  async function fetch(name: string, signal?: AbortSignal) {
-    // Before it is asked: what is written here meanwhile may be newer than the answer.
-    const seen = copy.seen(name);
-    return trust.judge(name, await asked(() => engine.read(name, { signal })), seen);
-  }
-
-  /** `over`: the engine's version of what it takes the place of. Resolves to the new version. */
-  async function put(name: string, content: Opened, over: string | undefined, options: WriteOptions = {}) {
-    trust.refuseIfAlarmed();
-    const sealed = sealing.seal(name, content);
-    const inner = await asked(() =>
-      over === undefined ? engine.create(name, sealed, options) : engine.replace(name, sealed, over, options),
-    ).catch((error: unknown) => ifWritten(name, sealed, error));
-    if (inner === undefined) return undefined;
-    copy.keep(name, content, sealed);
-    return versionOf(content.counter, inner);
-  }
-
-  /** A write that was not answered may have happened: no other writer can have sealed the same bytes. */
-  async function ifWritten(name: string, sealed: Buffer, error: unknown): Promise<string | undefined> {
-    if (!isAway(error)) throw error;
-    const there = await engine.read(name).catch(() => undefined);
-    if (there?.bytes.equals(sealed)) return there.version;
-    throw error;
-  }
+  const { fetch, put, manifest } = createAccess({ ...options, trust, asked });
 
   async function read(
     name: string,
@@ -106,8 +92,118 @@ export function createSealed({ engine, sealing, copy, log }: SealedOptions): Sea
       throw trust.alarm(name, new StorageError('unreadable', `${engine.place(name)}: ${why.message}`));
     },
     prove,
+    trouble: () => awayFor() ?? trust.alarmed(),
+    ...maintenance(options, { asked, fetch, put, manifest }),
     async close() {
+      await manifest.flush();
       await Promise.all([engine.close(), copy.flush()]);
+    },
+  };
+}
+
+interface AccessParts extends SealedOptions {
+  readonly trust: ReturnType<typeof createTrust>;
+  readonly asked: ReturnType<typeof createGate>['asked'];
+}
+
+/** Reads and writes single records, and keeps the manifest of them. */
+function createAccess({ engine, sealing, copy, trust, asked }: AccessParts) {
+  const manifest = createManifest({
+    async read() {
+      const found = await judged(MANIFEST, copyOf(MANIFEST));
+      return found?.bytes && { bytes: found.bytes, version: versionOf(found.counter, found.inner) };
+    },
+    async write(bytes, version) {
+      const content = { counter: version === undefined ? 1 : counterOf(version) + 1, bytes };
+      return (await putSealed(MANIFEST, content, version && innerOf(version))) !== undefined;
+    },
+  });
+
+  async function judged(name: string, seen: Bound | undefined, signal?: AbortSignal) {
+    return trust.judge(name, await asked(() => engine.read(name, { signal })), seen);
+  }
+
+  function copyOf(name: string): Bound | undefined {
+    const kept = copy.seen(name);
+    return kept && { counter: kept.counter, digest: digestOf(kept.sealed) };
+  }
+
+  async function fetch(name: string, signal?: AbortSignal) {
+    await manifest.known().catch((error: unknown) => {
+      // Nothing is written then. But what this machine has seen itself it can compare, and serve.
+      if (isAway(error) || copyOf(name) === undefined) throw error;
+    });
+    // Before it is asked: what is written here meanwhile may be newer than the answer.
+    const found = await judged(name, latest(copyOf(name), manifest.bound(name)), signal);
+    if (found !== undefined) await refuseWithoutManifest(name);
+    return found;
+  }
+
+  async function refuseWithoutManifest(name: string): Promise<void> {
+    if (manifest.exists()) return;
+    // Another replica may have made both a moment ago.
+    await manifest.recheck();
+    if (manifest.exists()) return trust.clear(WITHOUT_MANIFEST);
+    const why = `${MANIFEST} is gone from the store: ${name} is there, and no record is older than it`;
+    throw trust.alarm(WITHOUT_MANIFEST, new StorageError('hostile', why));
+  }
+
+  /** `over`: the engine's version of what it takes the place of. Resolves to the new version. */
+  async function put(name: string, content: Opened, over: string | undefined, options?: WriteOptions) {
+    await manifest.begin();
+    const version = await putSealed(name, content, over, options);
+    const kept = version === undefined ? undefined : copyOf(name);
+    if (kept?.counter === content.counter) manifest.note(name, kept);
+    return version;
+  }
+
+  async function putSealed(name: string, content: Opened, over?: string, options: WriteOptions = {}) {
+    trust.refuseIfAlarmed();
+    const sealed = sealing.seal(name, content);
+    const inner = await asked(() =>
+      over === undefined ? engine.create(name, sealed, options) : engine.replace(name, sealed, over, options),
+    ).catch((error: unknown) => ifWritten(name, sealed, error));
+    if (inner === undefined) return undefined;
+    copy.keep(name, content, sealed);
+    return versionOf(content.counter, inner);
+  }
+
+  /** A write that was not answered may have happened: no other writer can have sealed the same bytes. */
+  async function ifWritten(name: string, sealed: Buffer, error: unknown): Promise<string | undefined> {
+    if (!isAway(error)) throw error;
+    const there = await engine.read(name).catch(() => undefined);
+    if (there?.bytes.equals(sealed)) return there.version;
+    throw error;
+  }
+
+  return { fetch, put, manifest };
+}
+
+/** In the place of a record's name. */
+const WITHOUT_MANIFEST = 'records without a manifest';
+
+/** What an operator asks for. */
+function maintenance(
+  { engine, sealing }: SealedOptions,
+  { asked, fetch, put, manifest }: ReturnType<typeof createAccess> & Pick<AccessParts, 'asked'>,
+): Pick<Sealed, 'reseal' | 'accept'> {
+  return {
+    async reseal(name) {
+      const there = await asked(() => engine.read(name));
+      if (there === undefined || sealing.isCurrent(there.bytes)) return false;
+      const found = await fetch(name);
+      if (found === undefined) return false;
+      const content = { counter: found.counter + 1, bytes: found.bytes };
+      return (await put(name, content, found.inner)) !== undefined;
+    },
+    async accept(names) {
+      const bounds = new Map<string, Bound>();
+      for (const name of names) {
+        const there = await asked(() => engine.read(name));
+        if (there === undefined) continue;
+        bounds.set(name, { counter: sealing.open(name, there.bytes).counter, digest: digestOf(there.bytes) });
+      }
+      await manifest.reset(bounds);
     },
   };
 }
@@ -115,7 +211,8 @@ export function createSealed({ engine, sealing, copy, log }: SealedOptions): Sea
 /** Nothing is asked of the engine before it is proven; that it is away, and that it is back, is said once. */
 function createGate(engine: Engine, log: Log) {
   let proven: Promise<readonly string[]> | undefined;
-  let away = false;
+  /** Why, if it is. */
+  let away: string | undefined;
 
   async function proof(signal?: AbortSignal): Promise<readonly string[]> {
     const warnings = await engine.prove(signal);
@@ -137,17 +234,25 @@ function createGate(engine: Engine, log: Log) {
     try {
       await prove();
       const answer = await call();
-      if (away) log.info({ store: engine.place('') }, 'store answers again');
-      away = false;
+      if (away !== undefined) log.info({ store: engine.place('') }, 'store answers again');
+      away = undefined;
       return answer;
     } catch (error) {
-      if (isAway(error) && !away) log.warn({ err: error }, 'store does not answer, serving on');
-      away ||= isAway(error);
+      if (isAway(error)) {
+        if (away === undefined) log.warn({ err: error }, 'store does not answer, serving on');
+        away = `the store does not answer: ${error.message}`;
+      }
       throw error;
     }
   }
 
-  return { prove, asked };
+  return { prove, asked, awayFor: () => away };
+}
+
+/** Of two states of one record the later one. */
+function latest(one: Bound | undefined, other: Bound | undefined): Bound | undefined {
+  if (one === undefined || other === undefined) return one ?? other;
+  return other.counter > one.counter ? other : one;
 }
 
 /** Compares what comes with what was seen, and remembers what cannot be trusted until it can be again. */
@@ -162,7 +267,7 @@ function createTrust(engine: Engine, sealing: Sealing, copy: LocalCopy, log: Log
     return error;
   }
 
-  function open(name: string, stored: Stored | undefined, seen: ReturnType<LocalCopy['seen']>) {
+  function open(name: string, stored: Stored | undefined, seen: Bound | undefined) {
     if (stored === undefined) {
       if (seen === undefined) return undefined;
       throw new StorageError('hostile', `${name} is gone from the store: it was never removed by a replica`);
@@ -174,7 +279,7 @@ function createTrust(engine: Engine, sealing: Sealing, copy: LocalCopy, log: Log
 
   return {
     alarm,
-    judge(name: string, stored: Stored | undefined, seen: ReturnType<LocalCopy['seen']>) {
+    judge(name: string, stored: Stored | undefined, seen: Bound | undefined) {
       try {
         const opened = open(name, stored, seen);
         if (alarms.delete(name)) log.info({ record: engine.place(name) }, 'store can be trusted again');
@@ -184,6 +289,13 @@ function createTrust(engine: Engine, sealing: Sealing, copy: LocalCopy, log: Log
         throw error instanceof StorageError ? alarm(name, error) : error;
       }
     },
+    clear(name: string): void {
+      if (alarms.delete(name)) log.info({ record: engine.place(name) }, 'store can be trusted again');
+    },
+    alarmed(): string | undefined {
+      const [first] = alarms;
+      return first && `${engine.place(first)} cannot be trusted`;
+    },
     refuseIfAlarmed(): void {
       const [first] = alarms;
       if (first === undefined) return;
@@ -192,19 +304,14 @@ function createTrust(engine: Engine, sealing: Sealing, copy: LocalCopy, log: Log
   };
 }
 
-function refuseOlder(
-  name: string,
-  counter: number,
-  seen: { counter: number; sealed: Buffer },
-  sealed: Buffer,
-): void {
-  if (counter > seen.counter || (counter === seen.counter && sealed.equals(seen.sealed))) return;
+function refuseOlder(name: string, counter: number, seen: Bound, sealed: Buffer): void {
+  if (counter > seen.counter || (counter === seen.counter && digestOf(sealed) === seen.digest)) return;
   throw new StorageError(
     'hostile',
     `${name} is at change ${counter} in the store, and another or a later one (${seen.counter}) was seen before`,
   );
 }
 
-function isAway(error: unknown): boolean {
+function isAway(error: unknown): error is StorageError {
   return error instanceof StorageError && error.code === 'unavailable';
 }

@@ -39,7 +39,9 @@ export function expiryOf({ certificates: all }: Pick<Sources, 'certificates'>, d
 function workers(sources: Sources): Condition {
   const { living, count } = sources.workers.state();
   const ready = living.filter((worker) => worker.ready).length;
-  return { name: 'workers', holds: ready > 0, why: `${ready} of ${count} serve` };
+  const waitsFor = sources.waitsFor?.();
+  const whyNot = waitsFor === undefined ? '' : `, no connections are taken yet: ${waitsFor}`;
+  return { name: 'workers', holds: ready > 0, why: `${ready} of ${count} serve${whyNot}` };
 }
 
 function serving(sources: Sources): Condition {

@@ -10,6 +10,8 @@ import type { Tally } from './tally.ts';
 export interface Sources {
   readonly version: string;
   readonly workers: Pick<Workers, 'state' | 'rows'>;
+  /** Why a replica does not listen yet; undefined: it does. */
+  waitsFor?(): string | undefined;
   /** Of the plan that is followed. */
   domains(): readonly Domain[];
   /** What is served. */

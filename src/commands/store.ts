@@ -28,6 +28,8 @@ interface Work extends StoreQuestion, Streams {
   readonly config: Config;
   readonly storage: Storage;
   readonly prove: OpenedStore['prove'];
+  /** Always there for FLEET_VERBS. */
+  readonly sealed: OpenedStore['sealed'];
 }
 
 /** Each resolves to whether all is well. */
@@ -37,9 +39,11 @@ const verbs: Readonly<Record<string, (work: Work) => Promise<boolean>>> = {
   export: exportAll,
   import: importAll,
   migrate,
+  reseal,
+  accept,
 };
 /** They make sense only where replicas share a store. */
-const FLEET_VERBS = ['check', 'migrate'];
+const FLEET_VERBS = ['check', 'migrate', 'reseal', 'accept'];
 /** What an export does not write over. */
 const READING = ['check', 'list', 'export'];
 const DEADLINE_MS = 60_000;
@@ -86,7 +90,8 @@ async function withStorage(
     : {};
   const opened = await openStore(config, { agent, log: silentLog, ...readOnly });
   try {
-    return await carryOut({ ...asked, ...streams, config, storage: opened.storage, prove: opened.prove });
+    const { storage, prove, sealed } = opened;
+    return await carryOut({ ...asked, ...streams, config, storage, prove, sealed });
   } finally {
     await opened.close();
   }
@@ -100,13 +105,9 @@ interface Found {
 }
 
 /** Of this ACME directory; challenges are over in a moment. */
-async function recordsIn(storage: Storage, { acme }: Config): Promise<Found[]> {
-  const folder = directoryFolder(acme.directoryUrl);
-  const names = ['caa-records.json'];
-  for (const each of [folder, `${folder}/certificates`, `${folder}/orders`])
-    for (const name of await storage.list(each)) if (name.endsWith('.json')) names.push(`${each}/${name}`);
+async function recordsIn(storage: Storage, config: Config): Promise<Found[]> {
   const found = await Promise.all(
-    names.map((name) =>
+    (await namesIn(storage, config)).map((name) =>
       storage.read(name).then(
         (stored) => ({ name, bytes: stored?.bytes, problem: undefined }),
         (error: Error) => ({ name, bytes: undefined, problem: error.message }),
@@ -114,6 +115,34 @@ async function recordsIn(storage: Storage, { acme }: Config): Promise<Found[]> {
     ),
   );
   return found.filter(({ bytes, problem }) => bytes !== undefined || problem !== undefined);
+}
+
+async function namesIn(
+  storage: Storage,
+  { acme }: Config,
+  folders: readonly string[] = ['certificates', 'orders'],
+): Promise<string[]> {
+  const folder = directoryFolder(acme.directoryUrl);
+  const names = ['caa-records.json'];
+  for (const each of [folder, ...folders.map((one) => `${folder}/${one}`)])
+    for (const name of await storage.list(each)) if (name.endsWith('.json')) names.push(`${each}/${name}`);
+  return names;
+}
+
+/** All that has a name of its own, what lasts a moment included. */
+const ALL_FOLDERS = ['certificates', 'orders', 'validations'];
+
+async function reseal({ storage, sealed, config, out }: Work): Promise<boolean> {
+  for (const name of await namesIn(storage, config, ALL_FOLDERS))
+    if (await sealed!.reseal(name)) out.write(`${name}\n`);
+  return true;
+}
+
+async function accept({ storage, sealed, config, out }: Work): Promise<boolean> {
+  const names = await namesIn(storage, config, ALL_FOLDERS);
+  await sealed!.accept(names);
+  out.write(`${storage.place('')}: taken as it is now, ${names.length} records\n`);
+  return true;
 }
 
 async function check({ storage, prove, config, out }: Work): Promise<boolean> {

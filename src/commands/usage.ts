@@ -155,12 +155,14 @@ export const commands = {
   },
   store: {
     summary: 'check what replicas share (STORE_URL), and take what is kept out of it or into it',
-    takes: 'check|list|export|import|migrate',
+    takes: 'check|list|export|import|migrate|reseal|accept',
     flags: { '--replace': 'with import: what is there is replaced' },
     notes: [
       'check: proves that conflicting writes conflict, and reads every record. list: names and sizes.',
       'export prints every record in the clear, private keys included; import reads that from stdin, and leaves what is there.',
       'migrate takes over what a single ingress keeps in STATE_DIR; the first replica does so by itself.',
+      'reseal seals with the newest key all that an older one has sealed.',
+      'accept takes the store as it is, after a backup was restored; no replica may run, or have its copy, then.',
       'list, export and import work on the state folder where STORE_URL is not set. Ends with 1 if a record was left out.',
     ],
   },

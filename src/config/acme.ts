@@ -55,7 +55,9 @@ export function readAcme(environment: Environment, readFile: ReadFile): AcmeSett
     profile: environment.read('ACME_PROFILE', parseProfile),
     eab: readEab(environment),
     challenge: environment.read('CHALLENGE_TYPE', (text) => parseChoice(text, CHALLENGE_TYPES)) ?? 'dns-01',
-    accountKey: environment.read('ACME_ACCOUNT_KEY', (text) => parseChoice(text, ['file', 'kms'])) ?? 'file',
+    accountKey:
+      environment.read('ACME_ACCOUNT_KEY', (text) => parseChoice(text, ['file', 'kms'])) ??
+      (environment.has('FLEET') ? 'kms' : 'file'),
     renewIntervalMs: environment.read('RENEW_INTERVAL', parseNginxTime) ?? HALF_A_DAY_MS,
     renewDaysBefore: environment.read('RENEW_DAYS_BEFORE', (text) => parseCount(text, 1, 365)),
   };

@@ -23,6 +23,7 @@ import {
   readEnvironment,
 } from './environment.ts';
 import { type ListFolder, parsePath, type ReadFile, readRoots } from './files.ts';
+import { type FleetSettings, readFleet } from './fleet.ts';
 import { knowsClients, type ListenSettings, parseAlpn, readListen, readTrust } from './listen.ts';
 import { describeMistake, type Mistake } from './mistake.ts';
 import { retiredSettings, unsupportedSettings } from './retired.ts';
@@ -73,6 +74,8 @@ export interface Config extends RoutingPlan {
   readonly stateDir: string;
   /** Undefined: everything is kept in `stateDir`. */
   readonly store: StoreSettings | undefined;
+  /** Undefined: replicas, if there are any, have a store, or a folder, in common. */
+  readonly fleet: FleetSettings | undefined;
   readonly evidence: {
     /** Whether /evidences/ is answered; the files are written to `dir` either way. */
     readonly serve: boolean;
@@ -137,6 +140,7 @@ export function readConfig(
   const acme = readAcme(environment, readFile);
   const tracing = readTracing(environment, readFile);
   const accessLog = readAccessLog(environment, tracing !== undefined);
+  const servesEvidence = environment.read('EVIDENCE_SERVER', parseSwitch) ?? true;
   const config: Config = {
     ...plan,
     listen,
@@ -154,8 +158,9 @@ export function readConfig(
     acme,
     stateDir: resolve(environment.read('STATE_DIR', parsePath) ?? '/etc/letsencrypt'),
     store: readStore(environment, readFile),
+    fleet: readFleet(environment, acme, servesEvidence),
     evidence: {
-      serve: environment.read('EVIDENCE_SERVER', parseSwitch) ?? true,
+      serve: servesEvidence,
       dir: resolve(environment.read('EVIDENCE_DIR', parsePath) ?? '/evidences'),
       pccs: environment.read('PCCS_URL', parsePccs),
       agentEndpoint: environment.read('DSTACK_SIMULATOR_ENDPOINT', parseAgentEndpoint),

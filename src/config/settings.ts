@@ -359,9 +359,25 @@ export const settings: readonly Setting[] = [
   {
     name: 'STORE_KEY_GENERATION',
     meaning:
-      'Which key from the KMS seals; those with lower numbers still open. Raise it at every replica to change the key: each record is sealed anew when it changes.',
+      'Which key from the KMS seals; those with lower numbers still open, and the next one. Raise it by one at every replica to change the key: each record is sealed anew when it changes, and all of them by `dstack-ingress store reseal`.',
     byDefault: '1',
     example: '2',
+  },
+  {
+    name: 'FLEET',
+    meaning:
+      "`derived`: two or three replicas without a store. Account and certificate keys are derived from the app's key at the dstack KMS, and a certificate that one replica has obtained is read by the others from its public evidence. For `dns-01` alone. See [fleet.md](fleet.md).",
+    byDefault: 'replicas share a store, or there is one',
+    example: 'derived',
+    security:
+      "No certificate key is secret from the app's other versions: every one that the KMS still admits can derive the keys of all certificates, past and coming, and so can every container that has the agent's socket.",
+  },
+  {
+    name: 'FLEET_PORT',
+    meaning:
+      'With `FLEET=derived`: the port at which visitors reach the domains, where replicas look for each other.',
+    byDefault: '443',
+    example: '8443',
   },
   {
     name: 'EVIDENCE_SERVER',

@@ -75,10 +75,15 @@ export class Supervisor {
     return this.stopping.signal;
   }
 
-  async start(): Promise<Started['address']> {
+  /** Rejects with WorkersError if another program has one of the ports. */
+  async claim(): Promise<void> {
     const { host, port, plainHttp } = this.options.settings;
     await claimAddress(host, port);
     if (plainHttp !== undefined) await claimAddress(host, plainHttp.port);
+  }
+
+  async start(): Promise<Started['address']> {
+    await this.claim();
     // The first one finds the port where it is left to the system; the others join it there.
     const first = await this.startWorker(1);
     this.port = first.address.port;

@@ -37,6 +37,8 @@ export interface WorkersOptions {
 
 /** Each `set` resolves once every living worker serves by it; a worker born later starts with the newest of all. */
 export interface Workers {
+  /** Rejects with WorkersError if the ports cannot be had; start() does that too. */
+  claim(): Promise<void>;
   start(): Promise<{ address: string; port: number }>;
   /** Rejects with WorkersError certificate-refused, and all workers go on with the old ones, if one does not load. */
   setCertificates(certificates: readonly ServedCertificate[]): Promise<void>;
@@ -127,17 +129,12 @@ export function createWorkers(options: WorkersOptions): Workers {
     return serve('ticketKeys', randomBytes(TICKET_KEY_BYTES));
   }
 
-  async function rotateForever(): Promise<void> {
-    while (!supervisor.stopped.aborted) {
-      await clock.sleep(options.ticketKeyLifeMs ?? TICKET_KEY_LIFE_MS, supervisor.stopped);
-      await rotateTicketKeys();
-    }
-  }
-
   return {
+    claim: () => supervisor.claim(),
     async start() {
       const address = await supervisor.start();
-      rotateForever().catch((err: unknown) => {
+      const { ticketKeyLifeMs: everyMs = TICKET_KEY_LIFE_MS } = options;
+      repeat(rotateTicketKeys, everyMs, clock, supervisor.stopped).catch((err: unknown) => {
         if (!supervisor.stopped.aborted) log.error({ err }, 'ticket key rotation failed');
       });
       return address;
@@ -166,6 +163,13 @@ export function createWorkers(options: WorkersOptions): Workers {
     rows: (block) => supervisor.totals.rows(block),
     drain: (timeoutMs) => supervisor.drain(timeoutMs),
   };
+}
+
+async function repeat(work: () => Promise<void>, everyMs: number, clock: Clock, stopped: AbortSignal) {
+  while (!stopped.aborted) {
+    await clock.sleep(everyMs, stopped);
+    await work();
+  }
 }
 
 /** Undefined takes the entry away. */

@@ -78,8 +78,8 @@ async function replica(
   const { log, lines } = recordedLog();
   const sealing = createSealing([key], 'app');
   const copy = await openLocalCopy(join(folder, name), sealing, { log });
-  flushes.push(() => copy.flush());
   const storage = createSealed({ engine, sealing, copy, log });
+  flushes.push(() => storage.close());
   const store = await createStore({ stateDir: join(folder, 'none'), directoryUrl: url, log, storage });
   return { store, log, lines, flush: () => copy.flush() };
 }

@@ -342,6 +342,7 @@ class Running {
   /** What is sealed shows, and cannot be altered in the model; that no two seals are the same bytes is as it is. */
   #sealing(): Sealing {
     return {
+      isCurrent: () => true,
       seal: (_name, { counter, bytes }) => {
         this.#seals += 1;
         const text = bytes?.toString() ?? null;
