@@ -79,7 +79,13 @@ export async function startIngress(config: Config, options: IngressOptions): Pro
   await deployment.follow(config, []);
   const starting = gate.enter();
   const tally = createTally();
-  const admin = createShowing(config, options.shows, { ...parts, traces, tally, stopping: stopping.signal, log });
+  const admin = createShowing(config, options.shows, {
+    ...parts,
+    traces,
+    tally,
+    stopping: stopping.signal,
+    log,
+  });
   // A replica that waits says what for, while the store is still being asked.
   if (waitsAtTheGate(config)) void starting.then(admin.show, () => {});
   // Awaited below; until then its failure must not count as unhandled.

@@ -116,7 +116,11 @@ export class Http1Ruled implements RuledClient {
       // No connection of HTTP/2 becomes another protocol's (RFC 9113 §8.6).
       exchange.upgrading = undefined;
       const side = sides.inFrames();
-      const fields = fieldsFor(this, step, { clientAddress, own: this.exchange.ownFields, withBody: step.passBody });
+      const fields = fieldsFor(this, step, {
+        clientAddress,
+        own: this.exchange.ownFields,
+        withBody: step.passBody,
+      });
       const pairs = fields.flatMap(({ name, value }) => [name.toLowerCase(), value]);
       if (length >= 0) pairs.push('content-length', String(length));
       side.keepFields({ method, path: step.target, authority: host }, pairs);
@@ -135,7 +139,10 @@ export class Http1Ruled implements RuledClient {
   private linesFor(step: Forward, clientAddress: string): string {
     const { exchange, nominated } = this;
     const { read } = this.headers;
-    if (read === undefined) return linesOf(fieldsFor(this, step, { clientAddress, own: this.exchange.ownFields, withBody: step.passBody }));
+    if (read === undefined)
+      return linesOf(
+        fieldsFor(this, step, { clientAddress, own: this.exchange.ownFields, withBody: step.passBody }),
+      );
     const kept = keptLines(read, step, { nominated, withBody: step.passBody });
     const family = step.forwardedFields ? this.familyLines(step.says, clientAddress) : '';
     const id = (step.says & SAID_ID) === 0 ? exchange.replyLine : '';

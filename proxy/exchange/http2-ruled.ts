@@ -52,7 +52,11 @@ export class Http2Ruled implements RuledClient {
   }
 
   forward(step: Forward, match: ForwardMatch, clientAddress: string): void {
-    const fields = fieldsFor(this, step, { clientAddress, own: this.exchange.ownFields, withBody: step.passBody });
+    const fields = fieldsFor(this, step, {
+      clientAddress,
+      own: this.exchange.ownFields,
+      withBody: step.passBody,
+    });
     const { exchange, request } = this;
     const gone = exchange.ignoresBody;
     exchange.request = {

@@ -334,11 +334,15 @@ class InnerSteps extends RuleSteps {
       method: step.method,
       target: step.target,
       host: step.host ?? client.facts.host,
-      fields: fieldsFor(client, { ...step, upgrade: false }, {
-        clientAddress: exchange.connection.clientAddress,
-        own: exchange.fieldsOfQuestion,
-        withBody: false,
-      }),
+      fields: fieldsFor(
+        client,
+        { ...step, upgrade: false },
+        {
+          clientAddress: exchange.connection.clientAddress,
+          own: exchange.fieldsOfQuestion,
+          withBody: false,
+        },
+      ),
       match,
     };
     this.question = ask(context, connection, asked, (outcome) => {
