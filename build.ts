@@ -73,9 +73,28 @@ async function bundle(outdir: string): Promise<void> {
   const lost = lostNames(metafile.inputs);
   if (lost.length > 0) throw new Error(lost.join('\n'));
   const place = resolve(root, outdir);
+  for (const path of Object.keys(metafile.outputs)) commentsInAscii(join(root, path));
   copyFileSync(join(root, 'src/admin/status-page.html'), join(place, 'status-page.html'));
   await bundlePage(place);
 }
+
+/** Engines read a file of ASCII alone twice as fast. What a program says is escaped anyway; what is left is in comments. */
+function commentsInAscii(path: string): void {
+  const text = readFileSync(path, 'utf8');
+  const plain = text.replace(/^[ \t]*(?:\/\/|\/?\*).*$/gm, (line) =>
+    line.replace(/[§–—‘’…]/g, (sign) => IN_ASCII[sign]!),
+  );
+  if (plain !== text) writeFileSync(path, plain);
+}
+
+const IN_ASCII: Readonly<Record<string, string>> = {
+  '§': 'section ',
+  '–': '-',
+  '—': '-',
+  '‘': "'",
+  '’': "'",
+  '…': '...',
+};
 
 /** Beside the program, plain and compressed: evidence/page/assets.ts looks for them there. */
 async function bundlePage(outdir: string): Promise<void> {

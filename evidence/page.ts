@@ -82,7 +82,7 @@ function linksOf({ machine, statement, account }: Facts, visit: Visit): Link[] {
       name: 'Processor',
       icon: 'processor',
       vouches: 'It signed a quote: a report on the one virtual machine that asked for it.',
-      restsOn: html`Intel’s root certificate, and Intel’s lists of keys that are revoked and of firmware that is out of date.`,
+      restsOn: html`Intel&rsquo;s root certificate, and Intel&rsquo;s lists of keys that are revoked and of firmware that is out of date.`,
       values: [machine && value('Quote', `Intel TDX, format ${machine.quoteFormat}`)],
       checks: 'quote.collateral quote.signature quote.revocation quote.tcb',
     },
@@ -252,16 +252,16 @@ That <em>you are connected</em> to the machine they describe takes a program tha
 <div class="ways">
 <div class="way">
 <h3>In this browser</h3>
-<p>It fetches the files again and judges them here, under Intel’s root, which the script brings. Nobody else is asked.</p>
+<p>It fetches the files again and judges them here, under Intel&rsquo;s root, which the script brings. Nobody else is asked.</p>
 <p><label for="collateral">Collateral</label>
 <input type="file" id="collateral" accept=".json,application/json" aria-describedby="collateral-about"${published ? html` data-published` : ''}></p>
 <p class="about" id="collateral-about">What Intel says of the processor, signed by Intel: <code>quote-collateral.json</code>. ${
     published
       ? html`If you choose none, the one that this site publishes is taken: it may be a few days old, and is refused when it has run out.`
-      : html`The command keeps it with <code>--save</code>. Intel’s service does not answer pages; without the file, what needs it is not run.`
+      : html`The command keeps it with <code>--save</code>. Intel&rsquo;s service does not answer pages; without the file, what needs it is not run.`
   }</p>
 <details><summary>The platform is simulated</summary>
-<p><label for="root">Its root, in place of Intel’s</label>
+<p><label for="root">Its root, in place of Intel&rsquo;s</label>
 <input type="file" id="root" accept=".pem" aria-describedby="root-about"></p>
 <p class="about" id="root-about">A simulated processor is signed for by a root of its own (<code>quote-root.pem</code>). Its quotes pass under that root alone, and protect nobody.</p></details>
 <p class="action"><button type="button" id="run" disabled>Check the files</button></p>
