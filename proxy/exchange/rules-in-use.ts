@@ -48,10 +48,14 @@ export async function compileInPauses(
 }
 
 /** `limiter` and `compare`: who counts and compares passwords for all processes; default: this one for itself. */
-export function createRules(limiter?: Limiter, compare?: Compare): Rules {
+export function createRules(
+  limiter?: Limiter,
+  compare?: Compare,
+  refusing?: (refused: number) => void,
+): Rules {
   let compiled: CompiledRules | undefined;
   let local = limiter ?? createLocalLimiter([]);
-  const passwords = createPasswords(undefined, compare);
+  const passwords = createPasswords(undefined, compare, refusing);
   return {
     inUse: {
       rules: () => compiled,
