@@ -384,7 +384,8 @@ export abstract class Exchange implements Observed, Tries {
 
   /** Whether rules want it to be tried again after a reply with this status. */
   wantsAnotherThan(status: number): boolean {
-    return this.mayTry(status, true);
+    // With nearly all replies there is nothing else to look at.
+    return this.tries?.rule.on.includes(status) === true && this.mayTry(status, true);
   }
 
   private mayTry(cause: RetryCause, sent: boolean): boolean {

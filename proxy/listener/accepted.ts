@@ -59,6 +59,7 @@ export class Secured implements ClientConnection {
   readonly serverName: string;
   readonly clientAuth: ClientAuth | undefined;
   holder: Holder | undefined = undefined;
+  asked: ClientConnection['asked'] = undefined;
   private readonly origin: () => Origin;
 
   constructor(
