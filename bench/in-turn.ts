@@ -52,11 +52,21 @@ export async function measureInTurn(
     await contender.load.end().catch(() => {});
     await contender.proxy.stop();
   };
+  // All proxies first: a connection that is about to open when its load is paused must not wait for their starts as well.
+  const started: { readonly entrant: Entrant; readonly proxy: RunningProxy }[] = [];
   for (const entrant of entrants) {
     try {
-      contenders.push(await enter(stage, entrant, durationMs));
+      started.push({ entrant, proxy: await startFor(stage, entrant) });
     } catch (error) {
       outcomes.set(entrant, { failure: error as Error });
+    }
+  }
+  for (const { entrant, proxy } of started) {
+    try {
+      contenders.push(await enter(stage, entrant, proxy, durationMs));
+    } catch (error) {
+      outcomes.set(entrant, { failure: await proxy.explain(error) });
+      await proxy.stop();
     }
   }
   for (let round = 0; round < rounds; round += 1) {
@@ -106,27 +116,28 @@ function openingMs(row: LoadRow): number {
   return OPENING_MS + (row.moreOpeningMs ?? 0);
 }
 
-async function enter(stage: Stage, entrant: Entrant, durationMs: number): Promise<Contender> {
-  const { row, peer } = entrant;
-  const wish = {
+function startFor(stage: Stage, { row, peer }: Entrant): Promise<RunningProxy> {
+  return startProxy(stage, {
     target: row.target(stage),
     accessLog: row.accessLog === true,
     nginxFile: row.nginxFile,
     prepare: peer.prepare,
-  };
-  const proxy = await startProxy(stage, wish);
-  try {
-    const { subject } = proxy;
-    await row.verify({ stage, subject });
-    const load = await row.load({ stage, subject, durationMs });
-    await sleep(openingMs(row));
-    await load.pause();
-    return { entrant, proxy, load, cpuUs: 0, units: 0 };
-  } catch (error) {
-    const explained = await proxy.explain(error);
-    await proxy.stop();
-    throw explained;
-  }
+  });
+}
+
+async function enter(
+  stage: Stage,
+  entrant: Entrant,
+  proxy: RunningProxy,
+  durationMs: number,
+): Promise<Contender> {
+  const { row } = entrant;
+  const { subject } = proxy;
+  await row.verify({ stage, subject });
+  const load = await row.load({ stage, subject, durationMs });
+  await sleep(openingMs(row));
+  await load.pause();
+  return { entrant, proxy, load, cpuUs: 0, units: 0 };
 }
 
 async function takeTurn(contender: Contender, { settleMs, countedMs }: Turn, counts: boolean): Promise<void> {

@@ -78,21 +78,11 @@ export class AskedFacts implements Facts {
   }
 }
 
-interface ConnectionCount {
-  readonly serial: number;
-  requests: number;
-}
-
-const counts = new WeakMap<ClientConnection, ConnectionCount>();
 let connections = 0;
 
-function countOf(client: ClientConnection): ConnectionCount {
-  let count = counts.get(client);
-  if (count === undefined) {
-    count = { serial: ++connections, requests: 0 };
-    counts.set(client, count);
-  }
-  return count;
+function countOf(client: ClientConnection): NonNullable<ClientConnection['asked']> {
+  client.asked ??= { serial: ++connections, requests: 0 };
+  return client.asked;
 }
 
 function tlsFactsOf(client: ClientConnection): TlsFacts {

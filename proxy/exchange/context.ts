@@ -46,6 +46,8 @@ export interface ClientConnection {
   readonly serverPort: number;
   /** Whether it is a proxy that ends TLS before us, whose X-Forwarded-* and Forwarded fields are kept and appended to. */
   readonly trustedClient: boolean;
+  /** Which connection it is of those that rules were asked about, and how many requests of it they were asked about. */
+  asked?: { readonly serial: number; requests: number } | undefined;
   /** Set by the part that carries it. Without one it never counts as idle. */
   holder?: Holder | undefined;
   /** What upstreams are told of it, made when the first one wants to be: see announcementOf(). */

@@ -453,7 +453,8 @@ export abstract class Exchange implements Observed, Tries {
 
   /** Whether rules want it to be tried again after a reply with this status. */
   wantsAnotherThan(status: number): boolean {
-    return this.mayTry(status, true);
+    // With nearly all replies there is nothing else to look at.
+    return this.tries?.rule.on.includes(status) === true && this.mayTry(status, true);
   }
 
   private mayTry(cause: RetryCause, sent: boolean): boolean {
@@ -532,7 +533,9 @@ export abstract class Exchange implements Observed, Tries {
   private logFault(err: Fault): void {
     const { host, method, clientAddress: client, context, id } = this;
     const about = id === '' ? { host, method } : { id, host, method };
-    if (err.side === 'downstream') context.log.debug({ client, ...about, err }, 'request refused');
+    // What there are too many of must not fill the log as well: whoever counts them says so now and then.
+    const isRefused = err.side === 'downstream' || (err.code === 'overloaded' && this.settings === undefined);
+    if (isRefused) context.log.debug({ client, ...about, err }, 'request refused');
     else noteUpstreamFault(context, this.settings, err, about);
   }
 

@@ -104,8 +104,8 @@ export class Http2ToHttp2 extends ToHttp2 implements Http2Side {
 function headBytesOf({ request, forwarded }: Http2Exchange): number {
   let bytes = request.method.length + request.path.length + request.authority.length + 240;
   for (const { name, value } of request.fields) bytes += name.length + value.length + 32;
-  for (const { name, value } of forwarded.fields) bytes += name.length + value.length + 32;
-  return bytes;
+  // Its lines have four bytes more of each field than name and value.
+  return bytes + forwarded.lines.length + 28 * forwarded.fields.length;
 }
 
 /**

@@ -1,6 +1,6 @@
 // Whether a password is right: a few are compared at once, and right ones are remembered for a while by a keyed digest.
 
-import { createHmac, randomBytes } from 'node:crypto';
+import { hash as digestOf, randomBytes } from 'node:crypto';
 import { belongs } from './password-hashes.ts';
 
 export type PasswordOutcome = 'right' | 'wrong' | 'busy';
@@ -20,11 +20,17 @@ const NOBODYS = '$2b$10$abcdefghijklmnopqrstuuWHbWz0Qf1KQGJmH1cLqI0cHrYkY6bCa';
 /** belongs(), computed elsewhere. Undefined: nobody could compute it. Never rejects. */
 export type Compare = (hash: string, password: string) => Promise<boolean | undefined>;
 
+/** Between two words about refusals: whoever floods us with passwords must not flood the log. */
+const TOLD_MS = 60_000;
+
+/** `refusing` is told that some are not looked at, and how many were not since it was told last. */
 export function createPasswords(
   now: () => number = () => performance.now(),
   compare: Compare = compareHere,
+  refusing: (refused: number) => void = () => {},
 ): Passwords {
-  const key = randomBytes(32);
+  /** Nobody learns a digest: what begins with a secret is as good here as a MAC, and costs a third of one. */
+  const key = randomBytes(32).toString('hex');
   const remembered = new Map<string, number>();
   /** The same question asked twice is looked at once: a browser asks for many things of one page. */
   const shared = new Map<string, Promise<PasswordOutcome>>();
@@ -33,6 +39,16 @@ export function createPasswords(
   const ask = (hash: string, password: string): Promise<PasswordOutcome> => {
     if (shared.size >= MOST_WAITING) return Promise.resolve('busy');
     return compare(hash, password).then(outcomeOf);
+  };
+
+  let refused = 0;
+  let toldAt = Number.NEGATIVE_INFINITY;
+  const noteRefusal = (): void => {
+    refused++;
+    if (now() - toldAt < TOLD_MS) return;
+    toldAt = now();
+    refusing(refused);
+    refused = 0;
   };
 
   const remember = (digest: string): void => {
@@ -45,7 +61,7 @@ export function createPasswords(
     async check(known, password, like) {
       const hash = known ?? like ?? lastHash;
       if (known !== undefined) lastHash = known;
-      const digest = createHmac('sha256', key).update(`${hash}\0${password}`).digest('base64');
+      const digest = digestOf('sha256', `${key}${hash}\0${password}`, 'base64');
       const until = known === undefined ? undefined : remembered.get(digest);
       if (until !== undefined && until > now()) return 'right';
       const before = shared.get(digest);
@@ -55,6 +71,7 @@ export function createPasswords(
         void asked.finally(() => shared.delete(digest));
       }
       const outcome = await asked;
+      if (outcome === 'busy') noteRefusal();
       if (known === undefined) return outcome === 'busy' ? 'busy' : 'wrong';
       if (outcome === 'right') remember(digest);
       return outcome;

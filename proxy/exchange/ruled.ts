@@ -27,6 +27,9 @@ import type { RulesInUse } from './rules-in-use.ts';
 import { type FileReply, sendFile } from './send-file.ts';
 import { stickyCookie, wishOf } from './wish.ts';
 
+/** One for all: under a flood, where each was made is nobody's question. */
+const TOO_BUSY = new Fault('overloaded', 'too many passwords to look at');
+
 /** The rules take over. */
 export function followRules(client: RuledClient, service: RulesInUse, match: RouteMatch) {
   const { exchange, facts } = client;
@@ -72,7 +75,7 @@ class Ruled extends RuleSteps implements Guide {
   }
 
   protected tooBusy() {
-    this.exchange.fail(new Fault('overloaded', 'too many passwords to look at'));
+    this.exchange.fail(TOO_BUSY);
   }
 
   protected ask({ run }: Ask, answered: (answer: Answer | undefined) => void): Asking {

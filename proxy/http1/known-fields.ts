@@ -2,7 +2,7 @@
 
 import { TOKEN } from './characters.ts';
 
-/** The fields that a relay must know; `other` is every other, `underscored` every name with an underscore. */
+/** The fields that a relay must know, and two that most replies have and many rules hide; `other` is every other, `underscored` every name with an underscore. */
 export const field = {
   other: 0,
   underscored: 1,
@@ -32,8 +32,10 @@ export const field = {
   xRequestId: 25,
   traceparent: 26,
   tracestate: 27,
+  date: 28,
+  server: 29,
 } as const;
-export const FIELD_KINDS = 28;
+export const FIELD_KINDS = 30;
 
 const fieldNames: readonly (readonly [string, number])[] = [
   ['host', field.host],
@@ -62,6 +64,8 @@ const fieldNames: readonly (readonly [string, number])[] = [
   ['x-request-id', field.xRequestId],
   ['traceparent', field.traceparent],
   ['tracestate', field.tracestate],
+  ['date', field.date],
+  ['server', field.server],
 ];
 
 const idByName = new Map(fieldNames);

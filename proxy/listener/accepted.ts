@@ -63,6 +63,7 @@ export class Secured implements ClientConnection {
   readonly clientAuth: ClientAuth | undefined;
   holder: Holder | undefined = undefined;
   announcement: Announcement | undefined = undefined;
+  asked: ClientConnection['asked'] = undefined;
   private readonly origin: () => Origin;
 
   constructor(

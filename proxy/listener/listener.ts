@@ -207,7 +207,9 @@ class TlsListener implements Listener {
     this.boundPort = options.port;
     this.ticketKeys = options.ticketKeys;
     this.lastDescriptor = lastDescriptorOf(limits.maxDescriptors);
-    this.rules = createRules(options.limiter, options.comparePassword);
+    this.rules = createRules(options.limiter, options.comparePassword, (refused) =>
+      options.log.warn({ refused }, 'too many passwords at once: some are not looked at'),
+    );
     this.routes = this.routeTable([]);
     this.contexts = createSecureContexts({
       findChallenge: options.findChallenge,

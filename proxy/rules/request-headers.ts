@@ -83,6 +83,14 @@ const NONE: readonly Field[] = [];
 
 /** Controls would end the line (RFC 9110 §5.5): they go as escapes. */
 export function safeValue(text: string): string {
-  if (!/[\x00-\x08\n-\x1f\x7f]/.test(text)) return text;
+  if (isSafe(text)) return text;
   return text.replaceAll(/[\x00-\x08\n-\x1f\x7f]/g, (byte) => percent[byte.charCodeAt(0)]!);
+}
+
+function isSafe(text: string): boolean {
+  for (let i = 0; i < text.length; i++) {
+    const code = text.charCodeAt(i);
+    if ((code < 32 && code !== 9) || code === 127) return false;
+  }
+  return true;
 }

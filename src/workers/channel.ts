@@ -3,6 +3,7 @@
 import type { Duplex } from 'node:stream';
 import { deserialize, serialize } from 'node:v8';
 import type { FromWorker, ToWorker } from './messages.ts';
+import { createAssembly, partsOf } from './order-parts.ts';
 
 /** Where a worker finds its end of the pipe. */
 export const CHANNEL_FD = 3;
@@ -26,11 +27,26 @@ export const MOST_COMPARISONS = 64;
 
 /** V8's format carries maps and bytes as they are; a worker trusts its supervisor. */
 export function writeOrder(channel: Duplex, order: ToWorker, done: (error?: Error | null) => void): void {
-  channel.write(framed(serialize(order)), done);
+  // With the last part all that came before it is written as well.
+  for (const part of partsOf(order)) {
+    if ('type' in part) channel.write(framed(serialize(part)), done);
+    else channel.write(framed(serialize(part)));
+  }
 }
 
+/** What takes a while to read is followed by whatever else the process has to do. */
+const LONG_READ_BYTES = 16 * 1024;
+
 export function readOrders(channel: Duplex, onOrder: (order: ToWorker) => void): void {
-  readFrames(channel, LONGEST_TO_WORKER, (bytes) => onOrder(deserialize(bytes)));
+  const assemble = createAssembly();
+  readFrames(channel, LONGEST_TO_WORKER, (bytes) => {
+    const order = assemble(deserialize(bytes));
+    if (bytes.length >= LONG_READ_BYTES) {
+      channel.pause();
+      setImmediate(() => channel.resume());
+    }
+    if (order !== undefined) onOrder(order);
+  });
 }
 
 export function writeMessage(channel: Duplex, message: FromWorker): void {

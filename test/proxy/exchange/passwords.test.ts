@@ -81,3 +81,25 @@ test('a name that nobody has is never right, whatever is given', async () => {
   assert.equal(await passwords.check('{PLAIN}secret', 'secret'), 'right');
   assert.equal(await passwords.check(undefined, 'secret'), 'wrong');
 });
+
+test('a flood is told of at once and then once a minute, with how many were not looked at', async () => {
+  let time = 0;
+  const told: number[] = [];
+  const never = () => new Promise<boolean>(() => {});
+  const passwords = createPasswords(
+    () => time,
+    never,
+    (refused) => told.push(refused),
+  );
+  for (let i = 0; i < 64; i++) void passwords.check('{PLAIN}x', `waits ${i}`);
+  const flood = async (count: number) => {
+    for (let i = 0; i < count; i++) await passwords.check('{PLAIN}x', `guess ${i}`);
+  };
+  await flood(5_000);
+  time = 59_999;
+  await flood(10);
+  assert.deepEqual(told, [1]);
+  time = 60_000;
+  await flood(10);
+  assert.deepEqual(told, [1, 5_010]);
+});

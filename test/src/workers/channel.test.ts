@@ -368,3 +368,47 @@ function cloneable(value: unknown): unknown {
     return String(typeof value);
   }
 }
+
+test('rules of a thousand sites come whole and in order, and a worker does other things between their parts', async () => {
+  const site = (index: number) => ({
+    label: `site-${index}`,
+    names: [{ kind: 'exact' as const, name: `site-${index}.example.com` }],
+    locations: Array.from({ length: 11 }, (_, location) => ({
+      match: { kind: 'prefix' as const, path: `/${'x'.repeat(100)}/${location}` },
+      content: { kind: 'files' as const },
+    })),
+  });
+  const orderOf = (id: number, sites: number): ToWorker => ({
+    id,
+    type: 'serve',
+    snapshot: {
+      kind: 'routes',
+      generation: id,
+      value: { list: [], rules: { sites: Array.from({ length: sites }, (_, index) => site(index)) } },
+    },
+  });
+  const sent = [
+    orderOf(1, 1_000),
+    orderOf(2, 0),
+    orderOf(3, 26),
+    { id: 4, type: 'drain', timeoutMs: 1 } as const,
+  ];
+  const channel = new PassThrough();
+  const read: ToWorker[] = [];
+  let turns = 0;
+  const all = new Promise<void>((resolve) => {
+    readOrders(channel, (order) => {
+      if (order.id === 1) assert.ok(turns >= 30, `${turns} turns for the first`);
+      read.push(order);
+      if (read.length === sent.length) resolve();
+    });
+  });
+  const turn = () => {
+    turns++;
+    if (read.length < sent.length) setImmediate(turn);
+  };
+  setImmediate(turn);
+  for (const order of sent) writeOrder(channel, order, () => {});
+  await all;
+  assert.deepEqual(read, sent);
+});
