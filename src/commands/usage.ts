@@ -26,7 +26,8 @@ const judging = {
     '--pccs': 'where to ask for that; may be repeated',
     '--ca': 'PEM of the roots that the connection must lead to, in the place of the public ones',
     '--resolver': 'DNS over HTTPS, in the place of the usual two; may be repeated',
-    '--ct': 'an index of the certificate logs (crtsh+URL: one like crt.sh); may be repeated',
+    '--ct':
+      'an index of the certificate logs (crtsh+URL: one like crt.sh; logs+URL: a list of the logs); may be repeated',
   },
   values: {
     '--app-id': 'HEX',
