@@ -185,6 +185,12 @@ const INFORMATION = {
   help: 'print this',
 };
 
+/** `verify proxy` is a command of its own. */
+export function inOneWord(args: readonly string[]): readonly string[] {
+  const [first, second, ...rest] = args;
+  return first === 'verify' && second === 'proxy' ? ['verify proxy', ...rest] : args;
+}
+
 export function isCommand(name: string): name is CommandName {
   return Object.hasOwn(commands, name);
 }
