@@ -4,6 +4,7 @@ import {
   type CommandName,
   describeCommand,
   describeCommands,
+  inOneWord,
   isCommand,
   misuseOf,
   unknownCommand,
@@ -27,12 +28,6 @@ async function main(args: readonly string[]): Promise<number> {
       if (first !== 'demo' && rest.some(asksForHelp)) return print(describeCommand(first));
       return run(first, rest);
   }
-}
-
-/** `verify proxy` is a command of its own. */
-function inOneWord(args: readonly string[]): readonly string[] {
-  const [first, second, ...rest] = args;
-  return first === 'verify' && second === 'proxy' ? ['verify proxy', ...rest] : args;
 }
 
 async function run(command: CommandName, args: readonly string[]): Promise<number> {

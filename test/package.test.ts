@@ -63,6 +63,18 @@ describe('the package that npm pack makes', () => {
     assert.deepEqual(document.checks.map(({ id }) => id).sort(), [...checkIds].sort());
   });
 
+  it('lets local programs reach a host that is proven, and no other', async () => {
+    const args = ['verify', 'proxy', '--listen', '127.0.0.1:0', 'https://localhost:1'];
+    await assert.rejects(
+      run(process.execPath, [program, ...args], { cwd: folder }),
+      (error: { code: number; stderr: string }) => {
+        assert.equal(error.code, 3);
+        assert.match(error.stderr, /localhost:1 is not proven, nothing is served: /);
+        return true;
+      },
+    );
+  });
+
   it('says of the commands that serve that they are elsewhere', async () => {
     await assert.rejects(
       run(process.execPath, [program, 'serve']),

@@ -4,6 +4,7 @@ import { isIP } from 'node:net';
 import { type Clock, systemClock } from '../../src/lib/clock.ts';
 import { askSources, type CtSource } from './ask-ct.ts';
 import { askDns, type DnsSources } from './ask-dns.ts';
+import type { LogSource } from './ask-logs.ts';
 import type { Collateral } from './collateral.ts';
 import type { Target } from './connection.ts';
 import { readQuoteDocument } from './documents.ts';
@@ -19,6 +20,8 @@ export interface GatherOptions {
   readonly ca: string | undefined;
   readonly dns: DnsSources;
   readonly ct: readonly CtSource[];
+  /** Undefined: the logs themselves are not asked. */
+  readonly logs: LogSource | undefined;
   readonly collateral: CollateralSource;
   /** Noted as the time of what is seen. */
   readonly at: Date;
@@ -52,7 +55,12 @@ const NO_NAME: SeenDns = { resolvers: [], authority: [], why: 'the host is an ad
 async function visitAndCollect(options: GatherOptions, how: Parameters<typeof visit>[0]) {
   const visited = await visit(how);
   how.progress('fetching what the vendor says of the processor');
-  return { ...visited, ...(await collect(visited.bundle.quote, options.collateral, how.signal)) };
+  const chain = visited.connections[visited.bundle.connection]?.chain ?? [];
+  const [collected, proofs] = await Promise.all([
+    collect(visited.bundle.quote, options.collateral, how.signal),
+    options.logs?.prove(chain, how.signal) ?? [],
+  ]);
+  return { ...visited, ...collected, proofs };
 }
 
 async function collect(

@@ -1,5 +1,6 @@
 // The library: verify a host as data, judge what was seen of it again, and speak only to what was verified.
 
+export type { LogSource } from './ask-logs.ts';
 export {
   adviceOn,
   type Check,

@@ -7,6 +7,7 @@ import { plainSerial } from './ask-ct.ts';
 import type { Verdicts } from './checks.ts';
 import { sha256 } from './documents.ts';
 import type { Expected } from './expected.ts';
+import { judgeProofs, type ProofJudgement } from './judge-proofs.ts';
 import { type LoggedCertificate, ownConnection, type Seen, type SeenSource } from './seen.ts';
 import { fail, notRun, pass, type Verdict } from './verdict.ts';
 
@@ -27,13 +28,15 @@ export function judgeCt(seen: Seen, question: CtQuestion): CtChecks {
   const { ct, host } = seen;
   const answered = ct.filter(({ found }) => found !== undefined);
   const found = answered.flatMap(({ found = [] }) => found).filter((one) => serves(one, host));
-  const [leaf] = ownConnection(seen)?.chain ?? [];
+  const chain = ownConnection(seen)?.chain ?? [];
+  const [leaf] = chain;
+  const proof = judgeProofs(chain, seen.proofs);
   return {
     'ct.sources': judgeSources(ct, answered, question.expected?.sources ?? SOURCES),
     'ct.logged':
-      leaf === undefined || answered.length === 0
+      leaf === undefined || (answered.length === 0 && proof.proven === undefined)
         ? notRun(leaf === undefined ? 'there is no certificate to look for' : 'no source answered')
-        : judgeLogged(new X509Certificate(leaf), found, question.at),
+        : judgeLogged(new X509Certificate(leaf), found, question.at, proof),
     'ct.history': answered.length === 0 ? notRun('no source answered') : judgeHistory(found, question),
   };
 }
@@ -50,9 +53,19 @@ function judgeSources(all: readonly SeenSource[], answered: readonly SeenSource[
   return answered.length >= wanted ? pass(`${said}${why}`) : notRun(`${said}, ${wanted} are needed${why}`);
 }
 
-function judgeLogged(leaf: X509Certificate, found: readonly LoggedCertificate[], at: Date): Verdict {
+/** A log's own proof goes before the word of those who index the logs. */
+function judgeLogged(
+  leaf: X509Certificate,
+  found: readonly LoggedCertificate[],
+  at: Date,
+  { proven, faults }: ProofJudgement,
+): Verdict {
   const subject = `the certificate ${leaf.serialNumber}`;
-  if (found.some((one) => isLeaf(one, leaf))) return pass(`${subject} is in the logs`);
+  if (proven !== undefined) return pass(`${subject} is proven to be ${proven}`);
+  const none = faults.length === 0 ? '' : `; what was given as proof is none: ${faults.join('; ')}`;
+  if (found.some((one) => isLeaf(one, leaf)))
+    return pass(`${subject} is in the logs by those who index them${none}`);
+  if (faults.length > 0) return fail(`${subject} is in no index of the logs${none}`);
   const ageMs = at.getTime() - leaf.validFromDate.getTime();
   if (ageMs < MERGE_MS) return notRun(`${subject} is younger than a day and may not be in the logs yet`);
   return fail(`${subject}, in force since ${leaf.validFromDate.toISOString()}, is in no log`);

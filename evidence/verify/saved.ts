@@ -91,6 +91,7 @@ function withoutBodies(seen: Seen): SavedSeen {
     ...rest,
     dns: seen.dns as SavedSeen['dns'],
     ct: seen.ct as SavedSeen['ct'],
+    proofs: seen.proofs as SavedSeen['proofs'],
     connections: connections.map(({ chain, spki, protocol, distrust }) => ({
       chain: chain.map((der) => der.toString('base64')),
       spki: spki.toString('base64'),
@@ -117,6 +118,7 @@ const fileSchema = z.discriminatedUnion('state', [
 ]);
 const named = z.object({ name: z.string().regex(/^[\w*-][\w.*-]*$/) });
 const texts = z.array(z.string());
+const hex = z.string().regex(/^([0-9a-f]{2})*$/);
 const serverSchema = z.object({
   server: z.string(),
   caa: z.array(z.object({ name: z.string(), values: texts })).optional(),
@@ -167,6 +169,25 @@ const savedSchema = z.object({
     authority: z.array(serverSchema),
     why: z.string().optional(),
   }),
+  proofs: z
+    .array(
+      z.object({
+        log: z.string(),
+        logId: hex,
+        key: z.base64(),
+        index: z.int().min(0).optional(),
+        head: z
+          .object({
+            size: z.int().min(0),
+            root: hex,
+            signatures: z.array(z.object({ time: hex, signature: hex })),
+          })
+          .optional(),
+        path: z.array(hex).optional(),
+        why: z.string().optional(),
+      }),
+    )
+    .default([]),
   ct: z.array(
     z.object({ source: z.string(), found: z.array(loggedSchema).optional(), why: z.string().optional() }),
   ),
@@ -210,6 +231,15 @@ export async function loadSeen(folder: string): Promise<Seen> {
       resolvers: rest.dns.resolvers.map(whole),
       authority: rest.dns.authority.map(whole),
     },
+    proofs: rest.proofs.map(({ log, logId, key, index, head, path, why }) => ({
+      log,
+      logId,
+      key,
+      index,
+      head,
+      path,
+      why,
+    })),
     ct: rest.ct.map(({ source, found, why }) => ({
       source,
       found: found?.map(({ notBefore, ...one }) => ({ ...one, notBefore })),

@@ -90,6 +90,29 @@ export interface SeenSource {
   readonly why?: string | undefined;
 }
 
+/** The head of a log's tree; hex. */
+export interface TreeHead {
+  readonly size: number;
+  readonly root: string;
+  /** Eight bytes of time, and what is signed with it: of the log and perhaps of others. */
+  readonly signatures: readonly { readonly time: string; readonly signature: string }[];
+}
+
+/** What a log gave as proof that it holds the certificate on the wire, for one of the timestamps in it. */
+export interface SeenProof {
+  readonly log: string;
+  /** Hex. */
+  readonly logId: string;
+  /** DER, base64, as the list of logs has it. */
+  readonly key: string;
+  readonly index?: number | undefined;
+  readonly head?: TreeHead | undefined;
+  /** From the leaf up, hex. */
+  readonly path?: readonly string[] | undefined;
+  /** Why there is none. */
+  readonly why?: string | undefined;
+}
+
 /** The connection over which the bundle came; undefined if there was none. */
 export function ownConnection({ connections, bundle }: Seen): SeenConnection | undefined {
   return connections[bundle.connection];
@@ -113,4 +136,5 @@ export interface Seen {
   readonly withoutCollateral?: string | undefined;
   readonly dns: SeenDns;
   readonly ct: readonly SeenSource[];
+  readonly proofs: readonly SeenProof[];
 }

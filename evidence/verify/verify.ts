@@ -5,6 +5,7 @@ import { type Clock, systemClock } from '../../src/lib/clock.ts';
 import { CodedError } from '../../src/lib/coded-error.ts';
 import { type CtSource, createCtSource, DEFAULT_CT_SOURCES } from './ask-ct.ts';
 import type { DnsSources } from './ask-dns.ts';
+import { createLogSource, DEFAULT_LOG_LIST, type LogSource } from './ask-logs.ts';
 import type { Report } from './checks.ts';
 import type { Target } from './connection.ts';
 import type { Expected } from './expected.ts';
@@ -27,6 +28,8 @@ export interface VerifyOptions {
   readonly dns?: DnsSources;
   /** Default: Cert Spotter and crt.sh; none for localhost. */
   readonly ct?: readonly CtSource[];
+  /** Default: the logs that Chrome knows; none for localhost, and none if `ct` is given. */
+  readonly logs?: LogSource;
   /** Rules every date. Default: now. */
   readonly at?: Date;
   readonly clock?: Clock;
@@ -55,6 +58,7 @@ export async function verify(options: VerifyOptions): Promise<Verification> {
     ca: expected.ca,
     dns: options.dns ?? defaultDns(target),
     ct: options.ct ?? defaultSources(target),
+    logs: options.logs ?? (options.ct === undefined ? defaultLogs(target) : undefined),
     collateral: options.collateral ?? collateralFrom(options.pccs, expected.quoteRoot),
     at: options.at ?? clock.now(),
     clock,
@@ -84,6 +88,10 @@ function defaultDns({ host }: Target): DnsSources {
 
 function defaultSources({ host }: Target): CtSource[] {
   return isLocal(host) ? [] : DEFAULT_CT_SOURCES.map((source) => createCtSource(source));
+}
+
+function defaultLogs({ host }: Target): LogSource | undefined {
+  return isLocal(host) ? undefined : createLogSource(DEFAULT_LOG_LIST);
 }
 
 /** RFC 6761 §6.3: such names mean this machine, and nobody else is to be asked about them. */

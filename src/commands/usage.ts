@@ -26,7 +26,8 @@ const judging = {
     '--pccs': 'where to ask for that; may be repeated',
     '--ca': 'PEM of the roots that the connection must lead to, in the place of the public ones',
     '--resolver': 'DNS over HTTPS, in the place of the usual two; may be repeated',
-    '--ct': 'an index of the certificate logs (crtsh+URL: one like crt.sh); may be repeated',
+    '--ct':
+      'an index of the certificate logs (crtsh+URL: one like crt.sh; logs+URL: a list of the logs); may be repeated',
   },
   values: {
     '--app-id': 'HEX',
@@ -185,6 +186,12 @@ const INFORMATION = {
   version: 'print the version and the git revision it was built from',
   help: 'print this',
 };
+
+/** `verify proxy` is a command of its own. */
+export function inOneWord(args: readonly string[]): readonly string[] {
+  const [first, second, ...rest] = args;
+  return first === 'verify' && second === 'proxy' ? ['verify proxy', ...rest] : args;
+}
 
 export function isCommand(name: string): name is CommandName {
   return Object.hasOwn(commands, name);

@@ -10,7 +10,7 @@ export interface VerifyRequest {
   readonly strict: boolean;
   readonly at: Date | undefined;
   readonly expected: Expected;
-  readonly sources: Pick<VerifyOptions, 'dns' | 'ct' | 'collateral' | 'pccs'>;
+  readonly sources: Pick<VerifyOptions, 'dns' | 'ct' | 'logs' | 'collateral' | 'pccs'>;
   readonly save: string | undefined;
   readonly offline: string | undefined;
   readonly watch: WatchRequest | undefined;
@@ -72,7 +72,13 @@ export async function readArguments(args: readonly string[]): Promise<ReadArgume
       ),
       ...defined(
         'ct',
-        several(given, '--ct', (url) => attempt(() => library.ctSourceAt(url))),
+        several(given, '--ct', (url) =>
+          library.isLogList(url) ? undefined : attempt(() => library.ctSourceAt(url)),
+        ),
+      ),
+      ...defined(
+        'logs',
+        attempt(() => given.values.get('--ct')?.filter(library.isLogList).map(library.logSourceAt).at(-1)),
       ),
     },
     save: one('--save', (folder) => folder),

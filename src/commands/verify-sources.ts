@@ -4,6 +4,7 @@ import { createHash, X509Certificate } from 'node:crypto';
 import { createResolver } from '../../dns/resolver.ts';
 import { type CtSource, createCtSource } from '../../evidence/verify/ask-ct.ts';
 import type { DnsSources } from '../../evidence/verify/ask-dns.ts';
+import { createLogSource, type LogSource } from '../../evidence/verify/ask-logs.ts';
 import { parseCollateral } from '../../evidence/verify/collateral.ts';
 import type { CollateralSource } from '../../evidence/verify/gather.ts';
 import { parseRoot } from '../../evidence/verify/quote-rules.ts';
@@ -66,6 +67,17 @@ export function ctSourceAt(text: string): CtSource {
   const url = text.replace(/^crtsh\+/, '');
   readServiceUrl('--ct', url);
   return createCtSource(text);
+}
+
+/** `logs+URL`: a list of the logs themselves. */
+export function isLogList(text: string): boolean {
+  return text.startsWith(LOGS);
+}
+
+const LOGS = 'logs+';
+
+export function logSourceAt(text: string): LogSource {
+  return createLogSource(readServiceUrl('--ct', text.slice(LOGS.length)));
 }
 
 /** Without TLS anyone on the path could answer; the loopback has no path. */

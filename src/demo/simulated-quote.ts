@@ -4,7 +4,7 @@ import 'reflect-metadata';
 import { createHash, generateKeyPairSync, type KeyObject, randomBytes } from 'node:crypto';
 import { Extension } from '@peculiar/x509';
 import type { Collateral } from '../../evidence/verify/collateral.ts';
-import { encodeOid } from '../../evidence/verify/platform.ts';
+import { encodeOid } from '../../evidence/verify/der.ts';
 import {
   type CollateralOptions,
   createCollateral,

@@ -9,6 +9,7 @@ import type { AddressInfo } from 'node:net';
 import type { TLSSocket } from 'node:tls';
 import {
   BasicConstraintsExtension,
+  Extension,
   type X509Certificate as PeculiarCertificate,
   SubjectAlternativeNameExtension,
   X509CertificateGenerator,
@@ -55,6 +56,8 @@ interface Wanted {
   readonly like?: Served;
   /** Signed with the key of this one, which is no authority, and sent with it. */
   readonly by?: Served;
+  /** Makes the list of timestamps that goes into it out of the certificate without, and that of its issuer; both DER. */
+  readonly timestamps?: (certificate: Buffer, issuer: Buffer) => Buffer;
 }
 
 export interface TestCa {
@@ -84,11 +87,12 @@ async function issue(
   root: PeculiarCertificate,
   signingKey: webcrypto.CryptoKey,
   names: readonly string[],
-  { like, from, until, by }: Wanted,
+  { like, from, until, by, timestamps }: Wanted,
 ): Promise<Served> {
   const keys = like?.keys ?? (await webcrypto.subtle.generateKey(EC, true, ['sign', 'verify']));
-  const certificate = await X509CertificateGenerator.create({
-    serialNumber: (++serial).toString(16).padStart(4, '0'),
+  const serialNumber = (++serial).toString(16).padStart(4, '0');
+  const described = {
+    serialNumber,
     subject: 'CN=test',
     issuer: by === undefined ? root.subject : by.leaf.subject,
     publicKey: keys.publicKey,
@@ -96,13 +100,23 @@ async function issue(
     notBefore: from ?? like?.leaf.validFromDate ?? new Date(Date.now() - 3 * DAY_MS),
     notAfter: until ?? like?.leaf.validToDate ?? new Date(Date.now() + 60 * DAY_MS),
     signingAlgorithm: EC,
-    extensions: [
-      new SubjectAlternativeNameExtension(names.map((value) => ({ type: 'dns' as const, value }))),
-    ],
-  });
+  };
+  const extensions = [
+    new SubjectAlternativeNameExtension(names.map((value) => ({ type: 'dns' as const, value }))),
+  ];
+  const plain = await X509CertificateGenerator.create({ ...described, extensions });
+  const list = timestamps?.(Buffer.from(plain.rawData), Buffer.from(root.rawData));
+  const certificate =
+    list === undefined
+      ? plain
+      : await X509CertificateGenerator.create({
+          ...described,
+          extensions: [...extensions, new Extension('1.3.6.1.4.1.11129.2.4.2', false, list)],
+        });
   const pkcs8 = Buffer.from(await webcrypto.subtle.exportKey('pkcs8', keys.privateKey)).toString('base64');
   const own = certificate.toString('pem');
-  const cert = by === undefined ? own : `${own}\n${by.cert}`;
+  const above = by?.cert ?? (list === undefined ? '' : root.toString('pem'));
+  const cert = above === '' ? own : `${own}\n${above}`;
   return {
     cert,
     key: `-----BEGIN PRIVATE KEY-----\n${pkcs8}\n-----END PRIVATE KEY-----\n`,

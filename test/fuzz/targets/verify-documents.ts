@@ -56,6 +56,7 @@ function seenOf(bodies: Bodies): Seen {
     collateral: undefined,
     dns: { resolvers: [], authority: [] },
     ct: [],
+    proofs: [],
   };
 }
 
