@@ -183,6 +183,7 @@ interface Stage {
 async function manage(
   t: TestContext,
   { store, log, lines }: Awaited<ReturnType<typeof replica>>,
+  prepare: (stage: Stage) => Promise<void> = async () => {},
 ): Promise<Stage> {
   const account = {
     url: 'https://ca.example/1',
@@ -206,7 +207,7 @@ async function manage(
         },
       };
     },
-    prepare: async () => {},
+    prepare: () => prepare(stage),
     async deploy(_, fresh) {
       stage.deployed.push(fresh);
     },
@@ -245,6 +246,27 @@ test('a replica serves what another has obtained although a third holds the leas
   assert.equal(waiting.orders, 0);
   release.resolve();
   await holding;
+});
+
+test('what another replica obtains while this one prepares to order is taken over, and not renewed at once', async (t) => {
+  const shared = await sharedStore(t);
+  const other = await replica(shared);
+  await other.store.keepCertificate(await old(363));
+  const fresh = await makeCertificate(a);
+  const prepared = Promise.withResolvers<void>();
+  const waiting = await manage(t, await replica(shared), async (stage) => {
+    await other.store.keepCertificate(fresh);
+    await until(
+      () => stage.deployed.length > 0,
+      () => stage.lines,
+    );
+    prepared.resolve();
+  });
+  await prepared.promise;
+  // It has given the lease back.
+  await other.store.hold(AbortSignal.timeout(60_000), async () => {});
+  assert.equal(waiting.orders, 0);
+  assert.equal(waiting.deployed.at(-1)!.sha256, fresh.sha256);
 });
 
 test('without the store a certificate that is about to end is renewed all the same, and stored once the store is back', async (t) => {
