@@ -96,6 +96,8 @@ class CertificateManager implements Manager {
   #wake = new AbortController();
   #failedPasses = 0;
   #recovered = false;
+  /** Whether it was told which account is on disk. */
+  #announced: boolean | 'failed' = false;
   /** The part of its life that a certificate has left when it is renewed without the store; replicas differ in it. */
   #lastResort: number | undefined;
 
@@ -135,8 +137,10 @@ class CertificateManager implements Manager {
     try {
       const document = await storedDocument(this.#store);
       if (document !== undefined) this.#options.onAccount?.(document);
+      this.#announced = document !== undefined;
     } catch (err) {
-      this.#log.error({ err }, 'account cannot be read from disk');
+      if (this.#announced !== 'failed') this.#log.error({ err }, 'account cannot be read from disk');
+      this.#announced = 'failed';
     }
   }
 
@@ -260,7 +264,8 @@ class CertificateManager implements Manager {
       entry.certificate = found;
       adopted = true;
     }
-    if (adopted) await this.#announceStored();
+    // A replica that serves what another has obtained is not ready before it can say by which account.
+    if (adopted || this.#announced === 'failed') await this.#announceStored();
   }
 
   #isDueNow(entry: Entry): boolean {

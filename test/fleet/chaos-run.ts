@@ -1,6 +1,8 @@
 // A fleet under a schedule of faults that a seed decides, with visitors, and what must be true of it afterwards.
 
 import { createPrivateKey, X509Certificate } from 'node:crypto';
+import { mkdir, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { startFaultRelay } from '../support/fault-relay.ts';
 import {
@@ -44,6 +46,8 @@ export interface ChaosOptions {
   readonly seconds: number;
   readonly replicas: number;
   readonly faults?: readonly Fault[];
+  /** Where the logs of all replicas go when all is over. */
+  readonly logs?: string | undefined;
   /** Told of each fault as it begins. */
   readonly tell?: (text: string) => void;
 }
@@ -173,6 +177,7 @@ export async function chaos(options: ChaosOptions): Promise<Outcome> {
   asked += 1;
   await visits.stop();
   for (const { process } of fleet.replicas) await process?.stop();
+  if (options.logs !== undefined) await keepLogs(fleet, options.logs);
   const history = await fleet.history();
   wrong.push(...flawsIn(history));
   const flaw = firstFlaw(operations);
@@ -196,6 +201,15 @@ export async function chaos(options: ChaosOptions): Promise<Outcome> {
     operations: operations.length,
     wrong,
   };
+}
+
+async function keepLogs({ replicas }: Fleet, folder: string): Promise<void> {
+  await mkdir(folder, { recursive: true });
+  for (const { host, processes } of replicas)
+    for (const [i, { log }] of processes.entries()) {
+      const lines = log.map((line) => JSON.stringify(line));
+      await writeFile(join(folder, `${host}-${i}.log`), `${lines.join('\n')}\n`);
+    }
 }
 
 interface Inflicting {

@@ -9,6 +9,7 @@ const { values } = parseArgs({
     seconds: { type: 'string', default: '600' },
     seed: { type: 'string', default: '1' },
     replicas: { type: 'string', default: '4' },
+    logs: { type: 'string' },
   },
 });
 const outcome = await chaos({
@@ -16,6 +17,7 @@ const outcome = await chaos({
   seconds: Number(values.seconds),
   seed: Number(values.seed),
   replicas: Number(values.replicas),
+  logs: values.logs,
   tell: (text) => console.error(text),
 });
 console.log(JSON.stringify({ ...values, ...outcome }, null, 2));

@@ -25,6 +25,8 @@ export interface FleetReplica {
   readonly stateDir: string;
   /** The latest process, if it runs. */
   process: IngressProcess | undefined;
+  /** All that were started, the latest last. */
+  readonly processes: IngressProcess[];
   /** When it can be held to what it promises: [from, to) in which it may fail whoever comes to it, and why. */
   readonly excuses: { readonly why: string; readonly from: number; to: number }[];
   start(more?: Readonly<Record<string, string>>): IngressProcess;
@@ -101,10 +103,12 @@ export async function createFleet(options: FleetOptions): Promise<Fleet> {
       link,
       stateDir,
       process: undefined,
+      processes: [],
       excuses: [],
       start(more = {}) {
         const fresh = world.start({ ...env, ...more });
         self.process = fresh;
+        self.processes.push(fresh);
         const starting = { why: 'is not ready yet', from: performance.now(), to: Number.POSITIVE_INFINITY };
         self.excuses.push(starting);
         fresh.waitFor('ready', undefined, 600_000).then(
@@ -219,6 +223,14 @@ export function startVisits(fleet: Fleet, ca: string, { lanes = 2, pauseMs = 50 
   const unexcused: string[] = [];
   let done = 0;
   let stopping = false;
+  // Where this process itself gets no time, the others had none either, and nobody's patience means anything.
+  const stalls: { from: number; to: number }[] = [];
+  let beat = performance.now();
+  const heart = setInterval(() => {
+    const now = performance.now();
+    if (now - beat > 1_000) stalls.push({ from: beat, to: now });
+    beat = now;
+  }, 200);
 
   async function visit(): Promise<void> {
     const began = performance.now();
@@ -236,7 +248,9 @@ export function startVisits(fleet: Fleet, ca: string, { lanes = 2, pauseMs = 50 
           // A stop is felt for a while after it, as all that was waiting is dealt with then.
           excuses.find(({ from, to }) => from <= ended && to + 1_000 >= began)?.why,
       );
-      const why = reasons.includes(undefined) ? undefined : reasons[0]!;
+      await new Promise((resolve) => setTimeout(resolve, 300));
+      const stalled = stalls.some(({ from, to }) => from <= ended && to >= began);
+      const why = reasons.includes(undefined) ? (stalled ? 'the machine stood still' : undefined) : reasons[0]!;
       const at = host ?? 'nobody accepts';
       if (why === undefined)
         unexcused.push(`${Math.round(began)}-${Math.round(ended)} ${at}: ${(error as Error).message}`);
@@ -258,6 +272,7 @@ export function startVisits(fleet: Fleet, ca: string, { lanes = 2, pauseMs = 50 
     async stop() {
       stopping = true;
       await Promise.all(running);
+      clearInterval(heart);
     },
   };
 }
