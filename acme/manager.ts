@@ -105,7 +105,8 @@ class CertificateManager implements Manager {
   #wake = new AbortController();
   #failedPasses = 0;
   #recovered = false;
-  #accountTold = false;
+  /** Whether it was told which account is on disk. */
+  #account: 'untold' | 'told' | 'unreadable' = 'untold';
   /** The part of its life that a certificate has left when it is renewed without the store; replicas differ in it. */
   #lastResort: number | undefined;
 
@@ -156,13 +157,15 @@ class CertificateManager implements Manager {
     try {
       const document = await storedDocument(this.#store);
       if (document !== undefined) this.#tellAccount(document);
+      else this.#account = 'untold';
     } catch (err) {
-      this.#log.error({ err }, 'account cannot be read from disk');
+      if (this.#account !== 'unreadable') this.#log.error({ err }, 'account cannot be read from disk');
+      this.#account = 'unreadable';
     }
   }
 
   #tellAccount(document: AccountDocument): void {
-    this.#accountTold = true;
+    this.#account = 'told';
     this.#options.onAccount?.(document);
   }
 
@@ -252,7 +255,7 @@ class CertificateManager implements Manager {
     const due = this.#entries.filter((entry) => this.#isDueNow(entry));
     for (const entry of this.#entries) this.#logPlan(entry);
     // Whoever has his certificate from a peer has not met the account yet.
-    const isNew = this.#options.peers !== undefined && !this.#accountTold;
+    const isNew = this.#options.peers !== undefined && this.#account !== 'told';
     if (due.length === 0 && !isNew) return;
     const connection = await this.#connectFor(due, signal);
     this.#tellAccount(connection.account.document);
@@ -310,7 +313,8 @@ class CertificateManager implements Manager {
       entry.certificate = found;
       adopted = true;
     }
-    if (adopted) await this.#announceStored();
+    // A replica that serves what another has obtained is not ready before it can say by which account.
+    if (adopted || this.#account === 'unreadable') await this.#announceStored();
   }
 
   #isDueNow(entry: Entry): boolean {

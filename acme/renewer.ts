@@ -40,13 +40,15 @@ export function createRenewer(options: RenewerOptions): Renewer {
   const { store, ledger, windows, deploy, plan, clock, log, random } = options;
 
   async function renew(entry: Entry, issuer: Issuer, signal: AbortSignal): Promise<void> {
-    const { names } = entry;
+    const { names, certificate: old } = entry;
+    // While the records were prepared another replica's certificate may have been taken over.
+    if (plan(entry).at > clock.now()) return;
     const before = ledger.entryFor(names);
     log.info({ domain: names[0], names, reason: entry.next?.reason }, 'certificate due');
     try {
       // Fatal to the attempt: without this note, a process that crashes in each attempt would order without end.
       await ledger.note(begun(before, names, clock.now()));
-      await replace(entry, issuer, before, signal);
+      await replace(entry, old, issuer, before, signal);
       const { serial, notAfter, issuer: by } = entry.certificate!;
       log.info({ domain: names[0], serial, notAfter, by, next: entry.next?.at }, 'certificate obtained');
       options.onOutcome?.('obtained');
@@ -57,11 +59,12 @@ export function createRenewer(options: RenewerOptions): Renewer {
 
   async function replace(
     entry: Entry,
+    old: Certificate | undefined,
     issuer: Issuer,
     before: LedgerEntry | undefined,
     signal: AbortSignal,
   ): Promise<void> {
-    const { names, certificate: old } = entry;
+    const { names } = entry;
     // After a failure the hint is left out, as it may have been the reason.
     const replaces = old === undefined || (before?.failures ?? 0) > 0 ? undefined : renewalInfoId(old);
     const fresh = await issuer.obtain(names, signal, { replaces, follows: old });

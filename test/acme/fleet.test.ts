@@ -178,18 +178,20 @@ interface Stage {
   readonly deployed: Certificate[];
   readonly lines: readonly Record<string, unknown>[];
   orders: number;
+  readonly accounts: string[];
 }
 
 async function manage(
   t: TestContext,
   { store, log, lines }: Awaited<ReturnType<typeof replica>>,
+  prepare: (stage: Stage) => Promise<void> = async () => {},
 ): Promise<Stage> {
   const account = {
     url: 'https://ca.example/1',
     document: { body: {}, uri: 'https://ca.example/1' },
   } as Account;
   const stopping = new AbortController();
-  const stage: Stage = { manager: undefined as never, deployed: [], lines, orders: 0 };
+  const stage: Stage = { manager: undefined as never, deployed: [], lines, orders: 0, accounts: [] };
   const manager = createManager({
     wanted: [[a]],
     store,
@@ -206,10 +208,11 @@ async function manage(
         },
       };
     },
-    prepare: async () => {},
+    prepare: () => prepare(stage),
     async deploy(_, fresh) {
       stage.deployed.push(fresh);
     },
+    onAccount: ({ uri }) => stage.accounts.push(uri),
     intervalMs: 3_600_000,
     log,
   });
@@ -245,6 +248,57 @@ test('a replica serves what another has obtained although a third holds the leas
   assert.equal(waiting.orders, 0);
   release.resolve();
   await holding;
+});
+
+test('a replica that could not read the account with the certificate reads it later, and says once that it could not', async (t) => {
+  const shared = await sharedStore(t);
+  const first = await replica(shared);
+  await first.store.writeAccount({ key: generateKey(), url: 'https://ca.example/1' }, NOTHING);
+  await first.store.keepCertificate(await makeCertificate(a));
+  let silent = true;
+  const engine: Engine = {
+    ...shared.engine,
+    read: (name, options) =>
+      silent && name.endsWith('account.json')
+        ? Promise.reject(new StorageError('unavailable', 'nobody answers'))
+        : shared.engine.read(name, options),
+  };
+  const late = await manage(t, await replica({ ...shared, engine }));
+  const renewed = await makeCertificate(a);
+  await first.store.keepCertificate(renewed);
+  await until(
+    () => late.deployed.at(-1)?.sha256 === renewed.sha256,
+    () => late.lines,
+  );
+  assert.deepEqual(late.accounts, []);
+  silent = false;
+  await first.store.addChallenge({ name: 'n', value: 'a change that is told of' });
+  await until(
+    () => late.accounts.length > 0,
+    () => late.lines,
+  );
+  assert.equal(late.lines.filter(({ msg }) => msg === 'account cannot be read from disk').length, 1);
+});
+
+test('what another replica obtains while this one prepares to order is taken over, and not renewed at once', async (t) => {
+  const shared = await sharedStore(t);
+  const other = await replica(shared);
+  await other.store.keepCertificate(await old(363));
+  const fresh = await makeCertificate(a);
+  const prepared = Promise.withResolvers<void>();
+  const waiting = await manage(t, await replica(shared), async (stage) => {
+    await other.store.keepCertificate(fresh);
+    await until(
+      () => stage.deployed.length > 0,
+      () => stage.lines,
+    );
+    prepared.resolve();
+  });
+  await prepared.promise;
+  // It has given the lease back.
+  await other.store.hold(AbortSignal.timeout(60_000), async () => {});
+  assert.equal(waiting.orders, 0);
+  assert.equal(waiting.deployed.at(-1)!.sha256, fresh.sha256);
 });
 
 test('without the store a certificate that is about to end is renewed all the same, and stored once the store is back', async (t) => {

@@ -14,6 +14,8 @@ export interface RedisServer {
   readonly port: number;
   readonly password: string;
   readonly ca: string;
+  /** Where it keeps what it has. */
+  readonly folder: string;
   kill(): Promise<void>;
   restart(): Promise<void>;
   stop(): Promise<void>;
@@ -115,6 +117,7 @@ export async function startRedis(options: RedisServerOptions = {}): Promise<Redi
     port,
     password: PASSWORD,
     ca: pair.ca,
+    folder,
     kill,
     restart: launch,
     async stop() {

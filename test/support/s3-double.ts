@@ -32,6 +32,8 @@ export interface S3Double {
   readonly region: string;
   /** By key. */
   readonly objects: ReadonlyMap<string, Buffer>;
+  /** Each object that was put, in this order. */
+  readonly written: readonly { readonly key: string; readonly body: Buffer }[];
   /** Method and status of each answer. */
   readonly answered: readonly string[];
   misbehave(how: S3Misbehaviour): void;
@@ -47,6 +49,7 @@ export async function startS3Double(): Promise<S3Double> {
   const port = await freePort();
   const objects = new Map<string, Buffer>();
   const marks = new Map<string, string>();
+  const written: { key: string; body: Buffer }[] = [];
   const answered: string[] = [];
   let how: S3Misbehaviour = {};
   let server: Server;
@@ -93,6 +96,7 @@ export async function startS3Double(): Promise<S3Double> {
     if (expected !== undefined && expected !== tagOf(there!)) return problem(412, 'PreconditionFailed');
     if (method === 'PUT') {
       objects.set(key, body);
+      written.push({ key, body });
       marks.set(key, String(headers['x-amz-meta-write'] ?? ''));
       return { status: 200, headers: { etag: tagOf(body) } };
     }
@@ -146,6 +150,7 @@ export async function startS3Double(): Promise<S3Double> {
     secret: secret!,
     region: region!,
     objects,
+    written,
     answered,
     misbehave(next) {
       how = next;
