@@ -17,6 +17,8 @@ export interface DnsRecord {
   readonly value: string;
   /** The provider answers with its own addresses instead of the value: visitors reach the provider instead of us. */
   readonly proxied?: boolean;
+  /** One of several that a routing policy of the provider's chooses among: others' may stand beside it. */
+  readonly shared?: boolean;
 }
 
 /**
@@ -31,6 +33,8 @@ export interface DnsProvider {
   readonly challengesOnly?: boolean;
   /** It stores no CAA parameters, so no record can name an account (RFC 8657). */
   readonly plainCaaOnly?: boolean;
+  /** It makes an alias as one of several among which it chooses, so that the world may be shown another one. */
+  readonly sharesAliases?: boolean;
   /** All records of exactly this name and type, from every page. */
   list(name: string, type: RecordType): Promise<DnsRecord[]>;
   /** Adds this value beside the others. Succeeds if it is there already, and turns off proxying for it. */

@@ -59,6 +59,13 @@ export const route53Kind: ProviderKind = {
       meaning: 'the region that requests are signed for, if not us-east-1',
     },
     {
+      name: 'ROUTE53_INITIAL_WEIGHT',
+      required: false,
+      secret: false,
+      meaning:
+        'the weight, 0 to 255, with which the alias of a domain is made, as one of several that deployments of one app make for it',
+    },
+    {
       name: 'AWS_ENDPOINT_URL_ROUTE_53',
       required: false,
       secret: false,
@@ -94,6 +101,8 @@ const setSchema = z.object({
   Type: z.string().min(1),
   TTL: z.number().optional(),
   SetIdentifier: z.string().optional(),
+  Weight: z.number().optional(),
+  HealthCheckId: z.string().optional(),
   AliasTarget: z.object({ DNSName: z.string() }).optional(),
   ResourceRecords: z.array(z.object({ Value: z.string() })).optional(),
 });
@@ -130,6 +139,7 @@ function createRoute53(
   );
   const sts = readBaseUrl('AWS_ENDPOINT_URL_STS', credentials.AWS_ENDPOINT_URL_STS ?? DEFAULT_STS_URL);
   const roleArn = credentials.AWS_ROLE_ARN;
+  const weight = readWeight(credentials.ROUTE53_INITIAL_WEIGHT);
   const identity =
     roleArn === undefined
       ? async () => keys
@@ -144,21 +154,72 @@ function createRoute53(
   const inZone = <T>(name: string, use: (zone: Zone) => Promise<T>) =>
     patiently(() => zones.within(name, use), patience);
   const pauseMs = patience?.firstWaitMs ?? 1_000;
+  const share = (record: DnsRecord, own: Pick<HeldSet, 'TTL' | 'Weight'>) =>
+    inTurn(() =>
+      inZone(record.name, async (zone) => {
+        const fresh = sharedSet(await calls.readSets(zone, record.name, record.type), record, own);
+        if (fresh === undefined) return;
+        const changeId = await calls.swap(zone, undefined, fresh, `${record.type} ${record.name}`);
+        await calls.untilInSync(changeId, (ms) => clock.sleep(ms), pauseMs);
+      }),
+    );
   const change = (record: DnsRecord, next: (set: HeldSet | undefined) => HeldSet | undefined | 'as it is') =>
     inTurn(() =>
       inZone(record.name, (zone) => swapUntilTaken(calls, zone, record, next, { clock, pauseMs })),
     );
+  const isShared = ({ type }: DnsRecord) => weight !== undefined && type === 'CNAME';
   return {
     name: 'route53',
     caaBesideCname: false,
+    sharesAliases: weight !== undefined,
     list: (name, type) =>
       inZone(name, async (zone) =>
         (await calls.readSets(zone, name, type)).flatMap((set) => recordsOf(set, name, type)),
       ),
     add: (record, ttlSeconds = DEFAULT_TTL_SECONDS) =>
-      change(record, (set) => withValue(set, record, ttlSeconds)),
+      isShared(record)
+        ? share(record, { TTL: ttlSeconds, Weight: weight! })
+        : change(record, (set) => withValue(set, record, ttlSeconds)),
     remove: (record) => change(record, (set) => withoutValue(set, record)),
   };
+}
+
+/** Throws DnsError. */
+function readWeight(text: string | undefined): number | undefined {
+  if (text === undefined) return undefined;
+  if (/^\d{1,3}$/.test(text) && Number(text) <= HEAVIEST) return Number(text);
+  throw new DnsError('unsupported', `${JSON.stringify(text)} is no weight`, {
+    variable: 'ROUTE53_INITIAL_WEIGHT',
+    cure: `wants a whole number from 0 to ${HEAVIEST}`,
+  });
+}
+
+/** Of the API. */
+const HEAVIEST = 255;
+const LONGEST_IDENTIFIER = 128;
+
+/**
+ * The weight is that of the beginning: a set that leads to the same target stays as its operator has made it. It is told
+ * from those of other deployments by where it leads, which no two of them have in common.
+ */
+function sharedSet(sets: readonly HeldSet[], record: DnsRecord, own: Pick<HeldSet, 'TTL' | 'Weight'>) {
+  if (sets.some((set) => recordsOf(set, record.name, record.type).some((held) => sameRecord(held, record))))
+    return undefined;
+  if (sets.some(({ Weight }) => Weight === undefined)) throw hasPolicy(record);
+  return {
+    Name: `${record.name}.`,
+    Type: record.type,
+    SetIdentifier: record.value.slice(0, LONGEST_IDENTIFIER),
+    ...own,
+    ResourceRecords: [{ Value: zoneFileValue(record) }],
+  };
+}
+
+function hasPolicy(record: DnsRecord): DnsError {
+  return new DnsError(
+    'conflict',
+    `route53: ${record.type} ${record.name} is an alias or has a routing policy, which is not ours to change`,
+  );
 }
 
 /** Other values stay exactly as they were read. */
@@ -196,10 +257,7 @@ async function swapUntilTaken(
     const wanted = next(set);
     if (wanted === 'as it is') return;
     if (sets.some((one) => one.SetIdentifier !== undefined || one.AliasTarget !== undefined)) {
-      throw new DnsError(
-        'conflict',
-        `route53: ${record.type} ${record.name} is an alias or has a routing policy, which is not ours to change`,
-      );
+      throw hasPolicy(record);
     }
     try {
       const changeId = await calls.swap(zone, set, wanted, `${record.type} ${record.name}`);
@@ -451,7 +509,8 @@ function recordsOf(set: HeldSet | undefined, name: string, type: RecordType): Dn
   if (set?.AliasTarget !== undefined) {
     return [{ name, type, value: `alias of ${normalizeName(set.AliasTarget.DNSName)}` }];
   }
-  return (set?.ResourceRecords ?? []).map(({ Value }) => toRecord(Value, name, type));
+  const shared = set?.Weight !== undefined && { shared: true };
+  return (set?.ResourceRecords ?? []).map(({ Value }) => ({ ...toRecord(Value, name, type), ...shared }));
 }
 
 /** A CNAME's target has the escapes of names. */

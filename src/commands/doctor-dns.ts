@@ -139,6 +139,7 @@ async function leadFindings(
       ),
     ];
   }
+  if (sharesIt(config)) return [];
   return [
     fail(
       domain,
@@ -147,6 +148,12 @@ async function leadFindings(
       `make it an alias: ${domain} CNAME ${gatewayDomain}; where the provider proxies (an orange cloud), turn that off`,
     ),
   ];
+}
+
+/** Where the provider chooses among the aliases of several deployments, another one than ours is as good. */
+function sharesIt({ dns }: Config): boolean {
+  const { recordsMode, provider } = dns;
+  return recordsMode === 'auto' && provider?.kind.create(provider.credentials).sharesAliases === true;
 }
 
 /** What is not there yet will be written at the start. */

@@ -7,6 +7,7 @@ import type { Config } from '../config/config.ts';
 import type { Domain } from '../lib/domain.ts';
 import { type CaaSight, seeCaa } from '../records/caa-sight.ts';
 import { wantedAliases, wantedRecords } from '../records/keeper.ts';
+import { seenByAll } from '../records/setup.ts';
 
 export interface DnsLook {
   /** Rejects with DnsError. */
@@ -33,6 +34,8 @@ export function createDnsLook(config: Config): DnsLook {
   const { agentEndpoint: endpoint } = evidence;
   const agent = createAgent({ timeoutMs: TIMEOUT_MS, ...(endpoint !== undefined && { endpoint }) });
   const { challenge } = acme;
+  // It contacts nobody: what it can do is all that is asked.
+  const writer = dns.provider?.kind.create(dns.provider.credentials);
   return {
     caa: (domain, identities, accountUrl) =>
       seeCaa(resolver, { domain, identities, accountUrl, method: challenge }, dns.setCaa),
@@ -46,7 +49,7 @@ export function createDnsLook(config: Config): DnsLook {
       };
       const signal = AbortSignal.timeout(4 * TIMEOUT_MS);
       const records = [
-        ...(await wantedRecords(wanted, domains, account, signal)),
+        ...seenByAll(await wantedRecords(wanted, domains, account, signal), writer),
         ...wantedAliases(wanted, domains),
       ];
       if (records.length === 0) throw new DnsError('unsupported', 'GATEWAY_DOMAIN is not set');

@@ -250,6 +250,12 @@ function refuseIncapable(environment: Environment, provider: DnsProvider, needs:
       `${provider.name} can write challenges only`,
       'create the other records yourself, with DNS_SETUP_MODE=wait, print or webhook',
     );
+  } else if (needs.setCaa && provider.sharesAliases) {
+    environment.refuse(
+      'SET_CAA',
+      `${provider.name} takes no CAA beside an alias, and only an alias is shared by weight`,
+      'wants SET_CAA=false, or no ROUTE53_INITIAL_WEIGHT',
+    );
   } else if (needs.setCaa && provider.plainCaaOnly) {
     environment.refuse(
       'SET_CAA',

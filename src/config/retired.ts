@@ -27,7 +27,6 @@ export const retiredSettings: readonly RetiredSetting[] = [
 
 /** Settings of the earlier images that would do harm if they were ignored: the start is refused. */
 export const unsupportedSettings: readonly RetiredSetting[] = [
-  { name: 'ROUTE53_INITIAL_WEIGHT', why: 'weighted records are not supported' },
   {
     name: 'DETERMINISTIC_TLS_KEY',
     why: 'is not supported: a key that the app can derive again is known to whatever version of it the KMS admits',

@@ -2,39 +2,68 @@
 
 export interface Suggestion {
   readonly shows: string;
-  /** For a POSIX shell, on one line. */
+  /** For a POSIX shell. */
   readonly command: string;
 }
 
 export interface Scene {
   readonly port: number;
+  readonly adminPort: number;
   /** The root that curl and the clients are to trust. */
   readonly caFile: string;
   /** Where downloaded evidence goes. */
   readonly downloads: string;
   /** How the demo's own clients are started, as shell words. */
   readonly program: string;
-  /** How the verify command is started. */
+  /** How the commands verify and top are started. */
   readonly verify: string;
+  readonly top: string;
   /** What a verifier trusts in the place of Intel's root, and what it would fetch from Intel. */
   readonly quoteRoot: string;
   readonly quoteCollateral: string;
-  readonly appId: string;
-  readonly composeHash: string;
+  /** What is expected of the app. */
+  readonly policyFile: string;
 }
 
-export function suggestions(scene: Scene): Suggestion[] {
-  return [...traffic(scene), ...evidence(scene), verification(scene)];
+/** What a newcomer tries in the first minute: each line fits a terminal of 80 columns, if TMPDIR is no longer than usual. */
+export function first(scene: Scene): Suggestion[] {
+  const { port, adminPort, caFile } = scene;
+  const fetch = (path: string) =>
+    folded([`curl -sS --cacert ${shellWord(caFile)}`, `https://localhost:${port}${path}`]);
+  return [
+    { shows: 'The page, as the app saw the request', command: fetch('/') },
+    { shows: 'The list that the evidence vouches for', command: fetch('/evidences/sha256sum.txt') },
+    { shows: 'What the status page shows', command: `curl -sS http://localhost:${adminPort}/status.json` },
+    verification(scene),
+  ];
+}
+
+/** Everything else there is to try. */
+export function others(scene: Scene): Suggestion[] {
+  return [...traffic(scene), ...evidence(scene), watching(scene)];
 }
 
 /** Nobody is asked but the demo itself: DNS and the certificate logs know nothing of localhost. */
-function verification(scene: Scene): Suggestion {
-  const { verify, port, caFile, quoteRoot, quoteCollateral, appId, composeHash } = scene;
-  const files = `--ca ${shellWord(caFile)} --root ${shellWord(quoteRoot)} --collateral ${shellWord(quoteCollateral)}`;
+function verification({ verify, port, caFile, quoteRoot, quoteCollateral, policyFile }: Scene): Suggestion {
+  const flags = { policy: policyFile, ca: caFile, root: quoteRoot, collateral: quoteCollateral };
   return {
-    shows:
-      'All of it as a stranger checks it, under the simulated root (it ends with 3: no DNS and no public log knows of localhost)',
-    command: `${verify} https://localhost:${port} ${files} --app-id ${appId} --compose ${composeHash}`,
+    shows: 'All of it verified, as a stranger would (3: no DNS, no log knows localhost)',
+    command: folded([
+      `${verify} https://localhost:${port}`,
+      ...Object.entries(flags).map(([flag, file]) => `--${flag} ${shellWord(file)}`),
+    ]),
+  };
+}
+
+/** One command over several lines. */
+function folded(parts: readonly string[]): string {
+  return parts.join(' \\\n      ');
+}
+
+function watching({ top, adminPort }: Scene): Suggestion {
+  return {
+    shows: 'The status in a terminal',
+    command: `${top} --address 127.0.0.1:${adminPort}`,
   };
 }
 

@@ -61,9 +61,17 @@ export function createRecordsSetup(options: RecordsSetupOptions): RecordsSetup {
       const wanted = await withoutForbiddenAliases(records, provider, options.resolver);
       for (const group of groupByNameAndType(wanted)) await writer.make(group, wanted);
       for (const record of obsolete) await writer.removeIfThere(record, wanted);
-      await waitForRecords(wanted, waitOptions(options, signal));
+      await waitForRecords(seenByAll(wanted, provider), waitOptions(options, signal));
     },
   };
+}
+
+/** Without what the world may be shown another one of: there our own look at the provider has to do. */
+export function seenByAll(
+  records: readonly DnsRecord[],
+  provider: Pick<DnsProvider, 'sharesAliases'> | undefined,
+): readonly DnsRecord[] {
+  return provider?.sharesAliases === true ? records.filter(({ type }) => type !== 'CNAME') : records;
 }
 
 function waitOptions(options: RecordsSetupOptions, signal: AbortSignal) {

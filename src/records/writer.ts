@@ -96,7 +96,7 @@ async function makeAlias(
 ): Promise<void> {
   const held = await provider.list(alias.name, 'CNAME');
   const same = held.find((record) => sameRecord(record, alias));
-  const others = held.filter((record) => record !== same);
+  const others = held.filter((record) => record !== same && !isOthers(record, provider));
   if (same !== undefined && others.length === 0) {
     if (same.proxied) await editor.add(alias);
     return;
@@ -104,6 +104,11 @@ async function makeAlias(
   const addresses = await addressesHeld(provider, alias.name);
   await refuseForeignAddresses(addresses, alias, resolver);
   await editor.swap([...others, ...addresses], [alias]);
+}
+
+/** That of another deployment, which shares the name's visitors with us. */
+function isOthers(record: DnsRecord, { sharesAliases }: DnsProvider): boolean {
+  return sharesAliases === true && record.shared === true;
 }
 
 async function makeAddresses(

@@ -30,6 +30,9 @@ const VERIFIED = new RegExp(
   ].join('[\\s\\S]*'),
 );
 
+/** As the log has them: `12:00:00 info  serving`. */
+const LOG_LINE = /^\d\d:\d\d:\d\d (info|warn|error) /m;
+
 type Way = 'npm run demo' | 'the demo of the bundle';
 
 interface RunningDemo {
@@ -45,7 +48,8 @@ interface RunningDemo {
 let temporary: string;
 
 before(async () => {
-  temporary = await mkdtemp(join(tmpdir(), 'demo-test-'));
+  // As short as that of most machines, for what is printed has paths in it.
+  temporary = await mkdtemp(join(tmpdir(), 'd-'));
 });
 
 after(() => rm(temporary, { recursive: true }));
@@ -61,11 +65,39 @@ for (const way of ['npm run demo', 'the demo of the bundle'] as const)
     after(() => demo.stop());
 
     test('says what is simulated', () => {
-      assert.match(demo.printed(), /^Simulated: .*CA.*guest agent.*quotes.*app/m);
+      assert.match(demo.printed(), /^CA, guest agent, its quotes and the app are simulated/m);
+    });
+
+    test('begins with one short list, and its log comes behind that', async () => {
+      // More comes when somebody asks.
+      await shell([...demo.commands.values()][0]!);
+      const printed = demo.printed().slice(demo.printed().indexOf('Starting: '));
+      const [list, log] = printed.split('What follows is its log.\n');
+      assert.ok(log !== undefined);
+      assert.doesNotMatch(list!, LOG_LINE);
+      assert.match(log, LOG_LINE);
+      const short = list!.slice(0, list!.indexOf('A page over HTTP/1.1')).split('\n');
+      assert.ok(short.length <= 30, short.join('\n'));
+      // Where the program of a test lies is a longer path than npm's.
+      if (way === 'npm run demo')
+        assert.deepEqual(
+          short.filter((line) => line.length > 80),
+          [],
+        );
+    });
+
+    test('names the status page, which shows it', async () => {
+      const [, address] = /^The status +(http:\S+)$/m.exec(demo.printed())!;
+      assert.match(await (await fetch(address!)).text(), /<title>dstack-ingress<\/title>/);
+      assert.match(await (await fetch(`${address}status.json`)).text(), /"localhost"/);
     });
 
     /** `code`: what the command ends with, if not with success. */
     const shown: readonly [shows: string, output: RegExp, code?: number][] = [
+      ['The page, as the app saw', /GET \/ HTTP\/1\.1\n[\s\S]*x-forwarded-proto: https/],
+      ['The list that the evidence', /^[0-9a-f]{64} {2}acme-account\.json\n/],
+      ['What the status page', /"localhost"/],
+      ['All of it verified', VERIFIED, 3],
       ['A page over HTTP/1.1', /GET \/hello\?from=curl HTTP\/1\.1\n[\s\S]*x-forwarded-proto: https/],
       ['The same over HTTP/2', /^HTTP\/2 200[\s\S]*GET \/hello\?from=curl/],
       ['A WebSocket', /^hello\n$/],
@@ -74,7 +106,7 @@ for (const way of ['npm run demo', 'the demo of the bundle'] as const)
       ['The evidence: fetch all', /^acme-account\.json: OK\n(.*: OK\n)*cert-localhost\.pem: OK\n/m],
       ['The report data', /is the digest of sha256sum\.txt\n$/],
       ['The same within', /signs the digest of sha256sum\.txt\n$/],
-      ['All of it as a stranger', VERIFIED, 3],
+      ['The status in a terminal', /localhost/],
     ];
 
     for (const [shows, output, code = 0] of shown) {
@@ -117,6 +149,16 @@ async function shell(command: string): Promise<{ stdout: string; code: number }>
     (error: { stdout: string; code: number }) => error,
   );
 }
+
+test('told nothing, it prints the first four commands and how to see the others', {
+  timeout: 120_000,
+}, async () => {
+  const demo = await startDemo('the demo of the bundle', []);
+  const list = demo.printed().split('What follows is its log.')[0]!;
+  await demo.stop();
+  assert.equal(demo.commands.size, 4);
+  assert.match(list, /^More to try, .* demo --more$/m);
+});
 
 test('Ctrl-C ends it cleanly, and leaves neither a file nor a listener', { timeout: 120_000 }, async () => {
   const demo = await startDemo('the demo of the bundle');
@@ -188,11 +230,12 @@ function terminal(): Record<string, string> {
   };
 }
 
-async function startDemo(way: Way): Promise<RunningDemo> {
+async function startDemo(way: Way, flags: readonly string[] = ['--more']): Promise<RunningDemo> {
   const port = await freePort();
-  const { program, args, env, cwd } = startOf(way, ['--port', String(port)]);
+  const { program, args, env, cwd } = startOf(way, ['--port', String(port), ...flags]);
   // A process group of its own, as a terminal would give it.
-  const child = spawn(program, args, {
+  // Both streams in one, as a terminal shows them.
+  const child = spawn('sh', ['-c', 'exec "$@" 2>&1', 'sh', program, ...args], {
     cwd,
     env: { ...terminal(), ...env },
     detached: true,
@@ -205,7 +248,6 @@ async function startDemo(way: Way): Promise<RunningDemo> {
       if (text.includes('Stop it with Ctrl-C.')) resolve();
     };
     child.stdout.setEncoding('utf8').on('data', read);
-    child.stderr.setEncoding('utf8').on('data', read);
     child.once('exit', (code) => reject(new Error(`the demo ended (${code}) before it served:\n${text}`)));
     // The promise of the README, and no measure of speed.
     setTimeout(() => reject(new Error(`the demo does not serve:\n${text}`)), 60_000).unref();
@@ -226,7 +268,7 @@ function startOf(way: Way, args: readonly string[]): Start {
 }
 
 function commandsIn(text: string): Map<string, string> {
-  const found = [...text.matchAll(/^(.+):\n {2}\$ (.+)$/gm)];
+  const found = [...text.matchAll(/^(.+):\n {2}\$ ((?:.+\\\n)*.+)$/gm)];
   return new Map(found.map(([, shows, command]) => [shows!, command!]));
 }
 

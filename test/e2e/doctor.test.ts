@@ -52,7 +52,8 @@ test("in the demo's set-up it finds nothing", async () => {
   const routesFile = join(folder, 'routes.yaml');
   await writeFile(routesFile, routesTo(upstream));
   await mkdir(join(folder, 'state'), { mode: 0o700 });
-  const config = readConfig(settingsOf({ folder, routesFile, port: 8443, authority, socketPath }));
+  const scene = { folder, routesFile, port: 8443, adminPort: 9180, authority, socketPath };
+  const config = readConfig(settingsOf(scene));
   const findings = await examine(config, false, {
     machine: thisMachine,
     // The demo keeps nothing, and so needs no volume.

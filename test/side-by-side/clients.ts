@@ -3,6 +3,7 @@
 import { once } from 'node:events';
 import { type ClientHttp2Session, connect as connectHttp2 } from 'node:http2';
 import { connect as connectTls, type TLSSocket } from 'node:tls';
+import type { Identity } from '../support/client-pki.ts';
 
 export interface Ask {
   readonly target: string;
@@ -12,6 +13,8 @@ export interface Ask {
   readonly body?: string;
   /** What Node's client of HTTP/2 cannot send, or not take. */
   readonly over?: 'HTTP/1.1';
+  /** What the client shows in its handshake, in PEM; undefined: nothing. */
+  readonly identity?: Identity | undefined;
 }
 
 export interface Reply {
@@ -40,19 +43,21 @@ const STUCK_MS = 30_000;
 export function createHttp1Client(server: Server): Client {
   let connection: Connection | undefined;
   let name = '';
-  const connected = async (host: string): Promise<Connection> => {
-    if (connection?.isOver === false && name === nameOf(host)) return connection;
+  let shown: Identity | undefined;
+  const connected = async ({ host, identity }: Ask & { host: string }): Promise<Connection> => {
+    if (connection?.isOver === false && name === nameOf(host) && shown === identity) return connection;
     connection?.close();
     name = nameOf(host);
-    connection = await openConnection(server, name);
+    shown = identity;
+    connection = await openConnection(server, name, identity);
     return connection;
   };
   return {
     async ask(ask) {
       const wasOpen = connection;
-      const first = await (await connected(ask.host)).ask(ask);
+      const first = await (await connected(ask)).ask(ask);
       // A connection that was kept may be closed before it is heard.
-      return first.status === 0 && wasOpen === connection ? (await connected(ask.host)).ask(ask) : first;
+      return first.status === 0 && wasOpen === connection ? (await connected(ask)).ask(ask) : first;
     },
     close: () => connection?.close(),
   };
@@ -69,8 +74,13 @@ interface Connection {
   close(): void;
 }
 
-async function openConnection({ address, port, ca }: Server, name: string): Promise<Connection> {
+async function openConnection(
+  { address, port, ca }: Server,
+  name: string,
+  identity: Identity | undefined,
+): Promise<Connection> {
   const socket: TLSSocket = connectTls({
+    ...identity,
     host: address,
     port,
     servername: name,
@@ -162,19 +172,22 @@ async function openConnection({ address, port, ca }: Server, name: string): Prom
 export function createHttp2Client({ address, port, ca }: Server): Client {
   let session: ClientHttp2Session | undefined;
   let name = '';
+  let shown: Identity | undefined;
   const open = (): ClientHttp2Session => {
     const made = connectHttp2(`https://${name}:${port}`, {
       createConnection: () =>
-        connectTls({ host: address, port, servername: name, ca, ALPNProtocols: ['h2'] }),
+        connectTls({ ...shown, host: address, port, servername: name, ca, ALPNProtocols: ['h2'] }),
     });
     made.on('error', () => {});
     return made;
   };
   return {
-    async ask({ method = 'GET', target, host, headers = [], body }) {
-      if (session === undefined || session.closed || session.destroyed || name !== nameOf(host)) {
+    async ask({ method = 'GET', target, host, headers = [], body, identity }) {
+      const isOpen = session !== undefined && !session.closed && !session.destroyed;
+      if (!isOpen || name !== nameOf(host) || shown !== identity) {
         session?.close();
         name = nameOf(host);
+        shown = identity;
         session = open();
       }
       const grouped: Record<string, string | string[]> = {};
@@ -183,7 +196,7 @@ export function createHttp2Client({ address, port, ca }: Server): Client {
         grouped[field.toLowerCase()] = before === undefined ? value : [...[before].flat(), value];
       }
       if (body !== undefined) grouped['content-length'] = String(body.length);
-      const stream = session.request(
+      const stream = session!.request(
         { ':method': method, ':path': target, ':authority': host, ':scheme': 'https', ...grouped },
         { endStream: body === undefined },
       );

@@ -32,7 +32,7 @@ export function wordsOf(line: string): string[] {
 /** Whether a span of the prose is meant as a command. */
 export function looksLikeCommand(text: string): boolean {
   return (
-    /^(npm (ci|start|test|run)|npx|docker exec|dstack-ingress [a-z]|node \S+\.ts|\.\/\S+\.sh|\.ci\/)/.test(
+    /^(npm (ci|start|test|run|exec)|npx|docker exec|dstack-ingress [a-z]|node \S+\.ts|\.\/\S+\.sh|\.ci\/)/.test(
       text,
     ) ||
     /^… [a-z-]+/.test(text) ||
@@ -84,6 +84,11 @@ const programs: Readonly<Record<string, Judge>> = {
 
 function judgeNpm([verb = '', ...rest]: readonly string[]): void {
   if (verb === 'ci') return;
+  // What follows is a program in node_modules/.bin: the Node that the project brings is one.
+  if (verb === 'exec') {
+    if (rest.shift() !== '--') throw new Error('npm exec wants --');
+    return judgeCommand(rest);
+  }
   const name = verb === 'run' ? rest.shift()! : verb;
   const { scripts } = JSON.parse(read('package.json')) as { scripts: Record<string, string> };
   if (!Object.hasOwn(scripts, name)) throw new Error(`package.json has no script ${name}`);

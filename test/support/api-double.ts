@@ -42,6 +42,8 @@ export interface HeldRecord {
   /** TXT: the text. CAA: `0 issue "value"`. */
   readonly value: string;
   readonly proxied?: boolean;
+  /** Of a provider that chooses among several sets of one name and type. */
+  readonly set?: { readonly identifier: string; readonly weight: string };
 }
 
 export interface HeldZone {

@@ -110,7 +110,7 @@ function recordSets(url: URL, zone: HeldZone, { special = {} }: Route53Options):
   const type = url.searchParams.get('type') ?? '';
   const sets = new Map<string, HeldRecord[]>();
   for (const record of zone.records) {
-    const key = `${orderOf(record.name)} ${record.type}`;
+    const key = `${orderOf(record.name)} ${record.type} ${record.set?.identifier ?? ''}`;
     sets.set(key, [...(sets.get(key) ?? []), record]);
   }
   const from = `${orderOf(name)} ${type}`;
@@ -129,12 +129,13 @@ function recordSets(url: URL, zone: HeldZone, { special = {} }: Route53Options):
 }
 
 function setXml(records: readonly HeldRecord[]): string {
-  const [{ name, type }] = records as [HeldRecord];
+  const [{ name, type, set }] = records as [HeldRecord];
+  const policy = set && `<SetIdentifier>${set.identifier}</SetIdentifier><Weight>${set.weight}</Weight>`;
   const values = records.map(
     (one) => `<ResourceRecord><Value>${escapeXml(toContent(one))}</Value></ResourceRecord>`,
   );
   return (
-    `<ResourceRecordSet><Name>${name.replace('*', '\\052')}.</Name><Type>${type}</Type><TTL>60</TTL>` +
+    `<ResourceRecordSet><Name>${name.replace('*', '\\052')}.</Name><Type>${type}</Type>${policy ?? ''}<TTL>60</TTL>` +
     `<ResourceRecords>${values.join('')}</ResourceRecords></ResourceRecordSet>`
   );
 }
@@ -159,7 +160,9 @@ function applied(one: Element, records: HeldRecord[], held: Held) {
   const text = (name: string) => elementsNamed(one, name)[0]?.text ?? '';
   const [name, type] = [text('Name').replace(/\.$/, '').replace('\\052', '*'), text('Type')];
   const values = elementsNamed(one, 'Value').map((element) => fromContent(type, element.text));
-  const here = records.filter((record) => record.name === name && record.type === type);
+  const identifier = text('SetIdentifier');
+  const ofType = records.filter((record) => record.name === name && record.type === type);
+  const here = ofType.filter(({ set }) => (set?.identifier ?? '') === identifier);
   if (text('Action') === 'DELETE') {
     const same = here.length === values.length && here.every(({ value }) => values.includes(value));
     if (here.length === 0)
@@ -171,11 +174,17 @@ function applied(one: Element, records: HeldRecord[], held: Held) {
   if (here.length > 0)
     return `Tried to create resource record set [name='${name}.', type='${type}'] but it already exists`;
   const others = records.filter((record) => record.name === name);
+  // A simple set has nothing of its name and type beside it.
+  const besides = ofType.some(({ set }) => set === undefined || identifier === '');
+  const foreign = type === 'CNAME' ? others.filter((other) => other.type !== 'CNAME') : [];
   if (
-    type === 'CNAME' ? others.length > 0 || values.length > 1 : others.some((other) => other.type === 'CNAME')
+    type === 'CNAME'
+      ? foreign.length > 0 || besides || values.length > 1
+      : others.some((other) => other.type === 'CNAME')
   )
     return `RRSet of type ${type} with DNS name ${name}. is not permitted as it conflicts with other records with the same DNS name in zone`;
-  const added = values.map((value) => ({ id: held.nextId(), name, type, value }));
+  const set = identifier === '' ? undefined : { identifier, weight: text('Weight') };
+  const added = values.map((value) => ({ id: held.nextId(), name, type, value, ...(set && { set }) }));
   return { name, type, records: [...records, ...added] };
 }
 

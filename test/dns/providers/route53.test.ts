@@ -91,7 +91,9 @@ test('an alias or a routing policy is seen, and never changed', async () => {
     special: { [`A ${name}`]: alias, [`CNAME ${name}`]: weighted },
   });
   assert.deepEqual(await provider.list(name, 'A'), [{ name, type: 'A', value: 'alias of lb.example.org' }]);
-  assert.deepEqual(await provider.list(name, 'CNAME'), [{ name, type: 'CNAME', value: 'a.example.net' }]);
+  assert.deepEqual(await provider.list(name, 'CNAME'), [
+    { name, type: 'CNAME', value: 'a.example.net', shared: true },
+  ]);
   await assert.rejects(provider.add({ name, type: 'A', value: '192.0.2.1' }), { code: 'conflict' });
   await assert.rejects(provider.remove({ name, type: 'CNAME', value: 'a.example.net' }), {
     code: 'conflict',
@@ -127,4 +129,54 @@ test('nothing of the machine’s own Amazon settings is used', async () => {
       else process.env[name] = before[name];
     }
   }
+});
+
+const alias = (value: string): DnsRecord => ({ name: 'app.example.com', type: 'CNAME', value });
+const shared = (value: string) => ({ ...alias(value), shared: true });
+const setsOf = (double: ApiDouble) =>
+  double.zones.get('example.com')!.records.map(({ value, set }) => [value, set?.identifier, set?.weight]);
+
+test('with a weight each deployment makes an alias of its own beside those of others', async () => {
+  const { double, provider } = await begin({}, { ROUTE53_INITIAL_WEIGHT: '100' });
+  await provider.add(alias('gateway.one.example.net'));
+  await provider.add(alias('gateway.two.example.net'));
+  assert.deepEqual(setsOf(double), [
+    ['gateway.one.example.net', 'gateway.one.example.net', '100'],
+    ['gateway.two.example.net', 'gateway.two.example.net', '100'],
+  ]);
+  assert.deepEqual(await provider.list('app.example.com', 'CNAME'), [
+    shared('gateway.one.example.net'),
+    shared('gateway.two.example.net'),
+  ]);
+});
+
+test('a weight that its operator has changed stays, and so does a set of another identifier that leads to the same', async () => {
+  const { double, provider } = await begin({}, { ROUTE53_INITIAL_WEIGHT: '0' });
+  const set = { identifier: 'auto-1700000000', weight: '7' };
+  double.zones.get('example.com')!.records.push({ id: '9', ...alias('gateway.one.example.net'), set });
+  await provider.add(alias('gateway.one.example.net'));
+  assert.deepEqual(setsOf(double), [['gateway.one.example.net', 'auto-1700000000', '7']]);
+  assert.deepEqual(double.writes(), []);
+});
+
+test('a weight is of aliases alone: texts are as without', async () => {
+  const { double, provider } = await begin({}, { ROUTE53_INITIAL_WEIGHT: '255' });
+  await provider.add(text('one'));
+  await provider.remove(text('one'));
+  assert.deepEqual(setsOf(double), []);
+});
+
+test('an alias of one alone is not made one of several behind the back of its owner', async () => {
+  const { double, provider } = await begin({}, { ROUTE53_INITIAL_WEIGHT: '1' });
+  double.zones.get('example.com')!.records.push({ id: '9', ...alias('elsewhere.example.net') });
+  await assert.rejects(provider.add(alias('gateway.one.example.net')), { code: 'conflict' });
+  assert.deepEqual(setsOf(double), [['elsewhere.example.net', undefined, undefined]]);
+});
+
+test('what is no weight is refused before anybody is asked', async () => {
+  for (const wrong of ['-1', '256', '1.5', 'heavy', '1e2'])
+    await assert.rejects(begin({}, { ROUTE53_INITIAL_WEIGHT: wrong }), {
+      code: 'unsupported',
+      variable: 'ROUTE53_INITIAL_WEIGHT',
+    });
 });

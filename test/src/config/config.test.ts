@@ -695,15 +695,26 @@ test('a start that needs more than its provider can hold is refused', () => {
 });
 
 test('what would have silently changed where records or certificates go stops the start', () => {
-  for (const [name, value] of [
-    ['ROUTE53_INITIAL_WEIGHT', '100'],
-    ['DETERMINISTIC_TLS_KEY', 'true'],
-  ] as const) {
+  for (const [name, value] of [['DETERMINISTIC_TLS_KEY', 'true']] as const) {
     const problems = mistakesOf({ [name]: value });
     assert.equal(problems.length, 1, name);
     assert.match(problems[0]!, new RegExp(`^${name}: .*not supported`), name);
   }
   assert.deepEqual(mistakesOf({ DETERMINISTIC_TLS_KEY: 'false' }), []);
+});
+
+test('a weight of Route 53 goes without CAA, which cannot stand beside an alias', () => {
+  const route53 = { DNS_PROVIDER: 'route53', AWS_ACCESS_KEY_ID: 'AKID', AWS_SECRET_ACCESS_KEY: 'secret' };
+  const weighted = { ...route53, ROUTE53_INITIAL_WEIGHT: '100', SET_CAA: 'false' };
+  assert.equal(configOf(weighted).dns.provider?.credentials.ROUTE53_INITIAL_WEIGHT, '100');
+  assert.match(
+    mistakesOf({ ...weighted, SET_CAA: 'true' })[0]!,
+    /^SET_CAA: route53 takes no CAA beside an alias/,
+  );
+  assert.match(
+    mistakesOf({ ...weighted, ROUTE53_INITIAL_WEIGHT: '300' })[0]!,
+    /^ROUTE53_INITIAL_WEIGHT: "300" is no weight/,
+  );
 });
 
 test('upstreams of the environment are announced to where that is asked for, and nowhere else', () => {

@@ -8,9 +8,37 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { promisify } from 'node:util';
-import { shellWord, suggestions } from '../../../src/demo/commands.ts';
+import { first, others, type Scene, shellWord } from '../../../src/demo/commands.ts';
 
 const run = promisify(execFile);
+
+const folder = '/tmp/ingress-demo-AbC123';
+const scene: Scene = {
+  port: 8443,
+  adminPort: 9180,
+  caFile: `${folder}/ca.pem`,
+  downloads: `${folder}/downloads`,
+  program: 'npm run -s demo --',
+  verify: 'npm run -s verify --',
+  top: 'npm exec -- node src/main.ts top',
+  quoteRoot: `${folder}/quote-root.pem`,
+  quoteCollateral: `${folder}/quote-collateral.json`,
+  policyFile: `${folder}/policy.yaml`,
+};
+
+test('what a newcomer is told first fits a terminal of 80 columns', () => {
+  const lines = first(scene).flatMap(({ shows, command }) => [`${shows}:`, ...`  $ ${command}`.split('\n')]);
+  assert.deepEqual(
+    lines.filter((line) => line.length > 80),
+    [],
+  );
+});
+
+test('a command over several lines is one command to a shell', async () => {
+  const { command } = first({ ...scene, verify: 'printf %s\\\\n' }).at(-1)!;
+  const { stdout } = await run('sh', ['-c', command]);
+  assert.equal(stdout.split('\n').filter((word) => word.startsWith('--')).length, 4);
+});
 
 test('a path with quotes, spaces and a dollar reaches the command as one word', async () => {
   const path = `/tmp/it's a "$HOME" folder`;
@@ -26,8 +54,7 @@ test('the suggested checks fail for a quote that does not sign the digest of sha
   await writeFile(join(downloads, 'sha256sum.txt'), files);
   const digest = createHash('sha256').update(files).digest('hex');
   const reportData = digest + '0'.repeat(64);
-  const elsewhere = { verify: 'true', quoteRoot: '/r', quoteCollateral: '/c', appId: '', composeHash: '' };
-  const checks = suggestions({ port: 1, caFile: '/ca.pem', downloads, program: 'true', ...elsewhere })
+  const checks = others({ ...scene, downloads })
     .map(({ command }) => command)
     .filter((command) => command.includes('grep'));
   assert.equal(checks.length, 2);

@@ -6,6 +6,7 @@ import { DnsError } from '../../../dns/error.ts';
 import type { DnsProvider, DnsRecord, RecordType } from '../../../dns/provider.ts';
 import { cloudflareKind } from '../../../dns/providers/cloudflare.ts';
 import { linodeKind } from '../../../dns/providers/linode.ts';
+import { route53Kind } from '../../../dns/providers/route53.ts';
 import type { Resolver } from '../../../dns/resolver.ts';
 import { normalizeValue } from '../../../dns/wire/presentation.ts';
 import type { Clock } from '../../../src/lib/clock.ts';
@@ -14,6 +15,7 @@ import { createRecordsSetup } from '../../../src/records/setup.ts';
 import type { ApiDouble, HeldRecord } from '../../support/api-double.ts';
 import { startCloudflareDouble } from '../../support/cloudflare-double.ts';
 import { startLinodeDouble } from '../../support/linode-double.ts';
+import { ACCESS_KEY_ID, startRoute53Double } from '../../support/route53-double.ts';
 
 const GATEWAY = 'gateway.example.net';
 const alias: DnsRecord = { name: 'app.example.com', type: 'CNAME', value: GATEWAY };
@@ -349,5 +351,49 @@ describe('showing', () => {
     assert.throws(() => createRecordsSetup({ mode: 'auto', resolver: blind, timeoutMs: 1, log: silentLog }), {
       code: 'unsupported',
     });
+  });
+});
+
+describe('an alias that several deployments share by weight', () => {
+  async function route53(records: Omit<HeldRecord, 'id'>[]) {
+    const double = await startRoute53Double({ zones: { 'example.com': records } });
+    doubles.push(double);
+    const credentials = {
+      AWS_ACCESS_KEY_ID: ACCESS_KEY_ID,
+      AWS_SECRET_ACCESS_KEY: double.token,
+      AWS_ENDPOINT_URL_ROUTE_53: double.url,
+      ROUTE53_INITIAL_WEIGHT: '0',
+    };
+    return { double, provider: route53Kind.create(credentials, swift) };
+  }
+  const set = { identifier: 'gateway.other.example.net', weight: '100' };
+  const others = { ...alias, value: set.identifier, set };
+  const aliasesOf = (double: ApiDouble) =>
+    double.zones
+      .get('example.com')!
+      .records.filter(({ type }) => type === 'CNAME')
+      .map((record) => [record.value, record.set?.weight]);
+  /** The world is shown that of the others: ours has no weight yet. */
+  const shown = (double: ApiDouble): Resolver => ({
+    resolve: async (name, type) =>
+      type === 'CNAME' ? [set.identifier] : resolverOf(double).resolve(name, type),
+  });
+
+  test('leaves those of others, and is not waited for, as the world may be shown another one', async () => {
+    const { double, provider } = await route53([others]);
+    await setUp(double, provider, silentLog, shown(double)).ensure([alias, text], never);
+    assert.deepEqual(aliasesOf(double), [
+      [set.identifier, '100'],
+      [GATEWAY, '0'],
+    ]);
+    const writes = double.writes().length;
+    await setUp(double, provider, silentLog, shown(double)).ensure([alias, text], never);
+    assert.equal(double.writes().length, writes, 'everything is in place');
+  });
+
+  test('takes the place of one that stood alone', async () => {
+    const { double, provider } = await route53([held('CNAME', alias.name, 'gateway.old.example.net')]);
+    await setUp(double, provider, silentLog, shown(double)).ensure([alias, text], never);
+    assert.deepEqual(aliasesOf(double), [[GATEWAY, '0']]);
   });
 });
