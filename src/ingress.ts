@@ -9,6 +9,7 @@ import { buildBundle } from '../evidence/bundle.ts';
 import { publishBundle } from '../evidence/publish.ts';
 import { createStatements } from '../evidence/statements.ts';
 import { NO_LIMIT } from '../proxy/limits.ts';
+import { type AccessLogFile, createAccessLogFile } from './access-log-file.ts';
 import { createTally } from './admin/tally.ts';
 import type { Config } from './config/config.ts';
 import { createDeployment, type Deployment } from './deployment.ts';
@@ -40,6 +41,8 @@ export interface Ingress {
   renewNow(): void;
   /** Reads the routes file and the nginx files now; without any there is nothing to do. */
   reloadRoutes(): Promise<void>;
+  /** Opens the file of the access log anew; without one there is nothing to do. */
+  reopenLog(): void;
   /** Lets open requests finish within the drain time, then ends everything that was started. */
   stop(): Promise<void>;
 }
@@ -55,8 +58,8 @@ export interface IngressOptions {
 
 /** A container that is asked to stop is killed ten seconds later. */
 const DRAIN_MS = 8_000;
-/** For spans that are still to be sent, after that. */
-const LAST_SPANS_MS = 1_000;
+/** For spans that are still to be sent, and lines that are still to be written, after that. */
+const LAST_WORDS_MS = 1_000;
 
 /**
  * Resolves as soon as it listens and serves what is on disk; it waits for nothing that can be unreachable. Rejects with
@@ -66,9 +69,11 @@ export async function startIngress(config: Config, options: IngressOptions): Pro
   const { log } = options;
   const stopping = new AbortController();
   const traces = await openTraces(config, log);
+  const path = config.accessLog?.file;
+  const logFile = path === undefined ? undefined : createAccessLogFile({ path, log });
   // Both are asked only once visitors come, or there is an account.
   const later = { stored: () => stored, issuance: () => issuance };
-  const parts = createParts(config, { ...withFiles(config, options), traces }, later);
+  const parts = createParts(config, { ...withFiles(config, options), traces, logFile }, later);
   sayIfTooFewDescriptors(config, log);
   const { workers, agent, publisher, deployment } = parts;
   await deployment.follow(config, []);
@@ -106,7 +111,7 @@ export async function startIngress(config: Config, options: IngressOptions): Pro
   };
   const follow = createFollowing(config, following);
   const watch = watchFiles(config, { follow: (plan) => void follow(plan), onRefused: tally.refused, log });
-  const shown = { ...parts, traces, tally, stopping: stopping.signal, log };
+  const shown = { ...parts, traces, logFile, tally, stopping: stopping.signal, log };
   const showing = options.shows && { ...options.shows, ...shown };
   const admin = showing && (await show(config, showing));
   return {
@@ -116,11 +121,12 @@ export async function startIngress(config: Config, options: IngressOptions): Pro
     ),
     renewNow: renewing.renewNow,
     reloadRoutes: () => watch.reload(),
+    reopenLog: () => logFile?.reopen(),
     async stop() {
       watch.close();
       stopping.abort();
       await drainAll(workers, options);
-      await Promise.all([issuance.close(), admin?.close(), traces?.close(LAST_SPANS_MS)]);
+      await Promise.all([issuance.close(), admin?.close(), traces?.close(LAST_WORDS_MS), logFile?.close(LAST_WORDS_MS)]);
       await kept.close();
     },
   };
@@ -158,10 +164,11 @@ async function drainAll(workers: Workers, { drainMs = DRAIN_MS, log }: IngressOp
 
 interface PartsOptions extends IngressOptions {
   readonly traces: Traces | undefined;
+  readonly logFile: AccessLogFile | undefined;
 }
 
 /** Makes what serves, and starts nothing. */
-function createParts(config: Config, { log, forkedAhead, traces }: PartsOptions, later: Later) {
+function createParts(config: Config, { log, forkedAhead, traces, logFile }: PartsOptions, later: Later) {
   const { agentEndpoint, dir } = config.evidence;
   const asked = createAgent({ ...(agentEndpoint !== undefined && { endpoint: agentEndpoint }), log });
   const agent = traces === undefined ? asked : withTracedQuotes(asked, traces.tracer);
@@ -172,6 +179,7 @@ function createParts(config: Config, { log, forkedAhead, traces }: PartsOptions,
     findChallenge: async (domain) =>
       sharedChallenge(domain, { config, own: deployment.plan().domains, stored: later.stored, look }),
     takeRecorded: traces?.take,
+    lines: logFile,
     attest: createAttestRounds({ quote: (data) => agent.quote(data), log }).ask,
     log,
     ...(forkedAhead !== undefined && { forkedAhead }),
@@ -259,7 +267,7 @@ function workerSettings(config: Config): WorkerSettings {
     evidence: config.evidence.serve,
     sharedChallenges: config.acme.challenge === 'tls-alpn-01',
     sharedHttpChallenges: config.acme.challenge === 'http-01' && config.store !== undefined,
-    accessLog: config.accessLog,
+    accessLog: config.accessLog && { ...config.accessLog, toFile: config.accessLog.file !== undefined },
     requestIds: config.requestIds,
     tracing: config.tracing && {
       followsParent: config.tracing.followsParent,

@@ -1,5 +1,6 @@
 // How a running ingress shows itself: the admin server, and what it is told of the parts.
 
+import type { AccessLogFile } from './access-log-file.ts';
 import type { Admin } from './admin/admin.ts';
 import type { News } from './admin/news.ts';
 import type { Tally } from './admin/tally.ts';
@@ -25,6 +26,7 @@ export interface ShowingParts extends ShowsOptions {
   readonly publisher: Pick<Publisher, 'shown'>;
   readonly tally: Tally;
   readonly traces: Pick<Traces, 'counts' | 'queued'> | undefined;
+  readonly logFile: Pick<AccessLogFile, 'counts'> | undefined;
   readonly stopping: AbortSignal;
   readonly log: Log;
 }

@@ -16,6 +16,7 @@ export function familiesOf(sources: Sources): Family[] {
     ...aboutUpstreams(sources),
     ...aboutCertificates(sources),
     ...aboutTraces(sources),
+    ...aboutLogFile(sources),
     ...aboutProcesses(sources),
   ];
 }
@@ -149,6 +150,12 @@ function aboutTraces({ workers, traces }: Sources): Family[] {
     family(metrics.spans, countsOf({ ...counts, dropped: counts.dropped + droppedByWorkers })),
     family(metrics.spansQueued, single(traces?.queued ?? 0)),
   ];
+}
+
+function aboutLogFile({ workers, logFile }: Sources): Family[] {
+  const { written, lost } = logFile?.counts() ?? { written: 0, lost: 0 };
+  const { lost: lostByWorkers = 0 } = workers.state().totals.lines!;
+  return [family(metrics.logFileLines, countsOf({ written, lost: lost + lostByWorkers }))];
 }
 
 const STARTED_AT = (Date.now() - process.uptime() * 1_000) / 1_000;

@@ -123,6 +123,12 @@ export const metrics = {
     ['result'],
   ),
   spansQueued: metric('spans_queued', 'gauge', 'Spans that wait for the collector.', []),
+  logFileLines: metric(
+    'access_log_file_lines_total',
+    'counter',
+    'Lines of the access log for ACCESS_LOG_FILE, by what became of them: written, or lost because the disk was full or slow.',
+    ['result'],
+  ),
   workers: metric('workers', 'gauge', 'Worker processes that serve.', []),
   workerRestarts: metric(
     'worker_restarts_total',

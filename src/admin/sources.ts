@@ -1,5 +1,6 @@
 // What the status of the ingress is made of, as the composition root hands it over.
 
+import type { AccessLogFile } from '../access-log-file.ts';
 import type { Certificate } from '../lib/certificate.ts';
 import type { Domain } from '../lib/domain.ts';
 import type { Traces } from '../tracing/tracing.ts';
@@ -19,6 +20,8 @@ export interface Sources {
   readonly tally: Tally;
   /** Undefined: nothing is traced. */
   readonly traces?: Pick<Traces, 'counts' | 'queued'> | undefined;
+  /** Undefined: the access log goes to no file. */
+  readonly logFile?: Pick<AccessLogFile, 'counts'> | undefined;
   /** Of the supervisor. */
   readonly figures: ProcessFigures;
   stopping(): boolean;
