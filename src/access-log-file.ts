@@ -111,7 +111,8 @@ class RotatedFile implements AccessLogFile {
   private keep(lines: Buffer): void {
     if (this.bytes + lines.length > MOST_WAITING) {
       this.lost += linesIn([lines]);
-      return this.fail(new Error(`more than ${MOST_WAITING} bytes wait for the disk`));
+      this.fail(new Error(`more than ${MOST_WAITING} bytes wait for the disk`));
+      return;
     }
     this.bytes += lines.length;
     this.waiting.push(lines);
@@ -188,7 +189,10 @@ class RotatedFile implements AccessLogFile {
   private fail(err: unknown): void {
     if (this.failing !== undefined) return;
     this.failing = { since: this.lost };
-    this.log.error({ err, path: this.path }, 'lines of the access log cannot be written to their file, and are lost');
+    this.log.error(
+      { err, path: this.path },
+      'lines of the access log cannot be written to their file, and are lost',
+    );
   }
 
   private recover(): void {

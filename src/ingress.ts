@@ -20,12 +20,13 @@ import type { Issuance, IssuanceOptions } from './issuance.ts';
 import { descriptorLimit, descriptorShortage } from './lib/descriptors.ts';
 import type { Domain } from './lib/domain.ts';
 import type { Log } from './lib/log.ts';
-import { adopt, type OpenedStore, openStore } from './open-store.ts';
+import { adopt, type OpenedStore, type OpenStoreOptions, openStore } from './open-store.ts';
 import { createRenewing } from './renewing.ts';
 import { watchFiles } from './routes/files-watch.ts';
 import { describeRoutes } from './routes/plan.ts';
 import { foldersOf } from './routes/rule-needs.ts';
 import { type ShowsOptions, show } from './showing.ts';
+import { createStoreFigures, type StoreFigures } from './store-figures.ts';
 import type { Tracer } from './tracing/own-spans.ts';
 import type { Traces } from './tracing/tracing.ts';
 import { version } from './version.ts';
@@ -68,19 +69,18 @@ const LAST_WORDS_MS = 1_000;
 export async function startIngress(config: Config, options: IngressOptions): Promise<Ingress> {
   const { log } = options;
   const stopping = new AbortController();
-  const traces = await openTraces(config, log);
-  const path = config.accessLog?.file;
-  const logFile = path === undefined ? undefined : createAccessLogFile({ path, log });
+  const telling = await openTelling(config, log);
+  const { traces, logFile, storeFigures } = telling;
   // Both are asked only once visitors come, or there is an account.
   const later = { stored: () => stored, issuance: () => issuance };
-  const parts = createParts(config, { ...withFiles(config, options), traces, logFile }, later);
+  const parts = createParts(config, { ...withFiles(config, options), ...telling }, later);
   sayIfTooFewDescriptors(config, log);
   const { workers, agent, publisher, deployment } = parts;
   await deployment.follow(config, []);
   const starting = workers.start();
   // Awaited below; until then its failure must not count as unhandled.
   starting.catch(() => {});
-  const stored = serveStored(config, deployment, agent, log);
+  const stored = serveStored(config, deployment, { agent, figures: storeFigures, log });
   const giveUp = async (error: unknown): Promise<never> => {
     stopping.abort();
     await workers.drain(0);
@@ -101,17 +101,10 @@ export async function startIngress(config: Config, options: IngressOptions): Pro
   const hooks = { deploy: deployment.offer, onAccount: publisher.setAccount, onOutcome: tally.renewalEnded };
   const renewing = createRenewing(issuance, hooks, stopping.signal);
   await renewing.keep(config).catch(giveUp);
-  const following = {
-    store,
-    deployment,
-    renewing,
-    stopping: stopping.signal,
-    onFollowed: tally.followed,
-    log,
-  };
-  const follow = createFollowing(config, following);
+  const parties = { store, deployment, renewing, onFollowed: tally.followed };
+  const follow = createFollowing(config, { ...parties, stopping: stopping.signal, log });
   const watch = watchFiles(config, { follow: (plan) => void follow(plan), onRefused: tally.refused, log });
-  const shown = { ...parts, traces, logFile, tally, stopping: stopping.signal, log };
+  const shown = { ...parts, ...telling, tally, stopping: stopping.signal, log };
   const showing = options.shows && { ...options.shows, ...shown };
   const admin = showing && (await show(config, showing));
   return {
@@ -126,7 +119,12 @@ export async function startIngress(config: Config, options: IngressOptions): Pro
       watch.close();
       stopping.abort();
       await drainAll(workers, options);
-      await Promise.all([issuance.close(), admin?.close(), traces?.close(LAST_WORDS_MS), logFile?.close(LAST_WORDS_MS)]);
+      await Promise.all([
+        issuance.close(),
+        admin?.close(),
+        traces?.close(LAST_WORDS_MS),
+        logFile?.close(LAST_WORDS_MS),
+      ]);
       await kept.close();
     },
   };
@@ -151,10 +149,20 @@ interface Later {
   issuance(): Pick<Issuance, 'describeAccount'>;
 }
 
-async function openTraces({ tracing }: Config, log: Log): Promise<Traces | undefined> {
-  if (tracing === undefined) return undefined;
-  const { createTraces } = await import('./tracing/tracing.ts');
-  return createTraces(tracing, version(), log);
+/** What is told beside the log, as far as it was asked for. */
+interface Telling {
+  readonly traces: Traces | undefined;
+  readonly logFile: AccessLogFile | undefined;
+  readonly storeFigures: StoreFigures | undefined;
+}
+
+async function openTelling({ tracing, accessLog, store }: Config, log: Log): Promise<Telling> {
+  const path = accessLog?.file;
+  return {
+    traces: tracing && (await import('./tracing/tracing.ts')).createTraces(tracing, version(), log),
+    logFile: path === undefined ? undefined : createAccessLogFile({ path, log }),
+    storeFigures: store && createStoreFigures(store.place.engine),
+  };
 }
 
 async function drainAll(workers: Workers, { drainMs = DRAIN_MS, log }: IngressOptions): Promise<void> {
@@ -162,10 +170,7 @@ async function drainAll(workers: Workers, { drainMs = DRAIN_MS, log }: IngressOp
   log.info({ ...workers.state().totals }, 'workers have ended');
 }
 
-interface PartsOptions extends IngressOptions {
-  readonly traces: Traces | undefined;
-  readonly logFile: AccessLogFile | undefined;
-}
+type PartsOptions = IngressOptions & Telling;
 
 /** Makes what serves, and starts nothing. */
 function createParts(config: Config, { log, forkedAhead, traces, logFile }: PartsOptions, later: Later) {
@@ -236,9 +241,13 @@ async function sharedChallenge(asked: string, { config, own, stored, look }: Cha
   return challengeCertificate(domain, keyAuthorization, new Date());
 }
 
-async function serveStored(config: Config, deployment: Deployment, agent: Agent, log: Log): Promise<Stored> {
-  const opened = await openStore(config, { agent, log });
-  const refuseToRegister = await adopt(config, opened, log);
+async function serveStored(
+  config: Config,
+  deployment: Deployment,
+  options: OpenStoreOptions,
+): Promise<Stored> {
+  const opened = await openStore(config, options);
+  const refuseToRegister = await adopt(config, opened, options.log);
   // Where replicas share it, it may not answer, and there may be no copy: then there is nothing to serve yet.
   const certificates = opened.store.readCertificates();
   await deployment.follow(config, await (opened.store.shared ? certificates.catch(() => []) : certificates));

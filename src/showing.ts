@@ -9,6 +9,7 @@ import type { Deployment } from './deployment.ts';
 import type { Publisher } from './evidence-publisher.ts';
 import type { Log } from './lib/log.ts';
 import { describeRoutes } from './routes/plan.ts';
+import type { StoreFigures } from './store-figures.ts';
 import type { Traces } from './tracing/tracing.ts';
 import { createProcessFigures } from './workers/process-figures.ts';
 import type { Workers } from './workers/workers.ts';
@@ -27,13 +28,14 @@ export interface ShowingParts extends ShowsOptions {
   readonly tally: Tally;
   readonly traces: Pick<Traces, 'counts' | 'queued'> | undefined;
   readonly logFile: Pick<AccessLogFile, 'counts'> | undefined;
+  readonly storeFigures: StoreFigures | undefined;
   readonly stopping: AbortSignal;
   readonly log: Log;
 }
 
 /** Loads what it takes once the ingress serves: nobody waits for it. Resolves when it listens, or has said why not. */
 export async function show(config: Config, parts: ShowingParts): Promise<Admin> {
-  const { deployment, publisher, stopping, ...rest } = parts;
+  const { deployment, publisher, stopping, storeFigures, ...rest } = parts;
   const { createAdmin } = await import('./admin/admin.ts');
   const admin = createAdmin({
     ...rest,
@@ -43,6 +45,7 @@ export async function show(config: Config, parts: ShowingParts): Promise<Admin> 
       domains: () => deployment.plan().domains,
       certificates: deployment.certificates,
       evidenceAt: () => publisher.shown()?.builtAt,
+      store: storeFigures,
       figures: createProcessFigures(),
       stopping: () => stopping.aborted,
     },

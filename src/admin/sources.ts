@@ -3,6 +3,7 @@
 import type { AccessLogFile } from '../access-log-file.ts';
 import type { Certificate } from '../lib/certificate.ts';
 import type { Domain } from '../lib/domain.ts';
+import type { StoreFigures } from '../store-figures.ts';
 import type { Traces } from '../tracing/tracing.ts';
 import type { ProcessFigures } from '../workers/process-figures.ts';
 import type { Workers } from '../workers/workers.ts';
@@ -22,6 +23,8 @@ export interface Sources {
   readonly traces?: Pick<Traces, 'counts' | 'queued'> | undefined;
   /** Undefined: the access log goes to no file. */
   readonly logFile?: Pick<AccessLogFile, 'counts'> | undefined;
+  /** Undefined: there is no storage that replicas share. */
+  readonly store?: Pick<StoreFigures, 'state' | 'counts' | 'durations'> | undefined;
   /** Of the supervisor. */
   readonly figures: ProcessFigures;
   stopping(): boolean;

@@ -1,11 +1,11 @@
 // The access log: whether it is written, in which form, and what of requests it shows.
 
+import { resolve } from 'node:path';
 import {
   type AccessLogOptions,
   accessLogFormats,
   plainAccessLog,
 } from '../../proxy/exchange/access-entry.ts';
-import { resolve } from 'node:path';
 import type { Environment } from './environment.ts';
 import { parsePath } from './files.ts';
 import {

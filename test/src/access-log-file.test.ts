@@ -2,7 +2,16 @@
 
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
-import { mkdirSync, mkdtempSync, readFileSync, renameSync, rmSync, statSync, symlinkSync, writeFileSync } from 'node:fs';
+import {
+  mkdirSync,
+  mkdtempSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  statSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
@@ -10,7 +19,11 @@ import { createAccessLogFile } from '../../src/access-log-file.ts';
 import { createLog } from '../../src/lib/log.ts';
 import { eventually } from '../support/proxy.ts';
 
-function setUp(t: TestContext, name = 'access.log', folder = mkdtempSync(join(tmpdir(), 'access-log-file-'))) {
+function setUp(
+  t: TestContext,
+  name = 'access.log',
+  folder = mkdtempSync(join(tmpdir(), 'access-log-file-')),
+) {
   const path = join(folder, name);
   const lines: Record<string, unknown>[] = [];
   let now = 0;
@@ -59,7 +72,9 @@ test('lines of several workers never run into each other, in whatever pieces the
   const { open, read } = setUp(t);
   const file = open();
   const workers = [{}, {}, {}];
-  const texts = workers.map((_, w) => Array.from({ length: 200 }, (_, i) => `${'abc'[w]!.repeat(30)} ${i}\n`).join(''));
+  const texts = workers.map((_, w) =>
+    Array.from({ length: 200 }, (_, i) => `${'abc'[w]!.repeat(30)} ${i}\n`).join(''),
+  );
   for (let at = 0; at < texts[0]!.length; at += 17)
     for (const [w, one] of workers.entries()) file.take(one, Buffer.from(texts[w]!.slice(at, at + 17)));
   await eventually(() => file.counts().written === 600);
@@ -135,7 +150,9 @@ test('a folder that is not there is told at the start', async (t) => {
   await file.close(5_000);
 });
 
-test('a full disk loses lines, counts them, and tears none', { skip: process.getuid?.() !== 0 }, async (t) => {
+test('a full disk loses lines, counts them, and tears none', {
+  skip: process.getuid?.() !== 0,
+}, async (t) => {
   const mount = mkdtempSync(join(tmpdir(), 'full-disk-'));
   try {
     execFileSync('mount', ['-t', 'tmpfs', '-o', 'size=64k', 'tmpfs', mount], { stdio: 'pipe' });

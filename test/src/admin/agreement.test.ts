@@ -305,7 +305,11 @@ function compareLines(lines: readonly LoggedLine[], seen: ReadonlyMap<string, Se
     const those = lines.filter(({ route }) => route === (prefix === 'none' ? undefined : `${HOST}${prefix}`));
     assert.equal(those.length, requests, `lines of ${prefix}`);
     for (const [code, count] of byStatus)
-      assert.equal(those.filter(({ status }) => status === code).length, count, `lines of ${prefix} with ${code}`);
+      assert.equal(
+        those.filter(({ status }) => status === code).length,
+        count,
+        `lines of ${prefix} with ${code}`,
+      );
     if (prefix === '/cut/') continue;
     assert.deepEqual(
       [sumOf(those, (line) => line.received), sumOf(those, (line) => line.sent)],
@@ -313,7 +317,10 @@ function compareLines(lines: readonly LoggedLine[], seen: ReadonlyMap<string, Se
       `bytes in lines of ${prefix}`,
     );
   }
-  assert.equal(sumOf(lines, ({ retries = 0 }) => retries), seen.get('/retry/')!.requests);
+  assert.equal(
+    sumOf(lines, ({ retries = 0 }) => retries),
+    seen.get('/retry/')!.requests,
+  );
 }
 
 test('metrics and log agree with what clients and upstreams counted, though a worker is killed in between', async (t) => {

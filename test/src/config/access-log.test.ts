@@ -17,7 +17,9 @@ const read = (env: Record<string, string>) => readConfig({ ...base, ...env });
 test('there is none unless it is asked for, and what needs it is told to do nothing', () => {
   const { accessLog, requestIds, warnings } = read({ ACCESS_LOG_FORMAT: 'ecs' });
   assert.deepEqual([accessLog, requestIds], [undefined, false]);
-  assert.deepEqual(warnings, [{ variable: 'ACCESS_LOG_FORMAT', warning: 'does nothing: there is no access log' }]);
+  assert.deepEqual(warnings, [
+    { variable: 'ACCESS_LOG_FORMAT', warning: 'does nothing: there is no access log' },
+  ]);
 });
 
 test('requests have ids where they are logged, unless REQUEST_ID says otherwise', () => {
