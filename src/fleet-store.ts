@@ -8,6 +8,7 @@ import { type Engine, StorageError } from '../acme/storage.ts';
 import type { Agent } from '../evidence/agent.ts';
 import type { StoreSettings } from './config/store.ts';
 import type { Log } from './lib/log.ts';
+import type { StoreFigures } from './store-figures.ts';
 
 export interface FleetStoreOptions {
   readonly settings: StoreSettings;
@@ -17,6 +18,8 @@ export interface FleetStoreOptions {
   readonly stateDir: string;
   /** Nothing is written to this disk. */
   readonly readOnly: boolean;
+  /** Counts what is asked of the engine. */
+  readonly figures: StoreFigures | undefined;
   readonly log: Log;
 }
 
@@ -37,7 +40,8 @@ export async function openFleetStore(options: FleetStoreOptions): Promise<Sealed
     log,
     readOnly,
   });
-  const engine = await createEngine(settings, namespace, log);
+  const created = await createEngine(settings, namespace, log);
+  const engine = options.figures?.watch(created) ?? created;
   return createSealed({ engine, sealing, copy, log });
 }
 

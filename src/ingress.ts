@@ -9,6 +9,7 @@ import { buildBundle, quoteIn } from '../evidence/bundle.ts';
 import { publishBundle } from '../evidence/publish.ts';
 import { createStatements } from '../evidence/statements.ts';
 import { NO_LIMIT } from '../proxy/limits.ts';
+import { type AccessLogFile, createAccessLogFile } from './access-log-file.ts';
 import type { Admin } from './admin/admin.ts';
 import { createTally } from './admin/tally.ts';
 import type { Config } from './config/config.ts';
@@ -22,12 +23,13 @@ import { systemClock } from './lib/clock.ts';
 import { descriptorLimit, descriptorShortage } from './lib/descriptors.ts';
 import type { Domain } from './lib/domain.ts';
 import type { Log } from './lib/log.ts';
-import { adopt, type OpenedStore, openStore } from './open-store.ts';
+import { adopt, type OpenedStore, type OpenStoreOptions, openStore } from './open-store.ts';
 import { createRenewing } from './renewing.ts';
 import { watchFiles } from './routes/files-watch.ts';
 import { describeRoutes } from './routes/plan.ts';
 import { foldersOf } from './routes/rule-needs.ts';
 import { type ShowingParts, type ShowsOptions, show } from './showing.ts';
+import { createStoreFigures, type StoreFigures } from './store-figures.ts';
 import type { Tracer } from './tracing/own-spans.ts';
 import type { Traces } from './tracing/tracing.ts';
 import { version } from './version.ts';
@@ -44,6 +46,8 @@ export interface Ingress {
   renewNow(): void;
   /** Reads the routes file and the nginx files now; without any there is nothing to do. */
   reloadRoutes(): Promise<void>;
+  /** Opens the file of the access log anew; without one there is nothing to do. */
+  reopenLog(): void;
   /** Lets open requests finish within the drain time, then ends everything that was started. */
   stop(): Promise<void>;
 }
@@ -59,8 +63,8 @@ export interface IngressOptions {
 
 /** A container that is asked to stop is killed ten seconds later. */
 const DRAIN_MS = 8_000;
-/** For spans that are still to be sent, after that. */
-const LAST_SPANS_MS = 1_000;
+/** For spans that are still to be sent, and lines that are still to be written, after that. */
+const LAST_WORDS_MS = 1_000;
 
 /**
  * Resolves as soon as it listens and serves what is on disk; a replica may listen later, see gate.ts. It waits for nothing
@@ -69,11 +73,12 @@ const LAST_SPANS_MS = 1_000;
 export async function startIngress(config: Config, options: IngressOptions): Promise<Ingress> {
   const { log } = options;
   const stopping = new AbortController();
-  const traces = await openTraces(config, log);
+  const telling = await openTelling(config, log);
+  const { traces, logFile, storeFigures } = telling;
   let trouble: OpenedStore['trouble'] | undefined;
   // The first two are asked only once visitors come, or there is an account.
   const later = { stored: () => stored, issuance: () => issuance, trouble: () => trouble?.() };
-  const parts = createParts(config, { ...withFiles(config, options), traces }, later);
+  const parts = createParts(config, { ...withFiles(config, options), ...telling }, later);
   sayIfTooFewDescriptors(config, log);
   const { workers, agent, publisher, deployment, gate } = parts;
   await deployment.follow(config, []);
@@ -81,7 +86,7 @@ export async function startIngress(config: Config, options: IngressOptions): Pro
   const tally = createTally();
   const admin = createShowing(config, options.shows, {
     ...parts,
-    traces,
+    ...telling,
     tally,
     stopping: stopping.signal,
     log,
@@ -90,7 +95,7 @@ export async function startIngress(config: Config, options: IngressOptions): Pro
   if (waitsAtTheGate(config)) void starting.then(admin.show, () => {});
   // Awaited below; until then its failure must not count as unhandled.
   starting.catch(() => {});
-  const stored = serveStored(config, deployment, agent, log);
+  const stored = serveStored(config, deployment, { agent, figures: storeFigures, log });
   const giveUp = async (error: unknown): Promise<never> => {
     stopping.abort();
     await workers.drain(0);
@@ -110,15 +115,8 @@ export async function startIngress(config: Config, options: IngressOptions): Pro
   const hooks = { deploy: deployment.offer, onAccount: publisher.setAccount, onOutcome: tally.renewalEnded };
   const renewing = createRenewing(issuance, hooks, stopping.signal);
   await renewing.keep(config).catch(giveUp);
-  const following = {
-    store,
-    deployment,
-    renewing,
-    stopping: stopping.signal,
-    onFollowed: tally.followed,
-    log,
-  };
-  const follow = createFollowing(config, following);
+  const parties = { store, deployment, renewing, onFollowed: tally.followed };
+  const follow = createFollowing(config, { ...parties, stopping: stopping.signal, log });
   const watch = watchFiles(config, { follow: (plan) => void follow(plan), onRefused: tally.refused, log });
   await admin.show();
   return {
@@ -128,11 +126,17 @@ export async function startIngress(config: Config, options: IngressOptions): Pro
     broken: gate.broken,
     renewNow: renewing.renewNow,
     reloadRoutes: () => watch.reload(),
+    reopenLog: () => logFile?.reopen(),
     async stop() {
       watch.close();
       stopping.abort();
       await drainAll(workers, options);
-      await Promise.all([issuance.close(), admin.close(), traces?.close(LAST_SPANS_MS)]);
+      await Promise.all([
+        issuance.close(),
+        admin.close(),
+        traces?.close(LAST_WORDS_MS),
+        logFile?.close(LAST_WORDS_MS),
+      ]);
       await kept.close();
     },
   };
@@ -219,10 +223,20 @@ interface Later {
   trouble(): string | undefined;
 }
 
-async function openTraces({ tracing }: Config, log: Log): Promise<Traces | undefined> {
-  if (tracing === undefined) return undefined;
-  const { createTraces } = await import('./tracing/tracing.ts');
-  return createTraces(tracing, version(), log);
+/** What is told beside the log, as far as it was asked for. */
+interface Telling {
+  readonly traces: Traces | undefined;
+  readonly logFile: AccessLogFile | undefined;
+  readonly storeFigures: StoreFigures | undefined;
+}
+
+async function openTelling({ tracing, accessLog, store }: Config, log: Log): Promise<Telling> {
+  const path = accessLog?.file;
+  return {
+    traces: tracing && (await import('./tracing/tracing.ts')).createTraces(tracing, version(), log),
+    logFile: path === undefined ? undefined : createAccessLogFile({ path, log }),
+    storeFigures: store && createStoreFigures(store.place.engine),
+  };
 }
 
 async function drainAll(workers: Workers, { drainMs = DRAIN_MS, log }: IngressOptions): Promise<void> {
@@ -230,12 +244,10 @@ async function drainAll(workers: Workers, { drainMs = DRAIN_MS, log }: IngressOp
   log.info({ ...workers.state().totals }, 'workers have ended');
 }
 
-interface PartsOptions extends IngressOptions {
-  readonly traces: Traces | undefined;
-}
+type PartsOptions = IngressOptions & Telling;
 
 /** Makes what serves, and starts nothing. */
-function createParts(config: Config, { log, forkedAhead, traces }: PartsOptions, later: Later) {
+function createParts(config: Config, { log, forkedAhead, traces, logFile }: PartsOptions, later: Later) {
   const { agentEndpoint, dir } = config.evidence;
   const asked = createAgent({ ...(agentEndpoint !== undefined && { endpoint: agentEndpoint }), log });
   const agent = traces === undefined ? asked : withTracedQuotes(asked, traces.tracer);
@@ -246,6 +258,7 @@ function createParts(config: Config, { log, forkedAhead, traces }: PartsOptions,
     findChallenge: async (domain) =>
       sharedChallenge(domain, { config, own: deployment.plan().domains, stored: later.stored, look }),
     takeRecorded: traces?.take,
+    lines: logFile,
     attest: createAttestRounds({ quote: (data) => agent.quote(data), log }).ask,
     log,
     ...(forkedAhead !== undefined && { forkedAhead }),
@@ -344,9 +357,13 @@ async function sharedChallenge(asked: string, { config, own, stored, look }: Cha
   return challengeCertificate(domain, keyAuthorization, new Date());
 }
 
-async function serveStored(config: Config, deployment: Deployment, agent: Agent, log: Log): Promise<Stored> {
-  const opened = await openStore(config, { agent, log });
-  const refuseToRegister = await adopt(config, opened, log);
+async function serveStored(
+  config: Config,
+  deployment: Deployment,
+  options: OpenStoreOptions,
+): Promise<Stored> {
+  const opened = await openStore(config, options);
+  const refuseToRegister = await adopt(config, opened, options.log);
   // Where replicas share it, it may not answer, and there may be no copy: then there is nothing to serve yet.
   const certificates = opened.store.readCertificates();
   await deployment.follow(config, await (opened.store.shared ? certificates.catch(() => []) : certificates));
@@ -375,7 +392,7 @@ function workerSettings(config: Config): WorkerSettings {
     evidence: config.evidence.serve,
     sharedChallenges: config.acme.challenge === 'tls-alpn-01',
     sharedHttpChallenges: config.acme.challenge === 'http-01' && config.store !== undefined,
-    accessLog: config.accessLog,
+    accessLog: config.accessLog && { ...config.accessLog, toFile: config.accessLog.file !== undefined },
     requestIds: config.requestIds,
     tracing: config.tracing && {
       followsParent: config.tracing.followsParent,

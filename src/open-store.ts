@@ -8,6 +8,7 @@ import { createStore, filesUnder, type Store, type StoreOptions } from '../acme/
 import type { Agent } from '../evidence/agent.ts';
 import type { Config } from './config/config.ts';
 import type { Log } from './lib/log.ts';
+import type { StoreFigures } from './store-figures.ts';
 
 export interface OpenedStore {
   readonly store: Store;
@@ -23,6 +24,8 @@ export interface OpenedStore {
 
 export interface OpenStoreOptions {
   readonly agent: Pick<Agent, 'info' | 'deriveKey'>;
+  /** Of the storage that replicas share: told of all that is asked of it. */
+  readonly figures?: StoreFigures | undefined;
   readonly log: Log;
   /** See StoreOptions. Nothing is written to disk either. */
   readonly readOnly?: StoreOptions['readOnly'];
@@ -33,7 +36,7 @@ type Settings = Pick<Config, 'stateDir' | 'acme' | 'store' | 'dns'>;
 /** Rejects with StoreError, and with AgentError and StorageError where replicas share a storage that is unfit. */
 export async function openStore(
   config: Settings,
-  { agent, log, readOnly }: OpenStoreOptions,
+  { agent, figures, log, readOnly }: OpenStoreOptions,
 ): Promise<OpenedStore> {
   const { stateDir, store: settings } = config;
   const { directoryUrl } = config.acme;
@@ -60,6 +63,7 @@ export async function openStore(
     appId: config.dns.appId,
     stateDir,
     readOnly: readOnly !== undefined,
+    figures,
     log,
   });
   // What does not answer now is proven before it is used; what is unfit ends the start.

@@ -28,7 +28,8 @@ const SAME_REQUEST_MS = 1_000;
 
 /**
  * Resolves with the exit code. The caller must then exit: something may still hang or run. SIGTERM and SIGINT drain, and
- * end the program at once when they come again; SIGHUP reloads the routes, SIGUSR2 renews now.
+ * end the program at once when they come again; SIGHUP reloads the routes, SIGUSR1
+ * reopens the access log's file, SIGUSR2 renews now.
  */
 export async function serve(
   env: NodeJS.ProcessEnv,
@@ -135,15 +136,22 @@ function describeConfigError({ mistakes, warnings }: ConfigError): string {
 }
 
 function onSignals(ingress: Ingress, log: Log): () => void {
-  const reload = () => void ingress.reloadRoutes();
+  const reload = () => {
+    ingress.reopenLog();
+    void ingress.reloadRoutes();
+  };
+  const reopen = () => ingress.reopenLog();
   const renew = () => {
     log.info('renewal of all certificates asked for by signal');
     ingress.renewNow();
   };
   process.on('SIGHUP', reload);
+  // Taken, so that Node does not begin to listen for a debugger.
+  process.on('SIGUSR1', reopen);
   process.on('SIGUSR2', renew);
   return () => {
     process.off('SIGHUP', reload);
+    process.off('SIGUSR1', reopen);
     process.off('SIGUSR2', renew);
   };
 }

@@ -1,5 +1,6 @@
 // How a running ingress shows itself: the admin server, and what it is told of the parts.
 
+import type { AccessLogFile } from './access-log-file.ts';
 import type { Admin } from './admin/admin.ts';
 import type { News } from './admin/news.ts';
 import type { Tally } from './admin/tally.ts';
@@ -8,6 +9,7 @@ import type { Deployment } from './deployment.ts';
 import type { Publisher } from './evidence-publisher.ts';
 import type { Log } from './lib/log.ts';
 import { describeRoutes } from './routes/plan.ts';
+import type { StoreFigures } from './store-figures.ts';
 import type { Traces } from './tracing/tracing.ts';
 import { createProcessFigures } from './workers/process-figures.ts';
 import type { Workers } from './workers/workers.ts';
@@ -26,13 +28,15 @@ export interface ShowingParts extends ShowsOptions {
   readonly tally: Tally;
   readonly traces: Pick<Traces, 'counts' | 'queued'> | undefined;
   waitsFor(): string | undefined;
+  readonly logFile: Pick<AccessLogFile, 'counts'> | undefined;
+  readonly storeFigures: StoreFigures | undefined;
   readonly stopping: AbortSignal;
   readonly log: Log;
 }
 
 /** Loads what it takes once the ingress serves: nobody waits for it. Resolves when it listens, or has said why not. */
 export async function show(config: Config, parts: ShowingParts): Promise<Admin> {
-  const { deployment, publisher, stopping, ...rest } = parts;
+  const { deployment, publisher, stopping, storeFigures, ...rest } = parts;
   const { createAdmin } = await import('./admin/admin.ts');
   const admin = createAdmin({
     ...rest,
@@ -42,6 +46,7 @@ export async function show(config: Config, parts: ShowingParts): Promise<Admin> 
       domains: () => deployment.plan().domains,
       certificates: deployment.certificates,
       evidenceAt: () => publisher.shown()?.builtAt,
+      store: storeFigures,
       figures: createProcessFigures(),
       stopping: () => stopping.aborted,
     },

@@ -16,6 +16,8 @@ export function familiesOf(sources: Sources): Family[] {
     ...aboutUpstreams(sources),
     ...aboutCertificates(sources),
     ...aboutTraces(sources),
+    ...aboutLogFile(sources),
+    ...aboutStore(sources),
     ...aboutProcesses(sources),
   ];
 }
@@ -33,7 +35,9 @@ function aboutProgram(sources: Sources): Family[] {
     family(metrics.buildInfo, [{ labels: [version, process.versions.node], value: 1 }]),
     family(
       metrics.ready,
-      conditions.map(({ name, holds }) => ({ labels: [name], value: holds ? 1 : 0 })),
+      conditions
+        .filter(({ needed }) => needed)
+        .map(({ name, holds }) => ({ labels: [name], value: holds ? 1 : 0 })),
     ),
     family(metrics.configReloads, countsOf(tally.reloads)),
     family(metrics.certificateRenewals, countsOf(tally.renewals)),
@@ -148,6 +152,29 @@ function aboutTraces({ workers, traces }: Sources): Family[] {
   return [
     family(metrics.spans, countsOf({ ...counts, dropped: counts.dropped + droppedByWorkers })),
     family(metrics.spansQueued, single(traces?.queued ?? 0)),
+  ];
+}
+
+function aboutLogFile({ workers, logFile }: Sources): Family[] {
+  const { written, lost } = logFile?.counts() ?? { written: 0, lost: 0 };
+  const { lost: lostByWorkers = 0 } = workers.state().totals.lines!;
+  return [family(metrics.logFileLines, countsOf({ written, lost: lost + lostByWorkers }))];
+}
+
+function aboutStore({ store }: Sources): Family[] {
+  if (store === undefined)
+    return [family(metrics.storeUp, []), family(metrics.storeCalls, []), family(metrics.storeDuration, [])];
+  const { engine, answers } = store.state();
+  return [
+    family(metrics.storeUp, [{ labels: [engine], value: answers === false ? 0 : 1 }]),
+    family(
+      metrics.storeCalls,
+      store.counts().map(({ operation, result, calls }) => ({ labels: [operation, result], value: calls })),
+    ),
+    family(
+      metrics.storeDuration,
+      store.durations().map(({ operation, numbers }) => ({ labels: [operation], value: numbers })),
+    ),
   ];
 }
 

@@ -123,6 +123,25 @@ export const metrics = {
     ['result'],
   ),
   spansQueued: metric('spans_queued', 'gauge', 'Spans that wait for the collector.', []),
+  storeUp: metric(
+    'store_up',
+    'gauge',
+    'Whether the storage that replicas share has answered the last call. Without STORE_URL there is no sample, here and in the next two.',
+    ['engine'],
+  ),
+  storeCalls: metric(
+    'store_calls_total',
+    'counter',
+    'Calls to it, by how they ended: well, refused because another replica was first, or failed.',
+    ['operation', 'result'],
+  ),
+  storeDuration: metric('store_call_duration_seconds', 'histogram', 'How long each took.', ['operation']),
+  logFileLines: metric(
+    'access_log_file_lines_total',
+    'counter',
+    'Lines of the access log for ACCESS_LOG_FILE, by what became of them: written, or lost because the disk was full or slow.',
+    ['result'],
+  ),
   workers: metric('workers', 'gauge', 'Worker processes that serve.', []),
   workerRestarts: metric(
     'worker_restarts_total',

@@ -2,6 +2,7 @@
 
 import type { Status } from '../commands/status-report.ts';
 import type { ShownSetting } from '../config/shown.ts';
+import type { StoreState } from '../store-figures.ts';
 import { UPSTREAM } from '../workers/counters.ts';
 import { createHistory, type HostTraffic, type HourOfHost, percentileOf, SLOT_SECONDS } from './history.ts';
 import type { News, NewsItem } from './news.ts';
@@ -38,6 +39,8 @@ export interface LiveReport {
   readonly upstreams: readonly UpstreamReport[];
   readonly workers: readonly WorkerReport[];
   readonly restarts: number;
+  /** Undefined: there is no storage that replicas share. */
+  readonly store: StoreState | undefined;
   readonly certificates: readonly {
     readonly domain: string;
     readonly notBefore?: string;
@@ -109,6 +112,7 @@ export function createReport({ sources, news, readStatus }: ReportOptions): Repo
       upstreams: upstreams.reports(),
       workers: workers.reports(),
       restarts,
+      store: sources.store?.state(),
       certificates: sources.domains().map((domain) => lifeOf(sources, domain)),
       evidenceAt: sources.evidenceAt(),
       news: news.since(since),

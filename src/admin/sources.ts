@@ -1,7 +1,9 @@
 // What the status of the ingress is made of, as the composition root hands it over.
 
+import type { AccessLogFile } from '../access-log-file.ts';
 import type { Certificate } from '../lib/certificate.ts';
 import type { Domain } from '../lib/domain.ts';
+import type { StoreFigures } from '../store-figures.ts';
 import type { Traces } from '../tracing/tracing.ts';
 import type { ProcessFigures } from '../workers/process-figures.ts';
 import type { Workers } from '../workers/workers.ts';
@@ -21,6 +23,10 @@ export interface Sources {
   readonly tally: Tally;
   /** Undefined: nothing is traced. */
   readonly traces?: Pick<Traces, 'counts' | 'queued'> | undefined;
+  /** Undefined: the access log goes to no file. */
+  readonly logFile?: Pick<AccessLogFile, 'counts'> | undefined;
+  /** Undefined: there is no storage that replicas share. */
+  readonly store?: Pick<StoreFigures, 'state' | 'counts' | 'durations'> | undefined;
   /** Of the supervisor. */
   readonly figures: ProcessFigures;
   stopping(): boolean;

@@ -165,13 +165,17 @@ function upstreamLines({ upstreams }: LiveReport): Line[] {
   );
 }
 
-function workerLines({ workers, restarts }: LiveReport): Line[] {
+function workerLines({ workers, restarts, store }: LiveReport): Line[] {
   const each = workers.map(
     ({ place, ready, load, residentBytes }) =>
       `${place}: ${ready ? `${Math.round(100 * load)} %` : 'starting'} ${Math.round(residentBytes / 1e6)} MB`,
   );
   const replaced = restarts > 0 ? `, ${restarts} replaced` : '';
-  return [[{ text: `workers ${each.join(', ')}${replaced}`, style: 'dim' }], []];
+  const lines: Line[] = [[{ text: `workers ${each.join(', ')}${replaced}`, style: 'dim' }]];
+  if (store?.answers === false)
+    lines.push([{ text: `store (${store.engine}) does not answer: ${store.why}`, style: 'red' }]);
+  else if (store !== undefined) lines.push([{ text: `store (${store.engine}) answers`, style: 'dim' }]);
+  return [...lines, []];
 }
 
 function newsLines({ news }: LiveReport): Line[] {

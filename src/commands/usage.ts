@@ -47,7 +47,7 @@ export const commands = {
     flags: {},
     notes: [
       'Every setting is an environment variable; docs/settings.md has the table.',
-      'SIGTERM and SIGINT drain and stop, SIGHUP reads the routes file anew, SIGUSR2 renews every certificate now.',
+      'SIGTERM and SIGINT drain and stop, SIGHUP reads the routes file anew, SIGUSR1 opens the file of the access log anew, SIGUSR2 renews every certificate now.',
     ],
   },
   status: {

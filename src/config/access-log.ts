@@ -1,11 +1,13 @@
 // The access log: whether it is written, in which form, and what of requests it shows.
 
+import { resolve } from 'node:path';
 import {
   type AccessLogOptions,
   accessLogFormats,
   plainAccessLog,
 } from '../../proxy/exchange/access-entry.ts';
 import type { Environment } from './environment.ts';
+import { parsePath } from './files.ts';
 import {
   parseChoice,
   parseDuration,
@@ -16,9 +18,16 @@ import {
   ValueError,
 } from './values.ts';
 
+export interface AccessLogConfig extends AccessLogOptions {
+  readonly toStdout: boolean;
+  /** Absolute. Undefined: to no file. */
+  readonly file: string | undefined;
+}
+
 /** `traced`: requests are recorded as spans, which show of queries what the log would. Undefined: none is written. */
-export function readAccessLog(environment: Environment, traced: boolean): AccessLogOptions | undefined {
-  const on = environment.read('ACCESS_LOG', parseSwitch) ?? false;
+export function readAccessLog(environment: Environment, traced: boolean): AccessLogConfig | undefined {
+  const toStdout = environment.read('ACCESS_LOG', parseSwitch) ?? false;
+  const path = environment.read('ACCESS_LOG_FILE', parsePath);
   const options = {
     format:
       environment.read('ACCESS_LOG_FORMAT', (text) => parseChoice(text, accessLogFormats)) ??
@@ -28,9 +37,10 @@ export function readAccessLog(environment: Environment, traced: boolean): Access
     sample: environment.read('ACCESS_LOG_SAMPLE', parseFraction) ?? plainAccessLog.sample,
     slowMs: environment.read('ACCESS_LOG_SLOW', parseDuration) ?? plainAccessLog.slowMs,
   };
-  if (on) return options;
+  const file = path && resolve(path);
+  if (toStdout || file !== undefined) return { ...options, toStdout, file };
   for (const name of traced ? DEPENDENT : [...DEPENDENT, ...OF_QUERIES])
-    if (environment.has(name)) environment.warn(name, 'does nothing: ACCESS_LOG is off');
+    if (environment.has(name)) environment.warn(name, 'does nothing: there is no access log');
   return undefined;
 }
 

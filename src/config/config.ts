@@ -3,7 +3,6 @@
 import { readdirSync } from 'node:fs';
 import { availableParallelism } from 'node:os';
 import { resolve } from 'node:path';
-import type { AccessLogOptions } from '../../proxy/exchange/access-entry.ts';
 import { nodeInsides, parseInsidesOff } from '../../proxy/socket/insides/switch.ts';
 import { isWildcard } from '../lib/domain.ts';
 import { readGuardedFileSync } from '../lib/guarded-file.ts';
@@ -11,7 +10,7 @@ import type { LogLevel } from '../lib/log.ts';
 import type { NginxRules } from '../routes/nginx/read.ts';
 import { type FixedRouting, type RoutingPlan, readFixedRouting } from '../routes/plan.ts';
 import type { RoutesFileOptions } from '../routes/yaml/file.ts';
-import { readAccessLog } from './access-log.ts';
+import { type AccessLogConfig, readAccessLog } from './access-log.ts';
 import { type AcmeSettings, readAcme } from './acme.ts';
 import { type AdminSettings, readAdmin, upstreamOfAdmin } from './admin.ts';
 import { type DnsSettings, readDns } from './dns.ts';
@@ -55,7 +54,7 @@ export interface Config extends RoutingPlan {
   readonly listen: ListenSettings;
   readonly workers: number;
   /** Undefined: none is written. */
-  readonly accessLog: AccessLogOptions | undefined;
+  readonly accessLog: AccessLogConfig | undefined;
   /** Undefined: no spans are recorded. */
   readonly tracing: TracingConfig | undefined;
   /** Whether each request gets an id, or keeps that of a trusted peer. */

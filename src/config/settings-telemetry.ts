@@ -5,10 +5,18 @@ import type { Setting } from './setting.ts';
 export const telemetrySettings: readonly Setting[] = [
   {
     name: 'ACCESS_LOG',
-    meaning: 'Whether every request is logged.',
+    meaning: 'Whether every request is logged, to stdout.',
     byDefault: 'false',
     example: 'true',
     security: 'The log names clients and paths, and dstack can publish container logs.',
+  },
+  {
+    name: 'ACCESS_LOG_FILE',
+    meaning:
+      'A file for the same lines: beside stdout, or in its place where ACCESS_LOG is off. It is made with mode 0600, and opened anew when it has been moved away, on SIGHUP and on SIGUSR1, see [logs.md](logs.md#in-a-file).',
+    byDefault: '',
+    example: '/var/log/ingress/access.log',
+    security: 'It names clients and paths. Nothing but a rotation of your own bounds its size.',
   },
   {
     name: 'ACCESS_LOG_FORMAT',
@@ -54,7 +62,7 @@ export const telemetrySettings: readonly Setting[] = [
     name: 'REQUEST_ID',
     meaning:
       'Whether each request has an id: X-Request-ID to the upstream and in the reply, `id` in the log. That of a peer in TRUSTED_FORWARDERS is kept, of others it is replaced. Without it X-Request-ID passes as it came.',
-    byDefault: 'as ACCESS_LOG',
+    byDefault: 'where there is an access log',
     example: 'true',
   },
   {

@@ -7,8 +7,10 @@ import { createAssembly, partsOf } from './order-parts.ts';
 
 /** Where a worker finds its end of the pipe. */
 export const CHANNEL_FD = 3;
+/** Where it finds the pipe for lines of the access log that go to a file; nobody reads it if there is none. */
+export const LINES_FD = 4;
 /** Where it finds sockets that its supervisor has bound for it, if any: that of TLS, then that of plain HTTP. */
-export const FIRST_SOCKET_FD = 4;
+export const FIRST_SOCKET_FD = 5;
 
 /**
  * Messages of workers are short. Node's own channel would take 4 GiB in one message. It also hands the bytes to V8's

@@ -119,6 +119,14 @@ export const spanLayout: BlockLayout = {
 /** Places of spanLayout. */
 export const SPANS = { recorded: 0, dropped: 1 };
 
+/** Lines of the access log for its file that a worker could not hand over. */
+export const linesLayout: BlockLayout = {
+  id: 'lines',
+  version: 1,
+  names: ['lost'],
+  gauges: [],
+};
+
 /** Every block that a worker has. */
 export const layouts: readonly BlockLayout[] = [
   connectionLayout,
@@ -128,6 +136,7 @@ export const layouts: readonly BlockLayout[] = [
   faultLayout,
   upstreamLayout,
   spanLayout,
+  linesLayout,
 ];
 
 /** Where `numbers` differ from `known`, from the front, `most` numbers at most. Changes neither. */

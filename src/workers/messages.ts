@@ -31,13 +31,19 @@ export interface WorkerSettings {
   /** The same for http-01. */
   readonly sharedHttpChallenges?: boolean;
   /** One line for each request, so; undefined: none. */
-  readonly accessLog: AccessLogOptions | undefined;
+  readonly accessLog: AccessLogSettings | undefined;
   /** Whether each request has an id. */
   readonly requestIds: boolean;
   /** Which requests are recorded as spans; undefined: none, and traces pass as they come. */
   readonly tracing?: TracingSettings | undefined;
   readonly logLevel: LogLevel;
   readonly readableLog: boolean;
+}
+
+export interface AccessLogSettings extends AccessLogOptions {
+  readonly toStdout: boolean;
+  /** To the supervisor, which has the file. */
+  readonly toFile: boolean;
 }
 
 export interface TracingSettings extends Sampling {

@@ -48,8 +48,8 @@ function start(program: string, sockets: readonly number[], fenced: boolean): Ch
     // libuv drops the supplementary groups with these.
     ...(fenced && { uid: WORKER_ID, gid: WORKER_ID }),
     cwd: '/',
-    // The pipe is CHANNEL_FD in the worker.
-    stdio: ['ignore', 'inherit', 'inherit', 'pipe', ...sockets],
+    // The pipes are CHANNEL_FD and LINES_FD in the worker.
+    stdio: ['ignore', 'inherit', 'inherit', 'pipe', 'pipe', ...sockets],
   });
 }
 
@@ -84,6 +84,11 @@ function permissions(program: string): string[] {
 /** Undefined if the process could not be started at all. */
 export function channelOf(child: ChildProcess): Duplex | undefined {
   return (child.stdio?.[3] ?? undefined) as Duplex | undefined;
+}
+
+/** The same of its lines for a file. */
+export function linesOf(child: ChildProcess): Duplex | undefined {
+  return (child.stdio?.[4] ?? undefined) as Duplex | undefined;
 }
 
 const isSource = import.meta.url.endsWith('.ts');

@@ -12,7 +12,7 @@ import { createLimitCounts } from './limit-counts.ts';
 import type { FoundChallenge, RecordedRequest, Telemetry, WorkerSettings } from './messages.ts';
 import { createPasswordProcess, type PasswordProcess } from './password-process.ts';
 import { claimAddress, withBoundSockets } from './ports.ts';
-import { fenceOfWorkers, forkWorker } from './process.ts';
+import { fenceOfWorkers, forkWorker, linesOf } from './process.ts';
 import { type Kind, kinds, type Snapshots } from './serving.ts';
 import { createTotals } from './totals.ts';
 import { createUpstreamNews } from './upstream-news.ts';
@@ -30,6 +30,14 @@ export interface SupervisorOptions {
   attest?(hash: Uint8Array): Promise<RoundAnswer | undefined>;
   /** Takes requests that are recorded as spans. Undefined: none are. */
   readonly takeRecorded?: ((requests: readonly RecordedRequest[]) => void) | undefined;
+  /** Has the file that lines of the access log go to. Undefined: there is none. */
+  readonly lines?: LineTaker | undefined;
+}
+
+/** The bytes of one worker, in order; a line may come in pieces. */
+export interface LineTaker {
+  take(worker: object, bytes: Buffer): void;
+  gone(worker: object): void;
 }
 
 interface Started {
@@ -57,6 +65,8 @@ export class Supervisor {
   private readonly passwords: PasswordProcess;
   private readonly stopping = new AbortController();
   private forkedAhead: ChildProcess | undefined;
+  /** Each resolves when all has been read that a worker has written. */
+  private readonly pipesOfLines = new Set<Promise<void>>();
   /** 0 until the system has chosen one, where the settings leave it to the system. */
   private port: number;
 
@@ -118,12 +128,14 @@ export class Supervisor {
     this.takeForkedAhead()?.kill('SIGKILL');
     await Promise.all([...this.living].map((worker) => drainWorker(worker, timeoutMs)));
     this.passwords.close();
+    await Promise.all(this.pipesOfLines);
   }
 
   private spawn(sockets: readonly number[] | undefined, place: number): WorkerLink {
     // A drain has counted the living: it would not end one that is started after it.
     this.stopped.throwIfAborted();
     const child = (sockets === undefined ? this.takeForkedAhead() : undefined) ?? forkWorker(sockets);
+    this.readLines(child);
     const worker = new WorkerLink(child, place, {
       log: this.log,
       stopping: this.stopped,
@@ -142,6 +154,22 @@ export class Supervisor {
     });
     this.living.add(worker);
     return worker;
+  }
+
+  private readLines(child: ChildProcess): void {
+    const { lines } = this.options;
+    const pipe = lines && linesOf(child);
+    if (lines === undefined || pipe === undefined) return;
+    const ended = new Promise<void>((resolve) => {
+      pipe.on('data', (bytes: Buffer) => lines.take(child, bytes));
+      pipe.on('error', () => {});
+      pipe.once('close', () => {
+        lines.gone(child);
+        this.pipesOfLines.delete(ended);
+        resolve();
+      });
+    });
+    this.pipesOfLines.add(ended);
   }
 
   private takeForkedAhead(): ChildProcess | undefined {

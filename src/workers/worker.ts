@@ -23,12 +23,13 @@ import { createLog, type Log } from '../lib/log.ts';
 import { createAttestQuestions } from './attest-questions.ts';
 import { CHANNEL_FD, FIRST_SOCKET_FD, MOST_QUESTIONS, readOrders, writeMessage } from './channel.ts';
 import { createComparisons } from './comparisons.ts';
-import { connectionLayout, spanLayout } from './counters.ts';
+import { connectionLayout, linesLayout, spanLayout } from './counters.ts';
 import { collectWhenIdle } from './idle-collection.ts';
 import { createKeyRing } from './key-ring.ts';
 import { hostLabels } from './labels.ts';
 import { zonesOf } from './limit-counts.ts';
 import { createAskingLimiter } from './limit-questions.ts';
+import { createLineSink } from './log-lines.ts';
 import type { FoundChallenge, FromWorker, Order, WorkerEvent, WorkerSettings } from './messages.ts';
 import { createProcessFigures } from './process-figures.ts';
 import { createRequestCounts } from './request-counts.ts';
@@ -61,6 +62,7 @@ let httpChallenges: Serving['httpChallenges'] = new Map();
 
 const connectionCounts = createConnectionCounts();
 const requestCounts = createRequestCounts();
+const lostLines = new Float64Array(linesLayout.names.length);
 const spanCounts = new Float64Array(spanLayout.names.length);
 const processFigures = createProcessFigures();
 
@@ -84,6 +86,7 @@ const telemetry = createTelemetrySender({
   blocks: [
     { layout: connectionLayout, numbers: connectionCounts },
     { layout: spanLayout, numbers: spanCounts },
+    { layout: linesLayout, numbers: lostLines },
     processFigures,
   ],
   rows: requestCounts.rows,
@@ -240,7 +243,7 @@ function findChallenge(domain: string): Promise<FoundChallenge | undefined> {
 async function start(order: Extract<Order, { type: 'start' }>): Promise<{ address: string; port: number }> {
   const { settings, serving, generations, bound = false } = order;
   const accessLog = settings.accessLog
-    ? createAccessLog((lines) => void process.stdout.write(lines), settings.accessLog)
+    ? createAccessLog(createLineSink(settings.accessLog, lostLines), settings.accessLog)
     : undefined;
   if (accessLog !== undefined) process.on('exit', accessLog.flush);
   const log = createLog({ level: settings.logLevel, readable: settings.readableLog });

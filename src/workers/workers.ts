@@ -31,6 +31,7 @@ export interface WorkersOptions {
   attest?(hash: Uint8Array): Promise<RoundAnswer | undefined>;
   /** See SupervisorOptions. */
   readonly takeRecorded?: SupervisorOptions['takeRecorded'];
+  readonly lines?: SupervisorOptions['lines'];
   /** How often session ticket keys change by themselves; a renewal changes them as well. */
   readonly ticketKeyLifeMs?: number;
 }

@@ -3,7 +3,9 @@
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { plainAccessLog } from '../../proxy/exchange/access-entry.ts';
 import type { Route } from '../../proxy/rules/routes.ts';
+import { createAccessLogFile } from '../../src/access-log-file.ts';
 import { createAdmin } from '../../src/admin/admin.ts';
 import { createNews } from '../../src/admin/news.ts';
 import { createTally } from '../../src/admin/tally.ts';
@@ -19,11 +21,21 @@ export interface ShownIngressOptions {
   readonly routes: readonly Route[];
   readonly count?: number;
   readonly settings?: AdminSettings;
+  /** Where lines of the access log go; default: nowhere. */
+  readonly accessLogFile?: string;
 }
 
-export async function startShownIngress({ routes, count = 2, settings }: ShownIngressOptions) {
+export async function startShownIngress(options: ShownIngressOptions) {
+  const { routes, count = 2, settings, accessLogFile: path } = options;
   const folder = await mkdtemp(join(tmpdir(), 'shown-ingress-'));
-  const workers = createWorkers({ count, settings: workerSettings, log: silentLog });
+  const logFile = path === undefined ? undefined : createAccessLogFile({ path, log: silentLog });
+  const accessLog = logFile && { ...plainAccessLog, toStdout: false, toFile: true };
+  const workers = createWorkers({
+    count,
+    settings: { ...workerSettings, accessLog },
+    lines: logFile,
+    log: silentLog,
+  });
   await workers.setRoutes(routes);
   await workers.setCertificates([appCertificate]);
   const { port } = await workers.start();
@@ -50,6 +62,7 @@ export async function startShownIngress({ routes, count = 2, settings }: ShownIn
       certificates: () => (state.covered ? [served as never] : []),
       evidenceAt: () => undefined,
       tally: createTally(),
+      logFile,
       figures: createProcessFigures(),
       stopping: () => state.stopping,
     },
@@ -67,6 +80,7 @@ export async function startShownIngress({ routes, count = 2, settings }: ShownIn
     async stop() {
       await admin.close();
       await workers.drain(1_000);
+      await logFile?.close(10_000);
       await rm(folder, { recursive: true, force: true });
     },
   };

@@ -1,8 +1,9 @@
-// Metrics agree with what clients and upstreams counted, to the request and the byte. METRICS_REQUESTS=100000 does it at length.
+// Metrics and the access log agree with what clients and upstreams counted, to the request and the byte. METRICS_REQUESTS=100000 does it at length.
 
 import assert from 'node:assert/strict';
 import { createHash } from 'node:crypto';
 import { once } from 'node:events';
+import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { createServer, type IncomingMessage, type ServerResponse } from 'node:http';
 import {
   type ClientHttp2Session,
@@ -12,6 +13,8 @@ import {
 } from 'node:http2';
 import { Agent, request } from 'node:https';
 import type { AddressInfo, Socket } from 'node:net';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { buffer } from 'node:stream/consumers';
 import { test } from 'node:test';
 import { connect } from 'node:tls';
@@ -245,7 +248,7 @@ function upstreamAt(protocol: UpstreamProtocol, port: number): UpstreamSettings 
   return { protocol, addresses: [{ host: '127.0.0.1', port }], ...timeouts };
 }
 
-function startAll(http: number, grpc: number, dead: number) {
+function startAll(http: number, grpc: number, dead: number, accessLogFile: string) {
   const prefixes = ['/', '/retry/', '/cut/', '/ws/'].map((prefix) => ({
     prefix,
     upstream: upstreamAt('http', http),
@@ -256,7 +259,7 @@ function startAll(http: number, grpc: number, dead: number) {
     { prefix: '/dead/', upstream: upstreamAt('http', dead) },
   ];
   const routes: Route[] = [{ host: parseDomain(HOST), paths }];
-  return startShownIngress({ routes });
+  return startShownIngress({ routes, accessLogFile });
 }
 
 async function until(what: string, holds: () => boolean | Promise<boolean>): Promise<void> {
@@ -286,13 +289,50 @@ function compare(scrape: Scrape, seen: ReadonlyMap<string, Seen>): void {
   }
 }
 
-test('metrics agree with what clients and upstreams counted, though a worker is killed in between', async (t) => {
+interface LoggedLine {
+  readonly route?: string;
+  readonly status?: number;
+  readonly received: number;
+  readonly sent: number;
+  readonly retries?: number;
+}
+
+/** The same as compare(), of the lines of the log. */
+function compareLines(lines: readonly LoggedLine[], seen: ReadonlyMap<string, Seen>): void {
+  const sumOf = (some: readonly LoggedLine[], value: (line: LoggedLine) => number) =>
+    some.reduce((sum, line) => sum + value(line), 0);
+  for (const [prefix, { byStatus, requests, sent, received }] of seen) {
+    const those = lines.filter(({ route }) => route === (prefix === 'none' ? undefined : `${HOST}${prefix}`));
+    assert.equal(those.length, requests, `lines of ${prefix}`);
+    for (const [code, count] of byStatus)
+      assert.equal(
+        those.filter(({ status }) => status === code).length,
+        count,
+        `lines of ${prefix} with ${code}`,
+      );
+    if (prefix === '/cut/') continue;
+    assert.deepEqual(
+      [sumOf(those, (line) => line.received), sumOf(those, (line) => line.sent)],
+      [sent, received],
+      `bytes in lines of ${prefix}`,
+    );
+  }
+  assert.equal(
+    sumOf(lines, ({ retries = 0 }) => retries),
+    seen.get('/retry/')!.requests,
+  );
+}
+
+test('metrics and log agree with what clients and upstreams counted, though a worker is killed in between', async (t) => {
   const [plain, calls] = [nothingSeen(), nothingSeen()];
   const [http, grpc] = await Promise.all([startUpstream(plain), startGrpcUpstream(calls)]);
   t.after(() => [http, grpc].forEach((server) => void server.close()));
   const portOf = (server: typeof http | typeof grpc) => (server.address() as AddressInfo).port;
   const dead = await freePort();
-  const { workers, port, socketPath, stop } = await startAll(portOf(http), portOf(grpc), dead);
+  const folder = mkdtempSync(join(tmpdir(), 'agreement-'));
+  t.after(() => rmSync(folder, { recursive: true, force: true }));
+  const logFile = join(folder, 'access.log');
+  const { workers, port, socketPath, stop } = await startAll(portOf(http), portOf(grpc), dead, logFile);
   const scrape = async () => parseScrape((await askAdmin({ socketPath }, '/metrics')).body);
   const seen = new Map(kinds.map(({ route }) => [route, nothingSeen()]));
   const total = () => [...seen.values()].reduce((sum, { requests }) => sum + requests, 0);
@@ -349,5 +389,11 @@ test('metrics agree with what clients and upstreams counted, though a worker is 
   t.diagnostic(
     `${MANY} requests, ${accepted} connections, ${plain.requests + calls.requests} asked of upstreams, ${retried} sent again`,
   );
+  assert.equal(last.sum('dstack_ingress_access_log_file_lines_total', { result: 'lost' }), 0);
   await stop();
+  const lines = readFileSync(logFile, 'utf8').trimEnd().split('\n');
+  compareLines(
+    lines.map((line) => JSON.parse(line) as LoggedLine),
+    seen,
+  );
 });

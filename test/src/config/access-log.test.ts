@@ -1,6 +1,7 @@
 // The settings of the access log and of request ids.
 
 import assert from 'node:assert/strict';
+import { resolve } from 'node:path';
 import { test } from 'node:test';
 import { ConfigError, readConfig } from '../../../src/config/config.ts';
 import { describeMistake } from '../../../src/config/mistake.ts';
@@ -16,7 +17,9 @@ const read = (env: Record<string, string>) => readConfig({ ...base, ...env });
 test('there is none unless it is asked for, and what needs it is told to do nothing', () => {
   const { accessLog, requestIds, warnings } = read({ ACCESS_LOG_FORMAT: 'ecs' });
   assert.deepEqual([accessLog, requestIds], [undefined, false]);
-  assert.deepEqual(warnings, [{ variable: 'ACCESS_LOG_FORMAT', warning: 'does nothing: ACCESS_LOG is off' }]);
+  assert.deepEqual(warnings, [
+    { variable: 'ACCESS_LOG_FORMAT', warning: 'does nothing: there is no access log' },
+  ]);
 });
 
 test('requests have ids where they are logged, unless REQUEST_ID says otherwise', () => {
@@ -42,7 +45,18 @@ test('all of it is read', () => {
     redact: ['email'],
     sample: 0.05,
     slowMs: 5_000,
+    toStdout: true,
+    file: undefined,
   });
+});
+
+test('a file goes beside stdout, or alone; and then requests have ids as well', () => {
+  const places = (env: Record<string, string>) => {
+    const { accessLog, requestIds } = read(env);
+    return [accessLog?.toStdout, accessLog?.file, requestIds];
+  };
+  assert.deepEqual(places({ ACCESS_LOG_FILE: '/var/log/a.log' }), [false, '/var/log/a.log', true]);
+  assert.deepEqual(places({ ACCESS_LOG: 'on', ACCESS_LOG_FILE: 'a.log' }), [true, resolve('a.log'), true]);
 });
 
 test('what cannot be read is told with what is wanted', () => {
