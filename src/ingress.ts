@@ -7,6 +7,7 @@ import { type Agent, createAgent } from '../evidence/agent.ts';
 import { createAttestRounds } from '../evidence/attest-rounds.ts';
 import { buildBundle } from '../evidence/bundle.ts';
 import { publishBundle } from '../evidence/publish.ts';
+import type { Attestation } from '../evidence/statement.ts';
 import { createStatements } from '../evidence/statements.ts';
 import { NO_LIMIT } from '../proxy/limits.ts';
 import type { Admin } from './admin/admin.ts';
@@ -15,6 +16,7 @@ import type { Config } from './config/config.ts';
 import { createDeployment, type Deployment, type DeploymentParts } from './deployment.ts';
 import { createPublisher } from './evidence-publisher.ts';
 import { createChallengeLook } from './fleet-challenges.ts';
+import { createRoster, type Roster } from './fleet-roster.ts';
 import { createFollowing } from './following.ts';
 import { createGate, type Gate } from './gate.ts';
 import type { Issuance, IssuanceOptions } from './issuance.ts';
@@ -66,11 +68,13 @@ export async function startIngress(config: Config, options: IngressOptions): Pro
   const { log } = options;
   const stopping = new AbortController();
   let trouble: OpenedStore['trouble'] | undefined;
+  let roster: Roster | undefined;
   // The first two are asked only once visitors come, or there is an account.
   const parts = createParts(config, withFiles(config, options), {
     stored: () => stored,
     issuance: () => issuance,
     trouble: () => trouble?.(),
+    onAttested: (attestation) => roster?.announce(attestation),
   });
   sayIfTooFewDescriptors(config, log);
   const { workers, agent, publisher, deployment, gate } = parts;
@@ -93,7 +97,8 @@ export async function startIngress(config: Config, options: IngressOptions): Pro
   trouble = kept.trouble;
   await tellServing(config, gate, log);
   log.info({ routes: describeRoutes(config) }, 'where requests go');
-  void publisher.run(stopping.signal);
+  roster = config.store && createRoster({ storage, show: publisher.showBeside, log });
+  for (const each of [roster, publisher]) void each?.run(stopping.signal);
 
   const { createIssuance } = await import('./issuance.ts');
   const from = { config, store, storage, refuseToRegister, agent, log };
@@ -122,7 +127,7 @@ export async function startIngress(config: Config, options: IngressOptions): Pro
     async stop() {
       watch.close();
       stopping.abort();
-      await workers.drain(options.drainMs ?? DRAIN_MS);
+      await Promise.all([workers.drain(options.drainMs ?? DRAIN_MS), roster?.leave()]);
       log.info({ ...workers.state().totals }, 'workers have ended');
       await issuance.close();
       await admin.close();
@@ -210,6 +215,7 @@ interface Later {
   issuance(): Pick<Issuance, 'describeAccount'>;
   /** Of what is kept. */
   trouble(): string | undefined;
+  onAttested(attestation: Attestation): void;
 }
 
 /** Makes what serves, and starts nothing. */
@@ -238,6 +244,7 @@ function createParts(config: Config, { log, forkedAhead }: IngressOptions, later
       log,
     }),
     write: (bundle) => publishBundle(dir, bundle),
+    onAttested: later.onAttested,
     serve: workers.setEvidence,
     log,
   });
