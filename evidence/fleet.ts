@@ -1,4 +1,4 @@
-// fleet.json: the latest statement of every replica with its own quote, so that who met one of them can judge them all.
+// The file of the fleet, fleet.json: the latest statement of every replica with its own quote, so that who met one can judge all.
 
 import { z } from 'zod';
 import { type BundleFile, fileOf } from './bundle.ts';

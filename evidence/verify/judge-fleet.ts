@@ -1,4 +1,4 @@
-// fleet.json -> one verdict: how many replicas there are, which of them answered, and whether each is vouched for by a machine.
+// What fleet.json says -> one verdict: how many replicas there are, which answered, and whether each is vouched for by a machine.
 
 import { covers } from '../../src/lib/domain.ts';
 import { type Fleet, fleetSchema } from '../fleet.ts';
