@@ -31,6 +31,7 @@ const GONE_AFTER_MS = 26 * 3_600_000;
 const LOOK_MS = 30_000;
 const PER_REPLICA_MS = 3_000;
 const REST_MS = 1_000;
+const AGAIN_MS = 5_000;
 
 export function createRoster({ storage, show, clock = systemClock, log }: RosterOptions): Roster {
   let own: Attestation | undefined;
@@ -79,9 +80,9 @@ export function createRoster({ storage, show, clock = systemClock, log }: Roster
       wake.abort();
     },
     async run(signal) {
-      let replicas = 0;
+      let pauseMs = LOOK_MS;
       while (!signal.aborted) {
-        const restMs = Math.max(LOOK_MS, replicas * PER_REPLICA_MS) * (0.8 + 0.4 * Math.random());
+        const restMs = pauseMs * (0.8 + 0.4 * Math.random());
         await clock.sleep(restMs, AbortSignal.any([signal, wake.signal])).catch(() => {});
         if (wake.signal.aborted) {
           wake = new AbortController();
@@ -89,8 +90,9 @@ export function createRoster({ storage, show, clock = systemClock, log }: Roster
         }
         if (signal.aborted) return;
         try {
-          replicas = await look();
+          pauseMs = Math.max(LOOK_MS, (await look()) * PER_REPLICA_MS);
         } catch (err) {
+          pauseMs = AGAIN_MS;
           log.debug({ err }, 'statements of the other replicas cannot be read');
         }
       }

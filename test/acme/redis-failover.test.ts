@@ -105,8 +105,12 @@ async function startStarvingRelay(t: TestContext, to: number) {
   };
 }
 
-async function fleetOf(t: TestContext, sentinel: RedisServer, password: string) {
-  const folder = await freshFolder(t);
+async function fleetOf(
+  folder: string,
+  stops: (() => Promise<void>)[],
+  sentinel: RedisServer,
+  password: string,
+) {
   let orders = 0;
   const replica = async (name: string) => {
     const { log, lines } = recordedLog();
@@ -149,7 +153,7 @@ async function fleetOf(t: TestContext, sentinel: RedisServer, password: string) 
     await manager.load();
     const stopping = new AbortController();
     const running = manager.run(stopping.signal);
-    t.after(async () => {
+    stops.push(async () => {
       stopping.abort();
       await running;
       await storage.close();
@@ -161,6 +165,9 @@ async function fleetOf(t: TestContext, sentinel: RedisServer, password: string) 
 }
 
 test('the fleet notices that confirmed writes are gone, says so, serves on, and orders nothing twice', async (t) => {
+  // Hooks run in their order: first whoever writes, then servers and folders.
+  const stops: (() => Promise<void>)[] = [];
+  t.after(() => Promise.all(stops.map((stop) => stop())));
   const settings = ['repl-diskless-sync-delay 0', 'repl-timeout 3600'];
   const primary = await startRedis({ tls: false, settings });
   t.after(() => primary.stop());
@@ -183,7 +190,7 @@ test('the fleet notices that confirmed writes are gone, says so, serves on, and 
     (await ask(t, { port: sentinel.port }, (client) => client.info('sentinel'))).includes('slaves=1'),
   );
 
-  const fleet = await fleetOf(t, sentinel, primary.password);
+  const fleet = await fleetOf(await freshFolder(t), stops, sentinel, primary.password);
   const one = await fleet.replica('one');
   await one.store.writeAccount({ key: generateKey(), url: 'https://ca.example/1' }, NOTHING).catch(() => {});
   const two = await fleet.replica('two');
