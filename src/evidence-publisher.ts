@@ -29,6 +29,8 @@ export interface PublisherOptions {
    * only it is about.
    */
   serve(bundle: Bundle | undefined, next?: Bundle): Promise<void>;
+  /** Told each statement that was kept, just before it is published. */
+  onAttested?(attestation: Attestation): void;
   readonly log: Log;
   readonly clock?: Clock;
   /** How long a swap of certificates waits for the evidence that should go with it. */
@@ -49,6 +51,8 @@ export interface Publisher {
   deploy(certificates: readonly Certificate[], swap: () => Promise<void>): Promise<void>;
   /** Until aborted. */
   run(signal: AbortSignal): Promise<void>;
+  /** Shows this file beside the others from now on, in the place of the one with its name. It is not written to the folder. */
+  showBeside(file: BundleFile): Promise<void>;
   /** What visitors are shown now; undefined: there is none. */
   shown(): Bundle | undefined;
   /** Resolves with the first complete bundle. */
@@ -114,6 +118,7 @@ export function createPublisher(options: PublisherOptions): Publisher {
   return {
     complete: completed.promise,
     shown: show.shown,
+    showBeside: show.beside,
     setAccount(document) {
       if (account !== undefined && isSameAccount(document, account)) return;
       account = document;
@@ -215,10 +220,21 @@ function createWriter({ write, log }: PublisherOptions) {
   };
 }
 
+function withFile(bundle: Bundle, file: BundleFile | undefined): Bundle {
+  if (file === undefined) return bundle;
+  return { ...bundle, files: [...bundle.files.filter(({ name }) => name !== file.name), file] };
+}
+
 /** What visitors see, and what they are about to see. */
 function createShow({ serve, log }: PublisherOptions) {
   let current: Bundle | undefined;
   let coming: Bundle | undefined;
+  let companion: BundleFile | undefined;
+
+  async function put(bundle: Bundle | undefined): Promise<void> {
+    current = bundle && withFile(bundle, companion);
+    await serve(current, coming);
+  }
 
   async function announce(next: Bundle | undefined): Promise<void> {
     coming = next;
@@ -229,9 +245,11 @@ function createShow({ serve, log }: PublisherOptions) {
 
   return {
     shown: () => current,
-    async put(bundle: Bundle | undefined): Promise<void> {
-      current = bundle;
-      await serve(bundle, coming);
+    put,
+    /** With everything that is put from now on, too. It vouches for itself. */
+    async beside(file: BundleFile): Promise<void> {
+      companion = file;
+      if (current !== undefined) await put(current);
     },
     /** Who is served the new certificates first must not be shown evidence about the old ones. Rejects only if `swap` does. */
     async during(swap: () => Promise<void>, next: Bundle | undefined): Promise<void> {
@@ -262,9 +280,13 @@ async function drafted(
 }
 
 /** The files that show the statement; none if it could not be kept: what is not in the history was never said. */
-async function committed({ statements, log }: PublisherOptions, { attestation }: Draft) {
+async function committed({ statements, onAttested, log }: PublisherOptions, { attestation }: Draft) {
   if (attestation === undefined) return [];
-  return statements.commit(attestation).catch((err: unknown) => {
+  try {
+    const files = await statements.commit(attestation);
+    onAttested?.(attestation);
+    return files;
+  } catch (err) {
     if (err instanceof HistoryError) log.info({ err }, 'a statement was overtaken by another one');
     else
       log.error(
@@ -272,7 +294,7 @@ async function committed({ statements, log }: PublisherOptions, { attestation }:
         'the history of statements cannot be written, none is published',
       );
     return [];
-  });
+  }
 }
 
 /** Undefined where it fails or takes longer than new certificates can wait. */

@@ -7,6 +7,7 @@ import { type Agent, createAgent } from '../evidence/agent.ts';
 import { createAttestRounds } from '../evidence/attest-rounds.ts';
 import { buildBundle, quoteIn } from '../evidence/bundle.ts';
 import { publishBundle } from '../evidence/publish.ts';
+import type { Attestation } from '../evidence/statement.ts';
 import { createStatements } from '../evidence/statements.ts';
 import { NO_LIMIT } from '../proxy/limits.ts';
 import { type AccessLogFile, createAccessLogFile } from './access-log-file.ts';
@@ -16,6 +17,7 @@ import type { Config } from './config/config.ts';
 import { createDeployment, type Deployment, type DeploymentParts } from './deployment.ts';
 import { createPublisher, type Publisher } from './evidence-publisher.ts';
 import { createChallengeLook } from './fleet-challenges.ts';
+import { createRoster, type Roster } from './fleet-roster.ts';
 import { createFollowing } from './following.ts';
 import { createGate, type Gate } from './gate.ts';
 import type { Issuance, IssuanceOptions } from './issuance.ts';
@@ -76,8 +78,14 @@ export async function startIngress(config: Config, options: IngressOptions): Pro
   const telling = await openTelling(config, log);
   const { traces, logFile, storeFigures } = telling;
   let trouble: OpenedStore['trouble'] | undefined;
+  let roster: Roster | undefined;
   // The first two are asked only once visitors come, or there is an account.
-  const later = { stored: () => stored, issuance: () => issuance, trouble: () => trouble?.() };
+  const later: Later = {
+    stored: () => stored,
+    issuance: () => issuance,
+    trouble: () => trouble?.(),
+    onAttested: (attestation) => roster?.announce(attestation),
+  };
   const parts = createParts(config, { ...withFiles(config, options), ...telling }, later);
   sayIfTooFewDescriptors(config, log);
   const { workers, agent, publisher, deployment, gate } = parts;
@@ -106,7 +114,8 @@ export async function startIngress(config: Config, options: IngressOptions): Pro
   trouble = kept.trouble;
   await tellServing(config, gate, log);
   log.info({ routes: describeRoutes(config) }, 'where requests go');
-  void publisher.run(stopping.signal);
+  roster = config.store && createRoster({ storage, show: publisher.showBeside, log });
+  for (const each of [roster, publisher]) void each?.run(stopping.signal);
   void publisher.complete.then(() => publishCollateral(config, publisher, stopping.signal, log));
 
   const { createIssuance } = await import('./issuance.ts');
@@ -130,7 +139,7 @@ export async function startIngress(config: Config, options: IngressOptions): Pro
     async stop() {
       watch.close();
       stopping.abort();
-      await drainAll(workers, options);
+      await Promise.all([drainAll(workers, options), roster?.leave()]);
       await Promise.all([
         issuance.close(),
         admin.close(),
@@ -221,6 +230,7 @@ interface Later {
   issuance(): Pick<Issuance, 'describeAccount'>;
   /** Of what is kept. */
   trouble(): string | undefined;
+  onAttested(attestation: Attestation): void;
 }
 
 /** What is told beside the log, as far as it was asked for. */
@@ -275,6 +285,7 @@ function createParts(config: Config, { log, forkedAhead, traces, logFile }: Part
       log,
     }),
     write: (bundle) => publishBundle(dir, bundle),
+    onAttested: later.onAttested,
     serve: workers.setEvidence,
     log,
   });

@@ -5,6 +5,7 @@ import * as z from 'zod';
 import { splitChain } from '../../src/lib/certificate.ts';
 import { covers } from '../../src/lib/domain.ts';
 import { certificateFileName } from '../bundle.ts';
+import { FLEET_FILE } from '../fleet.ts';
 import { bundleReportData, jsonIn, readQuoteDocument, sha256 } from './documents.ts';
 import type { Fetched, SeenBundle } from './seen.ts';
 
@@ -17,7 +18,7 @@ export interface SumLine {
 export const ACCOUNT_FILE = 'acme-account.json';
 
 /** These are made after the sums, and vouch for more than them. */
-const APART = new Set(['sha256sum.txt', 'quote.json', 'attestation.json', 'history.jsonl']);
+const APART = new Set(['sha256sum.txt', 'quote.json', 'attestation.json', 'history.jsonl', FLEET_FILE]);
 const MOST_FILES = 500;
 const PLAIN_NAME = /^[\w*-][\w.*-]{0,299}$/;
 

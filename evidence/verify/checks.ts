@@ -139,6 +139,11 @@ export const checkTable = {
     means: 'a statement was left out, changed or put in, so certificates may be hidden',
     cure: 'compare with a history that somebody kept, and ask whoever runs the host',
   },
+  'fleet.replicas': {
+    group: 'statement',
+    means: 'another replica, which the next connection may end at, is not the machine that it should be',
+    cure: OTHER_SIDE,
+  },
   'attest.quote': {
     group: 'attest',
     means: 'no genuine machine vouches for what was just said about this connection',
@@ -210,9 +215,17 @@ export const checkTable = {
 } as const satisfies Readonly<Record<string, About>>;
 
 export type CheckId = keyof typeof checkTable;
-export const checkIds = Object.keys(checkTable) as readonly CheckId[];
+const allIds = Object.keys(checkTable) as readonly CheckId[];
 
-export type Verdicts = Readonly<Record<CheckId, Verdict>>;
+/** A check of something that not every host has: it is left out where there is nothing to be judged. */
+type Optional = 'fleet.replicas';
+const optional: readonly CheckId[] = ['fleet.replicas'] satisfies Optional[];
+
+/** What every report has. */
+export const checkIds = allIds.filter((id) => !optional.includes(id));
+
+export type Verdicts = Readonly<Record<Exclude<CheckId, Optional>, Verdict>> &
+  Readonly<Partial<Record<Optional, Verdict>>>;
 
 export interface Check extends Verdict {
   readonly id: CheckId;
@@ -221,12 +234,15 @@ export interface Check extends Verdict {
 export interface Report {
   /** `unknown`: nothing failed, and something could not be run. */
   readonly verdict: 'pass' | 'fail' | 'unknown';
-  /** Each id once, in the order of the table. */
+  /** Each id once, in the order of the table; fleet.replicas only where the host publishes a fleet.json. */
   readonly checks: readonly Check[];
 }
 
 export function reportOf(verdicts: Verdicts): Report {
-  const checks = checkIds.map((id) => ({ id, ...verdicts[id] }));
+  const checks = allIds.flatMap((id) => {
+    const verdict = verdicts[id];
+    return verdict === undefined ? [] : [{ id, ...verdict }];
+  });
   const has = (verdict: Verdict['verdict']) => checks.some((check) => check.verdict === verdict);
   return { verdict: has('fail') ? 'fail' : has('not-run') ? 'unknown' : 'pass', checks };
 }

@@ -6,6 +6,7 @@ import type { Expected } from './expected.ts';
 import { judgeAttest } from './judge-attest.ts';
 import { judgeCt } from './judge-ct.ts';
 import { judgeDns } from './judge-dns.ts';
+import { judgeFleet } from './judge-fleet.ts';
 import { judgeBundle, judgeConnection, readBundle } from './judge-host.ts';
 import { judgeMachine } from './judge-machine.ts';
 import { judgeQuotes } from './judge-quotes.ts';
@@ -34,12 +35,20 @@ export async function judge(seen: Seen, expected: Expected, at: Date): Promise<R
     verdicts: stated,
   } = await judgeStatement(seen, bundle, quotes, machine.identity);
   const { host } = seen;
+  const fleet = await judgeFleet(seen, {
+    quotes,
+    ownQuote: bundle.quote?.quote,
+    identity: machine.identity,
+    statement,
+    expected,
+  });
   const verdicts: Verdicts = {
     ...judgeConnection(seen, { at, ca: expected.ca }),
     ...judgeBundle(seen),
     ...quotes.verdicts,
     ...machine.verdicts,
     ...stated,
+    ...(fleet !== undefined && { 'fleet.replicas': fleet }),
     ...(await judgeAttest(seen, machine.identity, quotes)),
     ...judgeDns(seen.dns, { host, account: bundle.account, statement, expected: expected.caa }),
     ...judgeCt(seen, { at, certificates, expected: expected.ct }),

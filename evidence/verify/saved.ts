@@ -7,9 +7,10 @@ import * as z from 'zod';
 import { whyUnwritable } from '../../src/lib/atomic-file.ts';
 import { CodedError } from '../../src/lib/coded-error.ts';
 import { readGuardedFile } from '../../src/lib/guarded-file.ts';
+import { FLEET_FILE } from '../fleet.ts';
 import { type Collateral, parseCollateral } from './collateral.ts';
 import { sha256 } from './documents.ts';
-import { type Fetched, ownConnection, type Seen, type SeenConnection } from './seen.ts';
+import { type Fetched, notAsked, ownConnection, type Seen, type SeenConnection } from './seen.ts';
 
 export class SavedError extends CodedError<'not-empty' | 'not-writable' | 'not-saved' | 'unintelligible'> {
   override readonly name = 'SavedError';
@@ -51,13 +52,14 @@ export async function saveSeen(folder: string, seen: Seen): Promise<void> {
 
 async function writeAll(folder: string, seen: Seen): Promise<void> {
   await mkdir(join(folder, FILES));
-  const { bundle, statement, history, attest, collateral } = seen;
+  const { bundle, statement, history, fleet, attest, collateral } = seen;
   const kept = [
     ['sha256sum.txt', bundle.sums],
     ['quote.json', bundle.quote],
     ...bundle.files,
     ['attestation.json', statement],
     ['history.jsonl', history],
+    [FLEET_FILE, fleet ?? notAsked('it was not asked for')],
   ] as const;
   for (const [name, file] of kept) await keep(join(folder, FILES, nameOnDisk(name)), file);
   await keep(join(folder, ATTEST), attest.answer);
@@ -85,7 +87,7 @@ function pem(der: Buffer): string {
 type SavedSeen = z.infer<typeof savedSchema>;
 
 function withoutBodies(seen: Seen): SavedSeen {
-  const { bundle, statement, history, attest, collateral: _, connections, ...rest } = seen;
+  const { bundle, statement, history, fleet, attest, collateral: _, connections, ...rest } = seen;
   return {
     version: VERSION,
     ...rest,
@@ -104,6 +106,7 @@ function withoutBodies(seen: Seen): SavedSeen {
     files: [...bundle.files].map(([name, file]) => ({ name, ...withoutBody(file) })),
     statement: withoutBody(statement),
     history: withoutBody(history),
+    ...(fleet !== undefined && { fleet: withoutBody(fleet) }),
     attest: { ...attest, answer: withoutBody(attest.answer) },
   };
 }
@@ -158,6 +161,8 @@ const savedSchema = z.object({
   files: z.array(z.intersection(named, fileSchema)),
   statement: fileSchema,
   history: fileSchema,
+  /** Folders of earlier versions have none. */
+  fleet: fileSchema.optional(),
   attest: z.object({
     answer: fileSchema,
     nonce: z.string(),
@@ -203,6 +208,7 @@ export async function loadSeen(folder: string): Promise<Seen> {
     files,
     statement,
     history,
+    fleet,
     attest,
     connections,
     connection,
@@ -224,6 +230,7 @@ export async function loadSeen(folder: string): Promise<Seen> {
     },
     statement: await body(`${FILES}/attestation.json`, statement),
     history: await body(`${FILES}/history.jsonl`, history),
+    ...(fleet !== undefined && { fleet: await body(`${FILES}/${FLEET_FILE}`, fleet) }),
     attest: { ...attest, answer: await body(ATTEST, attest.answer) },
     collateral: collateral === undefined ? undefined : restoreCollateral(folder, collateral),
     dns: {

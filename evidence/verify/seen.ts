@@ -130,6 +130,8 @@ export interface Seen {
   readonly bundle: SeenBundle;
   readonly statement: Fetched;
   readonly history: Fetched;
+  /** Undefined: it was not asked for, by a version that did not know of it. */
+  readonly fleet?: Fetched | undefined;
   readonly attest: SeenAttest;
   readonly collateral: Collateral | undefined;
   /** Why there is no collateral. */

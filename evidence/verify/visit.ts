@@ -2,6 +2,7 @@
 
 import { randomBytes, X509Certificate } from 'node:crypto';
 import { type Clock, systemClock } from '../../src/lib/clock.ts';
+import { FLEET_FILE } from '../fleet.ts';
 import { bundleFits, parseSums } from './bundle-files.ts';
 import { type Answer, type Connection, ConnectionError, openConnection, type Target } from './connection.ts';
 import { type Fetched, notAsked, type SeenAttest, type SeenBundle, type SeenConnection } from './seen.ts';
@@ -20,6 +21,7 @@ export interface Visited {
   readonly bundle: SeenBundle;
   readonly statement: Fetched;
   readonly history: Fetched;
+  readonly fleet: Fetched;
   readonly attest: SeenAttest;
 }
 
@@ -48,9 +50,10 @@ export async function visit(options: VisitOptions): Promise<Visited> {
     options.progress('reading the statement and its history');
     const statement = await askOnAny(lines, 'attestation.json', options);
     const history = await askOnAny(lines, 'history.jsonl', options);
+    const fleet = await askOnAny(lines, FLEET_FILE, options);
     // As the next visitor will find it.
     if (lines.seen.length > 0 && visits === lines.seen.length) await lines.open();
-    return { connections: lines.seen, unreachable: lines.why, bundle, statement, history, attest };
+    return { connections: lines.seen, unreachable: lines.why, bundle, statement, history, fleet, attest };
   } finally {
     lines.close();
   }

@@ -6,6 +6,7 @@ import { createServer } from 'node:http';
 import { type AddressInfo, connect } from 'node:net';
 import { join } from 'node:path';
 import { test } from 'node:test';
+import { fleetSchema } from '../../evidence/fleet.ts';
 import { startSimulatedAgent } from '../../src/demo/simulated-agent.ts';
 import { runProgram } from '../support/ingress-process.ts';
 import { freePort } from '../support/ports.ts';
@@ -88,6 +89,19 @@ test('a replica without a certificate takes no connections and says why; one tha
     assert.equal((await get({ port, servername, ca })).body, 'served');
     assert.equal((await ask()).code, 0);
     assert.equal(world.pebble.made('order'), 1);
+
+    const fleet = async () => {
+      const { status, body } = await get({ port, servername, ca, path: '/evidences/fleet.json' });
+      return status === 200 ? fleetSchema.parse(JSON.parse(body)).replicas : [];
+    };
+    // The other one was without the store when it had something to say.
+    for (let tries = 0; (await fleet()).length < 2; tries += 1) {
+      assert.ok(tries < 600, 'both are told of');
+      await new Promise((resolve) => setTimeout(resolve, 200));
+    }
+    const [first, second] = (await fleet()).map(({ statement }) => statement);
+    assert.deepEqual(first!.certificates, second!.certificates);
+    assert.notEqual(first!.instanceId, second!.instanceId);
 
     const busy = await handshake({ port: world.port, servername, ca });
     busy.write(`GET /slow HTTP/1.1\r\nHost: ${servername}\r\n\r\n`);
