@@ -83,12 +83,12 @@ const programs: Readonly<Record<string, Judge>> = {
 };
 
 function judgeNpm([verb = '', ...rest]: readonly string[]): void {
-  if (verb === 'ci') return;
-  // What follows is a program in node_modules/.bin: the Node that the project brings is one.
-  if (verb === 'exec') {
-    if (rest.shift() !== '--') throw new Error('npm exec wants --');
-    return judgeCommand(rest);
-  }
+  // What follows `exec` is a program in node_modules/.bin: the Node that the project brings is one.
+  if (verb === 'exec') judgeCommand(rest[0] === '--' ? rest.slice(1) : ['npm exec without --']);
+  else if (verb !== 'ci') judgeScript(verb, rest);
+}
+
+function judgeScript(verb: string, rest: string[]): void {
   const name = verb === 'run' ? rest.shift()! : verb;
   const { scripts } = JSON.parse(read('package.json')) as { scripts: Record<string, string> };
   if (!Object.hasOwn(scripts, name)) throw new Error(`package.json has no script ${name}`);
