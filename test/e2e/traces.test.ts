@@ -1,6 +1,7 @@
 // The program traces: requests, certificates and quotes reach a collector; its key stays inside; and when it hangs nobody waits.
 
 import assert from 'node:assert/strict';
+import { existsSync, readFileSync, renameSync, statSync } from 'node:fs';
 import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { test } from 'node:test';
@@ -20,6 +21,7 @@ test('spans of requests, certificates and quotes reach the collector, which may 
   t.after(() => collector.close());
   const headersFile = join(world.folder, 'otlp-headers');
   await writeFile(headersFile, `authorization=Bearer%20${KEY}\n`, { mode: 0o600 });
+  const logFile = join(world.folder, 'access.log');
   const admin = { host: '127.0.0.1', port: await freePort() };
   const ingress = world.start({
     DOMAIN: domain,
@@ -27,6 +29,7 @@ test('spans of requests, certificates and quotes reach the collector, which may 
     CHALLENGE_TYPE: 'tls-alpn-01',
     DNS_SETUP_MODE: 'print',
     ACCESS_LOG: 'true',
+    ACCESS_LOG_FILE: logFile,
     ADMIN_ADDRESS: `${admin.host}:${admin.port}`,
     OTEL_EXPORTER_OTLP_ENDPOINT: collector.endpoint,
     OTEL_EXPORTER_OTLP_HEADERS_FILE: headersFile,
@@ -51,6 +54,18 @@ test('spans of requests, certificates and quotes reach the collector, which may 
   assert.equal(request!.attributes['url.path'], '/cart');
   const line = await ingress.waitFor('access', ({ path }) => path === '/cart');
   assert.equal(line.traceparent, `00-${request!.traceId}-${request!.spanId}-01`);
+
+  // Moved away, and a signal: what comes then is in another file. Node's own meaning of the signal does not come about.
+  const inFile = (path: string) =>
+    existsSync(path) ? readFileSync(path, 'utf8').trimEnd().split('\n').length : 0;
+  await eventually(() => inFile(logFile) === 1);
+  renameSync(logFile, `${logFile}.1`);
+  ingress.kill('SIGUSR1');
+  await eventually(() => existsSync(logFile));
+  assert.equal((await ask()).status, 200);
+  await eventually(() => inFile(logFile) === 1);
+  assert.deepEqual([inFile(`${logFile}.1`), statSync(logFile).mode & 0o777], [1, 0o600]);
+  assert.doesNotMatch(ingress.stderr(), /Debugger/);
   const [obtained] = named('obtain certificate');
   assert.deepEqual(
     [obtained!.kind, obtained!.status, obtained!.attributes['dstack_ingress.domains']],
@@ -65,6 +80,7 @@ test('spans of requests, certificates and quotes reach the collector, which may 
   assert.ok(parseScrape(body).sum('dstack_ingress_spans_total', { result: 'exported' }) >= 3);
   assert.ok(!(await askAdmin(admin, '/config.json')).body.includes(KEY));
 
+  await eventually(() => named(server).length === 2);
   collector.behave(manners.hangs);
   const answers = await Promise.all(Array.from({ length: 50 }, ask));
   assert.ok(answers.every(({ status }) => status === 200));
