@@ -24,7 +24,7 @@ export interface BrowserPage {
   open(url: string): Promise<void>;
   /** The value of an expression, awaited; it must be JSON. Rejects with what the page threw. */
   evaluate<T>(expression: string): Promise<T>;
-  /** Resolves once the expression is truthy; looks for ten seconds. */
+  /** Resolves once the expression is truthy; looks for a minute. */
   until(expression: string): Promise<void>;
   /** Writes a PNG, of the whole page if asked. */
   screenshot(path: string, options?: { readonly whole?: boolean }): Promise<void>;
@@ -35,7 +35,7 @@ export interface Browser {
   [Symbol.asyncDispose](): Promise<void>;
 }
 
-const PATIENCE_MS = 10_000;
+const PATIENCE_MS = 60_000;
 
 export async function startChromium(args: readonly string[] = []): Promise<Browser> {
   const folder = await mkdtemp(join(tmpdir(), 'chromium-'));
