@@ -8,7 +8,11 @@ test('a seed decides what happens, and when', () => {
   const options = { engine: 's3', seconds: 600, replicas: 4 };
   assert.deepEqual(plan({ ...options, seed: 3 }), plan({ ...options, seed: 3 }));
   assert.notDeepEqual(plan({ ...options, seed: 3 }), plan({ ...options, seed: 4 }));
-  assert.equal(new Set(plan({ ...options, seed: 3 }).map(({ fault }) => fault)).size, 12, 'each kind comes up');
+  assert.equal(
+    new Set(plan({ ...options, seed: 3 }).map(({ fault }) => fault)).size,
+    12,
+    'each kind comes up',
+  );
 });
 
 test('a history in which one replica has written over another, or gone back, is found out', () => {

@@ -34,10 +34,12 @@ const names = Array.from({ length: certificates }, (_, i) => parseDomain(`app${i
 let orders = 0;
 
 function counted(engine: Engine): Engine {
-  const count = <A extends unknown[], T>(what: string, act: (...args: A) => T) => (...args: A): T => {
-    asked[what] = (asked[what] ?? 0) + 1;
-    return act(...args);
-  };
+  const count =
+    <A extends unknown[], T>(what: string, act: (...args: A) => T) =>
+    (...args: A): T => {
+      asked[what] = (asked[what] ?? 0) + 1;
+      return act(...args);
+    };
   return {
     ...engine,
     read: count('read', engine.read),

@@ -250,7 +250,11 @@ export function startVisits(fleet: Fleet, ca: string, { lanes = 2, pauseMs = 50 
       );
       await new Promise((resolve) => setTimeout(resolve, 300));
       const stalled = stalls.some(({ from, to }) => from <= ended && to >= began);
-      const why = reasons.includes(undefined) ? (stalled ? 'the machine stood still' : undefined) : reasons[0]!;
+      const why = reasons.includes(undefined)
+        ? stalled
+          ? 'the machine stood still'
+          : undefined
+        : reasons[0]!;
       const at = host ?? 'nobody accepts';
       if (why === undefined)
         unexcused.push(`${Math.round(began)}-${Math.round(ended)} ${at}: ${(error as Error).message}`);
