@@ -133,6 +133,7 @@ export async function chaos(options: ChaosOptions): Promise<Outcome> {
   const stopped = new AbortController();
   const counters = await startCounters(fleet, operations, stopped.signal, random);
   const busy = new Set<FleetReplica>();
+  let storeBusy = false;
   const under: Promise<void>[] = [];
   let asked = 0;
   const asking = (async () => {
@@ -152,16 +153,18 @@ export async function chaos(options: ChaosOptions): Promise<Outcome> {
     await sleep(Math.max(each.atMs - (performance.now() - began), 0));
     const replica = fleet.replicas[each.on]!;
     const ofAll = each.fault.startsWith('store');
-    // One replica at least is left alone, and of those nothing happens to twice at once.
-    if (!ofAll && (busy.has(replica) || busy.size >= fleet.replicas.length - 1)) continue;
+    // One replica at least is left alone, and nothing happens to anything twice at once.
+    if (ofAll ? storeBusy : busy.has(replica) || busy.size >= fleet.replicas.length - 1) continue;
     counts[each.fault] = (counts[each.fault] ?? 0) + 1;
     tell(
       `${Math.round(each.atMs / SECOND)} s: ${each.fault}${ofAll ? '' : ` at ${replica.host}`}, ${Math.round(each.forMs)} ms`,
     );
-    if (!ofAll) busy.add(replica);
+    if (ofAll) storeBusy = true;
+    else busy.add(replica);
     under.push(
       inflict(fleet, replica, each, { random, tell }).finally(() => {
-        if (!ofAll) busy.delete(replica);
+        if (ofAll) storeBusy = false;
+        else busy.delete(replica);
       }),
     );
   }

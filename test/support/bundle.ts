@@ -41,9 +41,9 @@ export interface Start {
 }
 
 /** As a container of the image would start: its ENTRYPOINT and these arguments, its environment, in no folder of ours. */
-export function startOfImage(args: readonly string[]): Start {
+export function startOfImage(args: readonly string[], folder = bundle()): Start {
   const [program, ...first] = entrypoint().map((word) =>
-    word.replace(/^\/nodejs\/bin\/node$/, process.execPath).replaceAll('/app/', `${bundle()}/`),
+    word.replace(/^\/nodejs\/bin\/node$/, process.execPath).replaceAll('/app/', `${folder}/`),
   );
   return { program: program!, args: [...first, ...args], env: environment(), cwd: '/' };
 }

@@ -14,6 +14,8 @@ export interface Accepted {
 export interface GatewayDouble {
   /** Rejects when nobody accepts. */
   race(): Promise<Accepted>;
+  /** Replicas that it gives no connection to, as long as there are others. */
+  avoid: (host: string) => boolean;
   /** How many connections each replica was given. */
   readonly given: ReadonlyMap<string, number>;
   stop(): Promise<void>;
@@ -38,7 +40,10 @@ export async function startGatewayDouble(
   }
 
   async function race(): Promise<Accepted> {
-    const order = hosts.map((host) => ({ host, at: random() })).sort((a, b) => a.at - b.at);
+    const wanted = hosts.filter((host) => !self.avoid(host));
+    const order = (wanted.length > 0 ? wanted : hosts)
+      .map((host) => ({ host, at: random() }))
+      .sort((a, b) => a.at - b.at);
     const losers = new Set<Socket>();
     const first = await Promise.any(order.slice(0, AT_ONCE).map(({ host }) => attempt(host, losers)));
     losers.delete(first.socket);
@@ -62,13 +67,15 @@ export async function startGatewayDouble(
   });
   server.listen(port, '127.0.0.1');
   await once(server, 'listening');
-  return {
+  const self: GatewayDouble = {
     race,
     given,
+    avoid: () => false,
     async stop() {
       server.close();
       for (const client of clients) client.destroy();
       await once(server, 'close');
     },
   };
+  return self;
 }

@@ -80,11 +80,12 @@ export function startIngressProcess(
 }
 
 function spawnImage(args: readonly string[], env: Readonly<Record<string, string>>, writes = false) {
-  const start = startOfImage(args);
+  const { BUNDLE: folder, ...settings } = env;
+  const start = startOfImage(args, folder);
   return spawn(start.program, start.args, {
     cwd: start.cwd,
     // Nor what nginx of this machine's own may be configured to do.
-    env: { PATH: process.env.PATH ?? '', NGINX_CONF_DIR: 'none', ...start.env, ...env },
+    env: { PATH: process.env.PATH ?? '', NGINX_CONF_DIR: 'none', ...start.env, ...settings },
     stdio: [writes ? 'pipe' : 'ignore', 'pipe', 'pipe'],
   }) as ChildProcessByStdio<Writable | null, Readable, Readable>;
 }
