@@ -88,8 +88,7 @@ export function createPublisher(options: PublisherOptions): Publisher {
   async function put(bundle: Bundle, describes: number): Promise<boolean> {
     const isNewest = await write(bundle, () => describes === wanted);
     if (describes !== wanted || !isNewest) return false;
-    await show.put(bundle);
-    return true;
+    return show.put(bundle).then(() => true);
   }
 
   /** `without`: it is shown, but has no statement. */
@@ -103,16 +102,17 @@ export function createPublisher(options: PublisherOptions): Publisher {
     completed.resolve();
     return files.length === 0 ? 'without' : 'whole';
   }
+
   async function attempt(retryMs: number): Promise<Attempt> {
     if (account === undefined || certificates.length === 0) return { pauseMs: LAST_RETRY_MS, failed: false };
     const describes = wanted;
     try {
-      const failed = 'without' === (await publish(await drafted(options, account, certificates), describes));
-      return { pauseMs: failed ? retryMs : (options.requoteMs ?? REQUOTE_MS), failed };
+      const outcome = await publish(await drafted(options, account, certificates), describes);
+      if (outcome !== 'without') return { pauseMs: options.requoteMs ?? REQUOTE_MS, failed: false };
     } catch (err) {
       log.error({ err, retryMs }, 'evidence cannot be made');
-      return { pauseMs: retryMs, failed: true };
     }
+    return { pauseMs: retryMs, failed: true };
   }
 
   return {
@@ -134,15 +134,16 @@ export function createPublisher(options: PublisherOptions): Publisher {
     async deploy(next, swap) {
       const isPublished = published !== 0 && published === wanted;
       // Evidence that is not published cannot become false: visitors need not wait for the agent.
-      const describedAccount = account;
-      const draft = isPublished && account !== undefined ? await inTime(options, account, next) : undefined;
+      const described = account;
+      const draft =
+        isPublished && described !== undefined ? await inTime(options, described, next) : undefined;
       await show.during(swap, draft?.bundle);
       certificates = next;
       const describes = ++wanted;
       try {
         // A bundle for an account that is no longer ours would describe what is not served.
-        const current = draft !== undefined && account === describedAccount;
-        if (current && (await publish(draft, describes)) === 'whole') return;
+        if (draft !== undefined && account === described && (await publish(draft, describes)) === 'whole')
+          return;
         if (published !== wanted) await show.put(undefined);
       } catch (err) {
         log.error({ err }, 'evidence cannot be handed to the workers');

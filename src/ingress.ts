@@ -92,13 +92,8 @@ export async function startIngress(config: Config, options: IngressOptions): Pro
   await deployment.follow(config, []);
   const starting = gate.enter();
   const tally = createTally();
-  const admin = createShowing(config, options.shows, {
-    ...parts,
-    ...telling,
-    tally,
-    stopping: stopping.signal,
-    log,
-  });
+  const shown = { ...parts, ...telling, tally, stopping: stopping.signal, log };
+  const admin = createShowing(config, options.shows, shown);
   // A replica that waits says what for, while the store is still being asked.
   if (waitsAtTheGate(config)) void starting.then(admin.show, () => {});
   // Awaited below; until then its failure must not count as unhandled.
@@ -140,12 +135,7 @@ export async function startIngress(config: Config, options: IngressOptions): Pro
       watch.close();
       stopping.abort();
       await Promise.all([drainAll(workers, options), roster?.leave()]);
-      await Promise.all([
-        issuance.close(),
-        admin.close(),
-        traces?.close(LAST_WORDS_MS),
-        logFile?.close(LAST_WORDS_MS),
-      ]);
+      await Promise.all([issuance.close(), admin.close(), closeTelling(telling)]);
       await kept.close();
     },
   };
@@ -247,6 +237,11 @@ async function openTelling({ tracing, accessLog, store }: Config, log: Log): Pro
     logFile: path === undefined ? undefined : createAccessLogFile({ path, log }),
     storeFigures: store && createStoreFigures(store.place.engine),
   };
+}
+
+/** What is still to be told is told, for a moment. */
+async function closeTelling({ traces, logFile }: Telling): Promise<void> {
+  await Promise.all([traces?.close(LAST_WORDS_MS), logFile?.close(LAST_WORDS_MS)]);
 }
 
 async function drainAll(workers: Workers, { drainMs = DRAIN_MS, log }: IngressOptions): Promise<void> {
