@@ -77,8 +77,7 @@ export function createPublisher(options: PublisherOptions): Publisher {
   let account: AccountDocument | undefined;
   let certificates: readonly Certificate[] = [];
   /** Counts what the evidence must describe; a bundle of an older count is out of date. */
-  let wanted = 0;
-  let published = 0;
+  let [wanted, published] = [0, 0];
   let wake: () => void = () => {};
   const show = createShow(options);
   const beside = createBeside();
