@@ -168,6 +168,7 @@ const FILLED_IN: Record<string, string> = {
   DOMAIN: 'app.example.com',
   DSTACK_GATEWAY_DOMAIN: 'dstack-prod5.phala.network',
   STORE_URL: 'postgres://ingress:secret@db.example.com/ingress',
+  STORE_PASSWORD: 'a-password',
   CLOUDFLARE_API_TOKEN: 'v1.0-0123456789abcdef0123456789abcdef01234567',
 };
 

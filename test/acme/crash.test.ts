@@ -14,7 +14,7 @@ import { issueOnce } from './issuance.ts';
 import type { ChildSettings } from './issuance-child.ts';
 import { freshFolder, providerOver, recordedLog, storeFor } from './support.ts';
 
-const script = bundledScript(join(import.meta.dirname, 'issuance-child.ts'));
+const script = await bundledScript(join(import.meta.dirname, 'issuance-child.ts'));
 let pebble: Pebble;
 before(async () => {
   pebble = await startPebble();

@@ -10,7 +10,7 @@ import { type BystanderReport, moveMuch, startBystanders } from './bystanders.ts
 import { hosts } from './hosts.ts';
 import { type Figures, openStage, type Stage } from './stage.ts';
 
-const attacker = bundledScript(join(import.meta.dirname, 'attacker.ts'));
+const attacker = await bundledScript(join(import.meta.dirname, 'attacker.ts'));
 
 export interface Outcome {
   readonly bystanders: BystanderReport;

@@ -32,7 +32,7 @@ export interface Figures {
   readonly memoryKiB: number;
 }
 
-const upstreams = bundledScript(join(import.meta.dirname, 'upstreams.ts'));
+const upstreams = await bundledScript(join(import.meta.dirname, 'upstreams.ts'));
 
 const MIB = 1024 * 1024;
 

@@ -10,7 +10,7 @@ const secrets = {
   DOMAIN: 'app.example.com',
   DSTACK_GATEWAY_DOMAIN: 'dstack.example.net',
   CLOUDFLARE_API_TOKEN: 'a-token-of-the-test',
-  STORE_URL: 'postgres://ingress:password@db.example.net/ingress',
+  STORE_PASSWORD: 'a-password-of-the-test',
 };
 
 function configOf(file: string) {

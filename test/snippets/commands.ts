@@ -131,7 +131,7 @@ function judgeOwn(words: readonly string[]): void {
   // The demo has commands of its own; what it takes is held by the tests of the demo.
   const misuse = name === 'demo' ? undefined : misuseOf(name as CommandName, args);
   if (misuse !== undefined) throw new Error(misuse);
-  if (name === 'store' && !/^(check|list|export|import|migrate)$/.test(args[0]!))
+  if (name === 'store' && !/^(check|list|export|import|migrate|reseal|accept)$/.test(args[0]!))
     throw new Error(`store has no ${args[0]}`);
 }
 

@@ -26,6 +26,8 @@ export interface Kind {
   judge(block: Block): void;
 }
 
+const isByHand = ({ page, language, text }: Block) =>
+  page === 'docs/verification.md' && language === 'sh' && text.includes('$domain');
 const keysOf = ({ language, text }: Block): string[] =>
   language === 'yaml' ? Object.keys(parse(text) as object) : [];
 const timeouts = { connectTimeoutMs: 10_000, readTimeoutMs: 60_000, sendTimeoutMs: 30_000 };
@@ -81,8 +83,14 @@ export const kinds: readonly Kind[] = [
     judge() {},
   },
   {
+    name: 'steps of the verification by hand',
+    takes: (block) => isByHand(block) && !needsDeployment(block),
+    // They are run by test/e2e/evidence.test.ts.
+    judge() {},
+  },
+  {
     name: 'commands',
-    takes: (block) => block.language === 'sh' && !needsDeployment(block),
+    takes: (block) => block.language === 'sh' && !needsDeployment(block) && !isByHand(block),
     judge({ text }) {
       for (const words of commandsIn(text)) judgeCommand(words);
     },

@@ -19,6 +19,7 @@ const CANNOT_RUN: readonly (readonly [page: string, begins: string, why: string]
   ['docs/architecture.md', "the client's side", 'a drawing of the parts of an exchange'],
   ['docs/architecture.md', 'visitors ─ attest.ts', 'a drawing of the way of a quote'],
   ['docs/architecture.md', 'exchange ─ observe', 'a drawing of the way of the numbers'],
+  ['docs/logs.md', '/var/log/ingress/access.log {', 'a file of logrotate, which is not of ours'],
   [
     'docs/operation.md',
     'dstack-ingress/history-',

@@ -3,14 +3,14 @@
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { basename, join } from 'node:path';
-import { buildSync } from 'esbuild';
+import { build } from 'esbuild';
 import { bundleSettings } from '../../build.ts';
 
-/** `path` names a script of TypeScript. Returns that of what it became, which is there until this process ends. */
-export function bundledScript(path: string): string {
+/** `path` names a script of TypeScript. Resolves to that of what it became, which is there until this process ends. */
+export async function bundledScript(path: string): Promise<string> {
   const folder = mkdtempSync(join(tmpdir(), 'bundled-script-'));
   process.once('exit', () => rmSync(folder, { recursive: true, force: true }));
   const outfile = join(folder, `${basename(path, '.ts')}.mjs`);
-  buildSync({ ...bundleSettings, splitting: false, chunkNames: undefined!, entryPoints: [path], outfile });
+  await build({ ...bundleSettings, splitting: false, entryPoints: [path], outfile });
   return outfile;
 }

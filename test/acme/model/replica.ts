@@ -11,6 +11,7 @@ import { createIssuer } from '../../../acme/obtain.ts';
 import type { Sealing } from '../../../acme/sealing.ts';
 import { refuseIfLost } from '../../../acme/storage/leases.ts';
 import type { LocalCopy } from '../../../acme/storage/local-copy.ts';
+import { MANIFEST } from '../../../acme/storage/manifest.ts';
 import { createSealed } from '../../../acme/storage/sealed.ts';
 import { type Engine, type Lease, StorageError, type WriteOptions } from '../../../acme/storage.ts';
 import { createStore, type Store } from '../../../acme/store.ts';
@@ -275,10 +276,9 @@ class Running {
   }
 
   #engine(): Engine {
-    const probes = new Map<string, { text: string; version: string }>();
+    const own = new Map([[MANIFEST, { text: sealedText(1, 'manifest', '{}'), version: '1' }]]);
     const ask = (what: Ask) => {
-      // The proof that conflicts are conflicts is tested elsewhere: here each replica is told what it wants to hear.
-      if ('name' in what && what.name.startsWith('probe/')) return Promise.resolve(proven(probes, what));
+      if ('name' in what && isOwn(what.name)) return Promise.resolve(answeredFrom(own, what));
       return this.#ask(what);
     };
     const write = async (
@@ -293,7 +293,7 @@ class Running {
       const { writing } = this.#behaviour;
       const change =
         version === undefined ? { what: 'create' as const } : { what: 'replace' as const, version };
-      if (writing === 'by version' || name.startsWith('probe/'))
+      if (writing === 'by version' || isOwn(name))
         return ask({ ...change, name, text, token }) as Promise<string | undefined>;
       if (writing === 'look, then put') {
         const there = (await ask({ what: 'read', name })) as { version: string } | undefined;
@@ -309,7 +309,7 @@ class Running {
       },
       create: (name, bytes, options) => write(name, bytes, undefined, options),
       replace: (name, bytes, version, options) => write(name, bytes, version, options),
-      remove: async (name) => probes.delete(name),
+      remove: async (name) => own.delete(name),
       list: async (folder) => (await ask({ what: 'list', folder })) as string[],
       lease: (name, signal, work) => this.#lease(name, signal, work),
       watch: () => () => {},
@@ -343,10 +343,10 @@ class Running {
   #sealing(): Sealing {
     return {
       isCurrent: () => true,
-      seal: (_name, { counter, bytes }) => {
-        this.#seals += 1;
-        const text = bytes?.toString() ?? null;
-        return Buffer.from(JSON.stringify({ counter, seal: `${this.identity}:${this.#seals}`, text }));
+      seal: (name, { counter, bytes }) => {
+        if (name !== MANIFEST) this.#seals += 1;
+        const seal = name === MANIFEST ? 'manifest' : `${this.identity}:${this.#seals}`;
+        return Buffer.from(sealedText(counter, seal, bytes?.toString() ?? null));
       },
       open(_name, sealed) {
         const { counter, text } = JSON.parse(sealed.toString()) as { counter: number; text: string | null };
@@ -414,13 +414,25 @@ function emptyCopy(): LocalCopy {
   };
 }
 
-function proven(probes: Map<string, { text: string; version: string }>, ask: Ask): unknown {
-  if (ask.what === 'read') return probes.get(ask.name);
+/**
+ * What a replica is told as it wants to hear it, for itself alone: that conflicts are conflicts, and the manifest, which is
+ * written some time after each record and on which no order depends. Both are tested elsewhere.
+ */
+function isOwn(name: string): boolean {
+  return name.startsWith('probe/') || name === MANIFEST;
+}
+
+function sealedText(counter: number, seal: string, text: string | null): string {
+  return JSON.stringify({ counter, seal, text });
+}
+
+function answeredFrom(own: Map<string, { text: string; version: string }>, ask: Ask): unknown {
+  if (ask.what === 'read') return own.get(ask.name);
   if (ask.what !== 'create' && ask.what !== 'replace') return undefined;
-  const there = probes.get(ask.name);
+  const there = own.get(ask.name);
   if (there?.version !== (ask.what === 'create' ? undefined : ask.version)) return undefined;
   const version = String(Number(there?.version ?? 0) + 1);
-  probes.set(ask.name, { text: ask.text, version });
+  own.set(ask.name, { text: ask.text, version });
   return version;
 }
 
