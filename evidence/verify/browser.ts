@@ -1,5 +1,6 @@
 // What a page can verify by itself of the files that it has fetched: the quotes, what they bind, and their event logs.
 
+import './browser-settings.ts';
 import { type Collateral, CollateralError, parseCollateral } from './collateral.ts';
 import { judgeBinding, readAttestation, readQuoteDocument } from './documents.ts';
 import { judgeWithLog, readLog } from './identity.ts';
