@@ -13,6 +13,8 @@ const root = fileURLToPath(new URL('..', import.meta.url));
 
 /** Those that take longest on two cores, the longest first; the order of the others hardly matters. */
 const LONG = [
+  'test/e2e/derived-fleet.test.ts',
+  'test/image-built.test.ts',
   'test/fuzz/fuzz.test.ts',
   'test/attacks/short.test.ts',
   'test/e2e/fleet.test.ts',
@@ -21,7 +23,6 @@ const LONG = [
   'test/acme/storage/conformance.test.ts',
   'test/e2e/deployments.test.ts',
   'test/e2e/documented-commands.test.ts',
-  'test/image-built.test.ts',
   'test/side-by-side/nginx.test.ts',
   'test/evidence/verify/checks.test.ts',
   'test/e2e/on-demand.test.ts',
@@ -46,8 +47,8 @@ const TAKES_ITS_TIME = /^test\/(acme\/(answers|year)|attacks|bench|e2e|fuzz|side
 /** Twice as many as are run at once: the last of them begins early, and none is much longer than the others. */
 const SHARED_PROCESSES = 8;
 
-/** Twice the cores that are to be had at least: many tests wait most of their time. */
-const AT_ONCE = 4;
+/** More than twice the cores that are to be had at least: many tests wait most of their time. */
+const AT_ONCE = 5;
 /** Of a file: that of the fuzz targets alone takes three minutes of CPU. */
 const LONGEST_MS = 600_000;
 

@@ -25,7 +25,9 @@ export interface FleetQuestion {
 export async function judgeFleet(seen: Seen, question: FleetQuestion): Promise<Verdict | undefined> {
   const { fleet: file } = seen;
   if (file === undefined || file.state === 'absent') return undefined;
-  if (file.state === 'missing') return notRun(`fleet.json: ${file.why}`);
+  // Where nothing could be asked, nothing says that this host has replicas.
+  if (file.state === 'missing')
+    return seen.statement.state === 'missing' ? undefined : notRun(`fleet.json: ${file.why}`);
   if (file.state === 'refused') return fail(`fleet.json: ${file.why}`);
   const read = fleetSchema.safeParse(jsonIn(file.body));
   if (!read.success) return fail('fleet.json is not a list of statements with their quotes');
