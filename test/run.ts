@@ -38,10 +38,10 @@ const LONG = [
 
 /**
  * What a file must not have to share a process: programs that it starts, what it changes of the process or of time, hooks
- * around each test (they would be run around those of other files), and its own memory as the measure.
+ * around each test (they would be run around those of other files), and its own memory or CPU time as the measure.
  */
 const NEEDS_A_PROCESS =
-  /child_process|support\/(bundle|chromium|knot|nginx|pebble|postgres|powerdns|redis|world)|\b(mock\.|(before|after)Each\(|process\.(chdir|env|exit|memoryUsage|on|once)\b)/;
+  /child_process|support\/(bundle|chromium|knot|linear|nginx|pebble|postgres|powerdns|redis|world)|\b(mock\.|(before|after)Each\(|process\.(chdir|cpuUsage|env|exit|memoryUsage|on|once)\b)/;
 /** Files in folders whose tests take their time on their own. */
 const TAKES_ITS_TIME = /^test\/(acme\/(answers|year)|attacks|bench|e2e|fuzz|side-by-side)/;
 /** Twice as many as are run at once: the last of them begins early, and none is much longer than the others. */
