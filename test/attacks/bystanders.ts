@@ -28,7 +28,7 @@ interface Visitor {
 }
 
 /** Between two requests of a visitor. */
-const EVERY_MS = 50;
+const EVERY_MS = 100;
 const SLOW_LENGTH = 64 * 1024;
 const PATIENCE_MS = 20_000;
 
