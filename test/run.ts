@@ -47,8 +47,8 @@ const TAKES_ITS_TIME = /^test\/(acme\/(answers|year)|attacks|bench|e2e|fuzz|side
 /** Twice as many as are run at once: the last of them begins early, and none is much longer than the others. */
 const SHARED_PROCESSES = 8;
 
-/** More than twice the cores that are to be had at least: many tests wait most of their time. */
-const AT_ONCE = 5;
+/** Twice the cores that are to be had at least: many tests wait most of their time. */
+const AT_ONCE = 4;
 /** Of a file: that of the fuzz targets alone takes three minutes of CPU. */
 const LONGEST_MS = 600_000;
 

@@ -110,7 +110,7 @@ function fenceLine({ log }: Supervisor): Record<string, unknown> | undefined {
   return log.find(({ msg }) => /no fence between them/.test(String(msg)));
 }
 
-/** The probe with the user and the flags of this process. */
+/** The probe with the user and the flags of this process, but for Node's own permission model: what holds without it is tried. */
 async function tryAs(
   pid: number | undefined,
   supervisor: Supervisor,
@@ -120,7 +120,9 @@ async function tryAs(
   const flags =
     pid === undefined
       ? []
-      : (await readFile(`/proc/${pid}/cmdline`, 'utf8')).split('\0').filter((part) => /^--/.test(part));
+      : (await readFile(`/proc/${pid}/cmdline`, 'utf8'))
+          .split('\0')
+          .filter((part) => /^--(?!permission|allow-)/.test(part));
   const { stdout } = await run(
     process.execPath,
     [...flags, probe, String(supervisor.pid), join(supervisor.folder, 'state'), socket],
