@@ -4,6 +4,7 @@ import { createSecureContext, getCACertificates } from 'node:tls';
 import { Agent, type Dispatcher, request } from 'undici';
 import { type Clock, systemClock } from '../src/lib/clock.ts';
 import { type Log, silentLog } from '../src/lib/log.ts';
+import { parseRetryAfter } from '../src/lib/retry-after.ts';
 import { AcmeProblem, AcmeTransportError, printable, problemOf, unintelligible } from './answer.ts';
 
 export type Method = 'GET' | 'HEAD' | 'POST';
@@ -39,7 +40,6 @@ export interface CaHttp {
   close(): Promise<void>;
 }
 
-const DAY_MS = 86_400_000;
 /** Far more than any ACME object or chain. */
 const LARGEST_BODY = 1 << 20;
 const ATTEMPTS = 3;
@@ -170,13 +170,6 @@ function readAnswer(
   }
   if (status < 400) throw unintelligible(url, `its type is ${JSON.stringify(type)}`);
   return { ...answer, data: undefined };
-}
-
-/** Seconds or an HTTP date (RFC 9110 §10.2.3) as a delay between 0 and one day; undefined if it is neither. */
-export function parseRetryAfter(value: string | undefined, now: Date): number | undefined {
-  if (value === undefined) return undefined;
-  const ms = /^\d+$/.test(value.trim()) ? Number(value) * 1000 : Date.parse(value) - now.getTime();
-  return Number.isNaN(ms) ? undefined : Math.min(Math.max(ms, 0), DAY_MS);
 }
 
 /** RFC 8555 §6.1 */

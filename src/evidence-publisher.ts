@@ -189,6 +189,7 @@ function createBeside() {
       if (next !== undefined) names.add(next.name);
     },
     added(bundle: Bundle): Bundle {
+      if (names.size === 0) return bundle;
       const others = bundle.files.filter(({ name }) => !names.has(name));
       return { ...bundle, files: file === undefined ? others : [...others, file] };
     },
@@ -220,19 +221,14 @@ function createWriter({ write, log }: PublisherOptions) {
   };
 }
 
-function withFile(bundle: Bundle, file: BundleFile | undefined): Bundle {
-  if (file === undefined) return bundle;
-  return { ...bundle, files: [...bundle.files.filter(({ name }) => name !== file.name), file] };
-}
-
 /** What visitors see, and what they are about to see. */
 function createShow({ serve, log }: PublisherOptions) {
   let current: Bundle | undefined;
   let coming: Bundle | undefined;
-  let companion: BundleFile | undefined;
+  const companion = createBeside();
 
   async function put(bundle: Bundle | undefined): Promise<void> {
-    current = bundle && withFile(bundle, companion);
+    current = bundle && companion.added(bundle);
     await serve(current, coming);
   }
 
@@ -248,7 +244,7 @@ function createShow({ serve, log }: PublisherOptions) {
     put,
     /** With everything that is put from now on, too. It vouches for itself. */
     async beside(file: BundleFile): Promise<void> {
-      companion = file;
+      companion.set(file);
       if (current !== undefined) await put(current);
     },
     /** Who is served the new certificates first must not be shown evidence about the old ones. Rejects only if `swap` does. */

@@ -78,14 +78,17 @@ export interface StatedQuote {
 export function readAttestation(body: Uint8Array): StatedQuote | string {
   const read = attestationSchema.safeParse(jsonIn(body));
   if (!read.success) return 'attestation.json is not a statement with its quote';
-  const { statement, ...fields } = read.data;
-  const document = readQuoteFields(fields);
+  const { statement } = read.data;
+  const document = readQuoteFields(read.data);
   if (typeof document === 'string') return `attestation.json: ${document}`;
-  const wanted = reportDataOf(statement);
-  const { reportData } = document.parsed;
-  if (reportData !== wanted)
-    return `the quote of attestation.json is for report data ${reportData}, the statement has ${wanted}`;
+  if (!isFor(document, statement))
+    return `the quote of attestation.json is for report data ${document.parsed.reportData}, the statement has ${reportDataOf(statement)}`;
   return { statement, document };
+}
+
+/** Whether the quote was made over the statement. */
+export function isFor({ parsed }: QuoteDocument, statement: Statement): boolean {
+  return parsed.reportData === reportDataOf(statement);
 }
 
 /** A statement with half a surrogate pair in it has no canonical form, and so no report data. */

@@ -2,8 +2,8 @@
 
 import { covers } from '../../src/lib/domain.ts';
 import { type Fleet, fleetSchema } from '../fleet.ts';
-import { type Attestation, type Statement, statementReportData } from '../statement.ts';
-import { jsonIn, readQuoteFields, sha256 } from './documents.ts';
+import type { Attestation, Statement } from '../statement.ts';
+import { isFor, jsonIn, readQuoteFields, sha256 } from './documents.ts';
 import type { Expected } from './expected.ts';
 import { type Identity, readLog } from './identity.ts';
 import type { QuoteJudge } from './judge-quotes.ts';
@@ -43,8 +43,7 @@ async function judgeReplica(
 ): Promise<Verdict> {
   const document = readQuoteFields(fields);
   if (typeof document === 'string') return fail(document);
-  if (document.parsed.reportData !== reportDataOf(statement))
-    return fail('its quote is for something else than its statement');
+  if (!isFor(document, statement)) return fail('its quote is for something else than its statement');
   if (ownQuote !== undefined && modelOf(document.quote) !== modelOf(ownQuote))
     return notRun('its machine is of another model than the one that answered: run it until that answers');
   const quote = await quotes.judge(document.quote);
@@ -68,14 +67,6 @@ function judgeKey(statement: Statement, seen: Seen): Verdict {
   if (held.length === 0) return notRun(`it states no certificate for ${seen.host}`);
   if (held.some(({ spki }) => spki === wire)) return pass(wire);
   return notRun(`it states another key than the one that was met: a certificate may be changing`);
-}
-
-function reportDataOf(statement: Statement): string | undefined {
-  try {
-    return statementReportData(statement).toString('hex');
-  } catch {
-    return undefined;
-  }
 }
 
 function summed(

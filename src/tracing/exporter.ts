@@ -6,6 +6,7 @@ import type { CollectorSettings } from '../config/tracing.ts';
 import { type Clock, systemClock } from '../lib/clock.ts';
 import { HttpError, type HttpReply, httpRequest } from '../lib/fetch.ts';
 import type { Log } from '../lib/log.ts';
+import { parseRetryAfter } from '../lib/retry-after.ts';
 import { type Batch, type Encoding, json, type PartialSuccess, protobuf } from './encoding.ts';
 import type { Span } from './span.ts';
 
@@ -195,7 +196,10 @@ class BatchExporter implements Exporter {
       is: 'failed',
       why: `status ${status}`,
       again: true,
-      afterMs: retryAfterMs(headers['retry-after'], this.clock.now()),
+      afterMs: Math.min(
+        parseRetryAfter(headers['retry-after'], this.clock.now()) ?? 0,
+        LONGEST_RETRY_AFTER_MS,
+      ),
     };
   }
 
@@ -235,10 +239,3 @@ function isWhole(outcome: Outcome): boolean {
 }
 
 const compressed = promisify(gzip) as (bytes: Buffer) => Promise<Buffer>;
-
-/** RFC 9110 §10.2.3: seconds or a date; 0: nothing that can be read. */
-function retryAfterMs(value: string | undefined, now: Date): number {
-  if (value === undefined) return 0;
-  const ms = /^\d{1,9}$/.test(value) ? Number(value) * 1_000 : Date.parse(value) - now.getTime();
-  return Number.isFinite(ms) ? Math.min(Math.max(0, ms), LONGEST_RETRY_AFTER_MS) : 0;
-}

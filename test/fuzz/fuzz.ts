@@ -3,28 +3,29 @@
 import fc from 'fast-check';
 import type { FuzzTarget } from './target.ts';
 
-/** `failure`: the smallest input that breaks a promise, and how; undefined if none did. */
+/** Of a target whose inputs take long: enough to be called a trial. */
+const FEWEST = 40;
+
+/** For so long, or for FEWEST inputs where those take longer. `failure`: the smallest input that breaks a promise, and how; undefined if none did. */
 export async function fuzz(
   target: FuzzTarget,
   ms: number,
   seed: number,
 ): Promise<{ runs: number; failure: string | undefined }> {
-  const result = await fc.check(
-    fc.asyncProperty(target.input, async (input) => {
-      await target.check(input);
-    }),
-    {
-      seed,
-      numRuns: Number.MAX_SAFE_INTEGER,
-      interruptAfterTimeLimit: ms,
-      markInterruptAsFailure: false,
-      maxSkipsPerRun: 0,
-    },
-  );
+  const property = fc.asyncProperty(target.input, async (input) => {
+    await target.check(input);
+  });
+  const limits = { interruptAfterTimeLimit: ms, markInterruptAsFailure: false, maxSkipsPerRun: 0 };
+  let result = await fc.check(property, { seed, numRuns: Number.MAX_SAFE_INTEGER, ...limits });
+  let runs = result.numRuns;
+  if (!result.failed && runs < FEWEST) {
+    result = await fc.check(property, { seed: seed + 1, numRuns: FEWEST - runs });
+    runs += result.numRuns;
+  }
   await target.close?.();
   const failure =
     result.failed && result.counterexample !== null ? fc.defaultReportMessage(result) : undefined;
-  return { runs: result.numRuns, failure };
+  return { runs, failure };
 }
 
 const ROUNDS = 7;

@@ -4,7 +4,7 @@ import assert from 'node:assert/strict';
 import fc from 'fast-check';
 import * as z from 'zod';
 import { AcmeProblem, AcmeTransportError, problemFrom, readObject } from '../../../acme/answer.ts';
-import { parseRetryAfter } from '../../../acme/ca-http.ts';
+import { parseRetryAfter } from '../../../src/lib/retry-after.ts';
 import { fuzzTarget } from '../target.ts';
 
 const now = new Date('2026-06-01T00:00:00Z');
