@@ -3,7 +3,7 @@
 
 import { globSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
-import { join, relative } from 'node:path';
+import { dirname, join, relative } from 'node:path';
 import { stdout } from 'node:process';
 import { run } from 'node:test';
 import { spec } from 'node:test/reporters';
@@ -18,6 +18,7 @@ const LONG = [
   'test/fuzz/fuzz.test.ts',
   'test/attacks/short.test.ts',
   'test/e2e/fleet.test.ts',
+  'test/acme/model/model.test.ts',
   'test/acme/crash.test.ts',
   'test/acme/year.test.ts',
   'test/acme/storage/conformance.test.ts',
@@ -37,8 +38,9 @@ const LONG = [
 ];
 
 /**
- * What a file must not have to share a process: programs that it starts, what it changes of the process or of time, hooks
- * around each test (they would be run around those of other files), and its own memory or CPU time as the measure.
+ * What a file, and what it uses of the tests, must not have to share a process: programs that it starts, what it changes of
+ * the process, of a module or of time, hooks around each test (they would be run around those of other files), and its own
+ * memory or CPU time as the measure.
  */
 const NEEDS_A_PROCESS =
   /child_process|support\/(bundle|chromium|knot|linear|nginx|pebble|postgres|powerdns|redis|world)|\b(mock\.|(before|after)Each\(|process\.(chdir|cpuUsage|env|exit|memoryUsage|on|once)\b)/;
@@ -85,7 +87,22 @@ function inProcesses(all: readonly string[]): string[] {
 }
 
 function canShare(file: string): boolean {
-  return !TAKES_ITS_TIME.test(file) && !NEEDS_A_PROCESS.test(readFileSync(join(root, file), 'utf8'));
+  return !TAKES_ITS_TIME.test(file) && !partsOf(join(root, file)).some((text) => NEEDS_A_PROCESS.test(text));
+}
+
+/** The file, and what it takes from elsewhere in test/. */
+function partsOf(path: string, known = new Set<string>()): string[] {
+  if (known.has(path)) return [];
+  known.add(path);
+  const text = readFileSync(path, 'utf8');
+  const used = [...text.matchAll(/^(?:import .*|\}) from '(\.[^']+)';$/gm)].map(([, where]) =>
+    join(dirname(path), where!),
+  );
+  return [text, ...used.filter(isTest).flatMap((each) => partsOf(each, known))];
+}
+
+function isTest(path: string): boolean {
+  return path.startsWith(join(root, 'test/'));
 }
 
 function byLength(a: string, b: string): number {
