@@ -10,6 +10,7 @@ import { type BuildOptions, build, type Metafile, type Plugin } from 'esbuild';
 
 const root = fileURLToPath(new URL('.', import.meta.url));
 
+/** Exports of node:http that load its HTTP client. */
 const OF_ITS_CLIENT = new Set(['CloseEvent', 'MessageEvent', 'WebSocket']);
 
 /** Of everything that is bundled for Node. */
@@ -36,9 +37,9 @@ export const bundleSettings = {
 } as const satisfies BuildOptions;
 
 /**
- * What takes a large part of a start and is never called. Whoever imports node:http itself asks it for each of its exports,
- * also for WebSocket and its events, for which Node then loads an HTTP client of its own: here it is imported by name. And
- * acme-client has a transport and a cryptography of before, in place of which it is given ours and Node's.
+ * Leaves out what a start would load and nobody calls. `import 'node:http'` reads each export of the module; for WebSocket
+ * and its two events Node loads an HTTP client of its own, a tenth of a worker's start. So the other exports are taken by
+ * name. acme-client loads axios and node-forge; we use neither, but our own transport and Node's crypto.
  */
 function quickToStart(): Plugin {
   const names = Object.keys(http).filter((name) => !OF_ITS_CLIENT.has(name));
@@ -78,7 +79,10 @@ async function bundle(outdir: string): Promise<void> {
   await bundlePage(place);
 }
 
-/** Engines read a file of ASCII alone twice as fast. What a program says is escaped anyway; what is left is in comments. */
+/**
+ * One sign beyond ASCII makes V8 decode the whole file, and keep two bytes for each letter. esbuild escapes them in strings;
+ * these are in comments.
+ */
 function commentsInAscii(path: string): void {
   const text = readFileSync(path, 'utf8');
   const plain = text.replace(/^[ \t]*(?:\/\/|\/?\*).*$/gm, (line) =>
